@@ -1,0 +1,34 @@
+# Every target sets up what it needs: the first run makes .venv, later runs start at once.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := build/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1    \2/p' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make the virtual environment .venv
+
+$(STAMP): pyproject.toml constraints.txt tools/make_venv.sh
+	@bash tools/make_venv.sh $(VENV)
+	@touch $@
+
+demo: $(STAMP)  ## restore a small archive of real photographs and show the result
+	@$(BIN)/python -m jobs.demo --folder $(DEMO) --photos-only
+	@rm -rf $(DEMO)/restored
+	$(BIN)/python -m jobs.restore --input $(DEMO)/photos --output $(DEMO)/restored --max-error-rate 0.25
+
+test: $(STAMP)  ## run the tests
+	@$(BIN)/python -m pytest
+
+check: $(STAMP)  ## lint, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(STAMP)  ## measure faces per second on this machine
+	@$(BIN)/python -m jobs.bench

@@ -1,0 +1,95 @@
+"""The console command `difface`: one name in front of every job.
+
+Each job is also a module of its own (`python -m jobs.restore ...`), which is how a cluster starts it.
+"""
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module, metadata
+
+DISTRIBUTION = "difface-pipeline"
+BAD_ARGUMENTS = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """A module with `main(argv) -> int`, imported only when it is asked for: most of them import torch."""
+
+    module: str
+    summary: str
+
+
+JOBS: Mapping[str, Job] = {
+    "restore": Job(
+        "jobs.restore", "restore the faces of an archive: folder, tar shards or Parquet, local or s3://"
+    ),
+    "demo": Job("jobs.demo", "write a small archive of public-domain photographs and restore it"),
+    "align": Job("jobs.align", "cut aligned face crops out of pictures, to train on"),
+    "train-estimator": Job("jobs.train_estimator", "train the estimator: degraded face → clean face"),
+    "train-prior": Job("jobs.train_prior", "train the diffusion prior on clean faces"),
+    "evaluate": Job("jobs.evaluate", "score a preset on a test set: PSNR, SSIM, LPIPS, identity, FID"),
+    "bench": Job("jobs.bench", "measure faces per second on this machine"),
+}
+
+EXAMPLES = """\
+first steps:
+  difface demo                                                   a whole run on this machine, nothing to prepare
+  difface restore --input PHOTOS --output OUT --dry-run          counts images and faces, estimates the time
+  difface restore --input PHOTOS --output OUT                    restores; the same command again resumes
+  difface restore --input s3://bucket/in --output s3://bucket/out
+
+exit codes of restore:
+  0 every image accounted for · 2 bad arguments, or an output that belongs to another run
+  3 more errors than --max-error-rate allows · 4 failures within the budget, with --strict
+  130 interrupted, state saved · 1 anything unexpected
+
+`difface JOB --help` lists the options of one job."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job named first, with the arguments after it. Returns its exit code, 2 for an unknown name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(help_text())
+        return 0 if arguments else BAD_ARGUMENTS
+    if arguments[0] in {"-V", "--version"}:
+        print(f"difface {version()}")
+        return 0
+    name, *rest = arguments
+    if name not in JOBS:
+        print(unknown(name), file=sys.stderr)
+        return BAD_ARGUMENTS
+    code: int = import_module(JOBS[name].module).main(rest)
+    return code
+
+
+def help_text() -> str:
+    """What `difface --help` prints."""
+    width = max(map(len, JOBS))
+    jobs = "\n".join(f"  {name:<{width}}  {job.summary}" for name, job in JOBS.items())
+    return (
+        "usage: difface JOB [options]\n\n"
+        "Restores faces in archives of photographs with DifFace, at the scale of a cluster.\n\n"
+        f"jobs:\n{jobs}\n\n{EXAMPLES}"
+    )
+
+
+def unknown(name: str) -> str:
+    """One sentence for a job that does not exist, with the nearest name that does."""
+    near = difflib.get_close_matches(name, JOBS, n=1)
+    guess = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(JOBS)}."
+    return f"difface: a job was wanted, '{name}' came; {guess}"
+
+
+def version() -> str:
+    """The installed version; a working directory shipped to a cluster is not installed and says so."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "(not installed: running from a working directory)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

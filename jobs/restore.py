@@ -1,0 +1,363 @@
+"""Restore the faces of an archive: `python -m jobs.restore --input PATH_OR_URI --output PATH_OR_URI`."""
+
+import dataclasses
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import store
+from pipeline.config import RestoreConfig, UsageError, fingerprint, parse
+from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.faces.detect import Selection
+from pipeline.ledger import Ledger, RefusedMix, Settled
+from pipeline.networks.checkpoint import CheckpointError
+from pipeline.networks.zoo import Preset, PresetError, find_preset, load_network
+from pipeline.progress import Progress, duration
+from pipeline.records import OUTCOMES, Unit
+from pipeline.stages.align import DetectorChoice, ReadAndAlign
+from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
+from pipeline.stages.publish import Publish
+from pipeline.stages.restore import RestoreSettings
+from pipeline.weights import DETECTOR_WEIGHTS, WeightsError, resolve
+
+# Images on which a dry run counts faces.
+DRY_RUN_SAMPLE = 64
+
+OK, UNEXPECTED, BAD_ARGUMENTS, OVER_BUDGET, HAD_FAILURES, INTERRUPTED = 0, 1, 2, 3, 4, 130
+MEANINGS = {
+    OK: "every image accounted for",
+    UNEXPECTED: "not every image is accounted for",
+    OVER_BUDGET: "more failures than --max-error-rate allows",
+    HAD_FAILURES: "failures within the budget, but --strict",
+    INTERRUPTED: "interrupted; the same command goes on",
+}
+REFUSALS = (UsageError, InputError, PresetError, CheckpointError, WeightsError, RefusedMix, store.StoreError)
+
+EPILOG = """examples:
+  python -m jobs.restore --input photos --output restored --dry-run
+  python -m jobs.restore --input photos --output restored
+  python -m jobs.restore --input s3://archive/shards --output s3://archive/restored --engines 8
+  ray job submit --address http://HEAD:8265 --working-dir . -- python -m jobs.restore --input ... --output ...
+The same command again goes on where the last one stopped."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """The preset with the command line's wishes applied, and what its weights resolved to."""
+
+    preset: Preset
+    eta: float
+    start_step: int
+    steps: str
+    start_rule: Any
+    # digests of the weights by role
+    sha256: dict[str, str]
+
+    @property
+    def model_sha256(self) -> str:
+        """One name for prior and estimator together."""
+        return f"{self.sha256['prior'][:16]}+{self.sha256['estimator'][:16]}"
+
+
+def choose_method(config: RestoreConfig) -> tuple[Preset, dict[str, Any]]:
+    """The preset and the method's settings; raises when N is not in the schedule or above what the prior knows."""
+    preset = find_preset(config.preset)
+    names = ("eta", "start_step", "steps", "start_rule")
+    chosen = {n: getattr(preset if getattr(config, n) is None else config, n) for n in names}
+    try:
+        chain_from(make_schedule(chosen["steps"]), chosen["start_step"], chosen["start_rule"])
+    except ValueError as error:
+        raise UsageError(f"--steps {chosen['steps']} --start-step {chosen['start_step']}: {error}") from error
+    if chosen["start_step"] > preset.max_step:
+        raise UsageError(
+            f"--start-step {chosen['start_step']} lies above {preset.max_step}, the last step that the prior of "
+            f"{preset.name} was trained on; choose a smaller one"
+        )
+    return preset, chosen
+
+
+def check_weights(config: RestoreConfig, preset: Preset) -> dict[str, str]:
+    """Find, verify and load every weights file once, here, before any actor starts; their digests by role."""
+    digests = {}
+    for role, spec in (("prior", preset.prior), ("estimator", preset.estimator)):
+        found = resolve(spec.file, spec.url, spec.sha256, config.weights_dir)
+        load_network(spec, found.path)
+        digests[role] = found.sha256
+    if config.detector in DETECTOR_WEIGHTS and not config.aligned:
+        published = DETECTOR_WEIGHTS[config.detector]
+        digests["detector"] = resolve(published.file, published.url, published.sha256, config.weights_dir).sha256
+    return digests
+
+
+def check_places(config: RestoreConfig) -> None:
+    """Refuse an input that cannot be read and an output that cannot be written, or that lies in the input."""
+    store.check_readable(config.input)
+    inside = config.output.rstrip("/") + "/"
+    if inside.startswith(config.input.rstrip("/") + "/") or (
+        not store.is_remote(config.input)
+        and not store.is_remote(config.output)
+        and Path(config.output).resolve().is_relative_to(Path(config.input).resolve())
+    ):
+        raise UsageError(f"--output {config.output} lies inside --input {config.input}; choose a place outside")
+    if not config.dry_run:
+        store.check_writable(config.output)
+
+
+def run(config: RestoreConfig) -> int:
+    """Check, plan, restore what is pending, report. Returns the exit code."""
+    preset, chosen = choose_method(config)
+    check_places(config)
+    if config.dry_run:
+        return dry_run(config, preset, chosen)
+    method = Method(preset, sha256=check_weights(config, preset), **chosen)
+    resolved = chosen | {"weights": method.sha256, "preset_side": preset.side}
+    ledger = Ledger(config.output, fingerprint(config, resolved))
+    new = ledger.claim(config.input)
+    ledger.plan(config.input, config.kind, config.shard_images, config.unit_images, config.image_column)
+    settled = ledger.resume(redo_failed=config.retry_failed)
+    pending = list(ledger.pending())
+    say(plan_line(ledger, len(pending), new))
+    return Restoration(config, method, ledger, settled).run(pending)
+
+
+def plan_line(ledger: Ledger, pending: int, new: bool) -> str:
+    """What lies ahead, in one line."""
+    what = f"{ledger.images_planned} images in {len(ledger.shards)} shards, {ledger.units_planned} units"
+    return what if new else f"{what}; going on with {pending} units, the rest is done"
+
+
+class Restoration:
+    """One start of a run: the flow, its bookkeeping, and what people see of it."""
+
+    def __init__(self, config: RestoreConfig, method: Method, ledger: Ledger, settled: list[Settled]) -> None:
+        from pipeline.tracking import RunTracker, default_uri
+
+        self.config, self.method, self.ledger = config, method, ledger
+        self.mlflow_uri = config.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(config.output)
+        self.began = time.monotonic()
+        self.stopping = False
+        self.settled = {s.planned.index: s for s in settled}
+        self.tracker = RunTracker.open(
+            self.mlflow_uri,
+            config.experiment,
+            config.run_name or store.name_of(config.output),
+            params=dataclasses.asdict(config) | {"eta": method.eta, "start_step": method.start_step}
+            | {"steps": method.steps, "start_rule": method.start_rule},
+            tags={f"sha256.{role}": digest for role, digest in method.sha256.items()}
+            | {"fingerprint": ledger.digest, "preset": method.preset.name},
+            state_uri=store.join(config.output, "_ledger", "tracking.json"),
+            warn=lambda text: say(f"warning: {text}"),
+        )  # fmt: skip
+
+    def run(self, pending: list[Unit]) -> int:
+        """Restore the pending units and close the books."""
+        self.tracker.log_input(self.config.input, input_digest(self.ledger))
+        for shard in self.settled.values():
+            self._track(shard)
+        code = self._restore(pending) if pending else OK
+        code = code or self._verdict()
+        self._report(code)
+        return code
+
+    def _restore(self, pending: list[Unit]) -> int:
+        from pipeline.flow import connect, fit_resources, run_flow
+
+        store.delete(self._stop_uri)
+        connect(self.config.ray_address)
+        resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, self._on_signal)
+        say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
+        rows = run_flow(
+            pending, self._read_stage(), self._restore_stage(device, resources.threads), self._publish_stage(), resources
+        )
+        before = self.ledger.totals.counts.images
+        with Progress(self.ledger.images_planned, before) as progress:
+            for row in rows:
+                if "marker" not in row:
+                    continue  # the run is stopping, this unit was not begun
+                counts, shard = self.ledger.add(row["marker"])
+                progress.add(counts.images, counts.faces, counts.outcomes["failed"])
+                if shard is not None:
+                    self.settled[shard.planned.index] = shard
+                    self._track(shard)
+                if self._over_budget():
+                    return OVER_BUDGET
+        return INTERRUPTED if self.stopping else OK
+
+    @property
+    def _stop_uri(self) -> str:
+        return store.join(self.config.output, "_ledger", "stop")
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        """First: begin nothing new, finish what is in flight. Second: leave at once."""
+        if self.stopping:
+            say("stopped; the same command goes on where this one was")
+            os._exit(INTERRUPTED)
+        self.stopping = True
+        store.write_bytes(self._stop_uri, b"")
+        say("stopping: units in flight are finished first (press again to leave at once)")
+
+    def _track(self, shard: Settled) -> None:
+        self.tracker.log_shard(shard.planned.index + 1, shard.metrics.means(), round(shard.finished_at * 1000))
+
+    def _read_stage(self) -> ReadAndAlign:
+        c = self.config
+        return ReadAndAlign(
+            side=self.method.preset.side,
+            detector=DetectorChoice(c.detector, c.min_score, c.weights_dir),
+            selection=Selection(c.min_face, c.max_faces, c.max_overlap),
+            aligned=c.aligned,
+            max_pixels=c.max_pixels,
+            image_column=c.image_column,
+            stop_uri=self._stop_uri,
+        )
+
+    def _restore_stage(self, device: str, threads: int) -> RestoreSettings:
+        m, c = self.method, self.config
+        return RestoreSettings(
+            preset=m.preset,
+            weights_dir=c.weights_dir,
+            eta=m.eta,
+            start_step=m.start_step,
+            steps=m.steps,
+            start_rule=m.start_rule,
+            seed=c.seed,
+            device=device,
+            slots=c.slots,
+            threads=threads,
+        )
+
+    def _publish_stage(self) -> Publish:
+        m, c = self.method, self.config
+        return Publish(
+            output=c.output,
+            side=m.preset.side,
+            image_column=c.image_column,
+            aligned=c.aligned,
+            keep_detail=c.keep_detail,
+            max_pixels=c.max_pixels,
+            save_faces=c.save_faces,
+            settings={"start_step": m.start_step, "eta": m.eta, "seed": c.seed, "model_sha256": m.model_sha256},
+        )
+
+    def _over_budget(self) -> bool:
+        failed = self.ledger.totals.counts.outcomes["failed"]
+        return failed > self.config.max_error_rate * self.ledger.images_planned
+
+    def _verdict(self) -> int:
+        """The exit code of a flow that came to its end."""
+        counts = self.ledger.totals.counts
+        if not counts.accounted or counts.images != self.ledger.images_planned:
+            say(f"{self.ledger.images_planned} images planned, but {counts} accounted for; run the same command again")
+            return UNEXPECTED
+        if self._over_budget():
+            return OVER_BUDGET
+        return HAD_FAILURES if self.config.strict and counts.outcomes["failed"] else OK
+
+    def _report(self, code: int) -> None:
+        from pipeline.report import write_report
+        from pipeline.tracking import ui_command
+
+        write_report(self.config.output, summarise(self, code))
+        for name in ("report/contact_sheet.png", "report/index.html", "report/shards.parquet"):
+            if store.exists(uri := store.join(self.config.output, name)):
+                self.tracker.log_artifact(uri, name)
+        waiting = self.tracker.finish({OK: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED"))
+        print_summary(self, code, time.monotonic() - self.began)
+        if waiting:
+            say("MLflow did not take everything; the same command again delivers the rest")
+        print(f"records        {store.join(self.config.output, 'records')}")
+        print(f"report         {store.join(self.config.output, 'report', 'index.html')}")
+        print(f"contact sheet  {store.join(self.config.output, 'report', 'contact_sheet.png')}")
+        print(f"MLflow         {ui_command(self.mlflow_uri)}")
+
+
+def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> int:
+    """Count shards and images, sample the faces, estimate the time; writes nothing."""
+    from pipeline.census import count_faces, sample_units
+    from pipeline.forecast import seconds_per_face
+
+    kind, entries = list_input(config.input, config.kind)
+    shards = make_shards(kind, entries, config.shard_images)
+    units = [u for s in shards for u in cut_units(s, config.unit_images, config.image_column)]
+    images = sum(len(u.images) for u in units)
+    if not images:
+        raise InputError(f"the shards of {config.input} hold no images")
+    print(f"input    {config.input} ({kind}): {len(shards)} shards, {len(units)} units, {images} images")
+    faces = float(images)
+    if not config.aligned:
+        sample = sample_units(units, DRY_RUN_SAMPLE)
+        detector = DetectorChoice(config.detector, config.min_score, config.weights_dir)
+        selection = Selection(config.min_face, config.max_faces, config.max_overlap)
+        found = count_faces(sample, detector, selection, config.image_column, config.max_pixels)
+        faces = found.faces_per_image * images
+        how = "counted" if found.images == images else f"estimated from {found.images} images"
+        print(f"faces    {faces:.0f} ({how}; {found.unreadable} of {found.images} images unreadable)")
+    walk = chain_from(make_schedule(chosen["steps"]), chosen["start_step"], chosen["start_rule"]).walk
+    each = seconds_per_face(preset, len(walk))
+    print(f"method   {preset.name}, {preset.side} px, {len(walk)} steps a face, eta {chosen['eta']}")
+    print(f"time     about {duration(faces * each)} on this machine's CPU ({each:.1f} s a face)")
+    return OK
+
+
+def input_digest(ledger: Ledger) -> str:
+    """Changes when any shard of the input does."""
+    return hashlib.sha256("".join(p.shard.version for p in ledger.shards).encode()).hexdigest()[:32]
+
+
+def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
+    """What the report says of the run."""
+    totals = restoration.ledger.totals
+    return {
+        "title": store.name_of(restoration.config.output),
+        "exit_code": code,
+        "outcomes": totals.counts.outcomes,
+        "images": totals.counts.images,
+        "faces": totals.counts.faces,
+        "settings": restoration.ledger.fingerprint | {"preset": restoration.method.preset.name},
+        "means": totals.means(),
+        "shards": [
+            {"shard": s.planned.shard.name} | s.metrics.means() for _, s in sorted(restoration.settled.items())
+        ],
+    }
+
+
+def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
+    """The table at the end."""
+    counts = restoration.ledger.totals.counts
+    print()
+    for outcome in OUTCOMES:
+        print(f"{outcome:<14} {counts.outcomes[outcome]:>8}")
+    print(f"{'images':<14} {counts.images:>8}  of {restoration.ledger.images_planned} planned")
+    print(f"{'faces':<14} {counts.faces:>8}")
+    print(f"{'time':<14} {duration(seconds):>8}")
+    print(f"{'exit code':<14} {code:>8}  {MEANINGS[code]}\n")
+
+
+def say(text: str) -> None:
+    """A line for people, away from the output proper."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The job: returns its exit code."""
+    config = parse(RestoreConfig, argv, description=__doc__ or "", epilog=EPILOG)
+    try:
+        return run(config)
+    except REFUSALS as error:
+        say(f"error: {error}")
+        return BAD_ARGUMENTS
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on where this one was")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Train the estimator f(y_0): degraded face → clean face, by L1 alone.
+
+    python -m jobs.train_estimator --shards 'ALIGNED/train-*.tar' --output TRAIN/estimator --preset small-swinir
+
+Defaults are the paper's (DifFace, section 4.1): AdamW, 5e-5 falling to 5e-6 by a cosine, batch 32, 300k steps.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs import training
+from pipeline.config import parse
+from pipeline.networks import zoo
+from pipeline.training.objectives import EstimatorL1
+from pipeline.training.options import TrainingOptions
+from pipeline.training.validation import EstimatorPreview
+
+
+@dataclass(frozen=True)
+class EstimatorOptions(TrainingOptions):
+    """One training of an estimator: the shared defaults are its own."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, resume, export or describe. Returns the exit code."""
+    description = "Train the estimator (degraded face to clean face). The same command again continues."
+    return training.run(parse(EstimatorOptions, argv, description), make_task)
+
+
+def make_task(preset: zoo.Preset) -> training.Task:
+    """The preset's estimator, taught to undo the synthetic degradation."""
+    return training.Task(preset.estimator, EstimatorL1(), EstimatorPreview(), degraded=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""Frozen dataclasses that describe a run; the command line is made from them."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import types
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pipeline.records import METHOD_VERSION
+
+C = TypeVar("C")
+
+
+class UsageError(ValueError):
+    """Arguments that no run can be made from; the command exits with code 2."""
+
+
+def option(
+    default: Any = MISSING, *, help: str, group: str = "options", metavar: str | None = None, pixels: bool = False
+) -> Any:
+    """A dataclass field that is also a command-line option. Without a default it is required.
+
+    pixels: a changed value changes the restored pixels, so that it belongs into the run's fingerprint.
+    """
+    metadata = {"help": help, "group": group, "metavar": metavar, "pixels": pixels}
+    return field(default=default, metadata=metadata)
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not for required options and switches."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.required:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def make_parser(cls: type[Any], description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """A parser with one option per field of the dataclass, in the groups the fields name."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=lambda prog: _Help(prog, max_help_position=34, width=110),
+        allow_abbrev=False,
+    )
+    hints = get_type_hints(cls)
+    groups: dict[str, Any] = {}
+    for f in fields(cls):
+        group = groups.setdefault(f.metadata["group"], parser.add_argument_group(f.metadata["group"]))
+        group.add_argument("--" + f.name.replace("_", "-"), dest=f.name, **_argument(f, hints[f.name]))
+    return parser
+
+
+def _argument(f: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
+    """What argparse needs to know of one field."""
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(a for a in get_args(hint) if a is not type(None))
+    required = f.default is MISSING
+    settings: dict[str, Any] = {"help": f.metadata["help"].replace("%", "%%"), "required": required}
+    if not required:
+        settings["default"] = f.default
+    if hint is bool:
+        settings["action"] = argparse.BooleanOptionalAction if f.default is True else "store_true"
+        return settings
+    if get_origin(hint) is Literal:
+        return settings | {"choices": get_args(hint)}
+    return settings | {"type": hint, "metavar": f.metadata["metavar"] or hint.__name__.upper()}
+
+
+def parse(cls: type[C], argv: Sequence[str] | None, description: str, epilog: str | None = None) -> C:
+    """The dataclass that the arguments describe. Wrong arguments exit with code 2, as argparse does."""
+    parser = make_parser(cls, description, epilog)
+    values = vars(parser.parse_args(argv))
+    try:
+        return cls(**values)
+    except UsageError as error:
+        parser.error(str(error))
+
+
+@dataclass(frozen=True)
+class RestoreConfig:
+    """One restoration run."""
+
+    input: str = option(
+        help="pictures: a folder or prefix of image files, WebDataset tar shards, or Parquet shards; "
+        "local or s3:// (a single file, or a folder of them)",
+        group="what",
+        metavar="PATH_OR_URI",
+    )
+    output: str = option(help="folder or s3:// prefix to write to", group="what", metavar="PATH_OR_URI")
+    kind: Literal["auto", "folder", "tar", "parquet"] = option(
+        "auto", help="what the input is; auto looks at the names", group="what"
+    )
+    image_column: str = option("image", help="Parquet column that holds the image bytes", group="what", pixels=True)
+    aligned: bool = option(
+        False, help="every picture is one aligned face: restore it whole, search for nothing", group="what", pixels=True
+    )
+    save_faces: bool = option(False, help="also write the aligned crops before and after", group="what", pixels=True)
+
+    preset: str = option("small-swinir", help="a preset's name or the path of a preset file", group="method")
+    eta: float | None = option(
+        None,
+        help="randomness of the reverse chain, 0 (deterministic) to 1 (default: the preset's, 0.5)",
+        group="method",
+        pixels=True,
+    )
+    start_step: int | None = option(
+        None,
+        help="step N at which the chain is entered: larger is more realistic, smaller more faithful "
+        "(default: the preset's, 400)",
+        group="method",
+        metavar="N",
+        pixels=True,
+    )
+    steps: str | None = option(
+        None,
+        help="respacing of the 1000 steps: ddimK or K (default: the preset's, ddim250)",
+        group="method",
+        pixels=True,
+    )
+    start_rule: Literal["official", "paper"] | None = option(
+        None,
+        help="whether the network is first asked below N (official program) or at N (Algorithm 1 as printed)",
+        group="method",
+        pixels=True,
+    )
+    seed: int = option(0, help="seed of the noise", group="method", pixels=True)
+
+    detector: Literal["centerface", "retinaface-mobile0.25", "retinaface-resnet50"] = option(
+        "centerface",
+        help="face detector; centerface needs no download, the others take facexlib's weights",
+        group="faces",
+        pixels=True,
+    )
+    min_score: float | None = option(
+        None, help="detector score below which a face is ignored (default: the detector's own)", group="faces",
+        pixels=True,
+    )  # fmt: skip
+    min_face: float = option(
+        16, help="shorter side of a face box below which it is ignored, pixels", group="faces", pixels=True
+    )
+    max_faces: int = option(64, help="most faces restored in one picture, largest first", group="faces", pixels=True)
+    max_overlap: float = option(
+        0.4, help="boxes overlapping by more than this share are one face", group="faces", pixels=True
+    )
+    keep_detail: float | None = option(
+        None,
+        help="share of the picture's own fine detail kept under a pasted face, 0 to 1 "
+        "(default: by the face's size against the preset's)",
+        group="faces",
+        pixels=True,
+    )
+    max_pixels: int = option(
+        178_956_970, help="pictures above this many pixels are skipped", group="faces", pixels=True
+    )
+
+    device: str = option("auto", help="auto, cpu, cuda", group="engine")
+    slots: int = option(0, help="faces in flight in each engine; 0 takes the preset's", group="engine")
+    engines: int = option(0, help="engine actors; 0 takes one per GPU of the cluster, or one on CPU", group="engine")
+    readers: int = option(0, help="most concurrent read-and-align tasks; 0 fits the cluster", group="engine")
+    unit_images: int = option(64, help="most images in one unit of work", group="engine", pixels=True)
+    shard_images: int = option(
+        1024, help="images of one virtual shard of a folder input", group="engine", pixels=True
+    )
+
+    weights_dir: str | None = option(
+        None, help="folder or s3:// prefix searched for weights before the cache and the published address",
+        group="surroundings",
+    )  # fmt: skip
+    mlflow_uri: str | None = option(
+        None, help="MLflow tracking server or database (default: a SQLite file beside the output)",
+        group="surroundings",
+    )  # fmt: skip
+    experiment: str = option("difface-restore", help="MLflow experiment", group="surroundings")
+    run_name: str | None = option(None, help="MLflow run name (default: the output's name)", group="surroundings")
+    ray_address: str | None = option(
+        None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
+    )
+
+    max_error_rate: float = option(
+        0.1, help="stop and exit 3 when more than this share of the images fails", group="outcome"
+    )
+    strict: bool = option(False, help="exit 4 when any image failed", group="outcome")
+    retry_failed: bool = option(False, help="do the units again in which images failed", group="outcome")
+    dry_run: bool = option(
+        False, help="count shards, images and faces, estimate the time, touch no model", group="outcome"
+    )
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "--eta must lie in [0, 1]": self.eta is None or 0 <= self.eta <= 1,
+            "--keep-detail must lie in [0, 1]": self.keep_detail is None or 0 <= self.keep_detail <= 1,
+            "--max-error-rate must lie in [0, 1]": 0 <= self.max_error_rate <= 1,
+            "--max-overlap must lie in [0, 1]": 0 <= self.max_overlap <= 1,
+            "--unit-images must lie in 1..4096": 1 <= self.unit_images <= 4096,
+            "--shard-images must be at least --unit-images": self.shard_images >= self.unit_images,
+            "--max-faces must be at least 1": self.max_faces >= 1,
+            "--max-pixels must be at least 1": self.max_pixels >= 1,
+            "--slots, --engines and --readers must not be negative": min(self.slots, self.engines, self.readers) >= 0,
+            "--seed must not be negative": self.seed >= 0,
+        }
+        for rule, holds in wanted.items():
+            if not holds:
+                name = rule.split()[0].removeprefix("--").rstrip(",").replace("-", "_")
+                raise UsageError(f"{rule}, got {getattr(self, name)}")
+
+
+def fingerprint(config: RestoreConfig, resolved: dict[str, Any]) -> dict[str, Any]:
+    """Everything that changes pixels: the options marked so, and what the preset and weights resolved to.
+
+    Two runs may share an output only when this is equal; `fingerprint_digest` is its short name.
+    """
+    chosen = {f.name: getattr(config, f.name) for f in fields(config) if f.metadata["pixels"]}
+    return chosen | resolved | {"method_version": METHOD_VERSION}
+
+
+def fingerprint_digest(values: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits that name a fingerprint."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

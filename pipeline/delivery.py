@@ -1,0 +1,109 @@
+"""What a tracking server already has of one job, as a small JSON file, and what may be told to it.
+
+Knows no server: pipeline/tracking.py sends, this file remembers.
+"""
+
+import bisect
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+_USER_INFO = re.compile(r"(://)(?:[^/\s@:]*:(?!\d+(?:/|$))\S*@|[^/\s]*@)")
+_SECRET_NAMES = "token|passw|secret|signature|credential|key|sig"
+_SECRET_QUERY = re.compile(rf"([?&;][^=&;\s]*(?:{_SECRET_NAMES})[^=&;\s]*=)[^&;\s]+", re.IGNORECASE)
+
+# What an error's message holds → what we say
+REASONS = (
+    ("Connection refused", "connection refused"),
+    ("timed out", "no answer in time"),
+    ("Name or service not known", "unknown host name"),
+    ("Failed to resolve", "unknown host name"),
+    ("error code 401", "it refuses the credentials"),
+    ("error code 403", "it refuses the credentials"),
+)
+
+
+def redact(text: str) -> str:
+    """The text with the credentials of its URIs (user:password@, tokens in the query) replaced by ***."""
+    return _SECRET_QUERY.sub(r"\1***", _USER_INFO.sub(r"\1***@", text))
+
+
+def reason_of(error: Exception) -> str:
+    """The heart of an error's message, without credentials."""
+    text = str(error).strip() or type(error).__name__
+    said = next((reason for sign, reason in REASONS if sign in text), None)
+    return said or redact(text.splitlines()[0])[:200].rstrip(".")
+
+
+class Point(NamedTuple):
+    """Numbers of one step: step, time in milliseconds since 1970, value by metric name."""
+
+    step: int
+    timestamp_ms: int
+    metrics: dict[str, float]
+
+
+def make_point(step: int, timestamp_ms: int, metrics: Mapping[str, float]) -> Point:
+    """A point of the finite metrics: a mean over nothing is left out, not drawn."""
+    return Point(step, timestamp_ms, {k: float(v) for k, v in metrics.items() if math.isfinite(v)})
+
+
+def grouped(points: Sequence[Point], metrics: int) -> Iterator[Sequence[Point]]:
+    """The points in order, in groups of at most so many metrics; a larger point is a group by itself."""
+    start, held = 0, 0
+    for place, point in enumerate(points):
+        if place > start and held + len(point.metrics) > metrics:
+            yield points[start:place]
+            start, held = place, 0
+        held += len(point.metrics)
+    if start < len(points):
+        yield points[start:]
+
+
+@dataclass
+class Delivered:
+    """What the server has of one job."""
+
+    # marks the job's run on the server, so that a run is found again when the answer to its making was lost
+    token: str = ""
+    run_id: str | None = None
+    # inclusive ranges of the delivered shards' steps, ascending, and the newest time among them
+    ranges: list[list[int]] = field(default_factory=list)
+    newest_ms: int = 0
+    # last delivered step of each forward-going series
+    series: dict[str, int] = field(default_factory=dict)
+    # digest of each delivered artifact, image and input
+    items: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Delivered":
+        """Raises ValueError for anything that `to_json` did not write."""
+        values = json.loads(data)
+        if not isinstance(values, dict) or values.keys() != cls.__dataclass_fields__.keys():
+            raise ValueError("it is not a tracking state of this version")
+        return cls(**values)
+
+    def to_json(self) -> bytes:
+        return json.dumps(vars(self), indent=1).encode()
+
+    def has(self, point: Point) -> bool:
+        """The shard of this step is there. One whose numbers are newer, because it was done again, is not."""
+        place = bisect.bisect_right(self.ranges, [point.step, sys.maxsize]) - 1
+        return place >= 0 and point.step <= self.ranges[place][1] and point.timestamp_ms <= self.newest_ms
+
+    def add(self, points: Iterable[Point]) -> None:
+        """The shards of these steps are there now."""
+        for point in points:
+            self.newest_ms = max(self.newest_ms, point.timestamp_ms)
+            bisect.insort(self.ranges, [point.step, point.step])
+        merged: list[list[int]] = []
+        for first, last in self.ranges:
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1][1] = max(merged[-1][1], last)
+            else:
+                merged.append([first, last])
+        self.ranges = merged

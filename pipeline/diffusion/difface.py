@@ -1,0 +1,74 @@
+"""Algorithm 1 of DifFace: estimate, diffuse to step N, walk back. The reference that the engine must agree with.
+
+Source: Yue & Loy, "DifFace: Blind Face Restoration with Diffused Error Contraction" (arXiv 2212.06512).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_noise
+from pipeline.diffusion.sampler import coefficients, ddim_step, diffuse, predict_x0, step_table
+from pipeline.diffusion.schedule import Chain, Schedule
+
+# Noise of one draw: the step tag (an original step number, or DRAW_X_N) → [B, 3, S, S] float32.
+NoiseSource = Callable[[int], Tensor]
+# ε_θ: (x [B, 3, S, S], t [B] original step numbers) → [B, 3 or 6, S, S], the first three channels being ε.
+NoisePredictor = Callable[[Tensor, Tensor], Tensor]
+
+
+def restore(
+    faces: Tensor,
+    estimator: Callable[[Tensor], Tensor],
+    prior: NoisePredictor,
+    schedule: Schedule,
+    chain: Chain,
+    eta: float,
+    noise: NoiseSource,
+) -> tuple[Tensor, Tensor]:
+    """[B, 3, S, S] float32 degraded faces in [0, 1] → (estimated, restored), both in [0, 1]."""
+    estimated = estimator(faces).clamp(0, 1)
+    x_n = enter_chain(estimated, schedule, chain, noise(DRAW_X_N))
+    x_0 = reverse_chain(x_n, prior, schedule, chain, eta, noise)
+    return estimated, from_signed(x_0)
+
+
+def enter_chain(estimated: Tensor, schedule: Schedule, chain: Chain, noise: Tensor) -> Tensor:
+    """x_N drawn from the estimate (Eq. 11). estimated: [B, 3, S, S] in [0, 1]."""
+    ab = torch.tensor(schedule.ab[chain.start])
+    return diffuse(to_signed(estimated), noise, float(ab.sqrt()), float((1 - ab).sqrt()))
+
+
+def reverse_chain(
+    x: Tensor, prior: NoisePredictor, schedule: Schedule, chain: Chain, eta: float, noise: NoiseSource
+) -> Tensor:
+    """x_N → x̂_0 in [-1, 1] by one DDIM step per index of the chain (Algorithm 1, lines 4-6)."""
+    table = step_table(schedule, eta).to(x.device)
+    for index in chain.walk:
+        step = int(schedule.t[index])
+        c = coefficients(table[index].expand(len(x), -1))
+        eps = prior(x, torch.full((len(x),), step, device=x.device))[:, :3]
+        x = ddim_step(predict_x0(x, eps, c), eps, noise(step), c)
+    return x
+
+
+def face_noise(keys: list[NoiseKey], side: int, device: torch.device | str = "cpu") -> NoiseSource:
+    """The noise that belongs to these faces, as `restore` asks for it."""
+    words = key_tensor(keys, device)
+
+    def draw(step: int) -> Tensor:
+        steps = torch.full((len(keys),), step, dtype=torch.int64, device=words.device)
+        return normal_noise(words, steps, (3, side, side))
+
+    return draw
+
+
+def to_signed(image: Tensor) -> Tensor:
+    """[0, 1] → [-1, 1]."""
+    return image * 2 - 1
+
+
+def from_signed(x: Tensor) -> Tensor:
+    """[-1, 1] → [0, 1], clamped."""
+    return (x * 0.5 + 0.5).clamp(0, 1)

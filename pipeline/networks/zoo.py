@@ -1,0 +1,236 @@
+"""Presets: which networks restore a face, how they are shaped, where their weights come from.
+
+A preset is a TOML file; `pipeline/presets/README.md` tells how to write one. Nothing here touches the network:
+`pipeline/weights.py` finds the files.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pipeline.networks.checkpoint import CheckpointError, load_strict, read_state
+from pipeline.networks.srcnn import SRCNN, SRCNNConfig
+from pipeline.networks.swinir import SwinIRConfig, build_swinir, from_published
+from pipeline.networks.unet import UNet, UNetConfig
+
+Kind = Literal["unet", "srcnn", "swinir"]
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+# What makes a network of each kind: its configuration, and the builder.
+_CONFIGS: dict[str, type[UNetConfig] | type[SRCNNConfig] | type[SwinIRConfig]] = {
+    "unet": UNetConfig,
+    "srcnn": SRCNNConfig,
+    "swinir": SwinIRConfig,
+}
+_BUILDERS: dict[str, Callable[[Any], nn.Module]] = {"unet": UNet, "srcnn": SRCNN, "swinir": build_swinir}
+
+
+class PresetError(ValueError):
+    """A preset that is not known, or that does not say what it must."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """One network: its shape and its weights file."""
+
+    kind: Kind
+    # fields of the kind's configuration
+    options: Mapping[str, Any]
+    # name of the weights file, or a path to it
+    file: str
+    # hexadecimal digest of the file where it is known
+    sha256: str | None = None
+    # published address
+    url: str | None = None
+    # terms under which the weights may be used
+    licence: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything a restoration needs to know about its networks, and the defaults of its method."""
+
+    name: str
+    # side of the square face crop, pixels
+    side: int
+    prior: NetworkSpec
+    estimator: NetworkSpec
+    # randomness of the reverse chain, 0..1
+    eta: float = 0.5
+    # N: original step number the chain is entered at
+    start_step: int = 400
+    # which steps are kept: "ddimK" or "K"
+    steps: str = "ddim250"
+    start_rule: Literal["official", "paper"] = "official"
+    # highest step the prior was trained on: above it the prior gives nothing of use
+    max_step: int = 999
+    # faces restored side by side
+    lanes_cpu: int = 4
+    lanes_gpu: int = 32
+    # one sentence for people who choose
+    description: str = field(default="", compare=False)
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def find_preset(name: str | Path) -> Preset:
+    """The preset of this name, or of this TOML file. Raises PresetError when there is none or it is wrong."""
+    if str(name) in preset_names():
+        path = PRESETS / f"{name}.toml"
+    elif str(name).endswith(".toml"):
+        path = Path(name).expanduser()
+    else:
+        raise PresetError(
+            f"preset {str(name)!r} is not known; choose one of {', '.join(preset_names())}, "
+            "or give the path of your own .toml file"
+        )
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PresetError(f"preset file {path} can not be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise PresetError(f"preset file {path} is not valid TOML: {error}") from error
+    return _preset(content, path)
+
+
+def build(spec: NetworkSpec) -> nn.Module:
+    """The untrained network of a specification, in evaluation mode. Raises PresetError on options it can not have."""
+    return _BUILDERS[spec.kind](network_config(spec)).eval()
+
+
+def load_network(spec: NetworkSpec, path: Path | str) -> nn.Module:
+    """The network with the weights of a file: float32, on the CPU, in evaluation mode.
+
+    Raises CheckpointError when the file does not hold exactly this network's weights.
+    """
+    state = read_state(path)
+    what = f"{path} as {spec.kind}"
+    if spec.kind == "swinir":
+        net = build(spec)
+        try:
+            state = from_published(state, net)
+        except ValueError as error:
+            raise CheckpointError(f"{what}: {error}; correct the preset's options") from error
+        load_strict(net, state, what)
+    else:
+        # Built without storage: neither initialised nor copied, which matters at 160 million parameters.
+        with torch.device("meta"):
+            net = build(spec)
+        load_strict(net, state, what, assign=True)
+    return net.eval()
+
+
+def network_config(spec: NetworkSpec) -> UNetConfig | SRCNNConfig | SwinIRConfig:
+    """The specification's options as the configuration of its kind."""
+    kind: Callable[..., UNetConfig | SRCNNConfig | SwinIRConfig] = _CONFIGS[spec.kind]
+    known = {f.name: f for f in dataclasses.fields(_CONFIGS[spec.kind])}
+    unknown = sorted(set(spec.options) - set(known))
+    missing = [
+        name for name, f in known.items() if f.default is dataclasses.MISSING and name not in spec.options
+    ]
+    if unknown or missing:
+        problems = [
+            f"{verb} {', '.join(names)}" for verb, names in (("lack", missing), ("hold", unknown)) if names
+        ]
+        raise PresetError(
+            f"options of a {spec.kind} {' and '.join(problems)}; they must be among {', '.join(known)}"
+        )
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in spec.options.items()}
+    for name, value in options.items():
+        _check_type(f"option {name} of a {spec.kind}", value, known[name].type)
+    try:
+        return kind(**options)
+    except ValueError as error:
+        raise PresetError(f"options of a {spec.kind}: {error}") from error
+
+
+def _preset(content: dict[str, Any], path: Path) -> Preset:
+    where = f"preset file {path}"
+    values = _fields(content, Preset, {"name"}, where)
+    for role, kinds in (("prior", ("unet",)), ("estimator", ("srcnn", "swinir"))):
+        values[role] = _network(content[role], kinds, f"{where}, [{role}]", path.parent)
+    preset = Preset(name=path.stem, **values)
+    _check_ranges(preset, where)
+    return preset
+
+
+def _network(content: Any, kinds: tuple[str, ...], where: str, folder: Path) -> NetworkSpec:
+    if not isinstance(content, dict):
+        raise PresetError(f"{where}: wanted a table, got {content!r}")
+    values = _fields(content, NetworkSpec, set(), where)
+    if values["kind"] not in kinds:
+        raise PresetError(f"{where}: kind must be {' or '.join(kinds)}, got {values['kind']!r}")
+    # A file that lies beside the preset is meant to be that file, wherever the program runs.
+    beside = (folder / str(values["file"])).absolute()
+    if beside.is_file():
+        values["file"] = str(beside)
+    spec = NetworkSpec(**values)
+    try:
+        network_config(spec)
+    except PresetError as error:
+        raise PresetError(f"{where}: {error}") from error
+    return spec
+
+
+def _fields(content: dict[str, Any], kind: type[Any], implied: set[str], where: str) -> dict[str, Any]:
+    """The table's values, checked against the fields of a dataclass; `implied` fields are not written."""
+    known = {f.name: f for f in dataclasses.fields(kind) if f.name not in implied}
+    unknown = sorted(set(content) - set(known))
+    if unknown:
+        raise PresetError(f"{where}: {', '.join(unknown)} not known; write {', '.join(known)}")
+    missing = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in content]
+    if missing:
+        raise PresetError(f"{where}: {', '.join(missing)} must be given")
+    for name, value in content.items():
+        _check_type(f"{where}: {name}", value, known[name].type)
+    return dict(content)
+
+
+def _check_type(what: str, value: Any, wanted: Any) -> None:
+    """Refuse a TOML value of another type than the field's; a bool is no number, an int is a float."""
+    names: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+        int: ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
+        float: ("a number", lambda v: isinstance(v, int | float) and not isinstance(v, bool)),
+        str: ("text", lambda v: isinstance(v, str)),
+        str | None: ("text", lambda v: isinstance(v, str)),
+        tuple[int, ...]: (
+            "a list of whole numbers",
+            lambda v: isinstance(v, tuple) and all(isinstance(i, int) and not isinstance(i, bool) for i in v),
+        ),
+        Mapping[str, Any]: ("a table", lambda v: isinstance(v, dict)),
+    }
+    if wanted in names and not names[wanted][1](value):
+        raise PresetError(f"{what} must be {names[wanted][0]}, got {value!r}")
+
+
+def _check_ranges(preset: Preset, where: str) -> None:
+    prior = preset.prior.options
+    checks = (
+        (0 <= preset.eta <= 1, f"eta must be from 0 to 1, got {preset.eta}"),
+        (
+            0 < preset.start_step <= preset.max_step <= 999,
+            f"wanted 0 < start_step <= max_step <= 999, got {preset.start_step} and {preset.max_step}",
+        ),
+        (
+            preset.start_rule in ("official", "paper"),
+            f"start_rule must be official or paper, got {preset.start_rule!r}",
+        ),
+        (min(preset.lanes_cpu, preset.lanes_gpu) >= 1, "lanes_cpu and lanes_gpu must be at least 1"),
+        (
+            prior["image_size"] == preset.side,
+            f"the prior's image_size must be the preset's side {preset.side}, got {prior['image_size']}",
+        ),
+    )
+    for good, problem in checks:
+        if not good:
+            raise PresetError(f"{where}: {problem}")

@@ -1,0 +1,168 @@
+"""What travels between the stages: the columns of a row, and the values inside them.
+
+A row is one unit of work: a slice of a shard. Its columns, who adds them and who drops them:
+
+| column     | type  | what                                                           | added by | dropped by |
+|------------|-------|----------------------------------------------------------------|----------|------------|
+| unit       | str   | the unit's name, NAME-PPPP                                     | plan     | -          |
+| work       | str   | `Unit` as JSON: the address of every image                     | plan     | publish    |
+| images     | str   | list of `ImageRecord` as JSON, one per image of the unit       | read     | publish    |
+| faces      | str   | list of `FaceRecord` as JSON, one per face of the unit         | read     | publish    |
+| crops      | bytes | [F, S, S, 3] uint8 RGB, the aligned faces                      | read     | publish    |
+| estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
+| restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
+| sums       | str   | additive measurements as JSON                                  | read     | -          |
+| marker     | str   | the unit's marker as JSON                                      | publish  | -          |
+
+Arrays travel as bytes because a unit may hold no face at all.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Raised when the same input and settings begin to give other pixels, so that old and new results never mix.
+METHOD_VERSION = 1
+
+Outcome = Literal["restored", "no_face", "skipped", "failed"]
+OUTCOMES: tuple[Outcome, ...] = ("restored", "no_face", "skipped", "failed")
+
+Kind = Literal["folder", "tar", "parquet"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where one image's bytes lie: a whole file, a span of a tar shard, or a row of a Parquet shard."""
+
+    # input name: path below the input, member name, or row number
+    member: str
+    uri: str
+    # bytes [offset, offset + length) of the file; for Parquet the row number and 0
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """At most --unit-images consecutive images of one shard."""
+
+    shard: str
+    kind: Kind
+    part: int
+    # the shard has no later part
+    last: bool
+    images: tuple[Address, ...]
+    # the tar or Parquet file; empty for a folder
+    source: str = ""
+    # bytes of the tar that hold this unit's members whole, headers and sidecars too; unused elsewhere
+    span: tuple[int, int] = (0, 0)
+
+    @property
+    def name(self) -> str:
+        """NAME-PPPP, the stem of everything the unit leaves behind."""
+        return f"{self.shard}-{self.part:04d}"
+
+    @property
+    def marker_path(self) -> str:
+        """Where its marker lies below the output."""
+        return f"_ledger/done/{self.shard}/{self.part:04d}.json"
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Unit":
+        values = json.loads(text)
+        images = tuple(Address(**a) for a in values.pop("images"))
+        return cls(**values | {"images": images, "span": tuple(values["span"])})
+
+
+@dataclass
+class ImageRecord:
+    """What became of one image. `outcome` stays None until it is settled."""
+
+    member: str
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    outcome: Outcome | None = None
+    # short slug of a skip or failure
+    reason: str = ""
+    # stage that failed: read, align, restore, paste
+    stage: str = ""
+    error: str = ""
+
+    def settle(self, outcome: Outcome, reason: str = "", stage: str = "", error: str = "") -> None:
+        """Record the outcome."""
+        self.outcome, self.reason, self.stage, self.error = outcome, reason, stage, error
+
+
+@dataclass
+class FaceRecord:
+    """One face of an image: where it lies, how it was cut, what restoring it gave."""
+
+    # position of the image in the unit, and of the face in the image
+    image: int
+    face: int
+    box: list[float]
+    landmarks: list[float]
+    # the 2x3 similarity from picture to crop, row by row
+    affine: list[float]
+    score: float
+    # picture pixels per crop pixel
+    scale: float
+    sharpness_before: float = 0.0
+    sharpness_after: float = 0.0
+    # mean absolute difference of restored and estimated, 0..255
+    distance: float = 0.0
+    error: str = ""
+
+
+def dump_records(records: Sequence[ImageRecord] | Sequence[FaceRecord]) -> str:
+    """Records as JSON."""
+    return json.dumps([dataclasses.asdict(r) for r in records])
+
+
+def load_images(row: Row) -> list[ImageRecord]:
+    """The row's image records."""
+    return [ImageRecord(**r) for r in json.loads(row["images"])]
+
+
+def load_faces(row: Row) -> list[FaceRecord]:
+    """The row's face records."""
+    return [FaceRecord(**r) for r in json.loads(row["faces"])]
+
+
+def pack(arrays: Sequence[NDArray[np.uint8]]) -> bytes:
+    """Crops of one side → bytes."""
+    return b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)
+
+
+def unpack(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Bytes → [F, side, side, 3] uint8, read-only."""
+    return np.frombuffer(data, dtype=np.uint8).reshape(-1, side, side, 3)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images by outcome, and faces; values that add."""
+
+    images: int = 0
+    faces: int = 0
+    outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
+
+    def __add__(self, other: "Counts") -> "Counts":
+        merged = {name: self.outcomes[name] + other.outcomes[name] for name in OUTCOMES}
+        return Counts(self.images + other.images, self.faces + other.faces, merged)
+
+    @property
+    def accounted(self) -> bool:
+        """Every image has exactly one outcome."""
+        return self.images == sum(self.outcomes.values())

@@ -1,0 +1,151 @@
+"""Read a unit's pictures, find their faces, cut the aligned crops. One bad picture is a record, not an exception."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import images, store
+from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection, select_faces
+from pipeline.faces.geometry import UnusableLandmarks, crop_scale, face_to_crop, warp_crop
+from pipeline.metrics.sharpness import sharpness
+from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack
+from pipeline.stages.read import read_unit
+from pipeline.weights import DETECTOR_WEIGHTS, resolve
+
+# A unit's crops travel in one column of one row; what does not fit below this is a failed image.
+MOST_CROP_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class DetectorChoice:
+    """Which detector, with which weights."""
+
+    name: str
+    min_score: float | None
+    weights_dir: str | None
+
+
+@lru_cache(maxsize=2)
+def load_detector(choice: DetectorChoice) -> Detector:
+    """The detector, once per worker process. Weights come from the cache that the driver filled."""
+    if choice.name == "centerface":
+        return CenterFace(choice.min_score)
+    published = DETECTOR_WEIGHTS[choice.name]
+    found = resolve(published.file, published.url, published.sha256, choice.weights_dir)
+    return RetinaFace(found.path, choice.name.removeprefix("retinaface-"), choice.min_score)
+
+
+@dataclass(frozen=True)
+class ReadAndAlign:
+    """Row with `work` → row with `images`, `faces`, `crops`."""
+
+    side: int
+    detector: DetectorChoice
+    selection: Selection
+    aligned: bool
+    max_pixels: int
+    image_column: str
+    # while this object exists no further unit is begun
+    stop_uri: str
+
+    def __call__(self, row: Row) -> Row:
+        if store.exists(self.stop_uri):
+            return row
+        began = time.monotonic()
+        unit = Unit.from_json(row["work"])
+        records: list[ImageRecord] = []
+        faces: list[FaceRecord] = []
+        crops: list[NDArray[np.uint8]] = []
+        for address, data in read_unit(unit, self.image_column):
+            record = ImageRecord(address.member)
+            for number, (face, crop) in enumerate(self._faces_of(record, address, data)):
+                face.image, face.face = len(records), number
+                faces.append(face)
+                crops.append(crop)
+            if sum(c.nbytes for c in crops) > MOST_CROP_BYTES:
+                kept = [i for i, f in enumerate(faces) if f.image != len(records)]
+                faces, crops = [faces[i] for i in kept], [crops[i] for i in kept]
+                record.settle(
+                    "failed", "unit too large", "align",
+                    f"the unit's face crops exceed {MOST_CROP_BYTES >> 20} MiB with this picture; lower --unit-images",
+                )  # fmt: skip
+            records.append(record)
+        return row | {
+            "images": dump_records(records),
+            "faces": dump_records(faces),
+            "crops": pack(crops),
+            "sums": json.dumps({"seconds_read": time.monotonic() - began}),
+        }
+
+    def _faces_of(
+        self, record: ImageRecord, address: Address, data: bytes | store.StoreError
+    ) -> Iterator[tuple[FaceRecord, NDArray[np.uint8]]]:
+        """The picture's faces and crops; settles the record when there are none to restore."""
+        try:
+            if isinstance(data, store.StoreError):
+                raise data
+            record.sha256 = hashlib.sha256(data).hexdigest()
+            picture = images.decode(data, self.max_pixels).rgb
+            record.height, record.width = picture.shape[:2]
+            found = list(self._whole(record, picture) if self.aligned else self._search(picture))
+        except store.StoreError as error:
+            record.settle("failed", "unreadable", "read", str(error))
+        except images.SkippedImage as error:
+            record.settle("skipped", error.reason, "read", str(error))
+        except images.ImageError as error:
+            record.settle("failed", error.reason, "read", str(error))
+        except Exception as error:  # a picture that breaks a library must not take its neighbours along
+            record.settle("failed", type(error).__name__, "align", f"{address.member}: {error}")
+        else:
+            if not found and record.outcome is None:
+                record.settle("no_face")
+            yield from found
+
+    def _search(self, picture: NDArray[np.uint8]) -> Iterator[tuple[FaceRecord, NDArray[np.uint8]]]:
+        """Detected faces, largest first."""
+        faces = select_faces(load_detector(self.detector)(picture), self.selection)
+        for face in faces:
+            try:
+                to_crop = face_to_crop(face.landmarks, self.side)
+            except UnusableLandmarks:
+                continue
+            yield self._cut(picture, face, to_crop)
+
+    def _whole(
+        self, record: ImageRecord, picture: NDArray[np.uint8]
+    ) -> Iterator[tuple[FaceRecord, NDArray[np.uint8]]]:
+        """The whole picture as the one face."""
+        height, width = picture.shape[:2]
+        if height != width:
+            message = f"{record.member}: a square aligned face was wanted, got {width}x{height}; leave out --aligned"
+            record.settle("skipped", "not square", "align", message)
+            return
+        ratio = self.side / width
+        shift = (ratio - 1) / 2
+        to_crop = np.array([[ratio, 0, shift], [0, ratio, shift]])
+        face = Face((0.0, 0.0, float(width), float(height)), np.zeros((5, 2), np.float32), 1.0)
+        record_of_face, _ = self._cut(picture, face, to_crop)
+        crop = picture if width == self.side else images.resize(picture, self.side)
+        yield record_of_face, crop
+
+    def _cut(
+        self, picture: NDArray[np.uint8], face: Face, to_crop: NDArray[np.float64]
+    ) -> tuple[FaceRecord, NDArray[np.uint8]]:
+        crop = warp_crop(picture, to_crop, self.side)
+        record = FaceRecord(
+            image=-1,
+            face=-1,
+            box=[round(v, 3) for v in face.box],
+            landmarks=[round(float(v), 3) for v in face.landmarks.ravel()],
+            affine=[float(v) for v in to_crop.ravel()],
+            score=round(face.score, 6),
+            scale=crop_scale(to_crop),
+            sharpness_before=sharpness(crop),
+        )
+        return record, crop

@@ -1,0 +1,89 @@
+"""The unit's records as Parquet, and its marker."""
+
+import io
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.records import OUTCOMES, FaceRecord, ImageRecord, Unit
+
+SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),  # "image" or "face"
+        ("unit", pa.string()),
+        ("member", pa.string()),
+        ("face", pa.int32()),  # -1 in image rows
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("outcome", pa.string()),
+        ("reason", pa.string()),
+        ("stage", pa.string()),
+        ("error", pa.string()),
+        ("box", pa.list_(pa.float64())),
+        ("landmarks", pa.list_(pa.float64())),
+        ("affine", pa.list_(pa.float64())),
+        ("score", pa.float64()),
+        ("scale", pa.float64()),
+        ("start_step", pa.int32()),
+        ("eta", pa.float64()),
+        ("seed", pa.int64()),
+        ("model_sha256", pa.string()),
+        ("sharpness_before", pa.float64()),
+        ("sharpness_after", pa.float64()),
+        ("distance", pa.float64()),
+    ]
+)
+
+
+def record_table(
+    unit: Unit, images: Sequence[ImageRecord], faces: Sequence[FaceRecord], settings: dict[str, Any]
+) -> bytes:
+    """One row per image and one per face, as Parquet bytes that depend on the unit and the settings alone.
+
+    settings: start_step, eta, seed, model_sha256.
+    """
+    rows: list[dict[str, Any]] = []
+    for place, image in enumerate(images):
+        address = {"unit": unit.name, "member": image.member, "sha256": image.sha256}
+        size = {"width": image.width, "height": image.height, "outcome": image.outcome}
+        what = {"reason": image.reason, "stage": image.stage, "error": image.error}
+        rows.append({"kind": "image", "face": -1} | address | size | what)
+        for face in faces:
+            if face.image == place:
+                measured = {k: v for k, v in vars(face).items() if k not in ("image", "error")}
+                rows.append({"kind": "face", "error": face.error} | address | size | measured | settings)
+    columns = [pa.array([row.get(f.name) for row in rows], type=f.type) for f in SCHEMA]
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=SCHEMA), buffer)
+    return buffer.getvalue()
+
+
+def make_marker(
+    unit: Unit,
+    images: Sequence[ImageRecord],
+    faces: Sequence[FaceRecord],
+    sums: dict[str, float],
+    outputs: list[dict[str, str | int]],
+) -> dict[str, Any]:
+    """What the ledger needs to know of a finished unit. Raises ValueError when an image has no outcome."""
+    counted = Counter(image.outcome for image in images)
+    if set(counted) - set(OUTCOMES):
+        raise ValueError(f"unit {unit.name}: every image needs one of {OUTCOMES}, got {dict(counted)}")
+    measured = {name: sum(getattr(f, name) for f in faces) for name in ("sharpness_before", "sharpness_after", "distance")}
+    return {
+        "unit": unit.name,
+        "shard": unit.shard,
+        "part": unit.part,
+        "last": unit.last,
+        "images": len(images),
+        "faces": len(faces),
+        "outcomes": {name: counted[name] for name in OUTCOMES},
+        "outputs": outputs,
+        "sums": sums | measured,
+        "finished_at": time.time(),
+    }

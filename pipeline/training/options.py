@@ -1,0 +1,120 @@
+"""The options that both training commands share."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config import UsageError, option
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """One training run. A command overrides the defaults that are its own."""
+
+    output: str = option(
+        help="folder or s3:// prefix for checkpoint, weights, metrics and sample grids; the same command run "
+        "again continues from its checkpoint",
+        group="what",
+        metavar="PATH_OR_URI",
+    )
+    shards: str | None = option(
+        None,
+        help="tar shards of aligned faces (made by jobs.align): a folder, one shard, or 'FOLDER/train-*.tar'",
+        group="what",
+        metavar="PATH_OR_URI",
+    )
+    validation: str | None = option(
+        None,
+        help="shards of faces that are not trained on, for the validation loss and the sample grids "
+        "(default: some of the training faces, which shows no overfitting)",
+        group="what",
+        metavar="PATH_OR_URI",
+    )
+    preset: str = option(
+        "small-swinir", help="preset, or preset file, that names the networks' shapes", group="what"
+    )
+    export: str | None = option(
+        None,
+        help="write the averaged weights of the last checkpoint to this safetensors file, and do nothing else",
+        group="what",
+        metavar="FILE",
+    )
+
+    steps: int = option(300_000, help="optimiser steps in all, counted over restarts", group="training")
+    batch: int = option(32, help="faces a step, over all workers", group="training")
+    lr: float = option(5e-5, help="AdamW's learning rate after the warm-up", group="training")
+    lr_final: float = option(5e-6, help="learning rate at the end of the cosine decay", group="training")
+    warmup: int = option(0, help="steps over which the learning rate rises from 0", group="training")
+    weight_decay: float = option(0.0, help="AdamW's weight decay", group="training")
+    clip: float = option(1.0, help="largest gradient norm; 0 leaves gradients as they are", group="training")
+    ema: float = option(
+        0.999, help="decay of the averaged weights, which are the ones exported", group="training"
+    )
+    flip: bool = option(False, help="mirror half of the faces", group="training")
+    seed: int = option(0, help="seed of weights, order, degradations and noises", group="training")
+    precision: Literal["float32", "bfloat16", "float16"] = option(
+        "float32", help="autocast type of activations; weights stay float32", group="training"
+    )
+
+    log_every: int = option(50, help="steps between reported metrics", group="reports")
+    checkpoint_every: int = option(500, help="steps between checkpoints", group="reports")
+    validate_every: int = option(1000, help="steps between validations; 0 never validates", group="reports")
+    validation_faces: int = option(64, help="faces of the fixed validation batch", group="reports")
+    mlflow_uri: str | None = option(
+        None,
+        help="MLflow tracking server or database (default: a SQLite file beside the output; with workers on "
+        "several machines give a server); `none` tracks nothing",
+        group="reports",
+    )
+    experiment: str = option("difface-train", help="MLflow experiment", group="reports")
+    run_name: str | None = option(None, help="MLflow run name (default: the output's name)", group="reports")
+
+    workers: int = option(1, help="Ray Train workers, one GPU each with --device gpu", group="surroundings")
+    device: Literal["auto", "cpu", "gpu"] = option(
+        "auto", help="auto takes GPUs where the cluster has one for every worker", group="surroundings"
+    )
+    cpus_per_worker: int = option(1, help="CPUs (and threads) of each worker", group="surroundings")
+    loaders: int = option(
+        0,
+        help="processes of each worker that read and degrade faces; 0 does so in the worker",
+        group="surroundings",
+    )
+    max_failures: int = option(
+        2, help="how often lost workers are replaced, going on from the checkpoint", group="surroundings"
+    )
+    ray_address: str | None = option(
+        None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
+    )
+    dry_run: bool = option(
+        False,
+        help="check everything, say what would be trained and how far it is, and stop",
+        group="surroundings",
+    )
+
+    def __post_init__(self) -> None:
+        if self.shards is None and self.export is None:
+            raise UsageError("--shards is missing; give tar shards of aligned faces (made by jobs.align)")
+        wanted = {
+            "--steps": (self.steps >= 1, "be at least 1"),
+            "--batch": (
+                self.batch >= 1 and self.batch % max(self.workers, 1) == 0,
+                "be a multiple of --workers",
+            ),
+            "--lr": (self.lr > 0, "be above 0"),
+            "--lr-final": (0 <= self.lr_final <= self.lr, "lie between 0 and --lr"),
+            "--warmup": (0 <= self.warmup < self.steps, "lie between 0 and --steps"),
+            "--weight-decay": (self.weight_decay >= 0, "not be negative"),
+            "--clip": (self.clip >= 0, "not be negative"),
+            "--ema": (0 <= self.ema < 1, "lie in [0, 1)"),
+            "--seed": (0 <= self.seed < 1 << 32, "lie between 0 and 2^32"),
+            "--log-every": (self.log_every >= 1, "be at least 1"),
+            "--checkpoint-every": (self.checkpoint_every >= 1, "be at least 1"),
+            "--validate-every": (self.validate_every >= 0, "not be negative"),
+            "--validation-faces": (self.validation_faces >= 1, "be at least 1"),
+            "--workers": (self.workers >= 1, "be at least 1"),
+            "--cpus-per-worker": (self.cpus_per_worker >= 1, "be at least 1"),
+            "--loaders": (self.loaders >= 0, "not be negative"),
+        }
+        for name, (holds, rule) in wanted.items():
+            if not holds:
+                value = getattr(self, name.removeprefix("--").replace("-", "_"))
+                raise UsageError(f"{name} must {rule}, got {value}")

@@ -1,0 +1,118 @@
+"""What a training says while it runs: a line on the screen, metrics.jsonl, and whatever tracks experiments."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import images, store
+from pipeline.training.loop import Metrics
+
+# Seconds between two writes of metrics.jsonl: a stored file is written whole.
+WRITE_EVERY = 10.0
+
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class Tracker(Protocol):
+    """The part of `pipeline.tracking.RunTracker` that a training uses."""
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
+        """Numbers of one step."""
+
+    def log_image(self, key: str, array: NDArray[np.uint8], step: int = 0) -> None:
+        """A picture of one step."""
+
+    def finish(self, status: Status = "FINISHED", timeout: float = 30.0) -> int:
+        """Deliver what waits."""
+
+
+class MetricsLog:
+    """One JSON line per report. Lines beyond the step a run continues from are dropped: they are trained again."""
+
+    def __init__(self, uri: str, from_step: int) -> None:
+        self._uri = uri
+        self._lines: list[str] = []
+        self._written = time.monotonic()
+        if store.exists(uri):
+            lines = store.read_bytes(uri).decode().splitlines()
+            self._lines = [line for line in lines if line and json.loads(line)["step"] <= from_step]
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Keep the numbers; they are written every few seconds."""
+        finite = {name: value if np.isfinite(value) else None for name, value in metrics.items()}
+        self._lines.append(json.dumps({"step": step} | finite))
+        if time.monotonic() - self._written > WRITE_EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Write all lines now."""
+        if self._lines:
+            store.write_bytes(self._uri, ("\n".join(self._lines) + "\n").encode())
+        self._written = time.monotonic()
+
+
+class Progress:
+    """Reports of one training from its one reporting worker."""
+
+    def __init__(self, output: str, first: int, last: int, tracker: Tracker | None) -> None:
+        self._output = output
+        self._first, self._last = first, last
+        self._tracker = tracker
+        self._log = MetricsLog(store.join(output, "metrics.jsonl"), first)
+        self._began = time.monotonic()
+        if first:
+            print(f"continuing from step {first:,} of {last:,}", flush=True)
+
+    def metrics(self, step: int, metrics: Metrics) -> None:
+        """A window of steps is done."""
+        rate = (step - self._first) / (time.monotonic() - self._began)
+        print(progress_line(step, self._last, metrics, rate), flush=True)
+        self._log.add(step, metrics)
+        if self._tracker:
+            self._tracker.log_metrics(step, metrics)
+
+    def validation(self, step: int, loss: float, grid: NDArray[np.uint8]) -> None:
+        """A validation is done: its loss and its grid of samples."""
+        print(f"step {step:,}: validation loss {loss:.5f}", flush=True)
+        self._log.add(step, {"validation_loss": loss})
+        store.write_bytes(
+            store.join(self._output, "samples", f"step-{step:08d}.png"), images.encode_png(grid)
+        )
+        if self._tracker:
+            self._tracker.log_metrics(step, {"validation_loss": loss})
+            self._tracker.log_image("samples", grid, step)
+
+    def checkpoint(self) -> None:
+        """A checkpoint is about to be written: what led to it is written first."""
+        self._log.write()
+
+    def finish(self, finished: bool) -> None:
+        """The training ends here, done or failed."""
+        self._log.write()
+        if self._tracker:
+            self._tracker.finish("FINISHED" if finished else "FAILED")
+
+
+def progress_line(step: int, last: int, metrics: Metrics, rate: float) -> str:
+    """One line: how far, how well, how fast, how long still. rate: steps a second."""
+    left = (last - step) / rate if rate > 0 else float("inf")
+    bad = f"  left out {metrics['left_out_steps']:.0f}" if metrics.get("left_out_steps") else ""
+    return (
+        f"step {step:,} of {last:,} ({step / last:.1%})  loss {metrics['loss']:.5f}  lr {metrics['lr']:.2e}{bad}  "
+        f"{metrics['faces_per_second']:,.1f} faces/s  {duration(left)} left"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `2 h 05 min`, `3 min 20 s`, `12 s`."""
+    if not np.isfinite(seconds):
+        return "unknown time"
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"

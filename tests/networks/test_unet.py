@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from pipeline.networks.unet import UNet, UNetConfig
+from tests import golden_data as golden
+
+FORWARD = golden.arrays("unet_forward")
+BLOCKS = sorted(key.removeprefix("trace/") for key in FORWARD if key.startswith("trace/"))
+
+
+def close(ours: torch.Tensor, recorded: torch.Tensor, bound: float = 2e-6) -> None:
+    torch.testing.assert_close(ours, recorded, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("step", [0, 4, 396, 996])
+@torch.inference_mode()
+def test_output_agrees_with_the_official_network(step):
+    out = golden.network("unet")(FORWARD["x"], torch.full((2,), step))
+    close(out, FORWARD[f"out_t{step}"])
+
+
+@torch.inference_mode()
+def test_faces_of_one_batch_may_be_at_different_steps():
+    out = golden.network("unet")(FORWARD["x"], torch.tensor([396, 8]))
+    close(out, FORWARD["mixed_t_out"])
+
+
+def test_every_block_agrees_with_the_official_trace():
+    net = golden.network("unet")
+    seen: dict[str, torch.Tensor] = {}
+    hooks = [
+        net.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
+        for name in BLOCKS
+    ]
+    with torch.inference_mode():
+        net(FORWARD["x"], torch.full((2,), 396))
+    for hook in hooks:
+        hook.remove()
+    assert len(BLOCKS) == 16
+    for name in BLOCKS:
+        close(seen[name], FORWARD[f"trace/{name}"], 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.inference_mode()
+def test_sixteen_bit_convolutions_stay_within_the_official_half_precision_error(dtype):
+    spec = golden.network_spec("unet")
+    net = golden.load_network(spec, golden.GOLDEN / spec.file).convolutions_to(dtype)
+    out = net(FORWARD["x"], torch.full((2,), 396))
+    error = (out - FORWARD["out_t396"]).abs()
+    official = (golden.arrays("unet_fp16")["out_t396"] - FORWARD["out_t396"]).abs()
+    # bfloat16 keeps three bits less than float16.
+    slack = 1.5 if dtype is torch.float16 else 12
+    assert out.dtype == torch.float32
+    assert error.max() < slack * official.max()
+    assert error.square().mean().sqrt() < slack * official.square().mean().sqrt()
+    assert error.max() > 0
+
+
+@torch.inference_mode()
+def test_the_whole_network_also_runs_in_half_precision():
+    spec = golden.network_spec("unet")
+    net = golden.load_network(spec, golden.GOLDEN / spec.file).to(torch.bfloat16)
+    out = net(FORWARD["x"].to(torch.bfloat16), torch.full((2,), 396))
+    assert out.dtype == torch.bfloat16
+    assert (out.float() - FORWARD["out_t396"]).abs().max() < 0.05
+
+
+@torch.inference_mode()
+def test_a_new_network_starts_with_zero_output_and_identity_residuals():
+    net = UNet(UNetConfig(16, 32, (1, 2), (1, 1), (8,), 32, out_channels=3))
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(net(x, torch.tensor([3, 500])), torch.zeros_like(x))
+    block = net.input_blocks[1][0]
+    h = torch.randn(2, 32, 16, 16)
+    assert torch.equal(block(h, torch.randn(2, 128)), h)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"num_res_blocks": (1,)}, "one entry per level: wanted 2"),
+        ({"model_channels": 48}, "multiple of the 32 groups"),
+        ({"num_head_channels": 48}, "num_head_channels must divide"),
+        ({"image_size": 33}, "halve evenly 1 times"),
+    ],
+)
+def test_a_shape_that_can_not_be_is_refused_by_name(changed, words):
+    good = {
+        "image_size": 32,
+        "model_channels": 32,
+        "channel_mult": (1, 2),
+        "num_res_blocks": (1, 1),
+        "attention_resolutions": (16,),
+        "num_head_channels": 32,
+    }
+    with pytest.raises(ValueError, match=words):
+        UNetConfig(**{**good, **changed})

@@ -1,0 +1,130 @@
+import pickle
+
+import pytest
+import torch
+
+from pipeline.networks.checkpoint import write_state
+from pipeline.networks.zoo import PRESETS, Preset, PresetError, build, find_preset, load_network, preset_names
+
+MINE = """
+description = "mine"
+side = 16
+start_step = 100
+
+[prior]
+kind = "unet"
+file = "mine.safetensors"
+licence = "CC0-1.0"
+[prior.options]
+image_size = 16
+model_channels = 32
+channel_mult = [1, 2]
+num_res_blocks = [1, 1]
+attention_resolutions = [8]
+num_head_channels = 32
+out_channels = 3
+
+[estimator]
+kind = "srcnn"
+file = "elsewhere.pth"
+url = "https://example.org/elsewhere.pth"
+[estimator.options]
+num_chns = 16
+depth = 2
+"""
+
+
+def test_the_presets_of_the_package_are_these():
+    assert preset_names() == ["difface-512-srcnn", "difface-512-swinir", "small-srcnn", "small-swinir"]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_of_the_package_is_sound_and_travels(name):
+    preset = find_preset(name)
+    assert preset.name == name
+    assert preset.description
+    assert preset.prior.options["image_size"] == preset.side
+    assert pickle.loads(pickle.dumps(preset)) == preset
+    assert (preset.eta, preset.start_step, preset.steps, preset.start_rule) == (0.5, 400, "ddim250", "official")
+
+
+@pytest.mark.parametrize("role", ["prior", "estimator"])
+@pytest.mark.parametrize("name", ["small-swinir", "small-srcnn"])
+@torch.inference_mode()
+def test_small_networks_keep_the_size_of_a_face(name, role):
+    spec = getattr(find_preset(name), role)
+    net = build(spec)
+    assert not net.training
+    face = torch.rand(1, 3, 64, 64)
+    out = net(face, torch.tensor([7])) if role == "prior" else net(face)
+    assert out.shape == face.shape
+
+
+def test_published_weights_name_their_licence():
+    spec = find_preset("difface-512-swinir").prior
+    assert "S-Lab" in spec.licence and "non-commercial" in spec.licence
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(PresetError) as caught:
+        find_preset("large")
+    assert str(caught.value) == (
+        "preset 'large' is not known; choose one of difface-512-srcnn, difface-512-swinir, small-srcnn, "
+        "small-swinir, or give the path of your own .toml file"
+    )
+
+
+def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
+    (tmp_path / "album.toml").write_text(MINE)
+    untrained = build(find_preset(tmp_path / "album.toml").prior)
+    write_state(untrained.state_dict(), tmp_path / "mine.safetensors", half=False)
+    preset = find_preset(str(tmp_path / "album.toml"))
+    assert preset == Preset(
+        name="album", side=16, prior=preset.prior, estimator=preset.estimator, start_step=100, lanes_cpu=4, lanes_gpu=32
+    )
+    assert preset.prior.file == str(tmp_path / "mine.safetensors")
+    assert preset.estimator.file == "elsewhere.pth"
+    net = load_network(preset.prior, preset.prior.file)
+    for name, tensor in untrained.state_dict().items():
+        assert torch.equal(net.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("side = 16", "", "side must be given"),
+        ("side = 16", "side = 16\nsize = 3", "size not known; write side"),
+        ("side = 16", 'side = "16"', "side must be a whole number, got '16'"),
+        ("side = 16", "side = true", "side must be a whole number, got True"),
+        ("side = 16", "side = 32", "image_size must be the preset's side 32, got 16"),
+        ("side = 16", "side = 16\neta = 1.5", "eta must be from 0 to 1, got 1.5"),
+        ("start_step = 100", "start_step = 400\nmax_step = 300", "start_step <= max_step <= 999, got 400 and 300"),
+        ("side = 16", 'side = 16\nstart_rule = "mine"', "start_rule must be official or paper, got 'mine'"),
+        ("side = 16", "side = 16\nlanes_cpu = 0", "lanes_cpu and lanes_gpu must be at least 1"),
+        ('kind = "srcnn"', 'kind = "unet"', r"\[estimator\]: kind must be srcnn or swinir, got 'unet'"),
+        ('file = "elsewhere.pth"', "", r"\[estimator\]: file must be given"),
+        ("depth = 2", "deep = 2", "hold deep; they must be among num_chns, depth"),
+        ("image_size = 16", "", "options of a unet lack image_size"),
+        ("num_res_blocks = [1, 1]", "num_res_blocks = [1]", "one entry per level: wanted 2"),
+        ("num_res_blocks = [1, 1]", "num_res_blocks = 1", "num_res_blocks of a unet must be a list of whole numbers"),
+        ("side = 16", "side = = 16", "not valid TOML"),
+    ],
+)
+def test_a_wrong_preset_is_refused_with_file_place_and_remedy(tmp_path, old, new, words):
+    assert old in MINE
+    (tmp_path / "album.toml").write_text(MINE.replace(old, new))
+    with pytest.raises(PresetError, match=rf"album\.toml.*{words}"):
+        find_preset(tmp_path / "album.toml")
+
+
+def test_a_preset_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(PresetError, match=r"none\.toml can not be read"):
+        find_preset(tmp_path / "none.toml")
+
+
+def test_the_example_of_the_readme_is_a_preset(tmp_path):
+    example = (PRESETS / "README.md").read_text().split("```toml\n")[1].split("```")[0]
+    (tmp_path / "example.toml").write_text(example)
+    preset = find_preset(tmp_path / "example.toml")
+    assert (preset.side, preset.max_step) == (64, 999)
+    build(preset.estimator)
