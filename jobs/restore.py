@@ -12,18 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
+from pipeline.census import count_faces, sample_units
 from pipeline.config import RestoreConfig, UsageError, fingerprint, parse
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection
+from pipeline.flow import connect, fit_resources, run_flow
+from pipeline.forecast import seconds_per_face
 from pipeline.ledger import Ledger, RefusedMix, Settled
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import Preset, PresetError, find_preset, load_network
 from pipeline.progress import Progress, duration
 from pipeline.records import OUTCOMES, Unit
+from pipeline.report import write_report
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
 from pipeline.stages.publish import Publish
 from pipeline.stages.restore import RestoreSettings
+from pipeline.tracking import RunTracker, Status, default_uri, ui_command
 from pipeline.weights import DETECTOR_WEIGHTS, WeightsError, resolve
 
 # Images on which a dry run counts faces.
@@ -37,6 +42,8 @@ MEANINGS = {
     HAD_FAILURES: "failures within the budget, but --strict",
     INTERRUPTED: "interrupted; the same command goes on",
 }
+# How MLflow shows a run that ended so; every other code is FAILED.
+STATUSES: dict[int, Status] = {OK: "FINISHED", INTERRUPTED: "KILLED"}
 REFUSALS = (UsageError, InputError, PresetError, CheckpointError, WeightsError, RefusedMix, store.StoreError)
 
 EPILOG = """examples:
@@ -91,7 +98,9 @@ def check_weights(config: RestoreConfig, preset: Preset) -> dict[str, str]:
         digests[role] = found.sha256
     if config.detector in DETECTOR_WEIGHTS and not config.aligned:
         published = DETECTOR_WEIGHTS[config.detector]
-        digests["detector"] = resolve(published.file, published.url, published.sha256, config.weights_dir).sha256
+        digests["detector"] = resolve(
+            published.file, published.url, published.sha256, config.weights_dir
+        ).sha256
     return digests
 
 
@@ -104,7 +113,9 @@ def check_places(config: RestoreConfig) -> None:
         and not store.is_remote(config.output)
         and Path(config.output).resolve().is_relative_to(Path(config.input).resolve())
     ):
-        raise UsageError(f"--output {config.output} lies inside --input {config.input}; choose a place outside")
+        raise UsageError(
+            f"--output {config.output} lies inside --input {config.input}; choose a place outside"
+        )
     if not config.dry_run:
         store.check_writable(config.output)
 
@@ -136,10 +147,10 @@ class Restoration:
     """One start of a run: the flow, its bookkeeping, and what people see of it."""
 
     def __init__(self, config: RestoreConfig, method: Method, ledger: Ledger, settled: list[Settled]) -> None:
-        from pipeline.tracking import RunTracker, default_uri
-
         self.config, self.method, self.ledger = config, method, ledger
-        self.mlflow_uri = config.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(config.output)
+        self.mlflow_uri = (
+            config.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(config.output)
+        )
         self.began = time.monotonic()
         self.stopping = False
         self.settled = {s.planned.index: s for s in settled}
@@ -166,17 +177,14 @@ class Restoration:
         return code
 
     def _restore(self, pending: list[Unit]) -> int:
-        from pipeline.flow import connect, fit_resources, run_flow
-
         store.delete(self._stop_uri)
         connect(self.config.ray_address)
         resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, self._on_signal)
         say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
-        rows = run_flow(
-            pending, self._read_stage(), self._restore_stage(device, resources.threads), self._publish_stage(), resources
-        )
+        restore = self._restore_stage(device, resources.threads)
+        rows = run_flow(pending, self._read_stage(), restore, self._publish_stage(), resources)
         before = self.ledger.totals.counts.images
         with Progress(self.ledger.images_planned, before) as progress:
             for row in rows:
@@ -205,7 +213,9 @@ class Restoration:
         say("stopping: units in flight are finished first (press again to leave at once)")
 
     def _track(self, shard: Settled) -> None:
-        self.tracker.log_shard(shard.planned.index + 1, shard.metrics.means(), round(shard.finished_at * 1000))
+        self.tracker.log_shard(
+            shard.planned.index + 1, shard.metrics.means(), round(shard.finished_at * 1000)
+        )
 
     def _read_stage(self) -> ReadAndAlign:
         c = self.config
@@ -244,32 +254,37 @@ class Restoration:
             keep_detail=c.keep_detail,
             max_pixels=c.max_pixels,
             save_faces=c.save_faces,
-            settings={"start_step": m.start_step, "eta": m.eta, "seed": c.seed, "model_sha256": m.model_sha256},
+            settings={
+                "start_step": m.start_step,
+                "eta": m.eta,
+                "seed": c.seed,
+                "model_sha256": m.model_sha256,
+            },
         )
 
     def _over_budget(self) -> bool:
-        failed = self.ledger.totals.counts.outcomes["failed"]
+        failed: int = self.ledger.totals.counts.outcomes["failed"]
         return failed > self.config.max_error_rate * self.ledger.images_planned
 
     def _verdict(self) -> int:
         """The exit code of a flow that came to its end."""
         counts = self.ledger.totals.counts
         if not counts.accounted or counts.images != self.ledger.images_planned:
-            say(f"{self.ledger.images_planned} images planned, but {counts} accounted for; run the same command again")
+            say(
+                f"{self.ledger.images_planned} images planned, but {counts} accounted for; run the same command again"
+            )
             return UNEXPECTED
         if self._over_budget():
             return OVER_BUDGET
         return HAD_FAILURES if self.config.strict and counts.outcomes["failed"] else OK
 
     def _report(self, code: int) -> None:
-        from pipeline.report import write_report
-        from pipeline.tracking import ui_command
 
         write_report(self.config.output, summarise(self, code))
         for name in ("report/contact_sheet.png", "report/index.html", "report/shards.parquet"):
             if store.exists(uri := store.join(self.config.output, name)):
                 self.tracker.log_artifact(uri, name)
-        waiting = self.tracker.finish({OK: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED"))
+        waiting = self.tracker.finish(STATUSES.get(code, "FAILED"))
         print_summary(self, code, time.monotonic() - self.began)
         if waiting:
             say("MLflow did not take everything; the same command again delivers the rest")
@@ -281,9 +296,6 @@ class Restoration:
 
 def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> int:
     """Count shards and images, sample the faces, estimate the time; writes nothing."""
-    from pipeline.census import count_faces, sample_units
-    from pipeline.forecast import seconds_per_face
-
     kind, entries = list_input(config.input, config.kind)
     shards = make_shards(kind, entries, config.shard_images)
     units = [u for s in shards for u in cut_units(s, config.unit_images, config.image_column)]
@@ -324,7 +336,8 @@ def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
         "settings": restoration.ledger.fingerprint | {"preset": restoration.method.preset.name},
         "means": totals.means(),
         "shards": [
-            {"shard": s.planned.shard.name} | s.metrics.means() for _, s in sorted(restoration.settled.items())
+            {"shard": s.planned.shard.name} | s.metrics.means()
+            for _, s in sorted(restoration.settled.items())
         ],
     }
 

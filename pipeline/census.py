@@ -28,7 +28,9 @@ class FaceCensus:
 def sample_units(units: Sequence[Unit], most: int) -> list[Unit]:
     """At most `most` images of the units, chosen by hash of their address, so that the choice is spread evenly."""
     every = [(u, a) for u in units for a in u.images]
-    every.sort(key=lambda pair: hashlib.sha256(f"{pair[1].uri}:{pair[1].member}".encode(errors="replace")).digest())
+    every.sort(
+        key=lambda pair: hashlib.sha256(f"{pair[1].uri}:{pair[1].member}".encode(errors="replace")).digest()
+    )
     return [Unit(u.shard, u.kind, u.part, u.last, (a,), u.source, u.span) for u, a in every[:most]]
 
 

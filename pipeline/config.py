@@ -19,7 +19,12 @@ class UsageError(ValueError):
 
 
 def option(
-    default: Any = MISSING, *, help: str, group: str = "options", metavar: str | None = None, pixels: bool = False
+    default: Any = MISSING,
+    *,
+    help: str,
+    group: str = "options",
+    metavar: str | None = None,
+    pixels: bool = False,
 ) -> Any:
     """A dataclass field that is also a command-line option. Without a default it is required.
 
@@ -94,11 +99,18 @@ class RestoreConfig:
     kind: Literal["auto", "folder", "tar", "parquet"] = option(
         "auto", help="what the input is; auto looks at the names", group="what"
     )
-    image_column: str = option("image", help="Parquet column that holds the image bytes", group="what", pixels=True)
-    aligned: bool = option(
-        False, help="every picture is one aligned face: restore it whole, search for nothing", group="what", pixels=True
+    image_column: str = option(
+        "image", help="Parquet column that holds the image bytes", group="what", pixels=True
     )
-    save_faces: bool = option(False, help="also write the aligned crops before and after", group="what", pixels=True)
+    aligned: bool = option(
+        False,
+        help="every picture is one aligned face: restore it whole, search for nothing",
+        group="what",
+        pixels=True,
+    )
+    save_faces: bool = option(
+        False, help="also write the aligned crops before and after", group="what", pixels=True
+    )
 
     preset: str = option("small-swinir", help="a preset's name or the path of a preset file", group="method")
     eta: float | None = option(
@@ -142,7 +154,9 @@ class RestoreConfig:
     min_face: float = option(
         16, help="shorter side of a face box below which it is ignored, pixels", group="faces", pixels=True
     )
-    max_faces: int = option(64, help="most faces restored in one picture, largest first", group="faces", pixels=True)
+    max_faces: int = option(
+        64, help="most faces restored in one picture, largest first", group="faces", pixels=True
+    )
     max_overlap: float = option(
         0.4, help="boxes overlapping by more than this share are one face", group="faces", pixels=True
     )
@@ -159,7 +173,9 @@ class RestoreConfig:
 
     device: str = option("auto", help="auto, cpu, cuda", group="engine")
     slots: int = option(0, help="faces in flight in each engine; 0 takes the preset's", group="engine")
-    engines: int = option(0, help="engine actors; 0 takes one per GPU of the cluster, or one on CPU", group="engine")
+    engines: int = option(
+        0, help="engine actors; 0 takes one per GPU of the cluster, or one on CPU", group="engine"
+    )
     readers: int = option(0, help="most concurrent read-and-align tasks; 0 fits the cluster", group="engine")
     unit_images: int = option(64, help="most images in one unit of work", group="engine", pixels=True)
     shard_images: int = option(
@@ -175,7 +191,9 @@ class RestoreConfig:
         group="surroundings",
     )  # fmt: skip
     experiment: str = option("difface-restore", help="MLflow experiment", group="surroundings")
-    run_name: str | None = option(None, help="MLflow run name (default: the output's name)", group="surroundings")
+    run_name: str | None = option(
+        None, help="MLflow run name (default: the output's name)", group="surroundings"
+    )
     ray_address: str | None = option(
         None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
     )
@@ -199,7 +217,10 @@ class RestoreConfig:
             "--shard-images must be at least --unit-images": self.shard_images >= self.unit_images,
             "--max-faces must be at least 1": self.max_faces >= 1,
             "--max-pixels must be at least 1": self.max_pixels >= 1,
-            "--slots, --engines and --readers must not be negative": min(self.slots, self.engines, self.readers) >= 0,
+            "--slots, --engines and --readers must not be negative": min(
+                self.slots, self.engines, self.readers
+            )
+            >= 0,
             "--seed must not be negative": self.seed >= 0,
         }
         for rule, holds in wanted.items():

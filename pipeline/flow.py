@@ -43,9 +43,9 @@ def connect(address: str | None) -> None:
         ray.init(address=address, **quiet)
     else:
         # CPUs are logical here: a small machine still runs one task of every stage.
-        ray.init(
-            address="local", num_cpus=max(os.cpu_count() or 1, 4), include_dashboard=False, configure_logging=True, **quiet
-        )
+        cpus = max(os.cpu_count() or 1, 4)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
@@ -84,7 +84,7 @@ def run_flow(
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map(read, compute=TaskPoolStrategy(size=resources.readers), num_cpus=1)
         .map(
-            RestoreFaces,
+            RestoreFaces,  # type: ignore[arg-type]  # a class is an actor's constructor; Ray types functions only
             fn_constructor_args=(restore,),
             compute=pool,
             num_cpus=resources.cpus_per_engine,

@@ -18,3 +18,36 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
 
 def is_image_name(name: str) -> bool:
     return name.lower().endswith((".png", ".jpg", ".jpeg"))
+
+
+class ImageError(ValueError):
+    reason = "not an image"
+
+
+class SkippedImage(ImageError):
+    pass
+
+
+def decode(data, max_pixels=178_956_970):
+    class P: pass
+    p = P()
+    try:
+        im = Image.open(io.BytesIO(data)); p.format = im.format
+        p.rgb = np.array(im.convert("RGB"))
+    except Exception as e:
+        raise ImageError(str(e)) from e
+    return p
+
+
+def encode(original, rgb):
+    b = io.BytesIO()
+    Image.fromarray(np.clip(np.rint(rgb), 0, 255).astype(np.uint8)).save(b, original.format)
+    return b.getvalue()
+
+
+def encode_png(a):
+    b = io.BytesIO(); Image.fromarray(a).save(b, "PNG"); return b.getvalue()
+
+
+def resize(a, side):
+    return np.asarray(Image.fromarray(a).resize((side, side), Image.BICUBIC))

@@ -92,7 +92,12 @@ class Ledger:
         Raises RefusedMix naming what differs when it belongs to another run.
         """
         uri = store.join(self._root, "run.json")
-        mine = {"digest": self.digest, "input": source, "fingerprint": self.fingerprint, "created_at": time.time()}
+        mine = {
+            "digest": self.digest,
+            "input": source,
+            "fingerprint": self.fingerprint,
+            "created_at": time.time(),
+        }
         if store.create_bytes(uri, json.dumps(mine, indent=1).encode()):
             return True
         theirs = json.loads(store.read_bytes(uri))
@@ -128,7 +133,9 @@ class Ledger:
         self.shards = before + added
         self._by_name = {p.shard.name: p for p in self.shards}
         if not sum(p.images for p in self.shards):
-            raise InputError(f"the shards of {source} hold no images; give tar members or rows that are pictures")
+            raise InputError(
+                f"the shards of {source} hold no images; give tar members or rows that are pictures"
+            )
         if added:
             self._save_plan()
 
@@ -139,7 +146,7 @@ class Ledger:
         uri = store.join(self._root, "plan.json")
         if not store.exists(uri):
             return []
-        planned = []
+        planned: list[PlannedShard] = []
         for values in json.loads(store.read_bytes(uri)):
             files = tuple(store.Entry(**f) for f in values["files"])
             shard = Shard(values["name"], values["kind"], files)

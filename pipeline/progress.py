@@ -17,17 +17,21 @@ class Progress:
     total: images planned. before: images that earlier starts finished.
     """
 
-    def __init__(self, total: int, before: int, out: TextIO = sys.stderr, interval: float = LINE_SECONDS) -> None:
+    def __init__(
+        self, total: int, before: int, out: TextIO = sys.stderr, interval: float = LINE_SECONDS
+    ) -> None:
         self._total, self._before, self._out, self._interval = total, before, out, interval
         self._done = self._faces = self._failed = 0
         self._began = time.monotonic()
         self._stop = threading.Event()
-        self._bar: "tqdm[None] | None" = None
+        self._bar: tqdm[None] | None = None
         self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
 
     def __enter__(self) -> "Progress":
         if self._out.isatty():
-            self._bar = tqdm(total=self._total, initial=self._before, unit="img", file=self._out, smoothing=0.1)
+            self._bar = tqdm(
+                total=self._total, initial=self._before, unit="img", file=self._out, smoothing=0.1
+            )
         self._thread.start()
         return self
 

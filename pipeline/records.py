@@ -159,7 +159,7 @@ class Counts:
     outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
 
     def __add__(self, other: "Counts") -> "Counts":
-        merged = {name: self.outcomes[name] + other.outcomes[name] for name in OUTCOMES}
+        merged: dict[str, int] = {name: self.outcomes[name] + other.outcomes[name] for name in OUTCOMES}
         return Counts(self.images + other.images, self.faces + other.faces, merged)
 
     @property

@@ -147,6 +147,7 @@ class RunTracker:
         """
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        _mlflow()  # here, so that the thread does not import it while the caller imports something else
         tracker = cls(uri, experiment, run_name, run_id, params or {}, tags or {}, state_uri, interval, warn)
         tracker._thread.start()
         return tracker
@@ -293,8 +294,10 @@ class RunTracker:
             last = self._status is not None
             with self._changed:
                 self._begun += 1
+            began = time.monotonic()
             failure = self._deliver(last)
-            if failure is not None:  # one call in many fails under load
+            # one call in many fails under load; a server that keeps silent costs its time-out only once
+            if failure is not None and not failures and time.monotonic() - began < RETRY_FIRST:
                 time.sleep(0.5)
                 failure = self._deliver(last)
             if failure is not None:

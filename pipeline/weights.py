@@ -122,7 +122,9 @@ def _in_weights_dir(name: str, weights_dir: str, wanted: str | None) -> Resolved
     if not store.is_remote(weights_dir):
         folder = Path(weights_dir.removeprefix("file://")).expanduser()
         if not folder.is_dir():
-            raise WeightsError(f"--weights-dir {weights_dir} is not a folder; give the folder that holds {name}")
+            raise WeightsError(
+                f"--weights-dir {weights_dir} is not a folder; give the folder that holds {name}"
+            )
         return _checked(folder / name, wanted) if (folder / name).is_file() else None
     uri = store.join(weights_dir, name)
     try:
@@ -243,7 +245,10 @@ def download(url: str, partial: Path) -> None:
             why = f"the server answered {error.code} {error.reason}"
             if error.code == HTTP_RANGE_REFUSED:
                 forget(partial)
-            elif error.code < 500 and error.code not in (408, 429):  # neither a time-out nor too many requests
+            elif error.code < 500 and error.code not in (
+                408,
+                429,
+            ):  # neither a time-out nor too many requests
                 break
         except _BROKEN as error:
             why = str(getattr(error, "reason", error)) or type(error).__name__

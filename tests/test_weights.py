@@ -198,7 +198,9 @@ def test_a_file_replaced_between_two_tries_is_fetched_anew(site, monkeypatch):
 
 
 def test_a_published_file_with_another_digest_is_refused_and_not_kept(cache, site):
-    with pytest.raises(WeightsError, match=rf"{NAME} from {site.url}: wanted sha256 {'0' * 64}, got {DIGEST}"):
+    with pytest.raises(
+        WeightsError, match=rf"{NAME} from {site.url}: wanted sha256 {'0' * 64}, got {DIGEST}"
+    ):
         resolve(NAME, site.url, "0" * 64)
     assert kept(cache) == []
 
@@ -219,7 +221,9 @@ def test_files_of_one_name_from_two_addresses_are_two_files(site):
 
 def test_an_address_that_has_no_such_file_is_asked_once(site):
     site.status = 404
-    with pytest.raises(WeightsError, match=r"could not be fetched: the server answered 404 Not Found; .*--weights-dir"):
+    with pytest.raises(
+        WeightsError, match=r"could not be fetched: the server answered 404 Not Found; .*--weights-dir"
+    ):
         resolve(NAME, site.url)
     assert len(site.asked) == 1
 
@@ -236,7 +240,9 @@ def test_an_address_that_does_not_answer_says_what_to_do(site, monkeypatch):
     monkeypatch.setattr(weights.time, "sleep", lambda _seconds: None)
     with published() as gone:
         url = gone.url
-    with pytest.raises(WeightsError, match=r"could not be fetched: .*refused.*give its folder as --weights-dir"):
+    with pytest.raises(
+        WeightsError, match=r"could not be fetched: .*refused.*give its folder as --weights-dir"
+    ):
         resolve(NAME, url)
 
 
@@ -266,7 +272,9 @@ def test_many_processes_at_once_fetch_once_and_all_get_the_whole_file(site):
 
 def test_many_threads_at_once_fetch_once(site):
     found = []
-    threads = [threading.Thread(target=lambda: found.append(resolve(NAME, site.url, DIGEST))) for _ in range(6)]
+    threads = [
+        threading.Thread(target=lambda: found.append(resolve(NAME, site.url, DIGEST))) for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -98,7 +98,9 @@ class Engine:
     def submit(self, job: FaceJob) -> "Future[FaceResult]":
         """The face's result, later. Its exception is NonFiniteFace, or what the networks raised."""
         if job.crop.shape != (self._side, self._side, 3):
-            raise ValueError(f"a {self._side}x{self._side} RGB face was wanted, got an array of {job.crop.shape}")
+            raise ValueError(
+                f"a {self._side}x{self._side} RGB face was wanted, got an array of {job.crop.shape}"
+            )
         future: Future[FaceResult] = Future()
         self._waiting.put((job, future))
         return future
@@ -189,7 +191,9 @@ class Engine:
         steps = torch.tensor([int(self._schedule.t[w.index]) for w in group], device=self._device)
         x = self._padded(torch.stack([w.x for w in group]))
         eps = self._prior(x, self._padded(steps))[:, :3].float()
-        z = normal_noise(key_tensor([w.job.key for w in group], self._device), steps, (3, self._side, self._side))
+        z = normal_noise(
+            key_tensor([w.job.key for w in group], self._device), steps, (3, self._side, self._side)
+        )
         n = len(group)
         c = coefficients(rows)
         moved = ddim_step(predict_x0(x[:n], eps[:n], c), eps[:n], z, c)

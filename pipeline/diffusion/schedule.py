@@ -45,7 +45,8 @@ def linear_alphas_bar(steps: int = 1000) -> NDArray[np.float64]:
     """ᾱ of the linear schedule, β from 1e-4 to 0.02 (both scaled by 1000/T for T other than 1000)."""
     scale = 1000 / steps
     betas = np.linspace(scale * 1e-4, scale * 0.02, steps, dtype=np.float64)
-    return np.cumprod(1 - betas)
+    ab: NDArray[np.float64] = np.cumprod(1 - betas)
+    return ab
 
 
 def kept_steps(respacing: str, steps: int = 1000) -> NDArray[np.int64]:
@@ -58,7 +59,9 @@ def kept_steps(respacing: str, steps: int = 1000) -> NDArray[np.int64]:
         for stride in range(1, steps + 1):
             if len(range(0, steps, stride)) == wanted:
                 return np.arange(0, steps, stride)
-        raise ValueError(f"no whole stride keeps exactly {wanted} of {steps} steps; try {wanted!r} without 'ddim'")
+        raise ValueError(
+            f"no whole stride keeps exactly {wanted} of {steps} steps; try {wanted!r} without 'ddim'"
+        )
     if wanted == 1:
         return np.zeros(1, dtype=np.int64)
     return np.array([round(i * (steps - 1) / (wanted - 1)) for i in range(wanted)])
@@ -90,7 +93,9 @@ def chain_from(schedule: Schedule, start_step: int, rule: StartRule = "official"
     start = schedule.index_of(start_step)
     first = start if rule == "paper" else start - 1
     if first < 0:
-        raise ValueError(f"start step {start_step} leaves no step to walk; choose one above {int(schedule.t[0])}")
+        raise ValueError(
+            f"start step {start_step} leaves no step to walk; choose one above {int(schedule.t[0])}"
+        )
     return Chain(start=start, walk=tuple(range(first, -1, -1)))
 
 

@@ -4,6 +4,8 @@ Pure array mathematics: no detector, no files. Coordinates are pixels, x to the 
 centres at integers (OpenCV's convention).
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +104,7 @@ def paste_face(
     side = before.shape[0]
     height, width = picture.shape[:2]
     keep = detail_weight(crop_scale(to_crop)) if keep_detail is None else keep_detail
-    to_picture = cv2.invertAffineTransform(np.asarray(to_crop, dtype=np.float64))
+    to_picture: NDArray[Any] = cv2.invertAffineTransform(np.asarray(to_crop, dtype=np.float64))
     x0, y0, x1, y1 = covered_box(to_picture, side, width, height)
     if x0 >= x1 or y0 >= y1:
         return
@@ -116,10 +118,12 @@ def paste_face(
         ).astype(np.float32, copy=False)
         return warped
 
-    mask = np.ones((1, 1, 1), np.float32)
+    mask: NDArray[Any] = np.ones((1, 1, 1), np.float32)
     if feathered:
         weights = feather_mask(side)
-        mask = cv2.warpAffine(weights, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]
+        mask = cv2.warpAffine(weights, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[
+            ..., None
+        ]
     here = picture[y0:y1, x0:x1]
     new = back(after.astype(np.float32))
     if keep:

@@ -118,7 +118,9 @@ class UNet(nn.Module):
         """
         # The embedding and the output stay in float32 when the convolutions between them are 16 bit, as in the
         # official half-precision mode.
-        emb = self.time_embed(timestep_embedding(t, self.config.model_channels).to(weight_type(self.time_embed[0])))
+        emb = self.time_embed(
+            timestep_embedding(t, self.config.model_channels).to(weight_type(self.time_embed[0]))
+        )
         skips = []
         h = x.to(weight_type(self.conv_in))
         for block in self.input_blocks:
@@ -183,8 +185,8 @@ class ResBlock(nn.Module):
         h = norm(h) * (1 + scale) + shift
         for layer in rest:
             h = layer(h)
-        skip: Tensor = self.skip_connection(x)
-        return skip + h
+        out: Tensor = self.skip_connection(x) + h
+        return out
 
 
 class AttentionBlock(nn.Module):
@@ -203,7 +205,8 @@ class AttentionBlock(nn.Module):
         qkv = self.qkv(self.norm(flat)).reshape(b, self.heads, 3, c // self.heads, -1)
         q, k, v = qkv.transpose(-1, -2).unbind(2)  # [B, heads, pixels, head_channels]
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, -1)
-        return (flat + self.proj_out(h)).reshape(b, c, *spatial)
+        out: Tensor = flat + self.proj_out(h)
+        return out.reshape(b, c, *spatial)
 
 
 class Downsample(nn.Module):

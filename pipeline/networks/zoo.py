@@ -145,7 +145,9 @@ def network_config(spec: NetworkSpec) -> UNetConfig | SRCNNConfig | SwinIRConfig
         raise PresetError(
             f"options of a {spec.kind} {' and '.join(problems)}; they must be among {', '.join(known)}"
         )
-    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in spec.options.items()}
+    options: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list | tuple) else v for k, v in spec.options.items()
+    }
     for name, value in options.items():
         _check_type(f"option {name} of a {spec.kind}", value, known[name].type)
     try:

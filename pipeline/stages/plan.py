@@ -125,7 +125,9 @@ def _cut_parquet(shard: Shard, unit_images: int, image_column: str) -> list[Unit
     except (OSError, ValueError) as error:
         raise InputError(f"{file.uri} is no readable Parquet file: {error}") from error
     if image_column not in columns:
-        raise InputError(f"{file.uri} has no column {image_column!r} (it has {columns}); name it with --image-column")
+        raise InputError(
+            f"{file.uri} has no column {image_column!r} (it has {columns}); name it with --image-column"
+        )
     images = [Address(str(row), file.uri, row, 0) for row in range(rows)]
     cuts = [tuple(images[i : i + unit_images]) for i in range(0, rows, unit_images)] or [()]
     return _numbered(shard, [(c, (0, 0)) for c in cuts], file.uri)
@@ -158,7 +160,7 @@ def _regular_files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in tar:
         if member.isfile():
             yield member
-        tar.members = []  # the index of a large tar is not kept
+        tar.members = []  # type: ignore[attr-defined]  # untyped; the index of a large tar is not kept
 
 
 def sample_key(name: str) -> str:

@@ -72,19 +72,22 @@ class Publish:
                     record.settle("failed", "unreadable", "paste", str(data))
                 yield address, None
                 continue
-            if record.outcome is None:
-                data = self._paste_one(record, data, mine)
-            yield address, data
+            yield address, data if record.outcome else self._paste_one(record, data, mine)
 
     def _paste_one(
-        self, record: ImageRecord, data: bytes, faces: list[tuple[FaceRecord, NDArray[np.uint8], NDArray[np.uint8]]]
+        self,
+        record: ImageRecord,
+        data: bytes,
+        faces: list[tuple[FaceRecord, NDArray[np.uint8], NDArray[np.uint8]]],
     ) -> bytes:
         """The restored picture; where that fails, the original bytes and a record that says so."""
         broken = [f.error for f, _, _ in faces if f.error]
         if broken:
             record.settle("failed", "face failed", "restore", broken[0])
         elif hashlib.sha256(data).hexdigest() != record.sha256:
-            record.settle("failed", "changed", "paste", f"{record.member} changed while it was being restored")
+            record.settle(
+                "failed", "changed", "paste", f"{record.member} changed while it was being restored"
+            )
         else:
             try:
                 restored = paste_faces(data, faces, self.keep_detail, self.aligned, self.max_pixels)
@@ -95,14 +98,19 @@ class Publish:
                 return restored
         return data
 
-    def _deliver(self, unit: Unit, pasted: Iterator[tuple[Address, bytes | None]]) -> Iterator[tuple[str, bytes]]:
+    def _deliver(
+        self, unit: Unit, pasted: Iterator[tuple[Address, bytes | None]]
+    ) -> Iterator[tuple[str, bytes]]:
         """The unit's output objects: path below the output, and bytes."""
         if unit.kind == "folder":
             for address, data in pasted:
                 if data is not None:
                     yield f"images/{address.member}", data
         elif unit.kind == "tar":
-            yield f"shards/{unit.name}.tar", self._tar(unit, {address.offset: data for address, data in pasted})
+            yield (
+                f"shards/{unit.name}.tar",
+                self._tar(unit, {address.offset: data for address, data in pasted}),
+            )
         else:
             yield f"shards/{unit.name}.parquet", self._parquet(unit, [data for _, data in pasted])
 

@@ -34,8 +34,11 @@ def _parquet_rows(unit: Unit, image_column: str) -> Iterator[tuple[Address, byte
             yield address, data
         else:
             what = "nothing" if data is None else type(data).__name__
-            yield address, store.StoreError(
-                f"row {address.member} of {address.uri}: image bytes wanted in column {image_column!r}, got {what}"
+            yield (
+                address,
+                store.StoreError(
+                    f"row {address.member} of {address.uri}: image bytes wanted in column {image_column!r}, got {what}"
+                ),
             )
 
 

@@ -74,7 +74,8 @@ def make_marker(
     counted = Counter(image.outcome for image in images)
     if set(counted) - set(OUTCOMES):
         raise ValueError(f"unit {unit.name}: every image needs one of {OUTCOMES}, got {dict(counted)}")
-    measured = {name: sum(getattr(f, name) for f in faces) for name in ("sharpness_before", "sharpness_after", "distance")}
+    names = ("sharpness_before", "sharpness_after", "distance")
+    measured = {name: sum(getattr(f, name) for f in faces) for name in names}
     return {
         "unit": unit.name,
         "shard": unit.shard,

@@ -45,7 +45,8 @@ class RestoreFaces:
             torch.set_num_threads(settings.threads)
         specs = (preset.estimator, preset.prior)
         estimator, prior = (
-            load_network(s, resolve(s.file, s.url, s.sha256, settings.weights_dir).path).to(device) for s in specs
+            load_network(s, resolve(s.file, s.url, s.sha256, settings.weights_dir).path).to(device)
+            for s in specs
         )
         schedule = make_schedule(settings.steps)
         self._chain = chain_from(schedule, settings.start_step, settings.start_rule)
@@ -58,7 +59,9 @@ class RestoreFaces:
         began = time.monotonic()
         images, faces = load_images(row), load_faces(row)
         crops = unpack(row["crops"], self._settings.preset.side)
-        waiting = [self._submit(images[f.image].sha256, f.face, crop) for f, crop in zip(faces, crops, strict=True)]
+        waiting = [
+            self._submit(images[f.image].sha256, f.face, crop) for f, crop in zip(faces, crops, strict=True)
+        ]
         results = []
         for face, crop, future in zip(faces, crops, waiting, strict=True):
             try:

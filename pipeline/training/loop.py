@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from pipeline import store
 
@@ -78,6 +78,20 @@ def learning_rate(step: int, config: LoopConfig) -> float:
     return config.lr_final + (config.lr - config.lr_final) * (1 + math.cos(math.pi * done)) / 2
 
 
+def warm_ema(decay: float) -> Callable[[Any, Any, Any], None]:
+    """The update of an exponential moving average whose memory grows from a few steps to 1 / (1 - decay).
+
+    With the full decay from the start, a run of a few thousand steps would keep a share of its random beginning.
+    """
+
+    @torch.no_grad()
+    def update(averaged: Any, current: Any, updates: Any) -> None:
+        n = float(updates)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
 class Trainer:
     """A model in training with all that a checkpoint needs: weights, EMA, optimiser, step.
 
@@ -89,7 +103,7 @@ class Trainer:
         self.device = device
         self.rank = rank
         self.network = network.to(device)
-        self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self.ema = AveragedModel(self.network, multi_avg_fn=warm_ema(config.ema))
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )

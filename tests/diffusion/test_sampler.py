@@ -52,7 +52,9 @@ def test_each_face_of_a_batch_takes_its_own_step():
 def test_without_eta_noise_has_no_part():
     c = coefficients(step_table(make_schedule("ddim50"), 0.0)[[7]])
     x0, eps = torch.rand(2, 1, 3, 4, 4)
-    assert torch.equal(ddim_step(x0, eps, torch.full_like(eps, 1e6), c), ddim_step(x0, eps, torch.zeros_like(eps), c))
+    assert torch.equal(
+        ddim_step(x0, eps, torch.full_like(eps, 1e6), c), ddim_step(x0, eps, torch.zeros_like(eps), c)
+    )
 
 
 def test_the_last_step_gives_x0_itself_whatever_eta_and_noise():
@@ -66,7 +68,9 @@ def test_a_step_keeps_the_variance_the_schedule_says(eta):
     # For x_0 = 0 the two noises of a step must add up to 1 - ᾱ_prev.
     schedule = make_schedule("ddim250")
     table = step_table(schedule, eta).double()
-    np.testing.assert_allclose((table[1:, 3] ** 2 + table[1:, 4] ** 2).numpy(), 1 - schedule.ab_prev[1:], atol=1e-7)
+    np.testing.assert_allclose(
+        (table[1:, 3] ** 2 + table[1:, 4] ** 2).numpy(), 1 - schedule.ab_prev[1:], atol=1e-7
+    )
 
 
 def test_eta_one_is_the_posterior_of_ddpm():

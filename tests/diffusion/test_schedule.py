@@ -55,7 +55,9 @@ def test_alpha_bar_before_the_first_kept_step_is_one():
 )
 def test_respacing_rules_on_a_short_schedule(respacing, steps, kept):
     if kept is None:
-        with pytest.raises(ValueError, match="no whole stride keeps exactly 5 of 16 steps; try 5 without 'ddim'"):
+        with pytest.raises(
+            ValueError, match="no whole stride keeps exactly 5 of 16 steps; try 5 without 'ddim'"
+        ):
             kept_steps(respacing, steps)
     else:
         assert kept_steps(respacing, steps).tolist() == kept
@@ -113,7 +115,9 @@ def test_a_recorded_start_index_is_found_by_its_original_step(name):
 
 
 def test_a_start_step_that_is_not_kept_names_its_neighbours():
-    with pytest.raises(ValueError, match=r"start step 401 is not among the 250 kept steps.*nearest are \[400, 404\]"):
+    with pytest.raises(
+        ValueError, match=r"start step 401 is not among the 250 kept steps.*nearest are \[400, 404\]"
+    ):
         chain_from(make_schedule("ddim250"), 401)
 
 

@@ -134,7 +134,12 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 
 def test_a_misfit_names_missing_surplus_and_misshapen_tensors():
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
-    state = {"0.weight": torch.ones(2, 4), "0.bias": torch.ones(2), "1.weight": torch.ones(3, 2), "extra": torch.ones(1)}
+    state = {
+        "0.weight": torch.ones(2, 4),
+        "0.bias": torch.ones(2),
+        "1.weight": torch.ones(3, 2),
+        "extra": torch.ones(1),
+    }
     before = net[0].bias.clone()
     with pytest.raises(CheckpointError) as caught:
         load_strict(net, state, "w.pth as test")

@@ -30,11 +30,15 @@ def test_a_file_under_the_library_names_loads_as_well(tmp_path):
     net = golden.network("swinir")
     write_state(net.state_dict(), tmp_path / "own.safetensors", half=False)
     again = load_network(SPEC, tmp_path / "own.safetensors")
-    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True)
+    )
 
 
 def test_masks_and_indices_may_be_left_out_of_the_file(tmp_path):
-    state = {k: v for k, v in read_state(FILE).items() if not k.endswith(("attn_mask", "relative_position_index"))}
+    state = {
+        k: v for k, v in read_state(FILE).items() if not k.endswith(("attn_mask", "relative_position_index"))
+    }
     write_state(state, tmp_path / "lean.safetensors", half=False)
     lean = load_network(SPEC, tmp_path / "lean.safetensors")
     face = golden.arrays("inputs")["lq"]

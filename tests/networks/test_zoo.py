@@ -45,7 +45,12 @@ def test_every_preset_of_the_package_is_sound_and_travels(name):
     assert preset.description
     assert preset.prior.options["image_size"] == preset.side
     assert pickle.loads(pickle.dumps(preset)) == preset
-    assert (preset.eta, preset.start_step, preset.steps, preset.start_rule) == (0.5, 400, "ddim250", "official")
+    assert (preset.eta, preset.start_step, preset.steps, preset.start_rule) == (
+        0.5,
+        400,
+        "ddim250",
+        "official",
+    )
 
 
 @pytest.mark.parametrize("role", ["prior", "estimator"])
@@ -80,7 +85,13 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
     write_state(untrained.state_dict(), tmp_path / "mine.safetensors", half=False)
     preset = find_preset(str(tmp_path / "album.toml"))
     assert preset == Preset(
-        name="album", side=16, prior=preset.prior, estimator=preset.estimator, start_step=100, lanes_cpu=4, lanes_gpu=32
+        name="album",
+        side=16,
+        prior=preset.prior,
+        estimator=preset.estimator,
+        start_step=100,
+        lanes_cpu=4,
+        lanes_gpu=32,
     )
     assert preset.prior.file == str(tmp_path / "mine.safetensors")
     assert preset.estimator.file == "elsewhere.pth"
@@ -98,7 +109,11 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
         ("side = 16", "side = true", "side must be a whole number, got True"),
         ("side = 16", "side = 32", "image_size must be the preset's side 32, got 16"),
         ("side = 16", "side = 16\neta = 1.5", "eta must be from 0 to 1, got 1.5"),
-        ("start_step = 100", "start_step = 400\nmax_step = 300", "start_step <= max_step <= 999, got 400 and 300"),
+        (
+            "start_step = 100",
+            "start_step = 400\nmax_step = 300",
+            "start_step <= max_step <= 999, got 400 and 300",
+        ),
         ("side = 16", 'side = 16\nstart_rule = "mine"', "start_rule must be official or paper, got 'mine'"),
         ("side = 16", "side = 16\nlanes_cpu = 0", "lanes_cpu and lanes_gpu must be at least 1"),
         ('kind = "srcnn"', 'kind = "unet"', r"\[estimator\]: kind must be srcnn or swinir, got 'unet'"),
@@ -106,7 +121,11 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
         ("depth = 2", "deep = 2", "hold deep; they must be among num_chns, depth"),
         ("image_size = 16", "", "options of a unet lack image_size"),
         ("num_res_blocks = [1, 1]", "num_res_blocks = [1]", "one entry per level: wanted 2"),
-        ("num_res_blocks = [1, 1]", "num_res_blocks = 1", "num_res_blocks of a unet must be a list of whole numbers"),
+        (
+            "num_res_blocks = [1, 1]",
+            "num_res_blocks = 1",
+            "num_res_blocks of a unet must be a list of whole numbers",
+        ),
         ("side = 16", "side = = 16", "not valid TOML"),
     ],
 )

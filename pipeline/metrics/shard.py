@@ -1,0 +1,50 @@
+"""What is measured of a shard, as values that add."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.records import Counts
+
+# Sums that a unit's marker carries, besides its counts.
+SUMS = (
+    "sharpness_before",
+    "sharpness_after",
+    "distance",
+    "seconds_read",
+    "seconds_restore",
+    "seconds_paste",
+    "slot_steps",
+    "slot_capacity",
+)
+
+
+@dataclass(frozen=True)
+class ShardMetrics:
+    """Counts and sums of any number of units; adding two gives those of both."""
+
+    counts: Counts = field(default_factory=Counts)
+    sums: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
+
+    def __add__(self, other: "ShardMetrics") -> "ShardMetrics":
+        return ShardMetrics(self.counts + other.counts, {k: self.sums[k] + other.sums[k] for k in SUMS})
+
+    @classmethod
+    def from_marker(cls, marker: Mapping[str, Any]) -> "ShardMetrics":
+        """The measurements in a unit's marker."""
+        counts = Counts(marker["images"], marker["faces"], dict(marker["outcomes"]))
+        return cls(counts, {k: float(marker["sums"].get(k, 0.0)) for k in SUMS})
+
+    def means(self) -> dict[str, float]:
+        """What MLflow is told of a shard. A mean over nothing is left out."""
+        counts, sums = self.counts, self.sums
+        told: dict[str, float] = {"images": counts.images, "faces": counts.faces}
+        told |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
+        told |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
+        if counts.faces:
+            told |= {k: sums[k] / counts.faces for k in ("sharpness_before", "sharpness_after", "distance")}
+        if sums["seconds_restore"]:
+            told["faces_per_second"] = counts.faces / sums["seconds_restore"]
+        if sums["slot_capacity"]:
+            told["batch_fill"] = sums["slot_steps"] / sums["slot_capacity"]
+        return told

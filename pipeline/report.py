@@ -1,0 +1,377 @@
+"""What a run shows to people: contact sheet, plots and one HTML page, from what the run left in its output.
+
+Strips of sample faces are made by the workers (`sample_strip`), the rest by the driver at the end. Files come and go
+through pipeline/store.py only, so that an output on S3 gets the same report.
+"""
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline import page, store
+
+COLUMNS = ("before", "estimator", "restored")
+STRIP_FACES = 4
+# pixels: a strip's tiles are never smaller, and never larger
+TILE_SMALLEST, TILE_LARGEST = 128, 256
+SHEET_FACES = 60
+# the page stays small whatever the size of the run
+SHOWN_FAILURES, SHOWN_SHARDS = 100, 500
+FAILURE_COLUMNS = ("member", "stage", "reason", "error")
+# records files read for the plots, chosen evenly; and at most, in search of the failures
+PLOT_FILES, SEARCHED_FILES = 400, 5000
+READERS = 16
+
+Pixels = NDArray[np.uint8]
+
+
+def sample_strip(faces: Sequence[tuple[Pixels, Pixels, Pixels]]) -> bytes:
+    """At most four faces as a JPEG: a row per face, its before, estimator and restored tiles side by side.
+
+    faces: [S, S, 3] uint8 RGB crops. Tiles are as large as the crop, within 128 and 256 px; same faces, same bytes.
+    Raises ValueError when there are none.
+    """
+    if not faces:
+        raise ValueError("a sample strip needs a face, and got none; write no strip for a unit without faces")
+    chosen = faces[:STRIP_FACES]
+    side = min(max(TILE_SMALLEST, *(len(tile) for face in chosen for tile in face)), TILE_LARGEST)
+    rows = [np.concatenate([_resized(tile, side) for tile in face], axis=1) for face in chosen]
+    buffer = io.BytesIO()
+    # whole chroma, so that colours do not run from one tile into the next
+    Image.fromarray(np.concatenate(rows)).save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
+
+
+def split_strip(strip: Pixels) -> list[Pixels]:
+    """A strip's faces: each [T, 3T, 3] uint8, a row of its tiles. Raises ValueError for another picture."""
+    height, width = strip.shape[:2]
+    tile = width // 3
+    if width % 3 or not tile or height % tile or not height:
+        raise ValueError(
+            f"a sample strip has rows of three square tiles, but this picture is {width} x {height}"
+        )
+    return [strip[y : y + tile] for y in range(0, height, tile)]
+
+
+def contact_sheet(strips: Sequence[tuple[str, Pixels]], title: str, limit: int = SHEET_FACES) -> Pixels:
+    """One picture of at most `limit` faces, taken evenly from all strips: [H, W, 3] uint8 RGB.
+
+    strips: unit name and strip. Faces stand in panels of three named columns, below the name of their unit.
+    """
+    faces = [(name, face) for name, strip in strips for face in split_strip(strip)]
+    chosen = [faces[i] for i in _evenly(len(faces), limit)]
+    panels = 1 + (len(chosen) > 5) + (len(chosen) > 20)
+    wanted = TILE_LARGEST if len(chosen) <= 5 else 192 if len(chosen) <= 12 else TILE_SMALLEST
+    side = min([wanted] + [len(face) for _, face in chosen])
+    groups: dict[str, list[Pixels]] = {}
+    for name, face in chosen:
+        groups.setdefault(name, []).append(face)
+    return _Sheet(side, panels).draw(groups, title)
+
+
+class _Sheet:
+    """The measures of one contact sheet, in pixels, and its drawing."""
+
+    ground, ink, faint, line = (250, 250, 248), (28, 30, 34), (110, 114, 120), (206, 208, 210)
+    margin, gap, gutter, caption = 28, 4, 36, 26
+    heading = 74
+
+    def __init__(self, side: int, panels: int) -> None:
+        self.side, self.panels = side, panels
+        self.panel_width = 3 * side + 2 * self.gap
+        self.width = max(2 * self.margin + panels * self.panel_width + (panels - 1) * self.gutter, 480)
+        self.top = self.margin + self.heading + 30
+
+    def draw(self, groups: Mapping[str, Sequence[Pixels]], title: str) -> Pixels:
+        places, height = self._places(groups)
+        image = Image.new("RGB", (self.width, height), self.ground)
+        draw = ImageDraw.Draw(image)
+        room = self.width - 2 * self.margin
+        draw.text(
+            (self.margin, self.margin), _fitting(title, _font(26, True), room), self.ink, _font(26, True)
+        )
+        shown = sum(len(g) for g in groups.values())
+        below = f"{shown} sample faces, each as it came, as the estimator makes it, and restored"
+        if not shown:
+            below = "no face was restored"
+        draw.text((self.margin, self.margin + 38), _fitting(below, _font(15), room), self.faint, _font(15))
+        for panel in range(self.panels if shown else 0):
+            self._draw_header(draw, self._left(panel))
+        for name, (panel, y) in places.items():
+            left = self._left(panel)
+            draw.text((left, y + 5), _fitting(name, _font(13), self.panel_width), self.faint, _font(13))
+            for row, face in enumerate(groups[name]):
+                tiles = np.split(face, 3, axis=1)
+                for column, tile in enumerate(tiles):
+                    at = (
+                        left + column * (self.side + self.gap),
+                        y + self.caption + row * (self.side + self.gap),
+                    )
+                    image.paste(Image.fromarray(_resized(tile, self.side)), at)
+        return np.asarray(image)
+
+    def _places(self, groups: Mapping[str, Sequence[Pixels]]) -> tuple[dict[str, tuple[int, int]], int]:
+        """Panel and top of each unit's block, and the sheet's height; panels are filled to about the same height."""
+        heights = {n: self.caption + len(g) * (self.side + self.gap) + 8 for n, g in groups.items()}
+        share, places, panel, y = sum(heights.values()) / self.panels, {}, 0, 0
+        tallest = 0
+        for name, height in heights.items():
+            if y and y + height / 2 > share and panel < self.panels - 1:
+                panel, y = panel + 1, 0
+            places[name] = (panel, self.top + y)
+            y += height
+            tallest = max(tallest, y)
+        return places, self.top + tallest + self.margin
+
+    def _left(self, panel: int) -> int:
+        return self.margin + panel * (self.panel_width + self.gutter)
+
+    def _draw_header(self, draw: ImageDraw.ImageDraw, left: int) -> None:
+        y = self.top - 26
+        for column, name in enumerate(COLUMNS):
+            middle = left + column * (self.side + self.gap) + self.side / 2
+            draw.text((middle, y), name, self.ink, _font(15, True), anchor="ma")
+        draw.line([(left, self.top - 2), (left + self.panel_width, self.top - 2)], self.line)
+
+
+def write_report(output_uri: str, summary: Mapping[str, Any]) -> None:
+    """Write OUT/report/: contact_sheet.png, histograms.png, shards.parquet (where there are any) and index.html.
+
+    summary: `title`; `outcomes`, `settings` and `means`, each a mapping; `shards`, a list of mappings;
+    any other value is a line of the table at the top. All may be missing. Raises StoreError.
+    """
+    folder = store.join(output_uri, "report")
+    title = str(summary.get("title", store.name_of(output_uri)))
+    sheet = contact_sheet(_read_strips(store.join(folder, "samples")), title)
+    store.write_bytes(store.join(folder, "contact_sheet.png"), _encoded(sheet, "PNG"))
+    failed = int(summary.get("outcomes", {}).get("failed", 0))
+    records = _read_records(store.join(output_uri, "records"), failed)
+    plots = _histograms(records, summary.get("means", {}))
+    if plots:
+        store.write_bytes(store.join(folder, "histograms.png"), plots)
+    shards = _same_keys(summary.get("shards", []))
+    if shards:
+        store.write_bytes(store.join(folder, "shards.parquet"), _table_bytes(shards))
+    parts = _sections(summary, shards, records, _encoded(sheet, "JPEG"), plots)
+    store.write_bytes(store.join(folder, "index.html"), page.document(title, parts).encode())
+
+
+def _sections(
+    summary: Mapping[str, Any],
+    shards: Sequence[Mapping[str, Any]],
+    records: "_Records",
+    sheet: bytes,
+    plots: bytes,
+) -> list[str]:
+    """The page's parts, in the order in which people ask."""
+    known = ("title", "outcomes", "settings", "means", "shards")
+    outcomes = dict(summary.get("outcomes", {}))
+    partly = f"from {records.read} of {records.files} records files, chosen evenly"
+    coverage = page.note(partly if records.read < records.files else "")
+    parts = [page.tiles(outcomes | {k: v for k, v in summary.items() if k not in known})]
+    alternative = "rows of faces: before, as the estimator makes them, restored"
+    parts += [page.heading("Contact sheet"), page.picture(sheet, "jpeg", alternative)]
+    if plots:
+        parts += [page.heading("Distributions"), coverage, page.picture(plots, "png", "histograms")]
+    if records.failures:
+        failed = max(int(outcomes.get("failed", 0)), len(records.failures))
+        some = f"{len(records.failures)} of {failed}" if failed > len(records.failures) else ""
+        parts += [page.heading("Failed images"), page.note(some)]
+        parts.append(page.table(["image", *FAILURE_COLUMNS[1:]], records.failures))
+    if records.skipped:
+        parts += [page.heading("Skipped images by reason"), coverage, page.pairs(records.skipped)]
+    if shards:
+        some = f"the first {SHOWN_SHARDS} of {len(shards)}; shards.parquet has all of them"
+        parts += [page.heading("Shards"), page.note(some if len(shards) > SHOWN_SHARDS else "")]
+        parts.append(page.table(list(shards[0]), [list(s.values()) for s in shards[:SHOWN_SHARDS]]))
+    for name, title in (("means", "Means over the run"), ("settings", "Settings")):
+        if summary.get(name):
+            parts += [page.heading(title), page.pairs(summary[name])]
+    return parts
+
+
+@dataclass
+class _Records:
+    """What the plots and the list of failures need of the records."""
+
+    files: int = 0
+    read: int = 0
+    face_sizes: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    sharpness_before: list[float] = field(default_factory=list)
+    sharpness_after: list[float] = field(default_factory=list)
+    # values of FAILURE_COLUMNS
+    failures: list[list[str]] = field(default_factory=list)
+    # images by reason, over the files read
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def add(self, rows: Iterable[Mapping[str, Any]], plotted: bool) -> None:
+        """Take one file's rows."""
+        for row in rows:
+            if row["kind"] == "image" and row["outcome"] == "failed":
+                if len(self.failures) < SHOWN_FAILURES:
+                    self.failures.append([str(row[n] or "") for n in FAILURE_COLUMNS])
+            elif row["kind"] == "image" and row["outcome"] == "skipped":
+                reason = str(row["reason"] or "no reason recorded")
+                self.skipped[reason] = self.skipped.get(reason, 0) + 1
+            elif row["kind"] == "face" and plotted:
+                self._add_face(row)
+
+    def _add_face(self, row: Mapping[str, Any]) -> None:
+        if row["box"]:
+            x0, y0, x1, y1 = row["box"][:4]
+            self.face_sizes.append(math.sqrt(max((x1 - x0) * (y1 - y0), 0.0)))
+        values = (self.scores, "score"), (self.sharpness_before, "sharpness_before")
+        for into, name in (*values, (self.sharpness_after, "sharpness_after")):
+            if row[name] is not None:
+                into.append(row[name])
+
+
+def _read_strips(folder: str) -> list[tuple[str, Pixels]]:
+    """Unit name and strip of at most SHEET_FACES files, chosen evenly."""
+    entries = store.list_files(folder) if store.exists(folder) else []
+    chosen = [entries[i] for i in _evenly(len(entries), SHEET_FACES)]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(store.read_bytes, [e.uri for e in chosen]))
+    pictures = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in found]
+    return [(str(PurePosixPath(e.path).with_suffix("")), p) for e, p in zip(chosen, pictures, strict=True)]
+
+
+def _read_records(folder: str, failed: int) -> _Records:
+    """The records for plots and failures: of small runs all, of large ones an even choice for the plots, and then
+    more until as many failures are found as there are, or as are shown.
+    """
+    import pyarrow.parquet as pq
+
+    entries = store.list_files(folder) if store.exists(folder) else []
+    uris = [e.uri for e in entries if e.path.endswith(".parquet")]
+    plotted = [uris[i] for i in _evenly(len(uris), PLOT_FILES)]
+    others = sorted(set(uris) - set(plotted))
+    searched = [others[i] for i in _evenly(len(others), SEARCHED_FILES - len(plotted))]
+    names = ["kind", "member", "outcome", "reason", "stage", "error", "box", "score"]
+    names += ["sharpness_before", "sharpness_after"]
+    records = _Records(files=len(uris))
+
+    def rows(uri: str) -> list[dict[str, Any]]:
+        table = pq.read_table(io.BytesIO(store.read_bytes(uri)), columns=names)
+        return table.to_pylist()  # type: ignore[no-any-return]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for found in pool.map(rows, plotted):
+            records.add(found, plotted=True)
+            records.read += 1
+        for start in range(0, len(searched), READERS):
+            if len(records.failures) >= min(failed, SHOWN_FAILURES):
+                break
+            for found in pool.map(rows, searched[start : start + READERS]):
+                records.add(found, plotted=False)
+                records.read += 1
+    return records
+
+
+def _histograms(records: _Records, means: Mapping[str, Any]) -> bytes:
+    """PNG of face sizes, sharpness before and after, scores, and seconds per stage; empty when there is nothing."""
+    seconds = {n.removeprefix("seconds_"): float(v) for n, v in means.items() if n.startswith("seconds_")}
+    if not records.face_sizes and not any(seconds.values()):
+        return b""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6.2), dpi=110, layout="constrained", facecolor="#ffffff")
+    FigureCanvasAgg(figure)
+    size, sharp, score, stage = figure.subplots(2, 2).flat
+    _draw_histogram(size, "face size (px, side of the box)", {"": records.face_sizes})
+    sharpness = {"before": records.sharpness_before, "restored": records.sharpness_after}
+    _draw_histogram(sharp, "sharpness of the faces", sharpness)
+    _draw_histogram(score, "detection score", {"": records.scores})
+    stage.set_title("seconds per stage", loc="left", fontsize=11)
+    bars = stage.barh(list(seconds), list(seconds.values()), color="#4a7a8c", height=0.6)
+    stage.bar_label(bars, fmt="%.3g", padding=3, fontsize=9)
+    stage.invert_yaxis()
+    for axes in (size, sharp, score, stage):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw_histogram(axes: Any, title: str, series: Mapping[str, Sequence[float]]) -> None:
+    """Overlaid histograms on common bins; the last half per cent at the top is left out, for the sake of the rest."""
+    axes.set_title(title, loc="left", fontsize=11)
+    everything = np.array([v for values in series.values() for v in values if math.isfinite(v)])
+    if not everything.size:
+        axes.text(0.5, 0.5, "nothing measured", ha="center", transform=axes.transAxes, color="#6e7278")
+        return
+    low, high = everything.min(), np.quantile(everything, 0.995)
+    bins = np.linspace(low, high if high > low else low + 1, 31)
+    for (name, values), colour in zip(series.items(), ("#b8763e", "#4a7a8c"), strict=False):
+        axes.hist(values, bins, color=colour, alpha=0.65, label=name or None)
+    axes.set_ylabel("faces", fontsize=9)
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _same_keys(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with every key that any of them has: a shard without faces has no mean over faces."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def _table_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows)), buffer)
+    return buffer.getvalue()
+
+
+def _evenly(count: int, limit: int) -> list[int]:
+    """At most `limit` of the numbers below `count`, ends included, spread evenly."""
+    if count <= limit:
+        return list(range(count))
+    return [round(i * (count - 1) / max(limit - 1, 1)) for i in range(limit)]
+
+
+def _resized(picture: Pixels, side: int) -> Pixels:
+    """[S, S, 3] → [side, side, 3], Lanczos; untouched where it has that side."""
+    if picture.shape[:2] == (side, side):
+        return picture
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(picture)).resize((side, side), Image.Resampling.LANCZOS)
+    )
+
+
+def _encoded(picture: Pixels, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(
+        buffer, kind, **({"quality": 90, "subsampling": 0} if kind == "JPEG" else {})
+    )
+    return buffer.getvalue()
+
+
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and has most of the world's letters."""
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}", size)
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    """The text, with its middle left out where it is too long: names of shards differ at both ends."""
+    kept = len(text)
+    shown = text
+    while kept > 1 and font.getlength(shown) > room:
+        kept -= 1
+        shown = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    return shown
