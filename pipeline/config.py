@@ -160,10 +160,23 @@ class RestoreConfig:
     max_overlap: float = option(
         0.4, help="boxes overlapping by more than this share are one face", group="faces", pixels=True
     )
+    free_colour: bool = option(
+        False,
+        help="leave restored faces the chain's own colours instead of the picture's",
+        group="faces",
+        pixels=True,
+    )
     keep_detail: float | None = option(
         None,
         help="share of the picture's own fine detail kept under a pasted face, 0 to 1 "
         "(default: by the face's size against the preset's)",
+        group="faces",
+        pixels=True,
+    )
+    max_detail: float = option(
+        0.1,
+        help="leave a face as it is where the picture shows it finer than the preset can: share of the face's "
+        "contrast that the preset's crop would lose; 1 restores every face",
         group="faces",
         pixels=True,
     )

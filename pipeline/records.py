@@ -8,7 +8,7 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | work       | str   | `Unit` as JSON: the address of every image                     | plan     | publish    |
 | images     | str   | list of `ImageRecord` as JSON, one per image of the unit       | read     | publish    |
 | faces      | str   | list of `FaceRecord` as JSON, one per face of the unit         | read     | publish    |
-| crops      | bytes | [F, S, S, 3] uint8 RGB, the aligned faces                      | read     | publish    |
+| crops      | bytes | [F, S, S, 3] uint8 RGB, a crop per face that is not `kept`     | read     | publish    |
 | estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
 | restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
 | sums       | str   | additive measurements as JSON                                  | read     | -          |
@@ -118,6 +118,11 @@ class FaceRecord:
     score: float
     # picture pixels per crop pixel
     scale: float
+    # how much finer the picture shows the face than the crop can
+    detail: float = 0.0
+    # why the face is left as it is; empty for a face that is restored and has a crop
+    kept: str = ""
+    # variance of the Laplacian of crop and restoration; 0 for a kept face
     sharpness_before: float = 0.0
     sharpness_after: float = 0.0
     # mean absolute difference of restored and estimated, 0..255
@@ -138,6 +143,11 @@ def load_images(row: Row) -> list[ImageRecord]:
 def load_faces(row: Row) -> list[FaceRecord]:
     """The row's face records."""
     return [FaceRecord(**r) for r in json.loads(row["faces"])]
+
+
+def restorable(faces: Sequence[FaceRecord]) -> list[FaceRecord]:
+    """The faces that have a crop, in the crops' order."""
+    return [f for f in faces if not f.kept]
 
 
 def pack(arrays: Sequence[NDArray[np.uint8]]) -> bytes:

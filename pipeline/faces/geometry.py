@@ -57,14 +57,35 @@ def warp_crop(picture: NDArray[np.uint8], to_crop: NDArray[np.floating], side: i
     A face larger than the crop is first sampled at a whole multiple of the side and then averaged, so that
     shrinking does not alias.
     """
-    k = max(1, int(np.ceil(crop_scale(to_crop))))
-    k = min(k, 4096 // side)
-    finer = np.array([[k, 0, (k - 1) / 2], [0, k, (k - 1) / 2]]) @ np.vstack([to_crop, [0, 0, 1]])
-    big = cv2.warpAffine(
-        picture, finer, (side * k, side * k), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-    )
-    crop = big if k == 1 else cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA)
+    fine = _warp_fine(picture, to_crop, side)
+    crop = fine if len(fine) == side else cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)
     return crop.astype(np.uint8, copy=False)
+
+
+def _warp_fine(picture: NDArray[np.uint8], to_crop: NDArray[np.floating], side: int) -> NDArray[np.uint8]:
+    """The crop at the smallest whole multiple of `side` that loses nothing of the picture, 4096 px at most."""
+    k = min(max(1, int(np.ceil(crop_scale(to_crop)))), max(4096 // side, 1))
+    finer = np.array([[k, 0, (k - 1) / 2], [0, k, (k - 1) / 2]]) @ np.vstack([to_crop, [0, 0, 1]])
+    size = (side * k, side * k)
+    return cv2.warpAffine(
+        picture, finer, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    ).astype(np.uint8, copy=False)
+
+
+def detail_beyond(picture: NDArray[np.uint8], to_crop: NDArray[np.floating], side: int) -> float:
+    """How much finer the picture shows a face than a crop of `side` can: 0 when the crop holds all of it.
+
+    Root mean square of what the crop loses, over the face's contrast, in the middle of the crop. On photographs
+    a blurred or small face lies below 0.06, a sharp one of three times the crop's side above 0.1.
+    """
+    fine = _warp_fine(picture, to_crop, side)
+    if len(fine) == side:
+        return 0.0
+    crop = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)
+    back = cv2.resize(crop, fine.shape[:2], interpolation=cv2.INTER_CUBIC)
+    middle = slice(len(fine) // 5, -(len(fine) // 5))
+    face, kept = (v[middle, middle].astype(np.float32).mean(axis=2) for v in (fine, back))
+    return float(np.sqrt(np.mean((face - kept) ** 2)) / max(float(face.std()), 1.0))
 
 
 def feather_mask(side: int) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from pipeline.records import Counts
 
 # Sums that a unit's marker carries, besides its counts.
 SUMS = (
+    "faces_kept",
     "sharpness_before",
     "sharpness_after",
     "distance",
@@ -38,7 +39,11 @@ class ShardMetrics:
     def means(self) -> dict[str, float]:
         """What MLflow is told of a shard. A mean over nothing is left out."""
         counts, sums = self.counts, self.sums
-        told: dict[str, float] = {"images": counts.images, "faces": counts.faces}
+        told: dict[str, float] = {
+            "images": counts.images,
+            "faces": counts.faces,
+            "faces_kept": sums["faces_kept"],
+        }
         told |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
         told |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
         if counts.faces:

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from pipeline import images, store
 from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection, select_faces
-from pipeline.faces.geometry import UnusableLandmarks, crop_scale, face_to_crop, warp_crop
+from pipeline.faces.geometry import UnusableLandmarks, crop_scale, detail_beyond, face_to_crop, warp_crop
 from pipeline.metrics.sharpness import sharpness
-from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack
+from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, restorable
 from pipeline.stages.read import read_unit
 from pipeline.weights import DETECTOR_WEIGHTS, resolve
 
 # A unit's crops travel in one column of one row; what does not fit below this is a failed image.
 MOST_CROP_BYTES = 1 << 30
+# Reason of a picture all of whose faces are left as they are.
+KEPT = "finer than the preset"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class ReadAndAlign:
     detector: DetectorChoice
     selection: Selection
     aligned: bool
+    # detail beyond the crop above which a face is left as it is
+    max_detail: float
     max_pixels: int
     image_column: str
     # while this object exists no further unit is begun
@@ -67,10 +71,11 @@ class ReadAndAlign:
             for number, (face, crop) in enumerate(self._faces_of(record, address, data)):
                 face.image, face.face = len(records), number
                 faces.append(face)
-                crops.append(crop)
+                if not face.kept:
+                    crops.append(crop)
             if sum(c.nbytes for c in crops) > MOST_CROP_BYTES:
-                kept = [i for i, f in enumerate(faces) if f.image != len(records)]
-                faces, crops = [faces[i] for i in kept], [crops[i] for i in kept]
+                faces = [f for f in faces if f.image != len(records)]
+                crops = crops[: len(restorable(faces))]
                 record.settle(
                     "failed", "unit too large", "align",
                     f"the unit's face crops exceed {MOST_CROP_BYTES >> 20} MiB with this picture; lower --unit-images",
@@ -103,8 +108,10 @@ class ReadAndAlign:
         except Exception as error:  # a picture that breaks a library must not take its neighbours along
             record.settle("failed", type(error).__name__, "align", f"{address.member}: {error}")
         else:
-            if not found and record.outcome is None:
+            if record.outcome is None and not found:
                 record.settle("no_face")
+            elif found and all(face.kept for face, _ in found):
+                record.settle("skipped", KEPT, "align", found[0][0].kept)
             yield from found
 
     def _search(self, picture: NDArray[np.uint8]) -> Iterator[tuple[FaceRecord, NDArray[np.uint8]]]:
@@ -131,6 +138,7 @@ class ReadAndAlign:
         to_crop = np.array([[ratio, 0, shift], [0, ratio, shift]])
         face = Face((0.0, 0.0, float(width), float(height)), np.zeros((5, 2), np.float32), 1.0)
         record_of_face, _ = self._cut(picture, face, to_crop)
+        record_of_face.kept = ""  # the whole picture is wanted, however fine
         crop = picture if width == self.side else images.resize(picture, self.side)
         yield record_of_face, crop
 
@@ -138,6 +146,11 @@ class ReadAndAlign:
         self, picture: NDArray[np.uint8], face: Face, to_crop: NDArray[np.float64]
     ) -> tuple[FaceRecord, NDArray[np.uint8]]:
         crop = warp_crop(picture, to_crop, self.side)
+        detail = detail_beyond(picture, to_crop, self.side)
+        kept = (
+            f"the picture shows this face finer than {self.side} px can (detail {detail:.2f}, --max-detail "
+            f"{self.max_detail}); restore it with a preset of a larger side"
+        )
         record = FaceRecord(
             image=-1,
             face=-1,
@@ -146,6 +159,8 @@ class ReadAndAlign:
             affine=[float(v) for v in to_crop.ravel()],
             score=round(face.score, 6),
             scale=crop_scale(to_crop),
+            detail=round(detail, 6),
+            kept=kept if detail > self.max_detail else "",
             sharpness_before=sharpness(crop),
         )
         return record, crop

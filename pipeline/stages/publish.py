@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.images import encode_png
-from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, load_faces, load_images, unpack
+from pipeline.records import (
+    Address,
+    FaceRecord,
+    ImageRecord,
+    Row,
+    Unit,
+    load_faces,
+    load_images,
+    restorable,
+    unpack,
+)
 from pipeline.report import sample_strip
 from pipeline.stages.paste import paste_faces
 from pipeline.stages.read import parquet_slice, read_unit
@@ -66,7 +76,7 @@ class Publish:
         """Each image's address and the bytes delivered for it, settling its record; None: nothing to deliver."""
         for i, (address, data) in enumerate(read_unit(unit, self.image_column)):
             record = records[i]
-            mine = [(f, before[j], after[j]) for j, f in enumerate(faces) if f.image == i]
+            mine = [(f, before[j], after[j]) for j, f in enumerate(restorable(faces)) if f.image == i]
             if isinstance(data, store.StoreError):
                 if record.outcome is None:
                     record.settle("failed", "unreadable", "paste", str(data))
@@ -161,7 +171,7 @@ class Publish:
         if triples:
             yield f"report/samples/{unit.name}.jpg", sample_strip(triples[:SAMPLES_PER_UNIT])
         if self.save_faces:
-            for face, (before, _, after) in zip(faces, triples, strict=True):
+            for face, (before, _, after) in zip(restorable(faces), triples, strict=True):
                 stem = f"faces/{unit.name}/{face.image:04d}-{face.face:02d}"
                 yield f"{stem}-before.png", encode_png(before)
                 yield f"{stem}-after.png", encode_png(after)

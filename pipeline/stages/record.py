@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.records import OUTCOMES, FaceRecord, ImageRecord, Unit
+from pipeline.records import OUTCOMES, FaceRecord, ImageRecord, Unit, restorable
 
 SCHEMA = pa.schema(
     [
@@ -29,6 +29,8 @@ SCHEMA = pa.schema(
         ("affine", pa.list_(pa.float64())),
         ("score", pa.float64()),
         ("scale", pa.float64()),
+        ("detail", pa.float64()),
+        ("kept", pa.string()),  # why the face was left as it is; empty for a restored one
         ("start_step", pa.int32()),
         ("eta", pa.float64()),
         ("seed", pa.int64()),
@@ -82,9 +84,9 @@ def make_marker(
         "part": unit.part,
         "last": unit.last,
         "images": len(images),
-        "faces": len(faces),
+        "faces": len(restorable(faces)),
         "outcomes": {name: counted[name] for name in OUTCOMES},
         "outputs": outputs,
-        "sums": sums | measured,
+        "sums": sums | measured | {"faces_kept": float(sum(bool(f.kept) for f in faces))},
         "finished_at": time.time(),
     }

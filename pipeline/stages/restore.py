@@ -3,7 +3,7 @@
 import json
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pipeline.diffusion.engine import Engine, FaceJob, FaceResult
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import StartRule, chain_from, make_schedule
+from pipeline.faces.colour import anchor_colour
 from pipeline.metrics.sharpness import sharpness
 from pipeline.networks.zoo import Preset, load_network
-from pipeline.records import Row, dump_records, load_faces, load_images, pack, unpack
+from pipeline.records import Row, dump_records, load_faces, load_images, pack, restorable, unpack
 from pipeline.weights import resolve
 
 
@@ -29,6 +30,8 @@ class RestoreSettings:
     steps: str
     start_rule: StartRule
     seed: int
+    # leave the restored face the chain's own colours
+    free_colour: bool
     device: str
     slots: int
     threads: int
@@ -57,7 +60,8 @@ class RestoreFaces:
         if "crops" not in row:
             return row  # not begun: the run is stopping
         began = time.monotonic()
-        images, faces = load_images(row), load_faces(row)
+        images, every = load_images(row), load_faces(row)
+        faces = restorable(every)
         crops = unpack(row["crops"], self._settings.preset.side)
         waiting = [
             self._submit(images[f.image].sha256, f.face, crop) for f, crop in zip(faces, crops, strict=True)
@@ -69,6 +73,8 @@ class RestoreFaces:
             except Exception as error:  # the face fails, not the unit
                 face.error = f"{type(error).__name__}: {error}"
                 result = FaceResult(crop, crop)
+            if not self._settings.free_colour:
+                result = replace(result, restored=anchor_colour(crop, result.restored))
             face.sharpness_after = sharpness(result.restored)
             face.distance = float(np.abs(result.restored.astype(np.float32) - result.estimated).mean())
             results.append(result)
@@ -78,7 +84,7 @@ class RestoreFaces:
             "slot_capacity": sum(r.room for r in results),
         }
         return row | {
-            "faces": dump_records(faces),
+            "faces": dump_records(every),
             "estimated": pack([r.estimated for r in results]),
             "restored": pack([r.restored for r in results]),
             "sums": json.dumps(json.loads(row["sums"]) | sums),

@@ -9,6 +9,7 @@ from pipeline.faces.geometry import (
     FFHQ_TEMPLATE_512,
     UnusableLandmarks,
     crop_scale,
+    detail_beyond,
     detail_weight,
     face_to_crop,
     feather_mask,
@@ -114,3 +115,10 @@ def test_without_feathering_the_crop_covers_the_picture_whole():
     identity = np.array([[1.0, 0, 0], [0, 1, 0]])
     paste_face(picture, PORTRAIT[:64, :64], after, identity, feathered=False)
     np.testing.assert_array_equal(picture, after)
+
+
+def test_detail_beyond_the_crop_tells_a_fine_face_from_a_blurred_or_small_one():
+    fine, small = (face_to_crop(landmarks_at(222, 115, w), 64) for w in (200, 60))
+    blurred = cv2.GaussianBlur(PORTRAIT, (0, 0), 4)
+    assert detail_beyond(PORTRAIT, fine, 64) > 0.1 > 0.04 > detail_beyond(blurred, fine, 64)
+    assert detail_beyond(PORTRAIT, small, 64) == 0

@@ -1,0 +1,32 @@
+"""Keep a restored face in the colours of the picture it goes back to."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Largest mean channel difference (0..255) of a crop that counts as grey.
+GREY = 2.0
+
+
+def anchor_colour(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`after` with the broad colours of `before`; both [S, S, 3] uint8 RGB.
+
+    Luminance and fine colour are the restoration's; chroma wider than a sixteenth of the side is the picture's.
+    A grey face stays exactly grey.
+    """
+    seen, made = (cv2.cvtColor(v, cv2.COLOR_RGB2YCrCb).astype(np.float32) for v in (before, after))
+    spread = before.max(axis=2).astype(np.float32) - before.min(axis=2)
+    if float(spread.mean()) <= GREY:
+        grey = made[..., :1].astype(np.uint8)
+        return np.repeat(grey, 3, axis=2)
+    sigma = before.shape[0] / 16
+
+    def broad(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        blurred: NDArray[np.float32] = cv2.GaussianBlur(
+            image[..., 1:], (0, 0), sigma, borderType=cv2.BORDER_REPLICATE
+        ).astype(np.float32, copy=False)
+        return blurred
+
+    made[..., 1:] += broad(seen) - broad(made)
+    rounded = np.clip(np.rint(made), 0, 255).astype(np.uint8)
+    return cv2.cvtColor(rounded, cv2.COLOR_YCrCb2RGB).astype(np.uint8, copy=False)
