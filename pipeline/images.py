@@ -1,53 +1,356 @@
-"""Bytes ↔ arrays."""
+"""Bytes ↔ arrays: decoding, colour, depth, orientation, metadata, and encoding back as the same kind.
+
+A picture is edited as upright 8-bit RGB, whatever it is stored as. `encode` gives back the stored kind: format, mode,
+bit depth, alpha, orientation, metadata; pixels that were not edited keep their stored values.
+"""
+
 import io
+import struct
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL.JpegImagePlugin import get_sampling
+
+from pipeline.jpeg import keep_untouched_blocks
+
+Array = NDArray[Any]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+# The largest picture accepted unless told otherwise; Pillow's own limit against decompression bombs.
+MAX_PIXELS = 178_956_970
+
+# Dimensions are checked below, before anything is decoded: Pillow's own check would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+ORIENTATION = 0x0112
+# How a stored picture becomes upright, and how an upright one becomes stored again.
+UPRIGHT: dict[int, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    1: (lambda a: a, lambda a: a),
+    2: (lambda a: a[:, ::-1], lambda a: a[:, ::-1]),
+    3: (lambda a: a[::-1, ::-1], lambda a: a[::-1, ::-1]),
+    4: (lambda a: a[::-1], lambda a: a[::-1]),
+    5: (lambda a: a.swapaxes(0, 1), lambda a: a.swapaxes(0, 1)),
+    6: (lambda a: np.rot90(a, -1), np.rot90),
+    7: (lambda a: a[::-1, ::-1].swapaxes(0, 1), lambda a: a.swapaxes(0, 1)[::-1, ::-1]),
+    8: (np.rot90, lambda a: np.rot90(a, -1)),
+}
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+class ImageError(ValueError):
+    """Bytes that are no readable picture. `reason` is a short slug, the message one sentence."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SkippedImage(ImageError):
+    """A picture we understand and do not restore."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, and what is needed to give back the same kind."""
+
+    # [H, W, 3] uint8 RGB, upright
+    rgb: NDArray[np.uint8]
+    # Pillow's format name
+    format: str
+    # colour samples as stored (EXIF orientation not applied): [H, W] grey or [H, W, 3] RGB, uint8 or uint16
+    stored: Array
+    # [H, W] of the same depth as stored, or None
+    alpha: Array | None
+    orientation: int
+    # keyword arguments that save the same kind of file
+    save: dict[str, Any] = field(default_factory=dict)
+    # palette of a GIF, whose pixels must stay within it
+    palette: Image.Image | None = None
+    # the file itself, of a JPEG whose blocks can be kept
+    jpeg: bytes = b""
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file or member name says that it is a picture."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The picture in `data`. Raises ImageError, or SkippedImage for animated and too large ones."""
+    image = _opened(data, max_pixels)
+    wide = _sixteen_bit_colour(data, image)
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError, struct.error, EOFError) as error:
+        raise ImageError(
+            "truncated", f"the {image.format} data end early or are damaged ({error})"
+        ) from error
+    stored, alpha = wide if wide is not None else _samples(image)
+    orientation = image.getexif().get(ORIENTATION, 1)
+    if orientation not in UPRIGHT:
+        orientation = 1
+    upright = UPRIGHT[orientation][0](_eight_bit(stored))
+    if upright.ndim == 2:
+        upright = np.repeat(upright[..., None], 3, axis=2)
+    return Picture(
+        rgb=np.ascontiguousarray(upright),
+        format="JPEG" if image.format == "MPO" else str(image.format),
+        stored=stored,
+        alpha=alpha,
+        orientation=orientation,
+        save=_save_options(image, data),
+        palette=image.copy() if image.format == "GIF" and image.mode == "P" else None,
+        jpeg=data if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") else b"",
+    )
+
+
+def _opened(data: bytes, max_pixels: int) -> Image.Image:
+    """The image with its header read and judged; nothing is decoded yet."""
+    if not data:
+        raise ImageError("empty", "the file holds no bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image", "the bytes are of no picture format that is known here") from error
+    except (OSError, ValueError, SyntaxError, struct.error, EOFError) as error:
+        raise ImageError("truncated", f"the picture's header is damaged ({error})") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise SkippedImage(
+            "too large",
+            f"{width}x{height} is {width * height / 1e6:.0f} Mpx, above the limit of {max_pixels / 1e6:.0f} Mpx; "
+            "raise --max-pixels to accept it",
+        )
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise SkippedImage(
+            "animated", f"a single picture was wanted, got {getattr(image, 'n_frames', 0)} frames"
+        )
+    if image.mode == "F":
+        raise SkippedImage("float samples", "samples of 8 or 16 bits were wanted, got floating point numbers")
+    return image
+
+
+def _samples(image: Image.Image) -> tuple[Array, Array | None]:
+    """Colour samples (grey or RGB) and alpha of a loaded image, at their stored depth."""
+    mode = image.mode
+    if mode.startswith("I"):
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise SkippedImage("deep samples", "samples of 8 or 16 bits were wanted, got 32 bits")
+        return wide.astype(np.uint16), None
+    if mode in ("1", "L"):
+        return np.asarray(image.convert("L")), None
+    if mode == "LA":
+        both = np.asarray(image)
+        return both[..., 0], both[..., 1]
+    if mode in ("RGBA", "PA", "RGBa", "La") or (mode == "P" and "transparency" in image.info):
+        both = np.asarray(image.convert("RGBA"))
+        return both[..., :3], both[..., 3]
+    return np.asarray(_to_srgb(image)), None
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """CMYK and LAB through their ICC profile where they carry one; everything else as Pillow converts it."""
+    profile = image.info.get("icc_profile")
+    if image.mode in ("CMYK", "LAB") and profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if converted is not None:
+                return converted
+        except ImageCms.PyCMSError:
+            pass  # a profile that does not fit its picture: the plain conversion below
+    return image.convert("RGB")
+
+
+def _sixteen_bit_colour(data: bytes, image: Image.Image) -> tuple[Array, Array | None] | None:
+    """RGB(A) samples of a 16-bit colour PNG, which Pillow would cut to 8 bits."""
+    if image.format != "PNG" or data[24:25] != b"\x10" or data[25:26] not in (b"\x02", b"\x06"):
+        return None
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16:
+        return None
+    colour = np.ascontiguousarray(decoded[..., 2::-1])
+    return colour, decoded[..., 3] if decoded.shape[2] == 4 else None
+
+
+def _eight_bit(samples: Array) -> NDArray[np.uint8]:
+    """uint16 0..65535 → uint8 0..255, rounded; uint8 as it is."""
+    if samples.dtype == np.uint8:
+        return samples
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _save_options(image: Image.Image, data: bytes) -> dict[str, Any]:
+    """What Pillow needs to write the same kind of file again."""
+    info = image.info
+    options = {k: info[k] for k in ("icc_profile", "exif", "dpi") if info.get(k)}
+    if image.mode in ("CMYK", "LAB"):
+        options.pop("icc_profile", None)  # delivered as sRGB
+    if image.format in ("JPEG", "MPO"):
+        options |= _jpeg_options(image)
+    elif image.format == "PNG":
+        options |= _png_options(image)
+    elif image.format == "WEBP":
+        lossless = b"VP8L" in data[:64]
+        options |= {"lossless": True, "exact": True} if lossless else {"quality": 95}
+    elif image.format == "TIFF":
+        lossy = info.get("compression") in ("jpeg", "webp", "group3", "group4", "tiff_ccitt")
+        options["compression"] = "tiff_deflate" if lossy else info.get("compression", "raw")
+    return options
+
+
+def _png_options(image: Image.Image) -> dict[str, Any]:
+    text = PngImagePlugin.PngInfo()
+    for key, value in getattr(image, "text", {}).items():
+        text.add_itxt(key, value) if not value.isascii() else text.add_text(key, value)
+    options: dict[str, Any] = {"pnginfo": text}
+    if image.mode in ("L", "RGB") and "transparency" in image.info:
+        options["transparency"] = image.info["transparency"]
+    return options
+
+
+def _jpeg_options(image: Any) -> dict[str, Any]:
+    """Tables in which the original's coefficients stay whole numbers, and its chroma sampling."""
+    if image.mode == "CMYK":
+        return {"quality": 95, "subsampling": 0}
+    sampling = get_sampling(image)
+    tables = {k: divisor_table(t, _fine_table(k)) for k, t in image.quantization.items()}
+    return {"qtables": tables, "subsampling": max(sampling, 0)}
+
+
+def divisor_table(table: list[int], finest: list[int]) -> list[int]:
+    """For each quantisation step the largest divisor that is at most the entry of `finest`, and at least 1.
+
+    Coefficients that are multiples of the old step are multiples of the new one, so that untouched blocks are
+    coded again without loss, while restored ones are not squeezed through a coarse table.
+    """
+    return [
+        max(d for d in range(1, max(min(q, f), 1) + 1) if q % d == 0)
+        for q, f in zip(table, finest, strict=True)
+    ]
+
+
+def _fine_table(component: int) -> list[int]:
+    """The encoder's own table at quality 95."""
+    if not _FINE:
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(buffer, "JPEG", quality=95)
+        _FINE.update({k: list(v) for k, v in Image.open(buffer).quantization.items()})  # type: ignore[attr-defined]
+    return _FINE[min(component, 1)]
+
+
+_FINE: dict[int, list[int]] = {}
+
+
+def encode(original: Picture, rgb: NDArray[np.floating]) -> bytes:
+    """The picture with edited pixels, as bytes of the original's kind.
+
+    rgb: [H, W, 3] upright, 0..255. Where it equals the original's rgb the stored samples are written unchanged;
+    elsewhere the change is added to them and rounded. Of a JPEG, blocks without an edited pixel keep their
+    coefficients. Same picture, same bytes.
+    """
+    change = rgb.astype(np.float32) - original.rgb
+    change = UPRIGHT[original.orientation][1](change)
+    stored = original.stored
+    top = 255 if stored.dtype == np.uint8 else 65535
+    if stored.ndim == 2:
+        change = change @ LUMA
+    edited = np.rint(stored + change * (top / 255)).clip(0, top).astype(stored.dtype)
+    if original.palette is not None:
+        return _encode_gif(original, edited)
+    if edited.dtype == np.uint16 and edited.ndim == 3:
+        return _encode_deep_png(original, edited)
+    data = _saved(_joined(edited, original.alpha), original.format, original.save)
+    if original.jpeg:
+        return keep_untouched_blocks(original.jpeg, data, change.reshape(*stored.shape[:2], -1).any(axis=2))
+    return data
+
+
+def _joined(colour: Array, alpha: Array | None) -> Image.Image:
+    if alpha is None:
+        return Image.fromarray(np.ascontiguousarray(colour))
+    planes = colour[..., None] if colour.ndim == 2 else colour
+    return Image.fromarray(np.concatenate([planes, alpha[..., None]], axis=2))
+
+
+def _encode_gif(original: Picture, edited: NDArray[np.uint8]) -> bytes:
+    """Edited pixels take the nearest colour of the palette, the others keep their index."""
+    assert original.palette is not None
+    mapped = np.asarray(Image.fromarray(edited).quantize(palette=original.palette, dither=Image.Dither.NONE))
+    indices = np.asarray(original.palette).copy()
+    touched = (edited != original.stored).any(axis=2)
+    indices[touched] = mapped[touched]
+    image = Image.fromarray(indices, "P")
+    image.putpalette(original.palette.getpalette() or [])
+    transparency = original.palette.info.get("transparency")
+    return _saved(image, "GIF", {} if transparency is None else {"transparency": transparency})
+
+
+def _encode_deep_png(original: Picture, edited: NDArray[np.uint16]) -> bytes:
+    """A 16-bit colour PNG, with the metadata chunks that Pillow would have written."""
+    planes = edited[..., ::-1]
+    if original.alpha is not None:
+        planes = np.concatenate([planes, original.alpha[..., None]], axis=2)
+    done, body = cv2.imencode(".png", np.ascontiguousarray(planes))
+    if not done:
+        raise ImageError("not encoded", "the 16-bit PNG could not be encoded")
+    small = _saved(Image.new("RGB", (1, 1)), "PNG", original.save)
+    kept = b"".join(chunk for name, chunk in png_chunks(small) if name not in (b"IHDR", b"IDAT", b"IEND"))
+    data = body.tobytes()
+    return data[:33] + kept + data[33:]
+
+
+def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and whole bytes of a PNG's chunks."""
+    chunks, place = [], 8
+    while place + 12 <= len(data):
+        (length,) = struct.unpack(">I", data[place : place + 4])
+        chunks.append((data[place + 4 : place + 8], data[place : place + 12 + length]))
+        place += 12 + length
+    return chunks
+
+
+def _saved(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decode_rgb(data: bytes) -> NDArray[np.uint8]:
+    """[H, W, 3] uint8 RGB upright, for reading only. Raises ImageError."""
+    return decode(data).rgb
+
+
+def encode_png(picture: NDArray[np.uint8]) -> bytes:
+    """[H, W, 3] or [H, W] uint8 → PNG."""
+    return _saved(Image.fromarray(np.ascontiguousarray(picture)), "PNG", {})
+
+
+def encode_jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:
+    """[H, W, 3] uint8 RGB → JPEG with whole chroma."""
+    return _saved(
+        Image.fromarray(np.ascontiguousarray(picture)), "JPEG", {"quality": quality, "subsampling": 0}
+    )
 
 
 def jpeg_round_trip(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     """[H, W, 3] uint8 through a JPEG of the given quality (4:2:0) and back."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=2)
-    return np.asarray(Image.open(buffer).convert("RGB"))
+    coded = _saved(Image.fromarray(picture), "JPEG", {"quality": quality, "subsampling": 2})
+    return np.asarray(Image.open(io.BytesIO(coded)).convert("RGB"))
 
 
-def decode_rgb(data: bytes) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-
-def is_image_name(name: str) -> bool:
-    return name.lower().endswith((".png", ".jpg", ".jpeg"))
-
-
-class ImageError(ValueError):
-    reason = "not an image"
-
-
-class SkippedImage(ImageError):
-    pass
-
-
-def decode(data, max_pixels=178_956_970):
-    class P: pass
-    p = P()
-    try:
-        im = Image.open(io.BytesIO(data)); p.format = im.format
-        p.rgb = np.array(im.convert("RGB"))
-    except Exception as e:
-        raise ImageError(str(e)) from e
-    return p
-
-
-def encode(original, rgb):
-    b = io.BytesIO()
-    Image.fromarray(np.clip(np.rint(rgb), 0, 255).astype(np.uint8)).save(b, original.format)
-    return b.getvalue()
-
-
-def encode_png(a):
-    b = io.BytesIO(); Image.fromarray(a).save(b, "PNG"); return b.getvalue()
-
-
-def resize(a, side):
-    return np.asarray(Image.fromarray(a).resize((side, side), Image.BICUBIC))
+def resize(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """[H, W, 3] uint8 → [side, side, 3], bicubic with antialiasing."""
+    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))

@@ -1,0 +1,216 @@
+"""Every kind of picture comes back as the kind it was, and pixels that were not edited come back as they were."""
+
+import io
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+from skimage import data as pictures
+
+from pipeline.images import ImageError, SkippedImage, decode, divisor_table, encode, is_image_name, resize
+
+COLOUR = np.ascontiguousarray(pictures.astronaut()[:120, 150:310])
+GREY = COLOUR.mean(axis=2).astype(np.uint8)
+ALPHA = np.linspace(0, 255, GREY.size).reshape(GREY.shape).astype(np.uint8)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def cmyk():
+    return Image.fromarray(COLOUR).convert("CMYK")
+
+
+def deep_grey():
+    return Image.fromarray((GREY.astype(np.uint16) * 257) ^ 3)
+
+
+def deep_colour():
+    samples = (COLOUR.astype(np.uint16) * 257) ^ 5
+    return cv2.imencode(".png", np.ascontiguousarray(samples[..., ::-1]))[1].tobytes()
+
+
+LOSSLESS = {
+    "rgb png": saved(Image.fromarray(COLOUR), "PNG", icc_profile=SRGB, dpi=(300, 300)),
+    "rgba png": saved(Image.fromarray(np.dstack([COLOUR, ALPHA])), "PNG"),
+    "grey png": saved(Image.fromarray(GREY), "PNG"),
+    "grey alpha png": saved(Image.fromarray(np.dstack([GREY, ALPHA])), "PNG"),
+    "palette png": saved(Image.fromarray(COLOUR).quantize(64), "PNG"),
+    "palette with transparency png": saved(Image.fromarray(COLOUR).quantize(64), "PNG", transparency=3),
+    "1-bit png": saved(Image.fromarray(GREY).convert("1"), "PNG"),
+    "16-bit grey png": saved(deep_grey(), "PNG"),
+    "16-bit colour png": deep_colour(),
+    "16-bit grey tiff": saved(deep_grey(), "TIFF"),
+    "rgb tiff": saved(Image.fromarray(COLOUR), "TIFF", compression="tiff_lzw"),
+    "bmp": saved(Image.fromarray(COLOUR), "BMP"),
+    "lossless webp": saved(Image.fromarray(COLOUR), "WEBP", lossless=True),
+    "gif": saved(Image.fromarray(COLOUR).quantize(128), "GIF"),
+}
+
+
+def samples(data):
+    """The file's samples at their own depth, by a reader that is not ours where Pillow would cut them."""
+    if data[24:26] == b"\x10\x02":
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    image = Image.open(io.BytesIO(data))
+    return np.asarray(image.convert("RGBA") if image.mode in ("P", "PA") else image)
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_unedited_pictures_come_back_bit_equal(kind):
+    data = LOSSLESS[kind]
+    picture = decode(data)
+    again = encode(picture, picture.rgb.astype(np.float32))
+    before, after = samples(data), samples(again)
+    if before.dtype == bool:
+        before = before * np.uint8(255)
+    if after.shape != before.shape:  # a palette became true colour
+        after = np.asarray(Image.fromarray(after).convert("RGBA"))
+    assert after.dtype == before.dtype and (after == before).all()
+    assert Image.open(io.BytesIO(again)).format == Image.open(io.BytesIO(data)).format
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_only_the_edited_pixels_change_and_bytes_are_deterministic(kind):
+    picture = decode(LOSSLESS[kind])
+    edited = picture.rgb.astype(np.float32)
+    edited[40:60, 30:70] = 90
+    first, second = encode(picture, edited), encode(picture, edited)
+    assert first == second
+    back = decode(first)
+    outside = np.ones(back.rgb.shape[:2], bool)
+    outside[40:60, 30:70] = False
+    assert (back.stored[outside] == decode(LOSSLESS[kind]).stored[outside]).all()
+    tolerance = 40 if kind == "gif" else 1
+    assert np.abs(back.rgb[40:60, 30:70].astype(int) - 90).mean() <= tolerance
+
+
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("quality", [30, 60, 85, 95])
+def test_untouched_blocks_of_a_jpeg_come_back_bit_equal(quality, sampling):
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    data = saved(
+        Image.fromarray(COLOUR), "JPEG", quality=quality, subsampling=sampling, icc_profile=SRGB, exif=exif,
+        progressive=quality == 60, dpi=(300, 300),
+    )  # fmt: skip
+    picture = decode(data)
+    edited = picture.rgb.astype(np.float32)
+    edited[48:80, 48:80] = 128
+    again = encode(picture, edited)
+    back = decode(again).rgb.astype(int)
+    far = np.ones(back.shape[:2], bool)
+    far[28:100, 28:100] = False
+    assert (back[far] == picture.rgb[far]).all()
+    assert np.abs(back[56:72, 56:72] - 128).max() <= 6
+    result = Image.open(io.BytesIO(again))
+    assert result.info["icc_profile"] == SRGB and result.format == "JPEG"
+    assert result.getexif()[0x010F] == "Maker" and result.info["dpi"] == (300, 300)
+
+
+def test_divisor_tables_divide():
+    assert divisor_table([16, 17, 12, 1, 40], [3, 2, 5, 9, 7]) == [2, 1, 4, 1, 5]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_rotated_photograph_is_edited_upright_and_stays_rotated(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "Maker"
+    data = saved(Image.fromarray(COLOUR), "PNG", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    picture = decode(data)
+    assert (picture.rgb == upright).all()
+    edited = picture.rgb.astype(np.float32)
+    edited[5:15, 20:40] = (250, 0, 0)
+    back = decode(encode(picture, edited))
+    assert (back.rgb == edited).all() and back.orientation == orientation
+    assert Image.open(io.BytesIO(encode(picture, edited))).getexif()[0x010F] == "Maker"
+
+
+def test_grey_jpegs_stay_grey_and_unedited_ones_decode_the_same():
+    picture = decode(saved(Image.fromarray(GREY), "JPEG"))
+    again = encode(picture, picture.rgb.astype(np.float32))
+    assert Image.open(io.BytesIO(again)).mode == "L"
+    assert (decode(again).rgb == picture.rgb).all()
+
+
+def test_cmyk_is_read_in_colour_and_delivered_as_rgb():
+    picture = decode(saved(cmyk(), "JPEG", quality=95))
+    assert np.abs(picture.rgb.astype(int) - COLOUR).mean() < 12
+    assert Image.open(io.BytesIO(encode(picture, picture.rgb.astype(np.float32)))).mode == "RGB"
+
+
+def test_edits_are_rounded_and_clipped():
+    picture = decode(LOSSLESS["rgb png"])
+    edited = np.full(picture.rgb.shape, 99.6, np.float32)
+    edited[0] = 300
+    back = decode(encode(picture, edited)).rgb
+    assert (back[1:] == 100).all() and (back[0] == 255).all()
+
+
+def bomb():
+    """A PNG whose header promises 60,000 x 60,000 pixels."""
+    data = bytearray(saved(Image.new("L", (1, 1)), "PNG"))
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    crc = zlib.crc32(bytes(data[12:29]))
+    data[29:33] = crc.to_bytes(4, "big")
+    return bytes(data)
+
+
+JPEG = saved(Image.fromarray(COLOUR), "JPEG")
+FRAMES = [Image.fromarray(COLOUR), Image.fromarray(COLOUR[::-1].copy())]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"this is a text file\n" * 20, "not an image"),
+        (JPEG[: len(JPEG) // 2], "truncated"),
+        (JPEG[:200], "truncated"),
+        (LOSSLESS["rgb png"][:1000], "truncated"),
+        (LOSSLESS["rgb tiff"][:-2000], "truncated"),
+    ],
+)
+def test_bytes_that_are_no_whole_picture_are_named(data, reason):
+    with pytest.raises(ImageError) as caught:
+        decode(data)
+    assert not isinstance(caught.value, SkippedImage)
+    assert caught.value.reason in (reason, "truncated", "not an image")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (bomb(), "too large"),
+        (saved(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), "animated"),
+        (saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), "animated"),
+        (saved(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]), "animated"),
+        (saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "float samples"),
+    ],
+)
+def test_pictures_we_do_not_restore_are_skipped_with_a_reason(data, reason):
+    with pytest.raises(SkippedImage) as caught:
+        decode(data)
+    assert caught.value.reason == reason
+
+
+def test_the_pixel_limit_is_an_option():
+    with pytest.raises(SkippedImage, match="raise --max-pixels"):
+        decode(JPEG, max_pixels=1000)
+
+
+def test_names_of_pictures():
+    assert is_image_name("a/B c.JPEG") and is_image_name("ä.tiff")
+    assert not is_image_name("a.json") and not is_image_name("jpg")
+
+
+def test_resizing_keeps_a_flat_picture_flat():
+    assert (resize(np.full((100, 80, 3), 77, np.uint8), 64) == 77).all()
