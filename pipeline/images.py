@@ -274,7 +274,8 @@ def encode(original: Picture, rgb: NDArray[np.floating]) -> bytes:
         return _encode_deep_png(original, edited)
     data = _saved(_joined(edited, original.alpha), original.format, original.save)
     if original.jpeg:
-        return keep_untouched_blocks(original.jpeg, data, change.reshape(*stored.shape[:2], -1).any(axis=2))
+        touched = np.asarray(change.reshape(*stored.shape[:2], -1).any(axis=2))
+        return keep_untouched_blocks(original.jpeg, data, touched)
     return data
 
 

@@ -20,7 +20,7 @@ def keep_untouched_blocks(original: bytes, edited: bytes, touched: NDArray[np.bo
     that the old coefficients are written without loss. touched: [H, W] of the stored picture. Metadata is that of
     `edited`.
     """
-    import jpeglib
+    import jpeglib  # carries its own libjpeg; imported where a JPEG is written
 
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, name) for name in ("original.jpg", "edited.jpg")]

@@ -45,7 +45,7 @@ def linear_alphas_bar(steps: int = 1000) -> NDArray[np.float64]:
     """ᾱ of the linear schedule, β from 1e-4 to 0.02 (both scaled by 1000/T for T other than 1000)."""
     scale = 1000 / steps
     betas = np.linspace(scale * 1e-4, scale * 0.02, steps, dtype=np.float64)
-    ab: NDArray[np.float64] = np.cumprod(1 - betas)
+    ab: NDArray[np.float64] = np.cumprod(1 - betas, dtype=np.float64)
     return ab
 
 
