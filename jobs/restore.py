@@ -44,6 +44,8 @@ MEANINGS = {
 }
 # How MLflow shows a run that ended so; every other code is FAILED.
 STATUSES: dict[int, Status] = {OK: "FINISHED", INTERRUPTED: "KILLED"}
+# Folders that a run writes below its output.
+DELIVERED = ("images", "shards", "faces", "records", "report", "_ledger")
 REFUSALS = (UsageError, InputError, PresetError, CheckpointError, WeightsError, RefusedMix, store.StoreError)
 
 EPILOG = """examples:
@@ -105,19 +107,28 @@ def check_weights(config: RestoreConfig, preset: Preset) -> dict[str, str]:
 
 
 def check_places(config: RestoreConfig) -> None:
-    """Refuse an input that cannot be read and an output that cannot be written, or that lies in the input."""
+    """Refuse an input that cannot be read, an output that cannot be written, and each inside the other."""
     store.check_readable(config.input)
-    inside = config.output.rstrip("/") + "/"
-    if inside.startswith(config.input.rstrip("/") + "/") or (
-        not store.is_remote(config.input)
-        and not store.is_remote(config.output)
-        and Path(config.output).resolve().is_relative_to(Path(config.input).resolve())
-    ):
+    if lies_in(config.output, config.input):
         raise UsageError(
             f"--output {config.output} lies inside --input {config.input}; choose a place outside"
         )
+    for folder in DELIVERED:
+        if lies_in(config.input, store.join(config.output, folder)):
+            raise UsageError(
+                f"--input {config.input} lies where --output {config.output} puts its {folder}; "
+                "choose another --output"
+            )
     if not config.dry_run:
         store.check_writable(config.output)
+
+
+def lies_in(uri: str, folder: str) -> bool:
+    """Whether `uri` is the folder or below it."""
+    place, around = (
+        u if store.is_remote(u) else str(Path(u.removeprefix("file://")).resolve()) for u in (uri, folder)
+    )
+    return f"{place.rstrip('/')}/".startswith(f"{around.rstrip('/')}/")
 
 
 def run(config: RestoreConfig) -> int:
@@ -130,7 +141,12 @@ def run(config: RestoreConfig) -> int:
     resolved = chosen | {"weights": method.sha256, "preset_side": preset.side}
     ledger = Ledger(config.output, fingerprint(config, resolved))
     new = ledger.claim(config.input)
-    ledger.plan(config.input, config.kind, config.shard_images, config.unit_images, config.image_column)
+    try:
+        ledger.plan(config.input, config.kind, config.shard_images, config.unit_images, config.image_column)
+    except REFUSALS:
+        if new:
+            ledger.release()
+        raise
     settled = ledger.resume(redo_failed=config.retry_failed)
     pending = list(ledger.pending())
     say(plan_line(ledger, len(pending), new))
@@ -180,8 +196,9 @@ class Restoration:
         store.delete(self._stop_uri)
         connect(self.config.ray_address)
         resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, self._on_signal)
+        # after Ray, which installs handlers of its own
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
         say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
         restore = self._restore_stage(device, resources.threads)
         rows = run_flow(pending, self._read_stage(), restore, self._publish_stage(), resources)

@@ -82,7 +82,7 @@ def parse(cls: type[C], argv: Sequence[str] | None, description: str, epilog: st
     try:
         return cls(**values)
     except UsageError as error:
-        parser.error(str(error))
+        parser.exit(2, f"error: {error}\n")
 
 
 @dataclass(frozen=True)

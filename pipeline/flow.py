@@ -5,7 +5,7 @@ Results come back in the order in which units finish; nothing is grouped or join
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from pipeline.stages.restore import RestoreFaces, RestoreSettings
 
 # A unit takes minutes on a CPU: only after this long without any progress something is wrong.
 NO_PROGRESS_SECONDS = 3600
+# what one task of the stages beside the engine takes
+READER_CPUS, PUBLISHER_CPUS = 1.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,30 @@ class Resources:
 
 
 def connect(address: str | None) -> None:
-    """Join the cluster of `address` or RAY_ADDRESS; without either start a local one in this process."""
-    address = address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address and address != "local":
-        ray.init(address=address, **quiet)
-    else:
-        # CPUs are logical here: a small machine still runs one task of every stage.
-        cpus = max(os.cpu_count() or 1, 4)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    """Join the cluster of `address` or RAY_ADDRESS; without either start a local one in this process.
+
+    A process that has joined one already stays there.
+    """
+    if not ray.is_initialized():
+        _join(address or os.environ.get("RAY_ADDRESS") or "local")
+    _quieten()
+
+
+def _quieten() -> None:
+    """Progress is ours to show, and a slow unit is no hang."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+
+
+def _join(address: str) -> None:
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == "local":
+        # CPUs are logical here: a small machine still runs one task of every stage.
+        ray.init(address, num_cpus=max(os.cpu_count() or 1, 4), include_dashboard=False, **quiet)
+    else:
+        ray.init(address, **quiet)
 
 
 def fit_resources(device: str, engines: int, readers: int) -> tuple[Resources, str]:
@@ -62,11 +75,16 @@ def fit_resources(device: str, engines: int, readers: int) -> tuple[Resources, s
     fitted = Resources(
         engines=engines,
         gpus_per_engine=1.0 if on_gpu else 0.0,
-        cpus_per_engine=1.0,
+        cpus_per_engine=_cpu_share(cpus, engines),
         readers=readers or max(min(cpus - engines - 1, 256), 1),
         threads=max((os.cpu_count() or 1) // engines, 1),
     )
     return fitted, device
+
+
+def _cpu_share(cpus: int, engines: int) -> float:
+    """CPUs reserved for each engine: one, or less where a reader and a publisher would find none left and all wait."""
+    return max(min(1.0, (cpus - READER_CPUS - PUBLISHER_CPUS) / engines // 0.01 / 100), 0.0)
 
 
 def run_flow(
@@ -82,7 +100,7 @@ def run_flow(
     )
     yield from (
         ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(read, compute=TaskPoolStrategy(size=resources.readers), num_cpus=1)
+        .map(read, compute=TaskPoolStrategy(size=resources.readers), num_cpus=READER_CPUS)
         .map(
             RestoreFaces,  # type: ignore[arg-type]  # a class is an actor's constructor; Ray types functions only
             fn_constructor_args=(restore,),
@@ -90,6 +108,11 @@ def run_flow(
             num_cpus=resources.cpus_per_engine,
             num_gpus=resources.gpus_per_engine,
         )
-        .map(publish, num_cpus=0.5)
+        .map(publish, num_cpus=PUBLISHER_CPUS)
         .iter_rows()
     )
+
+
+def run_tasks(rows: list[Row], task: Callable[[Row], Row]) -> Iterator[Row]:
+    """Give every row to a task somewhere on the cluster, one CPU each; yields the results as they come."""
+    yield from ray.data.from_items(rows, override_num_blocks=len(rows)).map(task, num_cpus=1).iter_rows()

@@ -113,6 +113,10 @@ class Ledger:
             )
         return False
 
+    def release(self) -> None:
+        """Give up a claim from which no plan could be made, so that a corrected command may use the output."""
+        store.delete(store.join(self._root, "run.json"))
+
     def plan(self, source: str, kind: str, shard_images: int, unit_images: int, image_column: str) -> None:
         """Plan what is not planned yet, and load the rest. Raises InputError, or RefusedMix for a changed input."""
         found_kind, entries = list_input(source, kind)

@@ -1,7 +1,7 @@
 """What a run shows to people: contact sheet, plots and one HTML page, from what the run left in its output.
 
-Strips of sample faces are made by the workers (`sample_strip`), the rest by the driver at the end. Files come and go
-through pipeline/store.py only, so that an output on S3 gets the same report.
+Strips of sample faces are made by the workers (pipeline/stages/sample.py), the rest by the driver at the end. Files
+come and go through pipeline/store.py only, so that an output on S3 gets the same report.
 """
 
 import io
@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import page, store
+from pipeline import images, page, store
+from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
 
 COLUMNS = ("before", "estimator", "restored")
-STRIP_FACES = 4
-# pixels: a strip's tiles are never smaller, and never larger
-TILE_SMALLEST, TILE_LARGEST = 128, 256
 SHEET_FACES = 60
 # the page stays small whatever the size of the run
 SHOWN_FAILURES, SHOWN_SHARDS = 100, 500
@@ -31,23 +29,6 @@ PLOT_FILES, SEARCHED_FILES = 400, 5000
 READERS = 16
 
 Pixels = NDArray[np.uint8]
-
-
-def sample_strip(faces: Sequence[tuple[Pixels, Pixels, Pixels]]) -> bytes:
-    """At most four faces as a JPEG: a row per face, its before, estimator and restored tiles side by side.
-
-    faces: [S, S, 3] uint8 RGB crops. Tiles are as large as the crop, within 128 and 256 px; same faces, same bytes.
-    Raises ValueError when there are none.
-    """
-    if not faces:
-        raise ValueError("a sample strip needs a face, and got none; write no strip for a unit without faces")
-    chosen = faces[:STRIP_FACES]
-    side = min(max(TILE_SMALLEST, *(len(tile) for face in chosen for tile in face)), TILE_LARGEST)
-    rows = [np.concatenate([_resized(tile, side) for tile in face], axis=1) for face in chosen]
-    buffer = io.BytesIO()
-    # whole chroma, so that colours do not run from one tile into the next
-    Image.fromarray(np.concatenate(rows)).save(buffer, "JPEG", quality=92, subsampling=0)
-    return buffer.getvalue()
 
 
 def split_strip(strip: Pixels) -> list[Pixels]:
@@ -115,7 +96,7 @@ class _Sheet:
                         left + column * (self.side + self.gap),
                         y + self.caption + row * (self.side + self.gap),
                     )
-                    image.paste(Image.fromarray(_resized(tile, self.side)), at)
+                    image.paste(Image.fromarray(images.resize(tile, self.side)), at)
         return np.asarray(image)
 
     def _places(self, groups: Mapping[str, Sequence[Pixels]]) -> tuple[dict[str, tuple[int, int]], int]:
@@ -340,15 +321,6 @@ def _evenly(count: int, limit: int) -> list[int]:
     if count <= limit:
         return list(range(count))
     return [round(i * (count - 1) / max(limit - 1, 1)) for i in range(limit)]
-
-
-def _resized(picture: Pixels, side: int) -> Pixels:
-    """[S, S, 3] → [side, side, 3], Lanczos; untouched where it has that side."""
-    if picture.shape[:2] == (side, side):
-        return picture
-    return np.asarray(
-        Image.fromarray(np.ascontiguousarray(picture)).resize((side, side), Image.Resampling.LANCZOS)
-    )
 
 
 def _encoded(picture: Pixels, kind: str) -> bytes:

@@ -6,6 +6,16 @@ from collections.abc import Iterator
 import pytest
 from servers import S3Server, s3_server
 
+# Read by Ray before it starts. Workers at a lower priority than the test would starve on a busy machine; the rest
+# keeps a developer's own cluster, tokens and statistics out.
+os.environ |= {
+    "RAY_worker_niceness": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "MLFLOW_TRACKING_URI"):
+    os.environ.pop(name, None)
+
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:

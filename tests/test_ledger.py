@@ -95,7 +95,7 @@ def test_another_setting_is_refused_and_named(photos, output):
 
 def test_another_input_is_refused_and_named(photos, output, tmp_path):
     planned(photos, output)
-    with pytest.raises(RefusedMix, match="holds a run over .*photos, not over elsewhere"):
+    with pytest.raises(RefusedMix, match=r"holds a run over .*photos, not over elsewhere"):
         Ledger(output, SETTINGS).claim("elsewhere")
 
 

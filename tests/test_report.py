@@ -13,8 +13,9 @@ from PIL import Image
 from servers import S3Server
 
 from pipeline import page, store
-from pipeline.report import contact_sheet, sample_strip, split_strip, write_report
+from pipeline.report import contact_sheet, split_strip, write_report
 from pipeline.stages.record import SCHEMA
+from pipeline.stages.sample import sample_strip
 
 RED, GREEN, BLUE = (220, 20, 20), (20, 200, 20), (20, 20, 220)
 HOSTILE = '<script>alert("x")</script>'
@@ -92,9 +93,9 @@ def test_a_strip_has_a_row_of_three_tiles_for_each_face(side, tile):
             assert np.abs(part.astype(int) - colour).max() < 12, "colours do not run into the next tile"
 
 
-def test_a_strip_has_at_most_four_faces_and_the_same_bytes_every_time():
-    faces = [face(64)] * 7
-    assert decoded(sample_strip(faces)).shape == (512, 384, 3)
+def test_a_strip_has_at_most_twelve_faces_and_the_same_bytes_every_time():
+    faces = [face(64)] * 17
+    assert decoded(sample_strip(faces)).shape == (12 * 128, 384, 3)
     assert sample_strip(faces) == sample_strip([tuple(t.copy() for t in f) for f in faces])
 
 

