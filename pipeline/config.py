@@ -173,10 +173,24 @@ class RestoreConfig:
         group="faces",
         pixels=True,
     )
-    max_detail: float = option(
-        0.1,
-        help="leave a face as it is where the picture shows it finer than the preset can: share of the face's "
-        "contrast that the preset's crop would lose; 1 restores every face",
+    strength: float | None = option(
+        None,
+        help="share of the restoration that is pasted, 0 to 1 (default: whole, less for a face that is sharp "
+        "already or much larger than the preset's side)",
+        group="faces",
+        pixels=True,
+    )
+    max_crispness: float | None = option(
+        None,
+        help="leave a face as it is that is already this crisp at the preset's side: 0.5 is blurred, 1 is sharp, "
+        "0.85 leaves sharp faces alone (default: restore every face)",
+        group="faces",
+        pixels=True,
+    )
+    max_scale: float | None = option(
+        None,
+        help="leave a face as it is that is more than this many times larger than the preset's side "
+        "(default: restore every face)",
         group="faces",
         pixels=True,
     )
@@ -230,6 +244,9 @@ class RestoreConfig:
             "--shard-images must be at least --unit-images": self.shard_images >= self.unit_images,
             "--max-faces must be at least 1": self.max_faces >= 1,
             "--max-pixels must be at least 1": self.max_pixels >= 1,
+            "--max-crispness must be above 0": self.max_crispness is None or self.max_crispness > 0,
+            "--max-scale must be above 0": self.max_scale is None or self.max_scale > 0,
+            "--strength must lie in [0, 1]": self.strength is None or 0 <= self.strength <= 1,
             "--slots, --engines and --readers must not be negative": min(
                 self.slots, self.engines, self.readers
             )

@@ -118,8 +118,10 @@ class FaceRecord:
     score: float
     # picture pixels per crop pixel
     scale: float
-    # how much finer the picture shows the face than the crop can
-    detail: float = 0.0
+    # how much of the crop's resolution the face uses (metrics.sharpness)
+    crispness: float = 0.0
+    # share of the restoration that is pasted
+    strength: float = 1.0
     # why the face is left as it is; empty for a face that is restored and has a crop
     kept: str = ""
     # variance of the Laplacian of crop and restoration; 0 for a kept face

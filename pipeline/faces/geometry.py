@@ -57,35 +57,12 @@ def warp_crop(picture: NDArray[np.uint8], to_crop: NDArray[np.floating], side: i
     A face larger than the crop is first sampled at a whole multiple of the side and then averaged, so that
     shrinking does not alias.
     """
-    fine = _warp_fine(picture, to_crop, side)
-    crop = fine if len(fine) == side else cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)
-    return crop.astype(np.uint8, copy=False)
-
-
-def _warp_fine(picture: NDArray[np.uint8], to_crop: NDArray[np.floating], side: int) -> NDArray[np.uint8]:
-    """The crop at the smallest whole multiple of `side` that loses nothing of the picture, 4096 px at most."""
     k = min(max(1, int(np.ceil(crop_scale(to_crop)))), max(4096 // side, 1))
     finer = np.array([[k, 0, (k - 1) / 2], [0, k, (k - 1) / 2]]) @ np.vstack([to_crop, [0, 0, 1]])
     size = (side * k, side * k)
-    return cv2.warpAffine(
-        picture, finer, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-    ).astype(np.uint8, copy=False)
-
-
-def detail_beyond(picture: NDArray[np.uint8], to_crop: NDArray[np.floating], side: int) -> float:
-    """How much finer the picture shows a face than a crop of `side` can: 0 when the crop holds all of it.
-
-    Root mean square of what the crop loses, over the face's contrast, in the middle of the crop. On photographs
-    a blurred or small face lies below 0.06, a sharp one of three times the crop's side above 0.1.
-    """
-    fine = _warp_fine(picture, to_crop, side)
-    if len(fine) == side:
-        return 0.0
-    crop = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)
-    back = cv2.resize(crop, fine.shape[:2], interpolation=cv2.INTER_CUBIC)
-    middle = slice(len(fine) // 5, -(len(fine) // 5))
-    face, kept = (v[middle, middle].astype(np.float32).mean(axis=2) for v in (fine, back))
-    return float(np.sqrt(np.mean((face - kept) ** 2)) / max(float(face.std()), 1.0))
+    big = cv2.warpAffine(picture, finer, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    crop = big if k == 1 else cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA)
+    return crop.astype(np.uint8, copy=False)
 
 
 def feather_mask(side: int) -> NDArray[np.float32]:
@@ -108,18 +85,31 @@ def detail_weight(scale: float) -> float:
     return float(np.clip(scale - 1, 0, 1))
 
 
+def paste_strength(crispness: float, scale: float) -> float:
+    """Share of a restoration that is pasted, from the crop's crispness (metrics.sharpness) and its scale.
+
+    1 for a blurred face of up to three times the crop's side. A face that is sharp already, or much larger than the
+    crop, has little to gain and much to lose: there the share falls to 0.2.
+    """
+    by_crispness = np.interp(crispness, (0.75, 1.1), (1.0, 0.2))
+    by_scale = np.interp(scale, (3.0, 6.0), (1.0, 0.3))
+    return round(max(float(by_crispness * by_scale), 0.2), 6)
+
+
 def paste_face(
     picture: NDArray[np.float32],
     before: NDArray[np.uint8],
     after: NDArray[np.uint8],
     to_crop: NDArray[np.floating],
     keep_detail: float | None = None,
+    strength: float = 1.0,
     feathered: bool = True,
 ) -> None:
     """Blend a restored crop into `picture` ([H, W, 3] float32, 0..255 scale) in place.
 
     before, after: [S, S, 3] uint8, the crop and its restoration. `keep_detail` in [0, 1] fixes the share of
-    the picture's own detail that stays; None takes `detail_weight` of the crop's scale. Pixels outside the
+    the picture's own detail that stays; None takes `detail_weight` of the crop's scale. `strength` in [0, 1] is the
+    share of the restoration that is taken. Pixels outside the
     feathered square are not touched; without feathering the crop covers the picture whole.
     """
     side = before.shape[0]
@@ -149,7 +139,7 @@ def paste_face(
     new = back(after.astype(np.float32))
     if keep:
         new = new + keep * (here - back(before.astype(np.float32)))
-    here += mask * (np.clip(new, 0, 255) - here)
+    here += strength * mask * (np.clip(new, 0, 255) - here)
 
 
 def covered_box(

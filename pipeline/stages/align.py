@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline import images, store
 from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection, select_faces
-from pipeline.faces.geometry import UnusableLandmarks, crop_scale, detail_beyond, face_to_crop, warp_crop
-from pipeline.metrics.sharpness import sharpness
+from pipeline.faces.geometry import UnusableLandmarks, crop_scale, face_to_crop, paste_strength, warp_crop
+from pipeline.metrics.sharpness import crispness, sharpness
 from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, restorable
 from pipeline.stages.read import read_unit
 from pipeline.weights import DETECTOR_WEIGHTS, resolve
@@ -21,7 +21,7 @@ from pipeline.weights import DETECTOR_WEIGHTS, resolve
 # A unit's crops travel in one column of one row; what does not fit below this is a failed image.
 MOST_CROP_BYTES = 1 << 30
 # Reason of a picture all of whose faces are left as they are.
-KEPT = "finer than the preset"
+KEPT = "nothing to gain"
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,11 @@ class ReadAndAlign:
     detector: DetectorChoice
     selection: Selection
     aligned: bool
-    # detail beyond the crop above which a face is left as it is
-    max_detail: float
+    # crispness and scale above which a face is left as it is
+    max_crispness: float | None
+    max_scale: float | None
+    # share of the restoration that is pasted; None chooses for each face
+    strength: float | None
     max_pixels: int
     image_column: str
     # while this object exists no further unit is begun
@@ -138,7 +141,8 @@ class ReadAndAlign:
         to_crop = np.array([[ratio, 0, shift], [0, ratio, shift]])
         face = Face((0.0, 0.0, float(width), float(height)), np.zeros((5, 2), np.float32), 1.0)
         record_of_face, _ = self._cut(picture, face, to_crop)
-        record_of_face.kept = ""  # the whole picture is wanted, however fine
+        # the whole picture is wanted, however fine
+        record_of_face.kept, record_of_face.strength = "", 1.0 if self.strength is None else self.strength
         crop = picture if width == self.side else images.resize(picture, self.side)
         yield record_of_face, crop
 
@@ -146,11 +150,7 @@ class ReadAndAlign:
         self, picture: NDArray[np.uint8], face: Face, to_crop: NDArray[np.float64]
     ) -> tuple[FaceRecord, NDArray[np.uint8]]:
         crop = warp_crop(picture, to_crop, self.side)
-        detail = detail_beyond(picture, to_crop, self.side)
-        kept = (
-            f"the picture shows this face finer than {self.side} px can (detail {detail:.2f}, --max-detail "
-            f"{self.max_detail}); restore it with a preset of a larger side"
-        )
+        crisp, scale = round(crispness(crop), 6), crop_scale(to_crop)
         record = FaceRecord(
             image=-1,
             face=-1,
@@ -158,9 +158,24 @@ class ReadAndAlign:
             landmarks=[round(float(v), 3) for v in face.landmarks.ravel()],
             affine=[float(v) for v in to_crop.ravel()],
             score=round(face.score, 6),
-            scale=crop_scale(to_crop),
-            detail=round(detail, 6),
-            kept=kept if detail > self.max_detail else "",
+            scale=scale,
+            crispness=crisp,
+            strength=paste_strength(crisp, scale) if self.strength is None else self.strength,
+            kept=self._why_kept(crisp, scale),
             sharpness_before=sharpness(crop),
         )
         return record, crop
+
+    def _why_kept(self, crisp: float, scale: float) -> str:
+        """Why a face is left as it is, in one sentence; empty when it is restored."""
+        if self.max_scale is not None and scale > self.max_scale:
+            return (
+                f"the face is {scale:.1f} times larger than {self.side} px, above --max-scale {self.max_scale:g}; "
+                "take a preset of a larger side"
+            )
+        if self.max_crispness is not None and crisp > self.max_crispness:
+            return (
+                f"the face is sharp already at {self.side} px (crispness {crisp:.2f}, above --max-crispness "
+                f"{self.max_crispness:g})"
+            )
+        return ""

@@ -28,5 +28,5 @@ def paste_faces(
     edited = original.rgb.astype(np.float32)
     for face, before, after in faces:
         to_crop = np.array(face.affine).reshape(2, 3)
-        paste_face(edited, before, after, to_crop, keep_detail, feathered=not aligned)
+        paste_face(edited, before, after, to_crop, keep_detail, face.strength, feathered=not aligned)
     return images.encode(original, edited)

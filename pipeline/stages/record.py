@@ -29,7 +29,8 @@ SCHEMA = pa.schema(
         ("affine", pa.list_(pa.float64())),
         ("score", pa.float64()),
         ("scale", pa.float64()),
-        ("detail", pa.float64()),
+        ("crispness", pa.float64()),
+        ("strength", pa.float64()),
         ("kept", pa.string()),  # why the face was left as it is; empty for a restored one
         ("start_step", pa.int32()),
         ("eta", pa.float64()),

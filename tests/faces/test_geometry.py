@@ -9,11 +9,11 @@ from pipeline.faces.geometry import (
     FFHQ_TEMPLATE_512,
     UnusableLandmarks,
     crop_scale,
-    detail_beyond,
     detail_weight,
     face_to_crop,
     feather_mask,
     paste_face,
+    paste_strength,
     warp_crop,
 )
 
@@ -117,9 +117,16 @@ def test_without_feathering_the_crop_covers_the_picture_whole():
     np.testing.assert_array_equal(picture, after)
 
 
-def test_detail_beyond_the_crop_tells_a_fine_face_from_a_blurred_or_small_one():
-    fine, small = (face_to_crop(landmarks_at(222, 115, w), 64) for w in (200, 60))
-    blurred = cv2.GaussianBlur(PORTRAIT, (0, 0), 4)
-    assert detail_beyond(PORTRAIT, fine, 64) > 0.1
-    assert detail_beyond(blurred, fine, 64) < 0.04
-    assert detail_beyond(PORTRAIT, small, 64) == 0
+def test_a_sharp_or_far_larger_face_is_changed_less():
+    assert paste_strength(0.5, 1.5) == 1
+    assert 0.2 < paste_strength(0.95, 1.5) < 0.7
+    assert paste_strength(1.3, 1.0) == paste_strength(0.9, 9.0) == 0.2
+
+
+def test_strength_is_the_share_of_the_restoration_that_is_pasted():
+    to_crop = face_to_crop(landmarks_at(222, 115, 64), 64)
+    crop = warp_crop(PORTRAIT, to_crop, 64)
+    whole, half = PORTRAIT.astype(np.float32), PORTRAIT.astype(np.float32)
+    paste_face(whole, crop, 255 - crop, to_crop)
+    paste_face(half, crop, 255 - crop, to_crop, strength=0.5)
+    np.testing.assert_allclose(half - PORTRAIT, (whole - PORTRAIT) / 2, atol=1e-3)
