@@ -18,7 +18,7 @@ from pipeline.config import UsageError, option, parse
 from pipeline.diffusion.difface import enter_chain, face_noise, from_signed, reverse_chain
 from pipeline.diffusion.noise import DRAW_X_N, noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
-from pipeline.metrics.distribution import FID, InceptionFeatures
+from pipeline.metrics.distribution import DIMENSIONS, FID, InceptionFeatures
 from pipeline.metrics.fidelity import LPIPS, LPIPS_BACKBONE, psnr, ssim
 from pipeline.networks.zoo import Preset, PresetError, find_preset, load_network
 from pipeline.tracking import RunTracker, default_uri
@@ -73,7 +73,7 @@ class Scorer:
         except (WeightsError, ImportError) as error:
             self.left_out["LPIPS"] = str(error)
         try:
-            self._fid = FID(InceptionFeatures())
+            self._fid = FID(InceptionFeatures(), DIMENSIONS)
         except FileNotFoundError as error:
             self.left_out["FID"] = str(error)
 

@@ -263,6 +263,7 @@ class Restoration:
             device=device,
             slots=c.slots,
             threads=threads,
+            stop_uri=self._stop_uri,
         )
 
     def _publish_stage(self) -> Publish:

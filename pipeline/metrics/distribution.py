@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-SIDE = 299
+SIDE, DIMENSIONS = 299, 2048
 
 
 class InceptionFeatures(nn.Module):
@@ -34,23 +34,37 @@ class InceptionFeatures(nn.Module):
 
 
 class FID:
-    """Distance of sets of faces to one true set; smaller sets give larger values, so compare equal sizes only."""
+    """Distance of sets of faces to one true set; smaller sets give larger values, so compare equal sizes only.
 
-    def __init__(self, features: nn.Module) -> None:
-        self._distance = FrechetInceptionDistance(feature=features, reset_real_features=False).set_dtype(
-            torch.float64
-        )
+    features: [B, 3, S, S] uint8 → [B, features]; its statistics are kept in float64.
+    """
+
+    def __init__(self, features: nn.Module, dimensions: int) -> None:
+        self._features = features
+        self._distance = FrechetInceptionDistance(feature=Given(dimensions), reset_real_features=False)
+        self._distance.set_dtype(torch.float64)
 
     def add_truth(self, faces: Tensor) -> None:
         """[B, 3, S, S] in [0, 1]: faces of the true set."""
-        self._distance.update(as_bytes(faces), real=True)
+        self._distance.update(self._features(as_bytes(faces)), real=True)
 
     def __call__(self, batches: list[Tensor]) -> float:
         """The distance of these faces to the true set."""
         self._distance.reset()
         for faces in batches:
-            self._distance.update(as_bytes(faces), real=False)
+            self._distance.update(self._features(as_bytes(faces)), real=False)
         return float(self._distance.compute())
+
+
+class Given(nn.Module):
+    """Features that were computed before, as the metric asks for them."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.num_features = dimensions
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.double()
 
 
 def as_bytes(faces: Tensor) -> Tensor:

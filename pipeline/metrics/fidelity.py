@@ -20,9 +20,10 @@ def psnr(restored: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(restored: Tensor, truth: Tensor) -> Tensor:
-    """[B] structural similarity (Wang et al. 2004), Gaussian window of 11 px, σ 1.5."""
-    values = structural_similarity_index_measure(restored, truth, data_range=1.0, reduction="none")
-    return values[0] if isinstance(values, tuple) else values
+    """[B] structural similarity (Wang et al. 2004): Gaussian window of 11 px, σ 1.5, whole windows only."""
+    _, full = structural_similarity_index_measure(restored, truth, data_range=1.0, return_full_image=True)
+    whole: Tensor = full[..., 5:-5, 5:-5]
+    return whole.mean(dim=(1, 2, 3))
 
 
 class LPIPS:

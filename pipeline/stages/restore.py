@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline import store
 from pipeline.diffusion.engine import Engine, FaceJob, FaceResult
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import StartRule, chain_from, make_schedule
@@ -35,6 +36,8 @@ class RestoreSettings:
     device: str
     slots: int
     threads: int
+    # while this object exists no further unit is begun, however many were read ahead
+    stop_uri: str
 
 
 class RestoreFaces:
@@ -57,8 +60,8 @@ class RestoreFaces:
         self._engine = Engine(estimator, prior, schedule, preset.side, lanes, settings.slots, device)
 
     def __call__(self, row: Row) -> Row:
-        if "crops" not in row:
-            return row  # not begun: the run is stopping
+        if "crops" not in row or store.exists(self._settings.stop_uri):
+            return {"unit": row["unit"]}  # not begun: the run is stopping
         began = time.monotonic()
         images, every = load_images(row), load_faces(row)
         faces = restorable(every)

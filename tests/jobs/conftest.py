@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs import restore as job
-
 # The cheapest real method: the embedded networks, three network calls a face.
 QUICK = ("--preset", "small-srcnn", "--steps", "ddim50", "--start-step", "60")
 
@@ -20,6 +18,8 @@ class RestoreJob:
 
     def __call__(self, source: Path, output: Path, *options: str) -> int:
         """Exit code of the job with the quick method; later options win."""
+        from jobs import restore as job
+
         return job.main(self.arguments(source, output, *options))
 
     def arguments(self, source: Path, output: Path, *options: str) -> list[str]:

@@ -1,0 +1,31 @@
+"""Shard metrics are values that add."""
+
+import pytest
+
+from pipeline.metrics.shard import ShardMetrics
+
+ONE = ShardMetrics.from_marker(
+    {
+        "images": 2,
+        "faces": 3,
+        "outcomes": {"restored": 1, "no_face": 1, "skipped": 0, "failed": 0},
+        "sums": {"sharpness_before": 30.0, "sharpness_after": 60.0, "seconds_restore": 6.0, "slot_steps": 30.0,
+                 "slot_capacity": 40.0},
+    }
+)  # fmt: skip
+
+
+def test_means_are_per_face_and_fill_is_steps_over_room():
+    means = ONE.means()
+    assert (means["images"], means["faces"], means["outcome_restored"]) == (2, 3, 1)
+    assert means["sharpness_before"] == 10 and means["batch_fill"] == 0.75
+    assert means["faces_per_second"] == pytest.approx(0.5)
+
+
+def test_adding_keeps_means_and_adds_counts():
+    both = (ONE + ONE).means()
+    assert both["images"] == 4 and both["sharpness_after"] == 20 and both["batch_fill"] == 0.75
+
+
+def test_a_shard_without_faces_tells_no_means():
+    assert "sharpness_before" not in ShardMetrics().means() and ShardMetrics().counts.accounted

@@ -1,0 +1,63 @@
+"""Tiny aligned faces and a tiny preset, so that a training takes a second."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data, transform
+
+PRESET = """
+description = "tiny, for tests"
+side = 32
+max_step = 499
+start_step = 100
+
+[prior]
+kind = "unet"
+file = "tiny_prior.safetensors"
+[prior.options]
+image_size = 32
+model_channels = 32
+channel_mult = [1, 1]
+num_res_blocks = [1, 1]
+attention_resolutions = [16]
+num_head_channels = 32
+out_channels = 3
+
+[estimator]
+kind = "srcnn"
+file = "tiny_srcnn.safetensors"
+[estimator.options]
+num_chns = 16
+depth = 3
+down_scale_factor = 4
+"""
+
+
+@pytest.fixture(scope="session")
+def preset(tmp_path_factory):
+    """Path of a preset file."""
+    path = tmp_path_factory.mktemp("preset") / "tiny.toml"
+    path.write_text(PRESET)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    """Two tar shards of six 32x32 faces each."""
+    folder = tmp_path_factory.mktemp("aligned")
+    head = data.astronaut()[20:220, 120:320]
+    for shard in range(2):
+        with tarfile.open(folder / f"train-{shard:03d}.tar", "w") as tar:
+            for number in range(6):
+                turned = transform.rotate(head, 5 * (6 * shard + number), mode="reflect")
+                small = (transform.resize(turned, (32, 32), anti_aliasing=True) * 255).astype(np.uint8)
+                buffer = io.BytesIO()
+                Image.fromarray(small).save(buffer, "PNG")
+                info = tarfile.TarInfo(f"face-{shard}-{number}.png")
+                info.size = buffer.tell()
+                buffer.seek(0)
+                tar.addfile(info, buffer)
+    return str(folder / "train-*.tar")
