@@ -122,7 +122,7 @@ class RestoreConfig:
     start_step: int | None = option(
         None,
         help="step N at which the chain is entered: larger is more realistic, smaller more faithful "
-        "(default: the preset's, 400)",
+        "(default: the preset's; 160 for the small ones, 400 for 512 px)",
         group="method",
         metavar="N",
         pixels=True,

@@ -1,0 +1,50 @@
+"""The command line is the dataclass, and the fingerprint is what changes pixels."""
+
+import pytest
+
+from pipeline.config import RestoreConfig, UsageError, fingerprint, fingerprint_digest, make_parser, parse
+
+PLACES = {"input": "in", "output": "out"}
+
+
+def test_every_field_is_an_option_with_help_and_default():
+    text = make_parser(RestoreConfig, "").format_help()
+    for name in ("--start-step", "--eta", "--unit-images", "--mlflow-uri", "--dry-run"):
+        assert name in text
+    assert "(default: small-swinir)" in text
+
+
+def test_arguments_become_typed_fields():
+    argv = ["--input", "a", "--output", "b", "--eta", "0.25", "--start-step", "200", "--aligned"]
+    config = parse(RestoreConfig, argv, "")
+    assert (config.eta, config.start_step, config.aligned, config.seed) == (0.25, 200, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"eta": 1.5}, r"--eta must lie in \[0, 1\], got 1.5"),
+        ({"unit_images": 0}, r"--unit-images must lie in 1..4096, got 0"),
+        ({"max_faces": 0}, "--max-faces must be at least 1, got 0"),
+        ({"strength": 2.0}, r"--strength must lie in \[0, 1\], got 2.0"),
+        ({"seed": -1}, "--seed must not be negative, got -1"),
+    ],
+)
+def test_impossible_values_are_named(wrong, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        RestoreConfig(**PLACES, **wrong)
+
+
+def test_wrong_arguments_exit_with_2_and_one_sentence(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(RestoreConfig, ["--input", "a", "--output", "b", "--eta", "7"], "")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: --eta must lie in [0, 1], got 7.0\n"
+
+
+def test_only_what_changes_pixels_is_in_the_fingerprint():
+    def digest(**options):
+        return fingerprint_digest(fingerprint(RestoreConfig(**PLACES, **options), {"weights": "x"}))
+
+    assert digest() == digest(slots=9, engines=4, mlflow_uri="http://x", strict=True, readers=3, device="cpu")
+    assert len({digest(), digest(seed=1), digest(min_face=20), digest(detector="retinaface-mobile0.25")}) == 4
