@@ -1,4 +1,4 @@
-"""Small photographs for the tests, made from public-domain pictures that scikit-image carries, in many kinds of file."""
+"""Small photographs for the tests, from public-domain pictures that scikit-image carries, in many kinds of file."""
 
 import io
 import os

@@ -66,7 +66,7 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], what: str, assig
 
 def write_state(state: Mapping[str, Tensor], path: Path | str, half: bool = True) -> None:
     """Write weights as safetensors, whole or not at all; half: floating-point tensors as float16."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(path)
     tensors = {}
@@ -82,7 +82,8 @@ def write_state(state: Mapping[str, Tensor], path: Path | str, half: bool = True
         tensors[name] = kept.contiguous().clone()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial)
+    # Written by us and not by the library, which makes files that only their owner may read.
+    partial.write_bytes(save(tensors))
     partial.replace(path)
 
 

@@ -1,4 +1,4 @@
-"""The whole job on local files: folders, tars and Parquet in, the same kinds and names out, every image accounted for."""
+"""The whole job on local files: folders, tars and Parquet in, the same names out, every image accounted for."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""A command that cannot succeed is refused with one sentence and exit code 2, before Ray starts or anything is written."""
+"""A command that cannot succeed is refused with one sentence and exit code 2 before anything is written."""
 
 import json
 import shutil

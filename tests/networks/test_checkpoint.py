@@ -58,6 +58,15 @@ def test_written_halves_come_back_as_float32_and_whole_numbers_untouched(tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
+def test_a_written_file_may_be_read_by_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_state(STATE, tmp_path / "w.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == 0o644
+
+
 def test_the_name_of_a_file_does_not_decide_how_it_is_read(tmp_path):
     write_state(STATE, tmp_path / "w.pth", half=False)
     assert_same(read_state(tmp_path / "w.pth"))
