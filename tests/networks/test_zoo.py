@@ -45,12 +45,13 @@ def test_every_preset_of_the_package_is_sound_and_travels(name):
     assert preset.description
     assert preset.prior.options["image_size"] == preset.side
     assert pickle.loads(pickle.dumps(preset)) == preset
-    assert (preset.eta, preset.start_step, preset.steps, preset.start_rule) == (
-        0.5,
-        400,
-        "ddim250",
-        "official",
-    )
+
+
+@pytest.mark.parametrize("name", ["difface-512-srcnn", "difface-512-swinir"])
+def test_the_published_presets_have_the_defaults_of_the_paper(name):
+    preset = find_preset(name)
+    defaults = (preset.side, preset.eta, preset.start_step, preset.steps, preset.start_rule)
+    assert defaults == (512, 0.5, 400, "ddim250", "official")
 
 
 @pytest.mark.parametrize("role", ["prior", "estimator"])
