@@ -1,4 +1,4 @@
-"""What surrounds the code: packages and their pins, the wheel, make, names in the documents, the cluster files."""
+"""What surrounds the code: declared and pinned packages, the wheel, make, the command line, the cluster files."""
 
 import ast
 import json
