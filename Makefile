@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt tools/make_venv.sh
 demo: $(STAMP)  ## restore a small archive of real photographs and show the result
 	@$(BIN)/python -m jobs.demo --folder $(DEMO) --photos-only
 	@rm -rf $(DEMO)/restored
-	$(BIN)/python -m jobs.restore --input $(DEMO)/photos --output $(DEMO)/restored --max-error-rate 0.25
+	$(BIN)/python -m jobs.restore --input $(DEMO)/photos --output $(DEMO)/restored --unit-images 3 --max-error-rate 0.25
 
 test: $(STAMP)  ## run the tests
 	@$(BIN)/python -m pytest

@@ -78,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     restored = store.join(config.folder, "restored")
     # three of the fifteen files are broken on purpose
-    return restore.main(["--input", photos, "--output", restored, "--max-error-rate", "0.25"])
+    return restore.main(
+        ["--input", photos, "--output", restored, "--unit-images", "3", "--max-error-rate", "0.25"]
+    )
 
 
 def write_archive(folder: str) -> list[str]:

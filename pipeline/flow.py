@@ -19,6 +19,8 @@ from pipeline.stages.restore import RestoreFaces, RestoreSettings
 
 # A unit takes minutes on a CPU: only after this long without any progress something is wrong.
 NO_PROGRESS_SECONDS = 3600
+# One unit is one task up to here; the scheduler's books grow with the tasks, so larger runs give a task several units.
+MOST_BLOCKS = 10_000
 # what one task of the stages beside the engine takes
 READER_CPUS, PUBLISHER_CPUS = 1.0, 0.5
 
@@ -99,7 +101,7 @@ def run_flow(
         max_tasks_in_flight_per_actor=6,
     )
     yield from (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
+        ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
         .map(read, compute=TaskPoolStrategy(size=resources.readers), num_cpus=READER_CPUS)
         .map(
             RestoreFaces,  # type: ignore[arg-type]  # a class is an actor's constructor; Ray types functions only
@@ -115,4 +117,5 @@ def run_flow(
 
 def run_tasks(rows: list[Row], task: Callable[[Row], Row]) -> Iterator[Row]:
     """Give every row to a task somewhere on the cluster, one CPU each; yields the results as they come."""
-    yield from ray.data.from_items(rows, override_num_blocks=len(rows)).map(task, num_cpus=1).iter_rows()
+    blocks = min(len(rows), MOST_BLOCKS)
+    yield from ray.data.from_items(rows, override_num_blocks=blocks).map(task, num_cpus=1).iter_rows()

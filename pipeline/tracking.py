@@ -329,6 +329,7 @@ class RunTracker:
     def _connect(self) -> str:
         """The id of our run, found or made."""
         if self._client is None:
+            _make_database(self._uri)
             self._client = _mlflow().MlflowClient(self._uri)
         if not self._connected:
             self._save()  # the token, before a run carries it
@@ -467,6 +468,21 @@ def _mlflow() -> Any:
     import mlflow
 
     return mlflow
+
+
+def _make_database(uri: str) -> None:
+    """Make a SQLite store that is not there yet, whole or not at all.
+
+    mlflow makes one by dozens of migrations that are not undone when they are cut short: killed meanwhile, or
+    started twice at once, they leave a file that no later start can open.
+    """
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or "?" in path or ":" in path or Path(path).exists():
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        new = Path(temporary, "mlflow.db")
+        _mlflow().MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
+        store.create_bytes(str(Path(path).resolve()), new.read_bytes())
 
 
 def _name(name: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -347,3 +348,21 @@ def test_points_are_grouped_in_order_up_to_the_limit():
     groups = list(grouped(points, 4))
     assert [[p.step for p in g] for g in groups] == [[0, 1, 2], [3], [4], [5]]
     assert list(grouped([], 4)) == []
+
+
+def test_a_new_sqlite_store_appears_whole_so_that_a_kill_leaves_none_that_can_not_be_opened(tmp_path):
+    def tables() -> tuple[int, list[tuple[str]]]:
+        with sqlite3.connect(path) as connection:
+            [(count,)] = connection.execute("select count(*) from sqlite_master where type = 'table'")
+            return count, connection.execute("select version_num from alembic_version").fetchall()
+
+    path = tmp_path / "new" / "mlflow.db"
+    tracker = RunTracker.open(f"sqlite:///{path}", "made", "run")
+    give_up = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+    at_once = tables()
+    assert tracker.finish() == 0
+    assert tables() == at_once
+    assert len(runs(f"sqlite:///{path}", "made")) == 1

@@ -37,7 +37,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         apt_install "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
     fi
     echo "setup: $("$python" --version) into $venv"
-    "$python" -m venv "$venv"
+    "$python" -m venv --clear "$venv"
 fi
 
 echo "setup: installing the packages of constraints.txt (several GB the first time; details in $log)"
