@@ -85,6 +85,8 @@ class Ledger:
         self.shards: list[PlannedShard] = []
         self._by_name: dict[str, PlannedShard] = {}
         self._progress: dict[str, _Progress] = {}
+        # measurements over everything done so far
+        self.totals = ShardMetrics()
 
     def claim(self, source: str) -> bool:
         """Make this output ours, or find that it already is. True when it is new.
@@ -203,6 +205,7 @@ class Ledger:
         if marker.part not in progress.parts:
             progress.parts.add(marker.part)
             progress.metrics = progress.metrics + marker.metrics
+            self.totals = self.totals + marker.metrics
             progress.finished_at = max(progress.finished_at, marker.finished_at)
 
     def _settled(self, planned: PlannedShard) -> Settled | None:
@@ -210,11 +213,6 @@ class Ledger:
         if len(progress.parts) < planned.units:
             return None
         return Settled(planned, progress.metrics, progress.finished_at)
-
-    @property
-    def totals(self) -> ShardMetrics:
-        """Measurements over everything done so far."""
-        return sum((p.metrics for p in self._progress.values()), ShardMetrics())
 
     @property
     def images_planned(self) -> int:
