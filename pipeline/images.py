@@ -23,11 +23,19 @@ from pipeline.jpeg import keep_untouched_blocks
 Array = NDArray[Any]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+# Formats whose decoders we trust with other people's bytes; Pillow knows more, one of which starts Ghostscript.
+# A JPEG with further pictures behind it (MPO) is opened by "JPEG".
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+# Descriptive TIFF tags that go along: description, maker, model, software, date, artist, copyright, XMP, IPTC.
+TIFF_TAGS = (270, 271, 272, 305, 306, 315, 33432, 700, 33723)
 # The largest picture accepted unless told otherwise; Pillow's own limit against decompression bombs.
 MAX_PIXELS = 178_956_970
 
 # Dimensions are checked below, before anything is decoded: Pillow's own check would only warn.
 Image.MAX_IMAGE_PIXELS = None
+# What Pillow has to say about damaged metadata is nothing a user could act on. Set once, because
+# `warnings.catch_warnings` is not safe among threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 ORIENTATION = 0x0112
 # How a stored picture becomes upright, and how an upright one becomes stored again.
@@ -85,17 +93,17 @@ def is_image_name(name: str) -> bool:
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     """The picture in `data`. Raises ImageError, or SkippedImage for animated and too large ones."""
     image = _opened(data, max_pixels)
-    wide = _sixteen_bit_colour(data, image)
     try:
         image.load()
-    except (OSError, ValueError, SyntaxError, struct.error, EOFError) as error:
+        wide = _sixteen_bit_colour(data, image)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything
         raise ImageError(
             "truncated", f"the {image.format} data end early or are damaged ({error})"
         ) from error
     stored, alpha = wide if wide is not None else _samples(image)
-    orientation = image.getexif().get(ORIENTATION, 1)
-    if orientation not in UPRIGHT:
-        orientation = 1
+    orientation = _orientation(image)
     upright = UPRIGHT[orientation][0](_eight_bit(stored))
     if upright.ndim == 2:
         upright = np.repeat(upright[..., None], 3, axis=2)
@@ -105,7 +113,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
         stored=stored,
         alpha=alpha,
         orientation=orientation,
-        save=_save_options(image, data),
+        save=_save_options(image, data, alpha is not None),
         palette=image.copy() if image.format == "GIF" and image.mode == "P" else None,
         jpeg=data if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") else b"",
     )
@@ -116,27 +124,46 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError("empty", "the file holds no bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        # both may read on in the header
+        width, height = image.size
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     except UnidentifiedImageError as error:
         raise ImageError("not an image", "the bytes are of no picture format that is known here") from error
-    except (OSError, ValueError, SyntaxError, struct.error, EOFError) as error:
+    except Exception as error:  # as above
         raise ImageError("truncated", f"the picture's header is damaged ({error})") from error
-    width, height = image.size
     if width * height > max_pixels:
         raise SkippedImage(
             "too large",
             f"{width}x{height} is {width * height / 1e6:.0f} Mpx, above the limit of {max_pixels / 1e6:.0f} Mpx; "
             "raise --max-pixels to accept it",
         )
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise SkippedImage(
-            "animated", f"a single picture was wanted, got {getattr(image, 'n_frames', 0)} frames"
-        )
+    if frames > 1:
+        raise SkippedImage("animated", f"a single picture was wanted, got {frames} frames")
     if image.mode == "F":
         raise SkippedImage("float samples", "samples of 8 or 16 bits were wanted, got floating point numbers")
+    if _would_lose_depth(image, data):
+        raise SkippedImage(
+            "deep samples",
+            f"a 16-bit {image.format} of this kind can not be written back; save it as 16-bit RGB PNG",
+        )
     return image
+
+
+def _would_lose_depth(image: Image.Image, data: bytes) -> bool:
+    """Whether Pillow would silently cut the samples to 8 bits, and we have no other reader and writer."""
+    if image.format == "TIFF":
+        return image.mode[:1] not in ("I", "F") and max(getattr(image, "tag_v2", {}).get(258, (8,))) > 8
+    return image.format == "PNG" and data[24:26] == b"\x10\x04"
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where it is missing or unreadable."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF: nobody can tell how the picture was held
+        return 1
+    return found if isinstance(found, int) and found in UPRIGHT else 1
 
 
 def _samples(image: Image.Image) -> tuple[Array, Array | None]:
@@ -180,7 +207,7 @@ def _sixteen_bit_colour(data: bytes, image: Image.Image) -> tuple[Array, Array |
         return None
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16:
-        return None
+        raise ValueError("16-bit samples were wanted")
     colour = np.ascontiguousarray(decoded[..., 2::-1])
     return colour, decoded[..., 3] if decoded.shape[2] == 4 else None
 
@@ -192,7 +219,7 @@ def _eight_bit(samples: Array) -> NDArray[np.uint8]:
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _save_options(image: Image.Image, data: bytes) -> dict[str, Any]:
+def _save_options(image: Image.Image, data: bytes, alpha: bool) -> dict[str, Any]:
     """What Pillow needs to write the same kind of file again."""
     info = image.info
     options = {k: info[k] for k in ("icc_profile", "exif", "dpi") if info.get(k)}
@@ -201,23 +228,28 @@ def _save_options(image: Image.Image, data: bytes) -> dict[str, Any]:
     if image.format in ("JPEG", "MPO"):
         options |= _jpeg_options(image)
     elif image.format == "PNG":
-        options |= _png_options(image)
+        options |= _png_options(image, data, alpha)
     elif image.format == "WEBP":
-        lossless = b"VP8L" in data[:64]
-        options |= {"lossless": True, "exact": True} if lossless else {"quality": 95}
+        # a lossy one too: coding it once more with loss would change every pixel by up to some twenty levels
+        options |= {"lossless": True, "exact": True} | {k: info[k] for k in ("xmp",) if info.get(k)}
     elif image.format == "TIFF":
         lossy = info.get("compression") in ("jpeg", "webp", "group3", "group4", "tiff_ccitt")
         options["compression"] = "tiff_deflate" if lossy else info.get("compression", "raw")
+        tags = getattr(image, "tag_v2", {})
+        options["tiffinfo"] = {tag: tags[tag] for tag in TIFF_TAGS if tag in tags}
     return options
 
 
-def _png_options(image: Image.Image) -> dict[str, Any]:
+def _png_options(image: Image.Image, data: bytes, alpha: bool) -> dict[str, Any]:
     text = PngImagePlugin.PngInfo()
     for key, value in getattr(image, "text", {}).items():
         text.add_itxt(key, value) if not value.isascii() else text.add_text(key, value)
     options: dict[str, Any] = {"pnginfo": text}
-    if image.mode in ("L", "RGB") and "transparency" in image.info:
-        options["transparency"] = image.info["transparency"]
+    key = image.info.get("transparency")
+    if key is not None and not alpha:
+        # samples of few bits were spread over 0..255, their transparent colour was not
+        few_bits = image.mode == "L" and data[24] < 8
+        options["transparency"] = key * 255 // (2 ** data[24] - 1) if few_bits else key
     return options
 
 
@@ -227,7 +259,15 @@ def _jpeg_options(image: Any) -> dict[str, Any]:
         return {"quality": 95, "subsampling": 0}
     sampling = get_sampling(image)
     tables = {k: divisor_table(t, _fine_table(k)) for k, t in image.quantization.items()}
-    return {"qtables": tables, "subsampling": max(sampling, 0)}
+    if (
+        sampling < 0
+    ):  # 4:4:0 and the like, which Pillow can not write: whole chroma, and steps as fine as they get
+        tables = {k: [1] * 64 for k in tables}
+    # components that are red, green and blue themselves, as Adobe programs may write them
+    as_rgb = image.mode == "RGB" and (
+        image.info.get("adobe_transform") == 0 or bytes(layer[0] for layer in image.layer) == b"RGB"
+    )
+    return {"qtables": tables, "subsampling": max(sampling, 0), "keep_rgb": as_rgb}
 
 
 def divisor_table(table: list[int], finest: list[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -11,30 +12,58 @@ BLOCK = 8
 # Markers that carry metadata: APP0..APP15 and COM.
 METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
 START_OF_SCAN = 0xDA
+APP2, APP14 = 0xE2, 0xEE
+
+# jpeglib keeps what it reads in global variables: two threads in it at once end the process
+_ONE_AT_A_TIME = Lock()
 
 
 def keep_untouched_blocks(original: bytes, edited: bytes, touched: NDArray[np.bool_]) -> bytes:
     """The edited JPEG with the original's coefficients in every block that no touched pixel lies in.
 
-    Both are of one size and chroma sampling, and every quantisation step of `edited` divides that of `original`, so
-    that the old coefficients are written without loss. touched: [H, W] of the stored picture. Metadata is that of
-    `edited`.
+    Both are of one size. Where they differ in chroma sampling (Pillow writes neither 4:4:0 nor 4:1:1), where a
+    quantisation step of `edited` does not divide that of `original`, or where the coefficients can not be read, the
+    blocks stay as they were coded again. touched: [H, W] of the stored picture. Metadata is that of `original`.
     """
+    try:
+        merged = _merged(_bare(original), _bare(edited), touched)
+    except OSError:  # jpeglib is stricter than the decoder about damage that shows in no pixel
+        merged = edited
+    return with_metadata_of(original, merged)
+
+
+def _merged(original: bytes, edited: bytes, touched: NDArray[np.bool_]) -> bytes:
+    """`keep_untouched_blocks` on files without metadata. Raises OSError when jpeglib can not read or write them."""
     import jpeglib  # carries its own libjpeg; imported where a JPEG is written
 
-    with tempfile.TemporaryDirectory() as folder:
+    with _ONE_AT_A_TIME, tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, name) for name in ("original.jpg", "edited.jpg")]
         for path, data in zip(paths, (original, edited), strict=True):
             path.write_bytes(data)
         before, after = (jpeglib.read_dct(str(path)) for path in paths)
+        if before.jpeg_color_space != after.jpeg_color_space:
+            return edited
         names = [n for n in ("Y", "Cb", "Cr") if getattr(before, n) is not None]
-        for component, name in enumerate(names):
-            tables = [jpeg.qt[jpeg.quant_tbl_no[component]].astype(np.int32) for jpeg in (before, after)]
-            _restore_component(
-                getattr(before, name), getattr(after, name), tables[0], tables[1], touched, before.Y
-            )
+        tables = [
+            [jpeg.qt[jpeg.quant_tbl_no[i]].astype(np.int32) for jpeg in (before, after)]
+            for i in range(len(names))
+        ]
+        alike = all(getattr(before, n).shape == getattr(after, n).shape for n in names)
+        if not alike or any((coarse % fine).any() for coarse, fine in tables):
+            return edited
+        for name, (coarse, fine) in zip(names, tables, strict=True):
+            _restore_component(getattr(before, name), getattr(after, name), coarse, fine, touched, before.Y)
         after.write_dct(str(paths[1]))
-        return with_metadata_of(edited, paths[1].read_bytes())
+        return paths[1].read_bytes()
+
+
+def _bare(data: bytes) -> bytes:
+    """Without metadata: jpeglib holds 50 segments at most. The Adobe segment stays, it tells what the colours are."""
+    return b"\xff\xd8" + b"".join(part for marker, part in _segments(data) if not _is_metadata(marker, part))
+
+
+def _is_metadata(marker: int, part: bytes) -> bool:
+    return marker in METADATA and marker != APP14
 
 
 def _restore_component(
@@ -56,9 +85,9 @@ def _restore_component(
 
 
 def with_metadata_of(source: bytes, target: bytes) -> bytes:
-    """`target` with the metadata segments of `source` instead of its own."""
-    kept = [part for marker, part in _segments(source) if marker in METADATA]
-    rest = [part for marker, part in _segments(target) if marker not in METADATA]
+    """`target` with the metadata segments of `source` instead of its own, but for the index of further pictures."""
+    kept = [p for m, p in _segments(source) if _is_metadata(m, p) and not (m == APP2 and p[4:8] == b"MPF\0")]
+    rest = [p for m, p in _segments(target) if not _is_metadata(m, p)]
     return b"\xff\xd8" + b"".join(kept) + b"".join(rest)
 
 
@@ -66,6 +95,9 @@ def _segments(data: bytes) -> list[tuple[int, bytes]]:
     """Markers and bytes of a JPEG's segments after the start; the scan data are one segment to the end."""
     place, found = 2, []
     while data[place + 1] != START_OF_SCAN:
+        if data[place + 1] == 0xFF:  # a fill byte before the marker
+            place += 1
+            continue
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         found.append((data[place + 1], data[place:end]))
         place = end

@@ -1,6 +1,11 @@
 """Every kind of picture comes back as the kind it was, and pixels that were not edited come back as they were."""
 
 import io
+import random
+import struct
+import subprocess
+import sys
+import warnings
 import zlib
 
 import cv2
@@ -177,6 +182,7 @@ FRAMES = [Image.fromarray(COLOUR), Image.fromarray(COLOUR[::-1].copy())]
         (JPEG[:200], "truncated"),
         (LOSSLESS["rgb png"][:1000], "truncated"),
         (LOSSLESS["rgb tiff"][:-2000], "truncated"),
+        (saved(Image.fromarray(COLOUR), "EPS"), "not an image"),
     ],
 )
 def test_bytes_that_are_no_whole_picture_are_named(data, reason):
@@ -194,6 +200,7 @@ def test_bytes_that_are_no_whole_picture_are_named(data, reason):
         (saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), "animated"),
         (saved(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]), "animated"),
         (saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "float samples"),
+        (cv2.imencode(".tiff", COLOUR.astype(np.uint16) * 257)[1].tobytes(), "deep samples"),
     ],
 )
 def test_pictures_we_do_not_restore_are_skipped_with_a_reason(data, reason):
@@ -214,3 +221,120 @@ def test_names_of_pictures():
 
 def test_resizing_keeps_a_flat_picture_flat():
     assert (resize(np.full((100, 80, 3), 77, np.uint8), 64) == 77).all()
+
+
+def edited_square(data):
+    """The picture's rgb, the file with a square edited, and where no edited pixel is near."""
+    picture = decode(data)
+    edited = picture.rgb.astype(np.float32)
+    edited[48:64, 48:64] = (200, 60, 90)
+    far = np.ones(picture.rgb.shape[:2], bool)
+    far[28:84, 28:84] = False
+    return picture.rgb.astype(int), encode(picture, edited), far
+
+
+@pytest.mark.parametrize("factor", ["IMWRITE_JPEG_SAMPLING_FACTOR_411", "IMWRITE_JPEG_SAMPLING_FACTOR_440"])
+def test_a_jpeg_of_unusual_chroma_sampling_stays_within_four_levels(factor):
+    flags = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, getattr(cv2, factor), cv2.IMWRITE_JPEG_QUALITY, 80]
+    before, again, far = edited_square(cv2.imencode(".jpg", COLOUR[..., ::-1], flags)[1].tobytes())
+    assert np.abs(decode(again).rgb.astype(int) - before)[far].max() <= 4
+
+
+def test_a_jpeg_that_stores_red_green_and_blue_keeps_its_colours():
+    data = saved(Image.fromarray(COLOUR), "JPEG", quality=80, keep_rgb=True)
+    before, again, far = edited_square(data)
+    after = decode(again).rgb.astype(int)
+    assert (after[far] == before[far]).all()
+    assert np.abs(after[52:60, 52:60] - (200, 60, 90)).max() <= 8
+
+
+def test_a_jpeg_keeps_comment_xmp_and_any_number_of_metadata_segments():
+    data = saved(
+        Image.fromarray(COLOUR),
+        "JPEG",
+        comment=b"hello",
+        xmp=b"<x:xmpmeta/>",
+        exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0",
+    )
+    many = b"".join(b"\xff\xed" + struct.pack(">H", 1002) + bytes([i]) * 1000 for i in range(80))
+    before, again, far = edited_square(data[:2] + many + data[2:])
+    assert (decode(again).rgb.astype(int)[far] == before[far]).all()
+    assert many in again
+    info = Image.open(io.BytesIO(again)).info
+    assert info["comment"] == b"hello" and info["xmp"] == b"<x:xmpmeta/>"
+
+
+THREADS = """
+import io, sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from PIL import Image
+from pipeline.jpeg import keep_untouched_blocks
+
+def jpeg(side, marker_bytes):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG", exif=b"Exif" + bytes(marker_bytes))
+    return buffer.getvalue()
+
+sizes = ((40, 60_000), (100, 10), (160, 30_000), (220, 900))
+jobs = [(jpeg(side, size), np.eye(side, dtype=bool)) for side, size in sizes]
+alone = [keep_untouched_blocks(data, data, touched) for data, touched in jobs]
+with ThreadPoolExecutor(8) as pool:
+    together = list(pool.map(lambda i: keep_untouched_blocks(jobs[i % 4][0], *jobs[i % 4]), range(160)))
+sys.exit(together != alone * 40)
+"""
+
+
+def test_jpegs_are_finished_right_by_many_threads_at_once():
+    # in a process of its own, because what this guards against is the end of the process
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("options", [{"quality": 80}, {"lossless": True, "icc_profile": SRGB * 9}])
+def test_untouched_pixels_of_a_webp_come_back_bit_equal(options):
+    before, again, far = edited_square(saved(Image.fromarray(COLOUR), "WEBP", **options))
+    assert (decode(again).rgb[far] == before[far]).all()
+
+
+def test_a_tiff_keeps_its_descriptive_tags():
+    data = saved(Image.fromarray(COLOUR), "TIFF", tiffinfo={271: "Maker", 315: "Somebody"})
+    tags = Image.open(io.BytesIO(edited_square(data)[1])).tag_v2
+    assert tags[271] == "Maker" and tags[315] == "Somebody"
+
+
+def test_the_transparent_colour_of_a_picture_of_few_bits_stays_that_colour():
+    rows = b"".join(b"\0" + bytes(range(64)) for _ in range(64))
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 256, 64, 2, 0, 0, 0, 0)),
+        (b"tRNS", b"\0\2"),
+        (b"IDAT", zlib.compress(rows)),
+    ]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in [*chunks, (b"IEND", b"")]
+    )
+    assert Image.open(io.BytesIO(edited_square(data)[1])).info["transparency"] == 2 * 85
+
+
+@pytest.mark.parametrize("kind", [*LOSSLESS, "jpeg"])
+def test_damaged_bytes_raise_nothing_but_image_errors_and_warn_of_nothing(kind):
+    data = LOSSLESS.get(kind, JPEG)
+    rng = random.Random(0)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # as images.py does; pytest has undone it
+        for _ in range(60):
+            damaged = bytearray(data[: rng.randrange(1, len(data))] if rng.random() < 0.3 else data)
+            for _ in range(rng.choice((1, 4, 20))):
+                damaged[rng.randrange(min(len(damaged), rng.choice((80, 600, len(damaged)))))] = (
+                    rng.randrange(256)
+                )
+            try:
+                picture = decode(bytes(damaged))
+            except ImageError:
+                continue
+            edited = picture.rgb.astype(np.float32)
+            edited[:1] = 7
+            encode(picture, edited)
+    assert not said

@@ -2,14 +2,17 @@
 
 Every network call has the same shape, `lanes` faces, padded where fewer are waiting. A face's result therefore
 depends on the face, its settings and the device type alone: not on its neighbours, the number of slots, the order
-of arrival, or the size of the last batch.
+of arrival, or the size of the last batch. On a CPU this holds when torch computes each call in one thread
+(`torch.set_num_threads(1)`), because its kernels round by how they share their work out; then several calls at
+once use the machine's cores.
 """
 
 import queue
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +23,9 @@ from pipeline.diffusion.difface import NoisePredictor, from_signed, to_signed
 from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_noise
 from pipeline.diffusion.sampler import coefficients, ddim_step, diffuse, predict_x0, step_table
 from pipeline.diffusion.schedule import Chain, Schedule
+
+G = TypeVar("G")
+T = TypeVar("T")
 
 
 class NonFiniteFace(ArithmeticError):
@@ -66,10 +72,10 @@ class _Walk:
 
 
 class Engine:
-    """Restores faces that any thread submits; one thread of its own runs the networks.
+    """Restores faces that any thread submits; threads of its own run the networks.
 
     estimator: [B, 3, S, S] in [0, 1] → the same. prior: see NoisePredictor. slots: faces in flight, rounded up to
-    whole calls of `lanes`.
+    whole calls of `lanes`; 0: as many as keep every thread busy. threads: network calls made at once.
     """
 
     def __init__(
@@ -81,17 +87,19 @@ class Engine:
         lanes: int,
         slots: int = 0,
         device: torch.device | str = "cpu",
+        threads: int = 1,
     ) -> None:
         self._estimator = estimator
         self._prior = prior
         self._schedule = schedule
         self._side = side
         self._lanes = lanes
-        self.slots = max(-(-slots // lanes), 1) * lanes
+        self.slots = -(-(slots or lanes * threads) // lanes) * lanes
         self._device = torch.device(device)
         self._tables: dict[float, Tensor] = {}
         self._waiting: queue.SimpleQueue[tuple[FaceJob, Future[FaceResult]] | None] = queue.SimpleQueue()
         self._walks: list[_Walk] = []
+        self._callers = ThreadPoolExecutor(threads, "engine-call") if threads > 1 else None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -109,6 +117,8 @@ class Engine:
         """Finish what was submitted, then stop."""
         self._waiting.put(None)
         self._thread.join()
+        if self._callers is not None:
+            self._callers.shutdown()
 
     @torch.inference_mode()
     def _run(self) -> None:
@@ -136,19 +146,34 @@ class Engine:
 
     def _enter(self, jobs: "list[tuple[FaceJob, Future[FaceResult]]]") -> None:
         """Estimate and diffuse newcomers, `lanes` at a time."""
-        for first in range(0, len(jobs), self._lanes):
-            group = jobs[first : first + self._lanes]
-            try:
-                estimated, x = self._begin([job for job, _ in group])
-            except Exception as error:
+        groups = self._calls(jobs)
+        for group, begun in zip(groups, self._each(self._begin, groups), strict=True):
+            if isinstance(begun, Exception):
                 for _, future in group:
-                    future.set_exception(error)
+                    future.set_exception(begun)
                 continue
-            for (job, future), e, start in zip(group, estimated, x, strict=False):
-                self._walks.append(_Walk(job, future, e, start))
+            for (job, future), estimated, x in zip(group, *begun, strict=False):
+                self._walks.append(_Walk(job, future, estimated, x))
 
-    def _begin(self, jobs: list[FaceJob]) -> tuple[Tensor, Tensor]:
+    def _calls(self, faces: Sequence[G]) -> list[Sequence[G]]:
+        """The faces of each network call."""
+        return [faces[i : i + self._lanes] for i in range(0, len(faces), self._lanes)]
+
+    def _each(self, work: Callable[[Sequence[G]], T], groups: list[Sequence[G]]) -> list[T | Exception]:
+        """What `work` gives for every group, several at once; its exception where it raised one."""
+
+        @torch.inference_mode()
+        def attempt(group: Sequence[G]) -> T | Exception:
+            try:
+                return work(group)
+            except Exception as error:
+                return error
+
+        return list(self._callers.map(attempt, groups) if self._callers else map(attempt, groups))
+
+    def _begin(self, group: "Sequence[tuple[FaceJob, Future[FaceResult]]]") -> tuple[Tensor, Tensor]:
         """Estimates in [0, 1] and x_N, [lanes, 3, S, S] each; rows past the jobs are padding."""
+        jobs = [job for job, _ in group]
         pixels = np.stack([j.crop for j in jobs]).transpose(0, 3, 1, 2)
         faces = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device).float() / 255
         # one memory layout for every call: a network's bits depend on it
@@ -169,15 +194,12 @@ class Engine:
     def _step(self) -> None:
         """One step for every face in a slot, `lanes` at a time; those at the end of their chain leave."""
         staying: list[_Walk] = []
-        for first in range(0, len(self._walks), self._lanes):
-            group = self._walks[first : first + self._lanes]
-            try:
-                self._advance(group)
-            except Exception as error:
-                for walk in group:
-                    walk.future.set_exception(error)
-                continue
+        groups = self._calls(self._walks)
+        for group, error in zip(groups, self._each(self._advance, groups), strict=True):
             for walk in group:
+                if error is not None:
+                    walk.future.set_exception(error)
+                    continue
                 walk.taken += 1
                 if walk.taken == len(walk.job.chain.walk):
                     self._leave(walk)
@@ -185,7 +207,7 @@ class Engine:
                     staying.append(walk)
         self._walks = staying
 
-    def _advance(self, group: list[_Walk]) -> None:
+    def _advance(self, group: Sequence[_Walk]) -> None:
         """x ← one DDIM step, each face at its own index and η."""
         rows = torch.stack([self._table(w.job.eta)[w.index] for w in group])
         steps = torch.tensor([int(self._schedule.t[w.index]) for w in group], device=self._device)

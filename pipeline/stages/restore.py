@@ -47,8 +47,9 @@ class RestoreFaces:
         self._settings = settings
         preset = settings.preset
         device = torch.device(settings.device)
-        if device.type == "cpu":
-            torch.set_num_threads(settings.threads)
+        on_cpu = device.type == "cpu"
+        if on_cpu:
+            torch.set_num_threads(1)  # the engine shares the cores out between its calls; see there
         specs = (preset.estimator, preset.prior)
         estimator, prior = (
             load_network(s, resolve(s.file, s.url, s.sha256, settings.weights_dir).path).to(device)
@@ -56,8 +57,9 @@ class RestoreFaces:
         )
         schedule = make_schedule(settings.steps)
         self._chain = chain_from(schedule, settings.start_step, settings.start_rule)
-        lanes = preset.lanes_cpu if device.type == "cpu" else preset.lanes_gpu
-        self._engine = Engine(estimator, prior, schedule, preset.side, lanes, settings.slots, device)
+        lanes = preset.lanes_cpu if on_cpu else preset.lanes_gpu
+        threads = settings.threads if on_cpu else 1
+        self._engine = Engine(estimator, prior, schedule, preset.side, lanes, settings.slots, device, threads)
 
     def __call__(self, row: Row) -> Row:
         if "crops" not in row or store.exists(self._settings.stop_uri):

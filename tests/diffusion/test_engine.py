@@ -18,10 +18,9 @@ SIDE, LANES = 32, 4
 SCHEDULE = make_schedule("ddim50")
 
 
-def make_engine(slots=0, prior=None, lanes=LANES):
-    return Engine(
-        golden_data.network("srcnn"), prior or golden_data.network("unet"), SCHEDULE, SIDE, lanes, slots
-    )
+def make_engine(slots=0, prior=None, lanes=LANES, threads=1):
+    networks = golden_data.network("srcnn"), prior or golden_data.network("unet")
+    return Engine(*networks, SCHEDULE, SIDE, lanes, slots, threads=threads)
 
 
 def make_job(number, eta=0.5, start_step=80):
@@ -57,10 +56,30 @@ def test_the_engine_agrees_with_algorithm_1():
 
 
 @settings(max_examples=8, deadline=None)
-@given(order=st.permutations(range(8)), count=st.integers(1, 8), slots=st.sampled_from([1, 4, 8, 12]))
-def test_a_face_has_the_same_bits_in_any_company_order_and_number_of_slots(alone, order, count, slots):
+@given(
+    order=st.permutations(range(8)),
+    count=st.integers(1, 8),
+    slots=st.sampled_from([0, 1, 4, 8, 12]),
+    threads=st.sampled_from([1, 3]),
+)
+def test_a_face_has_the_same_bits_in_any_company_order_and_number_of_slots(
+    alone, order, count, slots, threads
+):
     chosen = order[:count]
-    assert run(make_engine(slots), [make_job(i) for i in chosen]) == [alone[i] for i in chosen]
+    engine = make_engine(slots, threads=threads)
+    assert run(engine, [make_job(i) for i in chosen]) == [alone[i] for i in chosen]
+
+
+def test_without_a_wish_there_are_slots_for_a_full_call_of_every_thread():
+    for slots, threads, expected in (
+        (0, 1, LANES),
+        (0, 3, 3 * LANES),
+        (1, 3, LANES),
+        (LANES + 1, 1, 2 * LANES),
+    ):
+        engine = make_engine(slots, threads=threads)
+        engine.close()
+        assert engine.slots == expected
 
 
 def test_faces_with_different_eta_and_start_share_batches_without_harm(alone):

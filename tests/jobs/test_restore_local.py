@@ -69,7 +69,9 @@ def finished(tmp_path_factory, restore, archive) -> Finished:
 
 def records(output: Path) -> list[dict]:
     """All rows of the run's records."""
-    return [row for file in sorted((output / "records").iterdir()) for row in pq.read_table(file).to_pylist()]
+    # a task that was killed while writing leaves a hidden file
+    files = sorted(f for f in (output / "records").iterdir() if not f.name.startswith("."))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
 def images_of(output: Path) -> dict[str, dict]:

@@ -53,7 +53,8 @@ def refused(tmp_path, photos, capsys):
 def own_preset(folder: Path, **replaced: str) -> Path:
     """A preset of the user's own beside copies of the embedded weights, with some lines replaced."""
     folder.mkdir()
-    text = (PRESETS / "small-srcnn.toml").read_text()
+    lines = (PRESETS / "small-srcnn.toml").read_text().splitlines(keepends=True)
+    text = "".join(line for line in lines if not line.startswith("sha256"))
     for old, new in replaced.values() if replaced else ():
         assert old in text
         text = text.replace(old, new)
