@@ -81,9 +81,21 @@ def bench(config: BenchConfig) -> dict[str, object]:
             restore(face, estimator, prior, schedule, chain, job.eta, noise)[1].cpu()
 
     ways = {"plain": [s / config.faces for s in measure(plain, config.repeats)]}
-    lanes = preset.lanes_cpu if config.device == "cpu" else preset.lanes_gpu
+    on_cpu, cores = config.device == "cpu", torch.get_num_threads()
+    lanes = preset.lanes_cpu if on_cpu else preset.lanes_gpu
+    if on_cpu:
+        torch.set_num_threads(1)  # as the restore job runs the engine
     for slots in map(int, config.slots.split(",")):
-        engine = Engine(estimator, prior, schedule, preset.side, min(lanes, slots), slots, config.device)
+        engine = Engine(
+            estimator,
+            prior,
+            schedule,
+            preset.side,
+            lanes,
+            slots,
+            config.device,
+            threads=cores if on_cpu else 1,
+        )
 
         def through(engine: Engine = engine) -> None:
             for future in [engine.submit(job) for job in jobs]:
@@ -92,10 +104,11 @@ def bench(config: BenchConfig) -> dict[str, object]:
         ways[f"engine, {slots} slots"] = [s / config.faces for s in measure(through, config.repeats)]
         engine.close()
     cost = face_cost(preset, len(chain.walk))
+    torch.set_num_threads(cores)
     return {
         "preset": preset.name,
         "device": config.device,
-        "threads": torch.get_num_threads(),
+        "threads": cores,
         "gflop_per_face": cost.flops / 1e9,
         "convolution_gflops": convolution_speed(config.device) / 1e9,
         "seconds_per_face": ways,
