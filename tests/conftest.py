@@ -9,6 +9,8 @@ from servers import S3Server, s3_server
 # Read by Ray before it starts. Workers at a lower priority than the test would starve on a busy machine; the rest
 # keeps a developer's own cluster, tokens and statistics out.
 os.environ |= {
+    # the tests' networks are tiny: threads would only wait for each other, and more so on a busy machine
+    "OMP_NUM_THREADS": "1",
     "RAY_worker_niceness": "0",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
