@@ -7,13 +7,16 @@ import io
 import json
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from pipeline import images, store
-from pipeline.config import option, parse
+from pipeline.config import UsageError, option, parse
 from pipeline.faces.detect import Face, Selection, select_faces
 from pipeline.faces.geometry import UnusableLandmarks, face_to_crop, warp_crop
 from pipeline.flow import connect, run_tasks
@@ -22,6 +25,12 @@ from pipeline.stages.align import DetectorChoice, load_detector
 from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
 from pipeline.stages.read import read_unit
 from pipeline.weights import DETECTOR_WEIGHTS, WeightsError, resolve
+
+REFUSALS = (InputError, UsageError, WeightsError, store.StoreError)
+DONE, REFUSED, INCOMPLETE, INTERRUPTED = 0, 2, 4, 130
+
+# Options that change what is written: crops of one output share them.
+FIXED = ("image_column", "shard_images", "side", "central", "detector", "min_score", "min_face")
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,9 @@ class AlignConfig:
     output: str = option(
         help="folder or s3:// prefix for the tar shards", group="what", metavar="PATH_OR_URI"
     )
-    kind: str = option("auto", help="auto, folder, tar or parquet", group="what")
+    kind: Literal["auto", "folder", "tar", "parquet"] = option(
+        "auto", help="what the input is; auto looks at the names", group="what"
+    )
     image_column: str = option("image", help="Parquet column that holds the image bytes", group="what")
     shard_images: int = option(1024, help="images of one output shard of a folder input", group="what")
     side: int = option(64, help="side of the crops, pixels", group="faces")
@@ -44,8 +55,8 @@ class AlignConfig:
         "0 takes the largest face wherever it is",
         group="faces",
     )
-    detector: str = option(
-        "centerface", help="centerface, retinaface-mobile0.25, retinaface-resnet50", group="faces"
+    detector: Literal["centerface", "retinaface-mobile0.25", "retinaface-resnet50"] = option(
+        "centerface", help="face detector; centerface needs no download", group="faces"
     )
     min_score: float | None = option(None, help="detector score below which a face is ignored", group="faces")
     min_face: float = option(
@@ -58,6 +69,14 @@ class AlignConfig:
         None, help="Ray cluster to join (default: RAY_ADDRESS, else local)", group="surroundings"
     )
 
+    def __post_init__(self) -> None:
+        if self.side < 8:
+            raise UsageError(f"--side must be at least 8, got {self.side}")
+        if not 0 <= self.central <= 1:
+            raise UsageError(f"--central must lie in [0, 1], got {self.central}")
+        if self.shard_images < 1:
+            raise UsageError(f"--shard-images must be at least 1, got {self.shard_images}")
+
 
 @dataclass(frozen=True)
 class AlignShard:
@@ -67,36 +86,35 @@ class AlignShard:
 
     def __call__(self, row: Row) -> Row:
         unit = Unit.from_json(row["work"])
-        buffer, faces = io.BytesIO(), 0
+        buffer, counts = io.BytesIO(), Counter(dict.fromkeys(("faces", "no_face", "broken", "unread"), 0))
         with tarfile.open(fileobj=buffer, mode="w") as out:
             for address, data in read_unit(unit, self.config.image_column):
-                crop = None if isinstance(data, store.StoreError) else self._crop(data)
-                if crop is not None:
-                    name = address.member.rsplit(".", 1)[0] + ".png"
-                    info = tarfile.TarInfo(name)
+                outcome, crop = ("unread", b"") if isinstance(data, store.StoreError) else self._crop(data)
+                counts[outcome] += 1
+                if crop:
+                    info = tarfile.TarInfo(address.member.rsplit(".", 1)[0] + ".png")
                     info.size = len(crop)
                     out.addfile(info, io.BytesIO(crop))
-                    faces += 1
-        counts = {"pictures": len(unit.images), "faces": faces}
+        told = {"pictures": len(unit.images)} | counts
         store.write_bytes(store.join(self.config.output, f"{unit.shard}.tar"), buffer.getvalue())
-        store.write_bytes(done_uri(self.config, unit.shard), json.dumps(counts).encode())
-        return {"shard": unit.shard} | counts
+        store.write_bytes(done_uri(self.config, unit.shard), json.dumps(told).encode())
+        return {"shard": unit.shard} | told
 
-    def _crop(self, data: bytes) -> bytes | None:
-        """The picture's face as PNG bytes, or None where there is none to take."""
+    def _crop(self, data: bytes) -> tuple[str, bytes]:
+        """What became of a picture, and its face as PNG bytes where there is one to take."""
         config = self.config
         try:
             picture = images.decode_rgb(data)
         except images.ImageError:
-            return None
+            return "broken", b""
         find = load_detector(DetectorChoice(config.detector, config.min_score, config.weights_dir))
         found = select_faces(find(picture), Selection(min_face=config.min_face))
         wanted = [f for f in found if not config.central or is_central(f, picture.shape, config.central)]
         try:
             to_crop = face_to_crop(wanted[0].landmarks, config.side)
         except (IndexError, UnusableLandmarks):
-            return None
-        return images.encode_png(warp_crop(picture, to_crop, config.side))
+            return "no_face", b""
+        return "faces", images.encode_png(warp_crop(picture, to_crop, config.side))
 
 
 def is_central(face: Face, shape: tuple[int, ...], share: float) -> bool:
@@ -107,37 +125,82 @@ def is_central(face: Face, shape: tuple[int, ...], share: float) -> bool:
 
 
 def done_uri(config: AlignConfig, shard: str) -> str:
-    """The mark of a finished shard, which a second start passes over."""
+    """The mark of a shard that was written: its counts."""
     return store.join(config.output, "_done", f"{shard}.json")
 
 
-def align(config: AlignConfig) -> None:
-    """Align every shard that is not aligned yet; prints what came of it."""
+def is_done(config: AlignConfig, shard: str) -> bool:
+    """Whether a second start may pass over the shard: it was written, and every picture of it could be read."""
+    uri = done_uri(config, shard)
+    return store.exists(uri) and not json.loads(store.read_bytes(uri)).get("unread")
+
+
+def check_continues(config: AlignConfig) -> None:
+    """Remember the settings. Raises UsageError when the output holds crops made with others."""
+    uri, settings = store.join(config.output, "_align.json"), {k: asdict(config)[k] for k in FIXED}
+    if not store.exists(uri):
+        store.write_bytes(uri, json.dumps(settings, indent=1).encode())
+        return
+    before = json.loads(store.read_bytes(uri))
+    changed = [f"{k} {before[k]} instead of {settings[k]}" for k in FIXED if before[k] != settings[k]]
+    if changed:
+        raise UsageError(
+            f"{config.output} holds crops made with {', '.join(changed)}; give those options or a new --output"
+        )
+
+
+def align(config: AlignConfig) -> int:
+    """Align every shard that is not aligned yet; says what came of every picture. Returns the exit code."""
     store.check_readable(config.input)
     store.check_writable(config.output)
     if config.detector in DETECTOR_WEIGHTS:
         published = DETECTOR_WEIGHTS[config.detector]
         resolve(published.file, published.url, published.sha256, config.weights_dir)
     kind, entries = list_input(config.input, config.kind)
+    check_continues(config)
     shards = make_shards(kind, entries, config.shard_images)
     units = [u for s in shards for u in cut_units(s, 1 << 40, config.image_column)]
-    pending = [u for u in units if not store.exists(done_uri(config, u.shard))]
+    pending = [u for u in units if not is_done(config, u.shard)]
     print(f"{len(units)} shards, {len(units) - len(pending)} of them done before", flush=True)
+    total: Counter[str] = Counter()
     if pending:
         connect(config.ray_address)
         for row in run_tasks([{"work": u.to_json()} for u in pending], AlignShard(config)):
-            print(f"{row['shard']}: {row['faces']} faces of {row['pictures']} pictures", flush=True)
+            counts = Counter({k: v for k, v in row.items() if k != "shard"})
+            total += counts
+            print(f"{row['shard']}: {account(counts)}", flush=True)
+    if len(pending) > 1:
+        print(f"in all: {account(total)}")
+    if total["unread"]:
+        print("pictures that could not be read are tried again by the same command", file=sys.stderr)
+        return INCOMPLETE
+    return DONE
+
+
+def account(counts: Counter[str]) -> str:
+    """The pictures and what became of them, in words."""
+    return (
+        f"{counts['faces']:,} faces of {counts['pictures']:,} pictures; {counts['no_face']:,} without a face to take, "
+        f"{counts['broken']:,} broken, {counts['unread']:,} unread"
+    )
+
+
+def absolute(uri: str) -> str:
+    """A local path made absolute, since tasks run in folders of their own."""
+    return uri if store.is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The job: returns its exit code."""
     config = parse(AlignConfig, argv, description=__doc__ or "")
     try:
-        align(config)
-    except (InputError, WeightsError, store.StoreError) as error:
+        return align(replace(config, input=absolute(config.input), output=absolute(config.output)))
+    except REFUSALS as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return REFUSED
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

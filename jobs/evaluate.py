@@ -17,16 +17,17 @@ from pipeline import images, store
 from pipeline.config import UsageError, option, parse
 from pipeline.diffusion.difface import enter_chain, face_noise, from_signed, reverse_chain
 from pipeline.diffusion.noise import DRAW_X_N, noise_key
-from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.schedule import Chain, Schedule, chain_from, make_schedule
 from pipeline.metrics.distribution import DIMENSIONS, FID, InceptionFeatures
 from pipeline.metrics.fidelity import LPIPS, LPIPS_BACKBONE, psnr, ssim
+from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import Preset, PresetError, find_preset, load_network
 from pipeline.tracking import RunTracker, default_uri
 from pipeline.training.degradation import degrade, draw_test_degradation
 from pipeline.training.samples import SampleError, check_side, find_shards, list_faces, to_picture, to_tensor
 from pipeline.weights import WeightsError, resolve
 
-REFUSALS = (UsageError, PresetError, WeightsError, SampleError, store.StoreError)
+REFUSALS = (UsageError, PresetError, CheckpointError, WeightsError, SampleError, store.StoreError)
 GRID_FACES = 10
 
 
@@ -59,6 +60,14 @@ class EvaluateConfig:
         None, help="MLflow server or database (default: a SQLite file beside the output); `none` tracks nothing",
         group="surroundings",
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.eta is not None and not 0 <= self.eta <= 1:
+            raise UsageError(f"--eta must lie in [0, 1], got {self.eta}")
+        if self.batch < 1 or self.limit < 0:
+            raise UsageError(
+                f"--batch must be at least 1 and --limit not negative, got {self.batch}, {self.limit}"
+            )
 
 
 class Scorer:
@@ -127,8 +136,29 @@ def make_test_set(config: EvaluateConfig, side: int) -> TestSet:
     )
 
 
+def chains(config: EvaluateConfig, preset: Preset) -> tuple[Schedule, dict[int, Chain]]:
+    """The chain of every starting step to score. Raises UsageError when one cannot be entered."""
+    try:
+        schedule = make_schedule(config.steps or preset.steps)
+        steps = [int(n) for n in (config.start_steps or str(preset.start_step)).split(",")]
+        entered = {n: chain_from(schedule, n, preset.start_rule) for n in steps}
+    except ValueError as error:
+        raise UsageError(f"--steps and --start-steps: {error}") from error
+    if max(steps) > preset.max_step:
+        raise UsageError(
+            f"--start-steps of {preset.name} must not exceed {preset.max_step}, got {max(steps)}"
+        )
+    return schedule, entered
+
+
+def row_names(presets: list[Preset]) -> list[str]:
+    """What each preset is called in the table: its estimator, or its own name where two have the same estimator."""
+    kinds = [p.estimator.kind for p in presets]
+    return [p.estimator.kind if kinds.count(p.estimator.kind) == 1 else p.name for p in presets]
+
+
 def restorations(
-    config: EvaluateConfig, preset: Preset, faces: TestSet
+    config: EvaluateConfig, preset: Preset, called: str, faces: TestSet
 ) -> Iterator[tuple[str, list[Tensor], float]]:
     """Rows of the table for one preset: its name, the faces, seconds a face."""
     estimator, prior = (
@@ -136,15 +166,14 @@ def restorations(
         for s in (preset.estimator, preset.prior)
     )
     count = sum(map(len, faces.clean))
-    schedule = make_schedule(config.steps or preset.steps)
+    schedule, entered = chains(config, preset)
     eta = preset.eta if config.eta is None else config.eta
     with torch.inference_mode():
         began = time.monotonic()
         estimates = [estimator(b.to(config.device)).float().clamp(0, 1) for b in faces.degraded]
         spent = time.monotonic() - began
-        yield preset.estimator.kind, [e.cpu() for e in estimates], spent / count
-        for start_step in map(int, (config.start_steps or str(preset.start_step)).split(",")):
-            chain = chain_from(schedule, start_step, preset.start_rule)
+        yield called, [e.cpu() for e in estimates], spent / count
+        for start_step, chain in entered.items():
             began = time.monotonic()
             restored = []
             for estimate, names in zip(estimates, faces.names, strict=True):
@@ -153,7 +182,7 @@ def restorations(
                 x_n = enter_chain(estimate, schedule, chain, noise(DRAW_X_N))
                 restored.append(from_signed(reverse_chain(x_n, prior, schedule, chain, eta, noise)).cpu())
             seconds = (time.monotonic() - began + spent) / count
-            yield f"DifFace({preset.estimator.kind}), N = {start_step}", restored, seconds
+            yield f"DifFace({called}), N = {start_step}", restored, seconds
 
 
 def markdown(rows: dict[str, dict[str, float]], faces: int) -> str:
@@ -184,6 +213,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, dict[str, float]]:
     presets = [find_preset(name) for name in config.presets.split(",")]
     if len({p.side for p in presets}) > 1:
         raise UsageError(f"presets of one side are compared, got {[(p.name, p.side) for p in presets]}")
+    for preset in presets:
+        chains(config, preset)
     faces = make_test_set(config, presets[0].side)
     scorer = Scorer(config.weights_dir)
     for name, why in scorer.left_out.items():
@@ -191,8 +222,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, dict[str, float]]:
     scorer.truth(faces.clean)
     rows = {"degraded input": scorer(faces.degraded)}
     shown = [faces.clean, faces.degraded]
-    for preset in presets:
-        for name, restored, seconds in restorations(config, preset, faces):
+    for preset, called in zip(presets, row_names(presets), strict=True):
+        for name, restored, seconds in restorations(config, preset, called, faces):
             rows[name] = scorer(restored) | {"seconds": seconds}
             shown.append(restored)
             print(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in rows[name].items()), flush=True)

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -244,7 +246,8 @@ def fit(options: TrainingOptions, plan: workers.TrainingPlan) -> int:
         ),
     )
     try:
-        trainer.fit()
+        with interruptible():
+            trainer.fit()
     except WorkerGroupError as error:
         raise known_cause(error) from error
     print(
@@ -253,6 +256,23 @@ def fit(options: TrainingOptions, plan: workers.TrainingPlan) -> int:
     if plan.open_tracker:
         print(f"curves:  {tracking.ui_command(mlflow_uri(options, plan.output))}")
     return DONE
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop the workers and come out as KeyboardInterrupt.
+
+    Ray's own handler ends the process with code 0, as if the training were done.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def takes_gpus(options: TrainingOptions) -> bool:
@@ -280,4 +300,4 @@ def known_cause(error: Any) -> BaseException:
 
 def absolute(uri: str) -> str:
     """A local path made absolute, since workers run in folders of their own; other addresses as they are."""
-    return uri if store.is_remote(uri) else str(Path(uri).expanduser().absolute())
+    return uri if store.is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())
