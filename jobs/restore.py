@@ -1,19 +1,19 @@
 """Restore the faces of an archive: `python -m jobs.restore --input PATH_OR_URI --output PATH_OR_URI`."""
 
-import dataclasses
 import hashlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import store
 from pipeline.census import count_faces, sample_units
 from pipeline.config import RestoreConfig, UsageError, fingerprint, parse
+from pipeline.delivery import redact
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection
 from pipeline.flow import connect, fit_resources, run_flow
@@ -74,9 +74,12 @@ class Method:
         return f"{self.sha256['prior'][:16]}+{self.sha256['estimator'][:16]}"
 
 
-def choose_method(config: RestoreConfig) -> tuple[Preset, dict[str, Any]]:
-    """The preset and the method's settings; raises when N is not in the schedule or above what the prior knows."""
-    preset = find_preset(config.preset)
+def choose_method(config: RestoreConfig, preset: Preset | None = None) -> tuple[Preset, dict[str, Any]]:
+    """The preset and the method's settings; raises when N is not in the schedule or above what the prior knows.
+
+    preset: taken instead of the one that the configuration names.
+    """
+    preset = preset or find_preset(config.preset)
     names = ("eta", "start_step", "steps", "start_rule")
     chosen = {n: getattr(preset if getattr(config, n) is None else config, n) for n in names}
     try:
@@ -104,6 +107,15 @@ def check_weights(config: RestoreConfig, preset: Preset) -> dict[str, str]:
             published.file, published.url, published.sha256, config.weights_dir
         ).sha256
     return digests
+
+
+def settle_method(
+    config: RestoreConfig, preset: Preset, chosen: dict[str, Any]
+) -> tuple[Method, dict[str, Any]]:
+    """The method with its weights found and checked, and the fingerprint of a run with it."""
+    method = Method(preset, sha256=check_weights(config, preset), **chosen)
+    resolved = chosen | {"weights": method.sha256, "preset_side": preset.side}
+    return method, fingerprint(config, resolved)
 
 
 def check_places(config: RestoreConfig) -> None:
@@ -137,10 +149,9 @@ def run(config: RestoreConfig) -> int:
     check_places(config)
     if config.dry_run:
         return dry_run(config, preset, chosen)
-    method = Method(preset, sha256=check_weights(config, preset), **chosen)
-    resolved = chosen | {"weights": method.sha256, "preset_side": preset.side}
-    ledger = Ledger(config.output, fingerprint(config, resolved))
-    new = ledger.claim(config.input)
+    method, settings = settle_method(config, preset, chosen)
+    ledger = Ledger(config.output, settings)
+    new = ledger.claim(config.input, repeat={"config": repeatable(config), "preset": asdict(preset)})
     try:
         ledger.plan(config.input, config.kind, config.shard_images, config.unit_images, config.image_column)
     except REFUSALS:
@@ -151,6 +162,72 @@ def run(config: RestoreConfig) -> int:
     pending = list(ledger.pending())
     say(plan_line(ledger, len(pending), new))
     return Restoration(config, method, ledger, settled).run(pending)
+
+
+def repeatable(config: RestoreConfig) -> dict[str, Any]:
+    """What the run file keeps of the command, so that a picture can be restored again; nothing of other services."""
+    surroundings = {"mlflow_uri", "experiment", "run_name", "ray_address"}
+    kept = {name: value for name, value in asdict(config).items() if name not in surroundings}
+    return kept | {"weights_dir": redact(config.weights_dir) if config.weights_dir else None}
+
+
+def read_stage(config: RestoreConfig, method: Method, stop_uri: str) -> ReadAndAlign:
+    """The stage that reads pictures and cuts out their faces."""
+    c = config
+    return ReadAndAlign(
+        side=method.preset.side,
+        detector=DetectorChoice(c.detector, c.min_score, c.weights_dir),
+        selection=Selection(c.min_face, c.max_faces, c.max_overlap),
+        aligned=c.aligned,
+        max_crispness=c.max_crispness,
+        max_scale=c.max_scale,
+        strength=c.strength,
+        max_pixels=c.max_pixels,
+        image_column=c.image_column,
+        stop_uri=stop_uri,
+    )
+
+
+def restore_stage(
+    config: RestoreConfig, method: Method, device: str, threads: int, stop_uri: str
+) -> RestoreSettings:
+    """What every engine is told."""
+    m, c = method, config
+    return RestoreSettings(
+        preset=m.preset,
+        weights_dir=c.weights_dir,
+        eta=m.eta,
+        start_step=m.start_step,
+        steps=m.steps,
+        start_rule=m.start_rule,
+        seed=c.seed,
+        free_colour=c.free_colour,
+        device=device,
+        slots=c.slots,
+        threads=threads,
+        stop_uri=stop_uri,
+    )
+
+
+def publish_stage(config: RestoreConfig, method: Method, device: str) -> Publish:
+    """The stage that writes what a unit delivers, and its marker."""
+    m, c = method, config
+    return Publish(
+        output=c.output,
+        side=m.preset.side,
+        image_column=c.image_column,
+        aligned=c.aligned,
+        keep_detail=c.keep_detail,
+        max_pixels=c.max_pixels,
+        save_faces=c.save_faces,
+        settings={
+            "start_step": m.start_step,
+            "eta": m.eta,
+            "seed": c.seed,
+            "model_sha256": m.model_sha256,
+        },
+        device=device,
+    )
 
 
 def plan_line(ledger: Ledger, pending: int, new: bool) -> str:
@@ -174,7 +251,7 @@ class Restoration:
             self.mlflow_uri,
             config.experiment,
             config.run_name or store.name_of(config.output),
-            params=dataclasses.asdict(config) | {"eta": method.eta, "start_step": method.start_step}
+            params=asdict(config) | {"eta": method.eta, "start_step": method.start_step}
             | {"steps": method.steps, "start_rule": method.start_rule},
             tags={f"sha256.{role}": digest for role, digest in method.sha256.items()}
             | {"fingerprint": ledger.digest, "preset": method.preset.name},
@@ -200,8 +277,9 @@ class Restoration:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
-        restore = self._restore_stage(device, resources.threads)
-        rows = run_flow(pending, self._read_stage(), restore, self._publish_stage(), resources)
+        read = read_stage(self.config, self.method, self._stop_uri)
+        restore = restore_stage(self.config, self.method, device, resources.threads, self._stop_uri)
+        rows = run_flow(pending, read, restore, publish_stage(self.config, self.method, device), resources)
         before = self.ledger.totals.counts.images
         with Progress(self.ledger.images_planned, before) as progress:
             for row in rows:
@@ -232,56 +310,6 @@ class Restoration:
     def _track(self, shard: Settled) -> None:
         self.tracker.log_shard(
             shard.planned.index + 1, shard.metrics.means(), round(shard.finished_at * 1000)
-        )
-
-    def _read_stage(self) -> ReadAndAlign:
-        c = self.config
-        return ReadAndAlign(
-            side=self.method.preset.side,
-            detector=DetectorChoice(c.detector, c.min_score, c.weights_dir),
-            selection=Selection(c.min_face, c.max_faces, c.max_overlap),
-            aligned=c.aligned,
-            max_crispness=c.max_crispness,
-            max_scale=c.max_scale,
-            strength=c.strength,
-            max_pixels=c.max_pixels,
-            image_column=c.image_column,
-            stop_uri=self._stop_uri,
-        )
-
-    def _restore_stage(self, device: str, threads: int) -> RestoreSettings:
-        m, c = self.method, self.config
-        return RestoreSettings(
-            preset=m.preset,
-            weights_dir=c.weights_dir,
-            eta=m.eta,
-            start_step=m.start_step,
-            steps=m.steps,
-            start_rule=m.start_rule,
-            seed=c.seed,
-            free_colour=c.free_colour,
-            device=device,
-            slots=c.slots,
-            threads=threads,
-            stop_uri=self._stop_uri,
-        )
-
-    def _publish_stage(self) -> Publish:
-        m, c = self.method, self.config
-        return Publish(
-            output=c.output,
-            side=m.preset.side,
-            image_column=c.image_column,
-            aligned=c.aligned,
-            keep_detail=c.keep_detail,
-            max_pixels=c.max_pixels,
-            save_faces=c.save_faces,
-            settings={
-                "start_step": m.start_step,
-                "eta": m.eta,
-                "seed": c.seed,
-                "model_sha256": m.model_sha256,
-            },
         )
 
     def _over_budget(self) -> bool:

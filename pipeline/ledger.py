@@ -79,6 +79,7 @@ class Ledger:
     """The driver's view of one output. Only the driver holds one; stages write markers by name."""
 
     def __init__(self, output: str, fingerprint: dict[str, Any]) -> None:
+        self._output = output
         self._root = store.join(output, "_ledger")
         self.fingerprint = fingerprint
         self.digest = fingerprint_digest(fingerprint)
@@ -88,9 +89,10 @@ class Ledger:
         # measurements over everything done so far
         self.totals = ShardMetrics()
 
-    def claim(self, source: str) -> bool:
+    def claim(self, source: str, repeat: dict[str, Any] | None = None) -> bool:
         """Make this output ours, or find that it already is. True when it is new.
 
+        repeat: what a verification needs beside the fingerprint to restore a picture again; it refuses nothing.
         Raises RefusedMix naming what differs when it belongs to another run.
         """
         uri = store.join(self._root, "run.json")
@@ -98,6 +100,7 @@ class Ledger:
             "digest": self.digest,
             "input": source,
             "fingerprint": self.fingerprint,
+            "repeat": repeat or {},
             "created_at": time.time(),
         }
         if store.create_bytes(uri, json.dumps(mine, indent=1).encode()):
@@ -122,7 +125,7 @@ class Ledger:
     def plan(self, source: str, kind: str, shard_images: int, unit_images: int, image_column: str) -> None:
         """Plan what is not planned yet, and load the rest. Raises InputError, or RefusedMix for a changed input."""
         found_kind, entries = list_input(source, kind)
-        before = self._load_plan()
+        before = load_plan(self._output)
         _refuse_changed([p.shard for p in before], entries)
         shards = make_shards(found_kind, entries, shard_images, [p.shard for p in before])
         new = shards[len(before) :]
@@ -146,18 +149,7 @@ class Ledger:
             self._save_plan()
 
     def _plan_uri(self, shard: Shard) -> str:
-        return store.join(self._root, "plan", f"{shard.name}.json")
-
-    def _load_plan(self) -> list[PlannedShard]:
-        uri = store.join(self._root, "plan.json")
-        if not store.exists(uri):
-            return []
-        planned: list[PlannedShard] = []
-        for values in json.loads(store.read_bytes(uri)):
-            files = tuple(store.Entry(**f) for f in values["files"])
-            shard = Shard(values["name"], values["kind"], files)
-            planned.append(PlannedShard(len(planned), shard, values["units"], values["images"]))
-        return planned
+        return store.join(self._output, plan_path(shard))
 
     def _save_plan(self) -> None:
         body = [
@@ -190,9 +182,9 @@ class Ledger:
         for planned in self.shards:
             done = self._progress.get(planned.shard.name, _Progress()).parts
             if len(done) < planned.units:
-                for values in json.loads(store.read_bytes(self._plan_uri(planned.shard))):
-                    if values["part"] not in done:
-                        yield Unit.from_json(json.dumps(values))
+                for unit in load_units(self._output, planned.shard):
+                    if unit.part not in done:
+                        yield unit
 
     def add(self, text: str) -> tuple[Counts, Settled | None]:
         """Take a unit's marker from the flow: what it counted, and the shard it settles, if it does."""
@@ -221,6 +213,30 @@ class Ledger:
     @property
     def units_planned(self) -> int:
         return sum(p.units for p in self.shards)
+
+
+def plan_path(shard: Shard) -> str:
+    """Where the units of a shard lie below the output."""
+    return f"_ledger/plan/{shard.name}.json"
+
+
+def load_plan(output: str) -> list[PlannedShard]:
+    """The planned shards of an output; none where nothing is planned yet."""
+    uri = store.join(output, "_ledger", "plan.json")
+    if not store.exists(uri):
+        return []
+    planned: list[PlannedShard] = []
+    for values in json.loads(store.read_bytes(uri)):
+        files = tuple(store.Entry(**f) for f in values["files"])
+        shard = Shard(values["name"], values["kind"], files)
+        planned.append(PlannedShard(len(planned), shard, values["units"], values["images"]))
+    return planned
+
+
+def load_units(output: str, shard: Shard) -> list[Unit]:
+    """The units of a planned shard, in order."""
+    units = json.loads(store.read_bytes(store.join(output, plan_path(shard))))
+    return [Unit.from_json(json.dumps(values)) for values in units]
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -46,6 +46,8 @@ class Publish:
     save_faces: bool
     # columns of the records that are the same for every row: start_step, eta, seed, model_sha256
     settings: dict[str, int | float | str]
+    # what the faces are restored on, for the marker: results are equal bit for bit on one device type
+    device: str = ""
 
     def __call__(self, row: Row) -> Row:
         if "restored" not in row:
@@ -54,16 +56,16 @@ class Publish:
         unit = Unit.from_json(row["work"])
         records, faces = load_images(row), load_faces(row)
         crops = [unpack(row[c], self.side) for c in ("crops", "estimated", "restored")]
-        delivered = self._deliver(unit, self._pasted(unit, records, faces, crops[0], crops[2]))
+        delivered = self._deliver(unit, self.pasted(unit, records, faces, crops[0], crops[2]))
         outputs = [self._write(path, data) for path, data in delivered]
         outputs += [self._write(path, data) for path, data in self._extras(unit, records, faces, crops)]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
-        marker = make_marker(unit, records, faces, sums, outputs)
+        marker = make_marker(unit, records, faces, sums, outputs) | {"device": self.device}
         text = json.dumps(marker, indent=1)
         store.write_bytes(store.join(self.output, unit.marker_path), text.encode())
         return {"unit": unit.name, "marker": text}
 
-    def _pasted(
+    def pasted(
         self,
         unit: Unit,
         records: list[ImageRecord],

@@ -60,13 +60,13 @@ def record_table(
             if face.image == place:
                 measured = {k: v for k, v in vars(face).items() if k not in ("image", "error")}
                 rows.append({"kind": "face", "error": face.error} | address | size | measured | settings)
-    columns = [pa.array([_storable(row.get(f.name)) for row in rows], type=f.type) for f in SCHEMA]
+    columns = [pa.array([storable(row.get(f.name)) for row in rows], type=f.type) for f in SCHEMA]
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=SCHEMA), buffer)
     return buffer.getvalue()
 
 
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """The value as Parquet takes it: bytes of a file name that are no UTF-8 are spelled out, as \\udce9."""
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
