@@ -25,6 +25,9 @@ JOBS: Mapping[str, Job] = {
     "restore": Job(
         "jobs.restore", "restore the faces of an archive: folder, tar shards or Parquet, local or s3://"
     ),
+    "verify": Job(
+        "jobs.verify", "read an output again, restore a sample again, and say what is not as it was"
+    ),
     "demo": Job("jobs.demo", "write a small archive of public-domain photographs and restore it"),
     "align": Job("jobs.align", "cut aligned face crops out of pictures, to train on"),
     "train-estimator": Job("jobs.train_estimator", "train the estimator: degraded face → clean face"),
@@ -39,6 +42,7 @@ first steps:
   difface restore --input PHOTOS --output OUT --dry-run          counts images and faces, estimates the time
   difface restore --input PHOTOS --output OUT                    restores; the same command again resumes
   difface restore --input s3://bucket/in --output s3://bucket/out
+  difface verify --output OUT --sample 20                        checks every output, restores 20 pictures again
 
 exit codes of restore:
   0 every image accounted for · 2 bad arguments, or an output that belongs to another run

@@ -14,13 +14,19 @@ LINE_SECONDS = 5.0
 class Progress:
     """Counts images done in this start of the job. Use as a context manager.
 
-    total: images planned. before: images that earlier starts finished.
+    total: images planned. before: images that earlier starts finished. bad: what the third number counts.
     """
 
     def __init__(
-        self, total: int, before: int, out: TextIO = sys.stderr, interval: float = LINE_SECONDS
+        self,
+        total: int,
+        before: int,
+        out: TextIO = sys.stderr,
+        interval: float = LINE_SECONDS,
+        bad: str = "failed",
     ) -> None:
         self._total, self._before, self._out, self._interval = total, before, out, interval
+        self._bad_name = bad
         self._done = self._faces = self._failed = 0
         self._began = time.monotonic()
         self._stop = threading.Event()
@@ -51,7 +57,8 @@ class Progress:
         self._faces += faces
         self._failed += failed
         if self._bar is not None:
-            self._bar.set_postfix(faces=self._faces, failed=self._failed, refresh=False)
+            counts = {"faces": self._faces, self._bad_name: self._failed}
+            self._bar.set_postfix(counts, refresh=False)
             self._bar.update(images)
 
     def line(self) -> str:
@@ -62,7 +69,7 @@ class Progress:
         left = duration((self._total - done) / rate) if self._done else "unknown"
         share = done / self._total if self._total else 1.0
         return (
-            f"{done}/{self._total} images ({share:.0%}), {self._faces} faces, {self._failed} failed, "
+            f"{done}/{self._total} images ({share:.0%}), {self._faces} faces, {self._failed} {self._bad_name}, "
             f"{rate:.2f} images/s, {duration(seconds)} elapsed, {left} to go"
         )
 

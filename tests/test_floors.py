@@ -21,6 +21,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.progress": 3,
     "pipeline.census": 3,
     "pipeline.forecast": 3,
+    "pipeline.verify": 3,
     "pipeline.stages": 2,
     "pipeline.metrics": 2,
     "pipeline.training": 2,
@@ -48,6 +49,7 @@ NEIGHBOURS: Mapping[tuple[str, str], str] = {
         "pipeline.metrics",
         "pipeline.weights",
     ): "the judging networks' files are checked as the restoring ones' are",
+    ("pipeline.verify", "pipeline.ledger"): "what the ledger wrote is read by the ledger's own functions",
     ("pipeline.training", "pipeline.metrics"): "validation scores what it trains",
 }
 

@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from jobs import cli
+from jobs.verify import VerifyConfig
 from pipeline.config import RestoreConfig, make_parser
 
 ROOT = Path(__file__).parents[1]
@@ -153,18 +154,16 @@ def test_documents_name_only_modules_files_and_options_that_exist(document):
     assert {m for m in modules if find_spec(m) is None} == set()
     links = {link for link in re.findall(r"\]\(([^)#:]+)\)", text)}
     assert {link for link in links if not (ROOT / document).parent.joinpath(link).exists()} == set()
-    assert {o for command in restore_commands(text) for o in command if o not in restore_options()} == set()
+    for job, config in (("restore", RestoreConfig), ("verify", VerifyConfig)):
+        known = {option for action in make_parser(config, "")._actions for option in action.option_strings}
+        assert {option for command in commands(text, job) for option in command} - known == set()
 
 
-def restore_commands(text: str) -> list[list[str]]:
-    """The options of every command in the text that restores."""
+def commands(text: str, job: str) -> list[list[str]]:
+    """The options of every command in the text that starts this job."""
     joined = text.replace("\\\n", " ")
-    found = re.findall(r"(?:-m jobs\.restore|difface restore)([^\n`#]*)", joined)
+    found = re.findall(rf"(?:-m jobs\.{job}|difface {job})\b([^\n`#]*)", joined)
     return [re.findall(r"--[a-z][a-z-]*", rest) for rest in found]
-
-
-def restore_options() -> set[str]:
-    return {option for action in make_parser(RestoreConfig, "")._actions for option in action.option_strings}
 
 
 # ---------------------------------------------------------------------------------------------- cluster

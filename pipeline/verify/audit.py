@@ -1,0 +1,141 @@
+"""Read a finished or stopped output again and compare it with its plan, its markers and itself.
+
+Nothing of the input is read. In memory are the plan, the names of the objects as hashes, and for each reader one unit's
+records and one picture at a time (of a Parquet unit, the whole unit).
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from pipeline import store
+from pipeline.ledger import PlannedShard
+from pipeline.records import Counts
+from pipeline.verify.findings import Finding
+from pipeline.verify.run import BY_COPY, PLAN, Run, open_plan, open_shard
+from pipeline.verify.unit import Candidate, UnitAudit, audit_unit
+
+R = TypeVar("R")
+
+# Folders in which every object is named by a marker, or is a marker.
+NAMED = ("images", "shards", "records", "faces", "_ledger/done")
+# Unfinished units that are named in the sentence, and kept for the report.
+SHOWN, MOST_KEPT = 5, 10_000
+
+
+class Audit:
+    """One reading of an output. Call in this order: `begin`, `units`, `loose_ends`."""
+
+    def __init__(self, run: Run, sample: int = 0, seed: str = "") -> None:
+        self.run = run
+        self._sample, self._seed = sample, seed
+        self._plan: list[PlannedShard] = []
+        self._planned_badly = False
+        self._markers: set[int] = set()
+        self._named: set[int] = set()
+        self.counts = Counts()
+        self.finished = self.objects = self.bytes = 0
+        self.unfinished: list[str] = []
+        self._unfinished = 0
+        self._drawn: list[Candidate] = []
+
+    @property
+    def images_planned(self) -> int:
+        return sum(p.images for p in self._plan)
+
+    @property
+    def units_planned(self) -> int:
+        return sum(p.units for p in self._plan)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The pictures drawn to be restored again, from units in which nothing is wrong."""
+        return sorted(self._drawn)
+
+    def begin(self) -> list[Finding]:
+        """Read the plan, and list the markers; what is wrong with them."""
+        self._plan, findings = open_plan(self.run.output)
+        done = store.join(self.run.output, "_ledger", "done")
+        shards: Counter[str] = Counter()
+        for entry in store.list_files(done) if store.exists(done) else []:
+            self._markers.add(hash(f"_ledger/done/{entry.path}"))
+            shards[entry.path.rpartition("/")[0]] += 1
+        if not findings:
+            known = {p.shard.name for p in self._plan}
+            for name in [name for name in shards if name not in known]:
+                what = (
+                    f"shard {name} was wanted in the plan, as it has {shards[name]} markers, and is not in it"
+                )
+                findings.append(Finding("plan", PLAN, f"{PLAN}: {what}; {BY_COPY}"))
+        self._planned_badly = bool(findings)
+        return findings
+
+    def units(self, readers: int) -> Iterator[UnitAudit]:
+        """Every planned unit, in the plan's order, read by so many threads."""
+        with ThreadPoolExecutor(readers) as pool:
+            for audited in ahead(pool, self._tasks(), 2 * readers):
+                self._take(audited)
+                yield audited
+
+    def _tasks(self) -> Iterator[Callable[[], UnitAudit]]:
+        for planned in self._plan:
+            units, findings = open_shard(self.run, planned)
+            if findings:
+                self._planned_badly = True
+                yield partial(UnitAudit, planned.shard.name, planned.images, findings=findings)
+            for unit in units:
+                marked = hash(unit.marker_path) in self._markers
+                yield partial(audit_unit, self.run, unit, marked, self._sample, self._seed)
+
+    def _take(self, audited: UnitAudit) -> None:
+        self._named.update(audited.named)
+        self.counts = self.counts + audited.counts
+        self.objects += audited.objects
+        self.bytes += audited.bytes
+        self.finished += audited.finished
+        if not audited.finished and not audited.findings:
+            self._unfinished += 1
+            if len(self.unfinished) < MOST_KEPT:
+                self.unfinished.append(audited.name)
+        self._drawn = heapq.nsmallest(self._sample, [*self._drawn, *audited.candidates])
+
+    def loose_ends(self) -> Iterator[Finding]:
+        """Units that are not done, and objects that nothing names."""
+        if not self._plan and not self._planned_badly:
+            what = "nothing is planned yet; run the same restore command again"
+            yield Finding("unfinished", PLAN, f"unfinished: {what}")
+        if self._unfinished:
+            more = ", …" if self._unfinished > SHOWN else ""
+            yield Finding(
+                "unfinished",
+                "_ledger/done",
+                f"unfinished: {self._unfinished} of {self.units_planned} planned units have no marker "
+                f"({', '.join(self.unfinished[:SHOWN])}{more}); run the same restore command again to finish them",
+            )
+        if self._planned_badly:
+            return  # what nothing names can not be told while the plan is damaged
+        for folder in NAMED:
+            uri = store.join(self.run.output, folder)
+            for entry in store.list_files(uri) if store.exists(uri) else []:
+                path = f"{folder}/{entry.path}"
+                if hash(path) not in self._named and hash(f"{path.rpartition('/')[0]}/") not in self._named:
+                    what = f"{path}: no {'unit of the plan' if folder == NAMED[-1] else 'marker'} names it"
+                    yield Finding("stray", path, f"{what}; delete it, or move it elsewhere if it is yours")
+
+
+def ahead(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], R]], most: int) -> Iterator[R]:
+    """Results of the tasks in their order, of which at most so many are under way."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(task))
+            if len(waiting) >= most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

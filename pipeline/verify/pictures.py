@@ -1,0 +1,109 @@
+"""The pictures inside what a unit delivered, and whether each is what its record says."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from pipeline import images, store
+from pipeline.records import Unit
+from pipeline.stages.align import KEPT
+
+PIECE = 1 << 20
+# What opening and walking a damaged shard raises; pyarrow's errors are among them.
+UNREADABLE = (OSError, ValueError, EOFError, tarfile.TarError)
+
+
+class Hashed:
+    """A stream that knows size and sha256 of what was read from it."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int = PIECE) -> bytes:
+        data = self._source.read(size)
+        self._sha256.update(data)
+        self.size += len(data)
+        return data
+
+    def drain(self) -> tuple[int, str]:
+        """Size and sha256 of the whole, after reading what is left."""
+        while self.read():
+            pass
+        return self.size, self._sha256.hexdigest()
+
+
+def tar_pictures(source: Any) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of a tar's pictures in order, read front to back; one is held at a time."""
+    with tarfile.open(fileobj=source, mode="r|") as tar:
+        for member in tar:
+            if member.isfile() and images.is_image_name(member.name):
+                held = tar.extractfile(member)
+                yield member.name, held.read() if held else b""
+            tar.members = []  # type: ignore[attr-defined]  # untyped; the index of a large tar is not kept
+
+
+def parquet_pictures(data: bytes, image_column: str) -> Iterator[tuple[str, bytes]]:
+    """Row numbers, from 0, and image bytes of a Parquet shard; an empty cell gives no bytes."""
+    import pyarrow.parquet as pq
+
+    number = 0
+    for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(batch_size=16, columns=[image_column]):
+        for cell in batch.column(0).to_pylist():
+            held = cell.get("bytes") if isinstance(cell, dict) else cell
+            yield str(number), held if isinstance(held, bytes) else b""
+            number += 1
+
+
+def shard_path(unit: Unit) -> str:
+    """Where the shard that a tar or Parquet unit delivers lies below the output."""
+    return f"shards/{unit.name}.{unit.kind}"
+
+
+def delivered_picture(output: str, unit: Unit, place: int, image_column: str) -> bytes:
+    """What the run delivered for the only image of `unit`, which was number `place` in the unit of the plan.
+
+    Raises StoreError, LookupError, or one of UNREADABLE.
+    """
+    if unit.kind == "folder":
+        return store.read_bytes(store.join(output, "images", unit.images[0].member))
+    uri = store.join(output, shard_path(unit))
+    if unit.kind == "tar":
+        with store.open_read(uri) as source:
+            return _nth(tar_pictures(source), place)
+    return _nth(parquet_pictures(store.read_bytes(uri), image_column), place)
+
+
+def _nth(pictures: Iterator[tuple[str, bytes]], place: int) -> bytes:
+    for number, (_, data) in enumerate(pictures):
+        if number == place:
+            return data
+    raise LookupError(f"there is no picture number {place}")
+
+
+def wrong_picture(record: dict[str, Any], data: bytes, max_pixels: int) -> str:
+    """Why a delivered picture is not what the record of its image says; empty when it is.
+
+    A restored picture must open, decode and have the recorded size; every other one must be its original, byte for
+    byte, and open where the original did.
+    """
+    restored = record["outcome"] == "restored"
+    if not restored and record["sha256"] and record["reason"] != "changed":
+        found = hashlib.sha256(data).hexdigest()
+        if found != record["sha256"]:
+            return (
+                f"recorded as {record['outcome']}, so that the unchanged original with sha256 "
+                f"{record['sha256'][:16]} was wanted, {found[:16]} is there"
+            )
+    if restored or record["outcome"] == "no_face" or record["reason"] == KEPT:
+        try:
+            height, width = images.decode(data, max_pixels).rgb.shape[:2]
+        except images.ImageError as error:
+            return f"a picture was wanted, it does not open: {error}"
+        wanted = (record.get("width", width), record.get("height", height))
+        if (width, height) != wanted:
+            return f"a picture of {wanted[0]}x{wanted[1]} was wanted, one of {width}x{height} is there"
+    return ""

@@ -1,0 +1,176 @@
+"""Restore delivered pictures again from their originals, in other company, and compare with what the run wrote.
+
+The very stages of the run do it, in this process: read & align, one engine, paste. Half of the pictures go through
+the engine alone, the others several at once.
+"""
+
+import io
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import images, store
+from pipeline.records import ImageRecord, Row, load_faces, load_images, unpack
+from pipeline.stages.align import ReadAndAlign
+from pipeline.stages.publish import Publish
+from pipeline.stages.read import read_unit
+from pipeline.stages.record import record_table, storable
+from pipeline.verify.audit import ahead
+from pipeline.verify.findings import Finding, redoable
+from pipeline.verify.pictures import UNREADABLE, delivered_picture
+from pipeline.verify.unit import Candidate
+
+# On the run's device type the bytes must be equal. On another one rounding differs: there the root mean square of the
+# difference, over the pixels that restoring changes, may reach this many of 255 levels. Measured on a CPU with the
+# small presets: other float32 kernels give up to 0.1, networks in bfloat16 up to 1.2, another seed 5 and more.
+TOLERANCE = 2.0
+# Pictures restored at once in the second half.
+MIXED = 4
+
+Same = Literal["bits", "tolerance", "no"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One picture restored again."""
+
+    unit: str
+    member: str
+    same: Same
+    # root mean square difference of 255 levels over the pixels that restoring changes; None where nothing was compared
+    difference: float | None
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Restores candidates again. `restore` is a RestoreFaces, which threads may share."""
+
+    read: ReadAndAlign
+    restore: Callable[[Row], Row]
+    publish: Publish
+    # device type of `restore`: cpu, cuda
+    device: str
+
+    def all(self, candidates: Sequence[Candidate]) -> Iterator[Compared]:
+        """Every candidate compared: the first half one by one, then several at once."""
+        lock = threading.Lock()
+        half = len(candidates) // 2
+        for candidate in candidates[:half]:
+            yield self.one(candidate, lock)
+        with ThreadPoolExecutor(MIXED) as pool:
+            yield from ahead(pool, (partial(self.one, c, lock) for c in candidates[half:]), MIXED)
+
+    def one(self, candidate: Candidate, lock: threading.Lock) -> Compared:
+        """The candidate restored again and compared. The lock is for reading: a detector serves one thread."""
+        unit = candidate.unit
+        member = storable(unit.images[0].member)
+        with lock:
+            row = self.read({"unit": unit.name, "work": unit.to_json()})
+        gone = _input_changed(candidate, load_images(row)[0])
+        if gone:
+            return Compared(unit.name, member, "no", None, (gone,))
+        row = self.restore(row)
+        records, faces = load_images(row), load_faces(row)
+        before, after = (unpack(row[c], self.publish.side) for c in ("crops", "restored"))
+        [(_, again)] = self.publish.pasted(unit, records, faces, before, after)
+        try:
+            there = delivered_picture(self.publish.output, unit, candidate.place, self.publish.image_column)
+        except (store.StoreError, LookupError, *UNREADABLE) as error:
+            return self._differs(candidate, f"the delivered picture can not be read ({error})", None)
+        if again is None or records[0].outcome != "restored":
+            what = f"restoring it again ends as {records[0].outcome} ({records[0].error})"
+            return self._differs(candidate, what, None)
+        if again != there:
+            return self._compare_pixels(candidate, again, there)
+        table = io.BytesIO(record_table(unit, records, faces, self.publish.settings))
+        other = self._other_columns(candidate, table)
+        if other:
+            what = f"restoring it again gives the same picture, and records with another {', '.join(other)}"
+            return self._differs(candidate, what, 0.0)
+        return Compared(unit.name, member, "bits", 0.0)
+
+    def _same_device(self, candidate: Candidate) -> bool:
+        return candidate.device in ("", self.device)
+
+    def _other_columns(self, candidate: Candidate, table: io.BytesIO) -> list[str]:
+        """The columns of the image's records that come out differently on the run's device type."""
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(table).to_pylist()
+        if not self._same_device(candidate):
+            return []
+        if len(rows) != len(candidate.rows):
+            return ["number of faces"]
+        pairs = list(zip(candidate.rows, rows, strict=True))
+        return [name for name in rows[0] if any(a.get(name) != b[name] for a, b in pairs)]
+
+    def _compare_pixels(self, candidate: Candidate, again: bytes, there: bytes) -> Compared:
+        """Pictures whose bytes differ."""
+        [(_, source)] = read_unit(candidate.unit, self.publish.image_column)
+        limit = self.publish.max_pixels
+        try:
+            if isinstance(source, store.StoreError):
+                raise source
+            pixels = [images.decode(data, limit).rgb for data in (again, there, source)]
+            distance = rms(*pixels)
+        except (store.StoreError, ValueError) as error:
+            return self._differs(candidate, f"it and its original can not be compared ({error})", None)
+        if not self._same_device(candidate) and distance <= TOLERANCE:
+            return Compared(
+                candidate.unit.name, storable(candidate.unit.images[0].member), "tolerance", distance
+            )
+        wanted = (
+            "the same bytes were wanted"
+            if self._same_device(candidate)
+            else f"at most {TOLERANCE:g} of 255 levels were wanted, as it was restored on {candidate.device}"
+        )
+        what = f"{wanted}, restoring it again on {self.device} differs by {distance:.2f} levels (root mean square)"
+        if distance <= TOLERANCE:
+            what += ", as it may on another model of processor"
+        return self._differs(candidate, what, distance)
+
+    def _differs(self, candidate: Candidate, what: str, distance: float | None) -> Compared:
+        unit, member = candidate.unit, candidate.unit.images[0].member
+        where = f"images/{member}" if unit.kind == "folder" else f"shards/{unit.name}.{unit.kind}: {member}"
+        finding = redoable("repeat", where, what, unit.marker_path)
+        return Compared(unit.name, storable(member), "no", distance, (finding,))
+
+
+def _input_changed(candidate: Candidate, record: ImageRecord) -> Finding | None:
+    """The finding of an original that is not what the run restored."""
+    unit, address, wanted = candidate.unit, candidate.unit.images[0], candidate.rows[0]["sha256"]
+    where = address.uri if unit.kind == "folder" else f"{address.uri}: {address.member}"
+    elsewhere = "put it back, or restore the new one into another --output"
+    if not record.sha256:
+        there = f"it can not be read ({record.error}); put it back, or run from the folder the restore was run from"
+    elif record.sha256 != wanted:
+        there = f"{record.sha256[:16]} is there; {elsewhere}"
+    # what was added to a file is not read
+    elif unit.kind == "folder" and (size := store.stat(address.uri).size) != address.length:
+        there = f"it has grown from {address.length} to {size} bytes; {elsewhere}"
+    else:
+        return None
+    return Finding("input", where, f"{where}: the original with sha256 {wanted[:16]} was wanted, {there}")
+
+
+def rms(again: NDArray[np.uint8], there: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
+    """Root mean square of `again - there` over the pixels in which one of them differs from the original, in levels.
+
+    All are [H, W, 3] uint8. Raises ValueError when they are of different sizes.
+    """
+    if not again.shape == there.shape == original.shape:
+        raise ValueError(
+            f"its size is {there.shape[1]}x{there.shape[0]}, not {again.shape[1]}x{again.shape[0]}"
+        )
+    changed = ((again != original) | (there != original)).any(axis=2)
+    if not changed.any():
+        return 0.0
+    apart = again[changed].astype(np.float64) - there[changed]
+    return float(np.sqrt(np.square(apart).mean()))

@@ -1,0 +1,149 @@
+"""What a run says of itself: its settings and its plan, read from an output and checked against each other."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from pipeline import store
+from pipeline.config import fingerprint_digest
+from pipeline.images import MAX_PIXELS
+from pipeline.ledger import PlannedShard, load_plan, load_units, plan_path
+from pipeline.records import Unit
+from pipeline.stages.plan import cut_units
+from pipeline.verify.findings import Finding
+
+RUN, PLAN = "_ledger/run.json", "_ledger/plan.json"
+BY_COPY = "put it back from a copy, or restore into another --output"
+
+# What reading a damaged JSON file raises.
+BROKEN = (store.StoreError, ValueError, KeyError, TypeError, AttributeError)
+
+
+class NoRun(ValueError):
+    """A place that holds no output of jobs.restore; the command exits with code 2."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run file of an output."""
+
+    output: str
+    digest: str
+    # the settings that change pixels; empty where the run file is damaged
+    fingerprint: dict[str, Any]
+    # what it takes to restore a picture again: `config` and `preset`
+    repeat: dict[str, Any]
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.fingerprint.get("max_pixels", MAX_PIXELS))
+
+    @property
+    def image_column(self) -> str:
+        return str(self.fingerprint.get("image_column", "image"))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Columns of the records that are the same for every face of the run."""
+        if not self.fingerprint:
+            return {}
+        weights = self.fingerprint["weights"]
+        return {n: self.fingerprint[n] for n in ("start_step", "eta", "seed")} | {
+            "model_sha256": f"{weights['prior'][:16]}+{weights['estimator'][:16]}"
+        }
+
+
+def open_run(output: str) -> tuple[Run, list[Finding]]:
+    """The run of an output, and what is wrong with its run file. Raises NoRun or StoreError."""
+    store.check_readable(output)
+    if not store.exists(store.join(output, "_ledger")):
+        raise NoRun(
+            f"{output} holds no run (there is no _ledger in it); give the --output of a jobs.restore command"
+        )
+    try:
+        values = json.loads(store.read_bytes(store.join(output, RUN)))
+        run = Run(output, values["digest"], values["fingerprint"], values.get("repeat", {}))
+        digest, _ = fingerprint_digest(run.fingerprint), run.settings
+    except BROKEN as error:
+        what = f"{RUN}: the run's settings were wanted, it can not be read ({_named(error)}); {BY_COPY}"
+        return Run(output, "", {}, {}), [Finding("run", RUN, what)]
+    if digest != run.digest:
+        what = (
+            f"{RUN}: settings with the digest {run.digest} were wanted, those in it have {digest}; {BY_COPY}"
+        )
+        return run, [Finding("run", RUN, what)]
+    return run, []
+
+
+def open_plan(output: str) -> tuple[list[PlannedShard], list[Finding]]:
+    """The planned shards, and what is wrong with the plan file."""
+    try:
+        plan = load_plan(output)
+    except BROKEN as error:
+        what = f"{PLAN}: the run's plan was wanted, it can not be read ({_named(error)}); {BY_COPY}"
+        return [], [Finding("plan", PLAN, what)]
+    shards, files = Counter(p.shard.name for p in plan), Counter(f.path for p in plan for f in p.shard.files)
+    twice = [name for counted in (shards, files) for name, number in counted.items() if number > 1]
+    if twice:
+        what = f"{PLAN}: every shard and file was wanted once, {', '.join(twice[:3])} stands in it twice"
+        return plan, [Finding("plan", PLAN, f"{what}; {BY_COPY}")]
+    return plan, []
+
+
+def open_shard(run: Run, planned: PlannedShard) -> tuple[list[Unit], list[Finding]]:
+    """The units of a shard; none, and why, where they are not the ones that were planned."""
+    path = plan_path(planned.shard)
+    try:
+        units = load_units(run.output, planned.shard)
+        wrong = next(_wrong_cut(run, planned, units), "")
+    except BROKEN as error:
+        what = (
+            f"{path}: the units of the shard were wanted, they can not be read ({_named(error)}); {BY_COPY}"
+        )
+        return [], [Finding("plan", path, what)]
+    return ([], [Finding("plan", path, f"{path}: {wrong}; {BY_COPY}")]) if wrong else (units, [])
+
+
+def _wrong_cut(run: Run, planned: PlannedShard, units: Sequence[Unit]) -> Iterator[str]:
+    """In what the units are not the cut of the shard that plan.json describes.
+
+    A folder is cut again; of a tar or Parquet shard, which would have to be read, the cut must at least be whole.
+    """
+    shard = planned.shard
+    images = [a for u in units for a in u.images]
+    if (len(units), len(images)) != (planned.units, planned.images):
+        yield (
+            f"{planned.units} units with {planned.images} images were wanted, as plan.json says, "
+            f"{len(units)} with {len(images)} are in it"
+        )
+    source = "" if shard.kind == "folder" else shard.files[0].uri
+    for part, unit in enumerate(units):
+        told = (unit.shard, unit.kind, unit.part, unit.last, unit.source)
+        wanted = (shard.name, shard.kind, part, part == len(units) - 1, source)
+        if told != wanted:
+            yield f"unit {part} was wanted as {wanted}, it says {told}"
+    if shard.kind == "folder":
+        cut = run.fingerprint.get("unit_images")
+        if cut and list(units) != cut_units(shard, cut, run.image_column):
+            yield "the pictures that plan.json lists for the shard were wanted, others are in it"
+        return
+    if any(a.uri != source for a in images):
+        yield f"images in {source} were wanted, some lie elsewhere"
+    places = [a.offset for a in images]
+    if shard.kind == "parquet":
+        if places != list(range(len(places))):
+            yield "every row was wanted once and in order, others are in it"
+        return
+    ends = [0, *(u.span[1] for u in units)]
+    if [u.span[0] for u in units] != ends[:-1] or ends[-1] != shard.files[0].size:
+        yield "spans that cover the tar without a gap were wanted, others are in it"
+    inside = all(u.span[0] < a.offset and a.offset + a.length <= u.span[1] for u in units for a in u.images)
+    if not inside or any(a >= b for a, b in pairwise(places)):
+        yield "members in the tar's order and inside their unit's span were wanted, others are in it"
+
+
+def _named(error: BaseException) -> str:
+    return str(error) if isinstance(error, store.StoreError) else f"{type(error).__name__}: {error}"
