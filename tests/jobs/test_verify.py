@@ -19,6 +19,8 @@ from s3fs import S3FileSystem
 from servers import S3Server
 
 from jobs import verify as job
+from jobs.restore import repeatable
+from pipeline.config import RestoreConfig
 from pipeline.verify.repeat import TOLERANCE
 
 pytestmark = pytest.mark.timeout(300)
@@ -508,6 +510,17 @@ def test_a_sample_gives_the_same_bits_in_other_company(restored, tmp_path, capsy
     assert [p["same"] for p in sample["pictures"]] == ["bits"] * 3 and sample["device"] == "cpu"
     assert "slots" in sample["batching"] and "mixed" in sample["batching"]
     assert {p: p.stat().st_mtime_ns for p in restored.rglob("*")} == before
+
+
+def test_what_a_run_keeps_for_a_repetition_names_no_other_service_and_no_password(restored):
+    kept = json.loads((restored / "_ledger" / "run.json").read_bytes())["repeat"]
+    assert kept["preset"]["name"] == "small-srcnn" and kept["config"]["save_faces"] is True
+    assert not {"mlflow_uri", "ray_address"} & kept["config"].keys()
+    with_password = RestoreConfig(input="in", output="out", weights_dir="https://me:secret@host/weights")
+    assert repeatable(with_password)["weights_dir"] == "https://***@host/weights"
+    assert {json.loads(p.read_bytes())["device"] for p in (restored / "_ledger/done").rglob("*.json")} == {
+        "cpu"
+    }
 
 
 def test_a_sample_is_drawn_alike_each_time_and_otherwise_with_another_seed(restored):
