@@ -47,13 +47,15 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Columns of the records that are the same for every face of the run."""
+        """Columns of the records that are the same for every restored face of the run."""
         if not self.fingerprint:
             return {}
         weights = self.fingerprint["weights"]
-        return {n: self.fingerprint[n] for n in ("start_step", "eta", "seed")} | {
-            "model_sha256": f"{weights['prior'][:16]}+{weights['estimator'][:16]}"
-        }
+        same = {n: self.fingerprint[n] for n in ("eta", "seed")}
+        same["model_sha256"] = f"{weights['prior'][:16]}+{weights['estimator'][:16]}"
+        start = str(self.fingerprint["start_step"])
+        # a run may also choose N for each face
+        return same | ({"start_step": int(start)} if start.isdecimal() else {})
 
 
 def open_run(output: str) -> tuple[Run, list[Finding]]:

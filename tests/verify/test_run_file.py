@@ -51,6 +51,11 @@ def test_the_run_file_gives_what_the_checks_need(planned):
     }
 
 
+def test_a_run_that_chose_n_for_each_face_has_no_n_of_its_own(planned):
+    edited(planned, "_ledger/run.json", lambda run: run["fingerprint"].update(start_step="auto"))
+    assert open_run(planned)[0].settings.keys() == {"eta", "seed", "model_sha256"}
+
+
 def test_a_run_file_of_before_the_command_was_kept_is_well(planned):
     edited(planned, "_ledger/run.json", lambda run: run.pop("repeat"))
     run, findings = open_run(planned)
