@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline import store
 from pipeline.census import count_faces, sample_units
@@ -62,7 +62,9 @@ class Method:
 
     preset: Preset
     eta: float
-    start_step: int
+    # "auto": each face's own, within the bounds
+    start_step: int | Literal["auto"]
+    start_bounds: list[int] | None
     steps: str
     start_rule: Any
     # digests of the weights by role
@@ -80,18 +82,35 @@ def choose_method(config: RestoreConfig, preset: Preset | None = None) -> tuple[
     preset: taken instead of the one that the configuration names.
     """
     preset = preset or find_preset(config.preset)
-    names = ("eta", "start_step", "steps", "start_rule")
+    names = ("eta", "steps", "start_rule")
     chosen = {n: getattr(preset if getattr(config, n) is None else config, n) for n in names}
+    chosen |= {"start_step": preset.start_step, "start_bounds": None}
+    if config.start_step == "auto":
+        if not preset.auto_start:
+            raise UsageError(f"{preset.name} has no [auto_start]; give --start-step as a number")
+        within = config.start_bounds.split(",") if config.start_bounds else preset.auto_start["bounds"]
+        chosen |= {"start_step": "auto", "start_bounds": [int(n) for n in within]}
+    elif config.start_step is not None:
+        chosen["start_step"] = int(config.start_step)
+    if config.solver == "dpm++" and config.eta:
+        raise UsageError(f"--solver dpm++ draws no noise; leave --eta {config.eta} out")
+    entered = chosen["start_bounds"] or [chosen["start_step"]]
+    for start_step in entered:
+        check_start(preset, chosen["steps"], start_step, chosen["start_rule"])
+    return preset, chosen
+
+
+def check_start(preset: Preset, steps: str, start_step: int, rule: Any) -> None:
+    """Refuse an N that no chain of the preset can be entered at."""
     try:
-        chain_from(make_schedule(chosen["steps"]), chosen["start_step"], chosen["start_rule"])
+        chain_from(make_schedule(steps), start_step, rule)
     except ValueError as error:
-        raise UsageError(f"--steps {chosen['steps']} --start-step {chosen['start_step']}: {error}") from error
-    if chosen["start_step"] > preset.max_step:
+        raise UsageError(f"--steps {steps} --start-step {start_step}: {error}") from error
+    if start_step > preset.max_step:
         raise UsageError(
-            f"--start-step {chosen['start_step']} lies above {preset.max_step}, the last step that the prior of "
+            f"--start-step {start_step} lies above {preset.max_step}, the last step that the prior of "
             f"{preset.name} was trained on; choose a smaller one"
         )
-    return preset, chosen
 
 
 def check_weights(config: RestoreConfig, preset: Preset) -> dict[str, str]:
@@ -197,13 +216,17 @@ def restore_stage(
         preset=m.preset,
         weights_dir=c.weights_dir,
         eta=m.eta,
-        start_step=m.start_step,
+        start_step=None if m.start_step == "auto" else m.start_step,
+        start_bounds=m.start_bounds,
         steps=m.steps,
         start_rule=m.start_rule,
+        calls=c.calls,
+        solver=c.solver,
         seed=c.seed,
         free_colour=c.free_colour,
         device=device,
-        slots=c.slots,
+        precision=c.precision,
+        slots=c.slot_count,
         threads=threads,
         stop_uri=stop_uri,
     )
@@ -221,7 +244,6 @@ def publish_stage(config: RestoreConfig, method: Method, device: str) -> Publish
         max_pixels=c.max_pixels,
         save_faces=c.save_faces,
         settings={
-            "start_step": m.start_step,
             "eta": m.eta,
             "seed": c.seed,
             "model_sha256": m.model_sha256,
@@ -273,6 +295,8 @@ class Restoration:
         store.delete(self._stop_uri)
         connect(self.config.ray_address)
         resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
+        if device == "cpu" and self.config.precision == "float16":
+            raise UsageError("--precision float16 is for GPUs; on a CPU take float32 or bfloat16")
         # after Ray, which installs handlers of its own
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
@@ -362,9 +386,11 @@ def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> in
         faces = found.faces_per_image * images
         how = "counted" if found.images == images else f"estimated from {found.images} images"
         print(f"faces    {faces:.0f} ({how}; {found.unreadable} of {found.images} images unreadable)")
-    walk = chain_from(make_schedule(chosen["steps"]), chosen["start_step"], chosen["start_rule"]).walk
-    each = seconds_per_face(preset, len(walk))
-    print(f"method   {preset.name}, {preset.side} px, {len(walk)} steps a face, eta {chosen['eta']}")
+    typical = preset.start_step if chosen["start_step"] == "auto" else chosen["start_step"]
+    schedule = make_schedule(chosen["steps"])
+    calls = len(chain_from(schedule, typical, chosen["start_rule"], config.calls).walk)
+    each = seconds_per_face(preset, calls)
+    print(f"method   {preset.name}, {preset.side} px, {calls} steps a face, eta {chosen['eta']}")
     print(f"time     about {duration(faces * each)} on this machine's CPU ({each:.1f} s a face)")
     return OK
 

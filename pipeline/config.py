@@ -119,17 +119,36 @@ class RestoreConfig:
         group="method",
         pixels=True,
     )
-    start_step: int | None = option(
+    start_step: str | None = option(
         None,
-        help="step N at which the chain is entered: larger is more realistic, smaller more faithful "
-        "(default: the preset's; 160 for the small ones, 400 for 512 px)",
+        help="step N at which the chain is entered: larger is more realistic, smaller more faithful; auto chooses "
+        "it for each face from how degraded it is (default: the preset's; 160 for the small ones, 400 for 512 px)",
         group="method",
         metavar="N",
+        pixels=True,
+    )
+    start_bounds: str | None = option(
+        None,
+        help="least and largest N that auto may choose (default: the preset's)",
+        group="method",
+        metavar="LEAST,MOST",
         pixels=True,
     )
     steps: str | None = option(
         None,
         help="respacing of the 1000 steps: ddimK or K (default: the preset's, ddim250)",
+        group="method",
+        pixels=True,
+    )
+    calls: int | None = option(
+        None,
+        help="network calls a face makes, spread evenly below N; fewer are faster (default: one at every kept step)",
+        group="method",
+        pixels=True,
+    )
+    solver: Literal["ddim", "dpm++"] = option(
+        "ddim",
+        help="the paper's DDIM, or DPM-Solver++(2M), which draws no noise and gets by with fewer --calls",
         group="method",
         pixels=True,
     )
@@ -199,7 +218,18 @@ class RestoreConfig:
     )
 
     device: str = option("auto", help="auto, cpu, cuda", group="engine")
-    slots: int = option(0, help="faces in flight in each engine; 0 takes the preset's", group="engine")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto",
+        help="number type of the networks; auto is float32 on a CPU and float16 on a GPU, with the chain itself in "
+        "float32",
+        group="engine",
+        pixels=True,
+    )
+    slots: str = option(
+        "auto",
+        help="faces in flight in each engine: a number, or auto for what its memory and cores carry",
+        group="engine",
+    )
     engines: int = option(
         0, help="engine actors; 0 takes one per GPU of the cluster, or one on CPU", group="engine"
     )
@@ -247,16 +277,29 @@ class RestoreConfig:
             "--max-crispness must be above 0": self.max_crispness is None or self.max_crispness > 0,
             "--max-scale must be above 0": self.max_scale is None or self.max_scale > 0,
             "--strength must lie in [0, 1]": self.strength is None or 0 <= self.strength <= 1,
-            "--slots, --engines and --readers must not be negative": min(
-                self.slots, self.engines, self.readers
-            )
-            >= 0,
+            "--slots must be auto or a number above 0": self.slots == "auto" or _number(self.slots) > 0,
+            "--start-step must be auto or a number": self.start_step in (None, "auto")
+            or _number(self.start_step) >= 0,
+            "--start-bounds must be two numbers as 80,240": self.start_bounds is None
+            or [_number(n) >= 0 for n in self.start_bounds.split(",")] == [True, True],
+            "--calls must be at least 1": self.calls is None or self.calls >= 1,
+            "--engines and --readers must not be negative": min(self.engines, self.readers) >= 0,
             "--seed must not be negative": self.seed >= 0,
         }
         for rule, holds in wanted.items():
             if not holds:
                 name = rule.split()[0].removeprefix("--").rstrip(",").replace("-", "_")
                 raise UsageError(f"{rule}, got {getattr(self, name)}")
+
+    @property
+    def slot_count(self) -> int:
+        """Faces in flight in each engine; 0 for auto."""
+        return 0 if self.slots == "auto" else int(self.slots)
+
+
+def _number(text: str | None) -> int:
+    """A whole number; -1 for what is none."""
+    return int(text) if text and text.isdecimal() else -1
 
 
 def fingerprint(config: RestoreConfig, resolved: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Raised when the same input and settings begin to give other pixels, so that old and new results never mix.
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 
 Outcome = Literal["restored", "no_face", "skipped", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("restored", "no_face", "skipped", "failed")
@@ -124,6 +124,8 @@ class FaceRecord:
     strength: float = 1.0
     # why the face is left as it is; empty for a face that is restored and has a crop
     kept: str = ""
+    # step N at which its chain was entered; None for a kept face
+    start_step: int | None = None
     # variance of the Laplacian of crop and restoration; 0 for a kept face
     sharpness_before: float = 0.0
     sharpness_after: float = 0.0

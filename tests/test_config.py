@@ -17,7 +17,7 @@ def test_every_field_is_an_option_with_help_and_default():
 def test_arguments_become_typed_fields():
     argv = ["--input", "a", "--output", "b", "--eta", "0.25", "--start-step", "200", "--aligned"]
     config = parse(RestoreConfig, argv, "")
-    assert (config.eta, config.start_step, config.aligned, config.seed) == (0.25, 200, True, 0)
+    assert (config.eta, config.start_step, config.aligned, config.seed) == (0.25, "200", True, 0)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,11 @@ def test_arguments_become_typed_fields():
         ({"max_faces": 0}, "--max-faces must be at least 1, got 0"),
         ({"strength": 2.0}, r"--strength must lie in \[0, 1\], got 2.0"),
         ({"seed": -1}, "--seed must not be negative, got -1"),
+        ({"slots": "0"}, "--slots must be auto or a number above 0, got 0"),
+        ({"slots": "many"}, "--slots must be auto or a number above 0, got many"),
+        ({"start_step": "4oo"}, "--start-step must be auto or a number, got 4oo"),
+        ({"start_bounds": "80"}, "--start-bounds must be two numbers as 80,240, got 80"),
+        ({"calls": 0}, "--calls must be at least 1, got 0"),
     ],
 )
 def test_impossible_values_are_named(wrong, sentence):
@@ -46,5 +51,7 @@ def test_only_what_changes_pixels_is_in_the_fingerprint():
     def digest(**options):
         return fingerprint_digest(fingerprint(RestoreConfig(**PLACES, **options), {"weights": "x"}))
 
-    assert digest() == digest(slots=9, engines=4, mlflow_uri="http://x", strict=True, readers=3, device="cpu")
+    assert digest() == digest(
+        slots="9", engines=4, mlflow_uri="http://x", strict=True, readers=3, device="cpu"
+    )
     assert len({digest(), digest(seed=1), digest(min_face=20), digest(detector="retinaface-mobile0.25")}) == 4

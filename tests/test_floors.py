@@ -26,6 +26,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.metrics": 2,
     "pipeline.training": 2,
     "pipeline.weights": 2,
+    "pipeline.memory": 2,
     "pipeline.diffusion": 1,
     "pipeline.networks": 1,
     "pipeline.faces": 1,
@@ -44,6 +45,7 @@ NEIGHBOURS: Mapping[tuple[str, str], str] = {
     ("pipeline.config", "pipeline.records"): "a run's fingerprint names the version of the records' method",
     ("pipeline.images", "pipeline.jpeg"): "an edited JPEG is finished block by block",
     ("pipeline.stages", "pipeline.metrics"): "restoring measures each face before and after",
+    ("pipeline.stages", "pipeline.memory"): "an engine takes as many slots as its own device has room for",
     ("pipeline.stages", "pipeline.weights"): "detector and networks are loaded in the workers",
     (
         "pipeline.metrics",

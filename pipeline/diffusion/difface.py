@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_noise
-from pipeline.diffusion.sampler import coefficients, ddim_step, diffuse, predict_x0, step_table
+from pipeline.diffusion.sampler import (
+    Solver,
+    StepCoefficients,
+    coefficients,
+    diffuse,
+    predict_x0,
+    solver_step,
+    step_table,
+)
 from pipeline.diffusion.schedule import Chain, Schedule
 
 # Noise of one draw: the step tag (an original step number, or DRAW_X_N) → [B, 3, S, S] float32.
@@ -26,11 +34,12 @@ def restore(
     chain: Chain,
     eta: float,
     noise: NoiseSource,
+    solver: Solver = "ddim",
 ) -> tuple[Tensor, Tensor]:
     """[B, 3, S, S] float32 degraded faces in [0, 1] → (estimated, restored), both in [0, 1]."""
     estimated = estimator(faces).clamp(0, 1)
     x_n = enter_chain(estimated, schedule, chain, noise(DRAW_X_N))
-    x_0 = reverse_chain(x_n, prior, schedule, chain, eta, noise)
+    x_0 = reverse_chain(x_n, prior, schedule, chain, eta, noise, solver)
     return estimated, from_signed(x_0)
 
 
@@ -41,16 +50,30 @@ def enter_chain(estimated: Tensor, schedule: Schedule, chain: Chain, noise: Tens
 
 
 def reverse_chain(
-    x: Tensor, prior: NoisePredictor, schedule: Schedule, chain: Chain, eta: float, noise: NoiseSource
+    x: Tensor,
+    prior: NoisePredictor,
+    schedule: Schedule,
+    chain: Chain,
+    eta: float,
+    noise: NoiseSource,
+    solver: Solver = "ddim",
 ) -> Tensor:
-    """x_N → x̂_0 in [-1, 1] by one DDIM step per index of the chain (Algorithm 1, lines 4-6)."""
-    table = step_table(schedule, eta).to(x.device)
-    for index in chain.walk:
+    """x_N → x̂_0 in [-1, 1] by one step per index of the chain (Algorithm 1, lines 4-6)."""
+    x0 = torch.zeros_like(x)
+    for index, row in zip(chain.walk, step_table(schedule, chain, eta, solver).to(x.device), strict=True):
         step = int(schedule.t[index])
-        c = coefficients(table[index].expand(len(x), -1))
-        eps = prior(x, torch.full((len(x),), step, device=x.device))[:, :3]
-        x = ddim_step(predict_x0(x, eps, c), eps, noise(step), c)
+        t = torch.full((len(x),), step, device=x.device)
+        x, x0 = advance(x, x0, prior, t, noise(step), coefficients(row.expand(len(x), -1)))
     return x
+
+
+def advance(
+    x: Tensor, x0_before: Tensor, prior: NoisePredictor, t: Tensor, z: Tensor, c: StepCoefficients
+) -> tuple[Tensor, Tensor]:
+    """One step of every face, each at its own t ([B] int64): x at the next step of its chain, and this step's x̂_0."""
+    eps = prior(x, t)[:, :3].float()
+    x0 = predict_x0(x, eps, c)
+    return solver_step(x, x0, eps, x0_before, z, c), x0
 
 
 def face_noise(keys: list[NoiseKey], side: int, device: torch.device | str = "cpu") -> NoiseSource:

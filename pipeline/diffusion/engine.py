@@ -1,16 +1,16 @@
-"""Continuous batching of the reverse chain: faces enter, walk and leave a fixed set of slots one by one.
+"""Continuous batching of the reverse chain: faces enter, walk and leave a fixed number of slots one by one.
 
-Every network call has the same shape, `lanes` faces, padded where fewer are waiting. A face's result therefore
-depends on the face, its settings and the device type alone: not on its neighbours, the number of slots, the order
-of arrival, or the size of the last batch. On a CPU this holds when torch computes each call in one thread
-(`torch.set_num_threads(1)`), because its kernels round by how they share their work out; then several calls at
-once use the machine's cores.
+Every worker of the engine has some of the slots as lanes of its own (`lanes.py`) and moves the faces in them a step
+at a time; whoever finishes leaves, and the next one enters before the next call. A face's bits depend on the face,
+its settings and the device type alone; docs/engine.md says what makes it so, and what it costs.
 """
 
-import queue
+import gc
+import logging
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,10 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.diffusion.difface import NoisePredictor, from_signed, to_signed
+from pipeline.diffusion.difface import NoisePredictor, to_signed
+from pipeline.diffusion.lanes import Forms, Lanes, Taken, find_forms, make_lanes, to_bytes
 from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_noise
-from pipeline.diffusion.sampler import coefficients, ddim_step, diffuse, predict_x0, step_table
+from pipeline.diffusion.sampler import Solver, diffuse, step_table
 from pipeline.diffusion.schedule import Chain, Schedule
+
+log = logging.getLogger(__name__)
 
 G = TypeVar("G")
 T = TypeVar("T")
@@ -40,42 +43,88 @@ class FaceJob:
     crop: NDArray[np.uint8]
     key: NoiseKey
     eta: float
-    chain: Chain
+    # or what chooses it from the crop and its estimate, [S, S, 3] uint8 each
+    chain: Chain | Callable[[NDArray[np.uint8], NDArray[np.uint8]], Chain]
+    solver: Solver = "ddim"
 
 
 @dataclass(frozen=True)
 class FaceResult:
-    """What became of a face: two [S, S, 3] uint8 RGB images, and what the chain took."""
+    """What became of a face: two [S, S, 3] uint8 RGB images, and what the chain took.
+
+    Summed over faces, a pair of `steps` and `room` tells how full the slots were: equal when every slot had a face.
+    """
 
     estimated: NDArray[np.uint8]
     restored: NDArray[np.uint8]
+    # the original step number N at which its chain was entered
+    start_step: int
     # network calls the face took part in
     steps: int = 0
-    # its share of the room in those calls: equal to `steps` when every call was full
+    # its share of the slots in those calls
     room: float = 0.0
+    # the same of the calls during which other faces were waiting
+    steps_pressed: int = 0
+    room_pressed: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Face:
+    """A face on its way through the engine, and where its result is awaited."""
+
+    job: FaceJob
+    future: "Future[FaceResult]"
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """A face that may enter a lane."""
+
+    face: _Face
+    chain: Chain
+    estimated: Tensor  # [3, S, S] in [0, 1]
+    x: Tensor  # its x_N
+
+
+@dataclass
 class _Walk:
-    """A face in a slot: its state x, and how far along the chain it is."""
+    """A face in a lane."""
 
-    def __init__(self, job: FaceJob, future: "Future[FaceResult]", estimated: Tensor, x: Tensor) -> None:
-        self.job = job
-        self.future = future
-        self.estimated = estimated  # [3, S, S] float32 in [0, 1]
-        self.x = x  # [3, S, S] float32
-        self.taken = 0
-        self.room = 0.0
+    face: _Face
+    chain: Chain
+    lane: int
+    rows: NDArray[np.float32]  # [K, 7] of its step table
+    steps: NDArray[np.int64]  # [K] original step numbers
+    taken: int = 0
+    room: float = 0.0
+    taken_pressed: int = 0
+    room_pressed: float = 0.0
+
+
+class _Worker:
+    """One thread's lanes and the faces in and around them."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self.lanes = lanes
+        self.free = list(range(lanes.count))
+        self.entering: list[_Face] = []
+        self.ready: deque[_Estimate] = deque()
+        self.walks: list[_Walk] = []
+        self.leaving: deque[tuple[_Walk, Taken]] = deque()
 
     @property
-    def index(self) -> int:
-        return self.job.chain.walk[self.taken]
+    def faces(self) -> list[_Face]:
+        """All of them, longest here first."""
+        left = [walk.face for walk, _ in self.leaving]
+        return [*left, *(w.face for w in self.walks), *(e.face for e in self.ready), *self.entering]
 
 
 class Engine:
     """Restores faces that any thread submits; threads of its own run the networks.
 
-    estimator: [B, 3, S, S] in [0, 1] → the same. prior: see NoisePredictor. slots: faces in flight, rounded up to
-    whole calls of `lanes`; 0: as many as keep every thread busy. threads: network calls made at once.
+    estimator: [B, 3, S, S] in [0, 1] → the same. prior: see NoisePredictor. lanes: faces of one call of the prior.
+    slots: faces in flight; 0 takes a full call of every worker. On a CPU there is a worker for each of `threads`
+    cores, on a GPU one for every `lanes` slots. estimator_lanes: faces of one call of the estimator.
     """
 
     def __init__(
@@ -88,155 +137,321 @@ class Engine:
         slots: int = 0,
         device: torch.device | str = "cpu",
         threads: int = 1,
+        estimator_lanes: int = 1,
     ) -> None:
-        self._estimator = estimator
-        self._prior = prior
-        self._schedule = schedule
-        self._side = side
-        self._lanes = lanes
-        self.slots = -(-(slots or lanes * threads) // lanes) * lanes
+        self._estimator, self._prior, self._schedule = estimator, prior, schedule
+        self._side, self._width, self._estimator_lanes = side, lanes, estimator_lanes
         self._device = torch.device(device)
-        self._tables: dict[float, Tensor] = {}
-        self._waiting: queue.SimpleQueue[tuple[FaceJob, Future[FaceResult]] | None] = queue.SimpleQueue()
-        self._walks: list[_Walk] = []
-        self._callers = ThreadPoolExecutor(threads, "engine-call") if threads > 1 else None
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        on_cpu = self._device.type == "cpu"
+        self._forms = find_forms(prior, side, lanes, int(schedule.t[0]), threads) if on_cpu else Forms()
+        slots = slots or lanes * (threads if on_cpu else 1)
+        count = min(threads, slots) if on_cpu else -(-slots // lanes)
+        self._tables: dict[tuple[Chain, float, Solver], NDArray[np.float32]] = {}
+        # guards what the workers share: the faces waiting, the list of workers, and the two ends
+        self._change = threading.Condition()
+        self._waiting: deque[_Face] = deque()
+        self._workers = self._hire(count, -(-slots // count) if on_cpu else lanes)
+        # faces in flight at most; running out of memory makes it fewer
+        self.slots = sum(w.lanes.count for w in self._workers)
+        self._closed = False
+        self._broken: BaseException | None = None
+        self._threads = [
+            threading.Thread(target=self._work, args=(w,), name=f"engine-{i}", daemon=True)
+            for i, w in enumerate(self._workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, job: FaceJob) -> "Future[FaceResult]":
-        """The face's result, later. Its exception is NonFiniteFace, or what the networks raised."""
+        """The face's result, later. Its exception is NonFiniteFace, or what the networks raised.
+
+        Cancelling the future takes the face out even on its way: its slot is free at the next step.
+        """
         if job.crop.shape != (self._side, self._side, 3):
             raise ValueError(
                 f"a {self._side}x{self._side} RGB face was wanted, got an array of {job.crop.shape}"
             )
         future: Future[FaceResult] = Future()
-        self._waiting.put((job, future))
+        with self._change:
+            if self._closed or self._broken:
+                raise RuntimeError("this engine is closed and takes no more faces") from self._broken
+            self._waiting.append(_Face(job, future))
+            self._change.notify_all()
         return future
 
     def close(self) -> None:
         """Finish what was submitted, then stop."""
-        self._waiting.put(None)
-        self._thread.join()
-        if self._callers is not None:
-            self._callers.shutdown()
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+        for thread in self._threads:
+            thread.join()
 
-    @torch.inference_mode()
-    def _run(self) -> None:
-        open_ = True
-        while open_ or self._walks:
-            open_ = self._admit() and open_
-            if self._walks:
-                self._step()
+    # -- workers ---------------------------------------------------------------------------------------------------
 
-    def _admit(self) -> bool:
-        """Fill free slots with waiting faces; wait for one when there is nothing to do. False once closed."""
-        jobs: list[tuple[FaceJob, Future[FaceResult]]] = []
-        while len(self._walks) + len(jobs) < self.slots:
+    def _hire(self, count: int, each: int) -> list[_Worker]:
+        """`count` workers of `each` lanes, or what memory carries of that; one lane at least."""
+        workers: list[_Worker] = []
+        while len(workers) < count:
             try:
-                item = self._waiting.get(block=not self._walks and not jobs)
-            except queue.Empty:
-                break
-            if item is None:
-                self._enter(jobs)
-                return False
-            if item[1].set_running_or_notify_cancel():
-                jobs.append(item)
-        self._enter(jobs)
-        return True
-
-    def _enter(self, jobs: "list[tuple[FaceJob, Future[FaceResult]]]") -> None:
-        """Estimate and diffuse newcomers, `lanes` at a time."""
-        groups = self._calls(jobs)
-        for group, begun in zip(groups, self._each(self._begin, groups), strict=True):
-            if isinstance(begun, Exception):
-                for _, future in group:
-                    future.set_exception(begun)
-                continue
-            for (job, future), estimated, x in zip(group, *begun, strict=False):
-                self._walks.append(_Walk(job, future, estimated, x))
-
-    def _calls(self, faces: Sequence[G]) -> list[Sequence[G]]:
-        """The faces of each network call."""
-        return [faces[i : i + self._lanes] for i in range(0, len(faces), self._lanes)]
-
-    def _each(self, work: Callable[[Sequence[G]], T], groups: list[Sequence[G]]) -> list[T | Exception]:
-        """What `work` gives for every group, several at once; its exception where it raised one."""
-
-        @torch.inference_mode()
-        def attempt(group: Sequence[G]) -> T | Exception:
-            try:
-                return work(group)
+                workers.append(self._worker(each))
             except Exception as error:
-                return error
+                if not out_of_memory(error) or (not workers and each == 1):
+                    raise
+                release_memory(self._device)
+                if workers:
+                    log.warning("out of memory: %d slots instead of %d", len(workers) * each, count * each)
+                    break
+                count, each = 1, each // 2
+                log.warning("out of memory: trying %d slots", each)
+        return workers
 
-        return list(self._callers.map(attempt, groups) if self._callers else map(attempt, groups))
+    def _worker(self, lanes: int) -> _Worker:
+        return _Worker(make_lanes(self._prior, self._side, lanes, self._width, self._device, self._forms))
 
-    def _begin(self, group: "Sequence[tuple[FaceJob, Future[FaceResult]]]") -> tuple[Tensor, Tensor]:
-        """Estimates in [0, 1] and x_N, [lanes, 3, S, S] each; rows past the jobs are padding."""
-        jobs = [job for job, _ in group]
-        pixels = np.stack([j.crop for j in jobs]).transpose(0, 3, 1, 2)
-        faces = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device).float() / 255
-        # one memory layout for every call: a network's bits depend on it
-        estimated = self._estimator(self._padded(faces)).float().clamp(0, 1).contiguous()
+    def _work(self, worker: _Worker) -> None:
+        """What a worker's thread does until the engine is closed, or memory has no room for the worker."""
+        torch.set_num_threads(1)
+        serving: _Worker | None = worker
+        while serving is not None:
+            try:
+                self._serve(serving)
+                return
+            except Exception as error:
+                if not out_of_memory(error):
+                    self._collapse(error)
+                    return
+                serving = self._make_room(serving, error)
+
+    def _serve(self, worker: _Worker) -> None:
+        with worker.lanes.in_use():
+            while self._admit(worker):
+                self._step(worker)
+                self._deliver(worker)
+
+    def _make_room(self, worker: _Worker, error: Exception) -> _Worker | None:
+        """Give up a worker, or half the lanes of the last one; its faces begin again, and end the same.
+
+        The last lane has nothing to give: its face fails, and the next is tried.
+        """
+        self._deliver(worker, wait=True)
+        lanes, faces = worker.lanes.count, worker.faces
+        with self._change:
+            last = len(self._workers) == 1
+            if last and lanes == 1:
+                failed, faces = faces[:1], faces[1:]
+                for face in failed:
+                    settle(face.future, error=error)
+            self._waiting.extendleft(reversed(faces))
+            self._workers.remove(worker)
+            self.slots -= lanes
+            self._change.notify_all()
+        del worker
+        release_memory(self._device)
+        smaller = None
+        if last:
+            lanes = max(lanes // 2, 1)
+            if lanes < self._width and not self._forms.narrow:
+                log.warning("out of memory: calls of %d faces, whose last bits may differ", lanes)
+            self._width = min(self._width, lanes)
+            smaller = self._worker(lanes)
+            self._workers.append(smaller)
+            self.slots = smaller.lanes.count
+        log.warning("out of memory: going on with %d slots", self.slots)
+        return smaller
+
+    def _collapse(self, error: Exception) -> None:
+        """A fault of the engine itself: whoever waits for a face is told, and nobody waits for ever."""
+        log.error("the engine stops", exc_info=error)
+        with self._change:
+            self._broken = error
+            faces = [*self._waiting, *(f for w in self._workers for f in w.faces)]
+            self._waiting.clear()
+            self._change.notify_all()
+        for face in faces:
+            settle(face.future, error=error)
+
+    # -- the way of a face -----------------------------------------------------------------------------------------
+
+    def _admit(self, worker: _Worker) -> bool:
+        """Fill the free lanes; with none filled, wait for faces. False once there is nothing left to do."""
+        self._drop_cancelled(worker)
+        while worker.free and (worker.ready or self._estimate(worker)):
+            if worker.ready:
+                self._place(worker)
+        if worker.walks:
+            return not self._broken
+        self._deliver(worker, wait=True)
+        with self._change:
+            self._change.wait_for(lambda: self._waiting or self._closed or self._broken)
+            if self._waiting and not self._broken:
+                return True
+            self._workers.remove(worker)
+            return False
+
+    def _drop_cancelled(self, worker: _Worker) -> None:
+        for walk in [w for w in worker.walks if w.face.future.cancelled()]:
+            self._free(worker, walk)
+
+    def _estimate(self, worker: _Worker) -> bool:
+        """Estimate and diffuse the next faces that wait: a full call ahead of need, or this worker's share of few."""
+        with self._change:
+            share = -(-len(self._waiting) // len(self._workers))
+            group = [self._waiting.popleft() for _ in range(min(self._estimator_lanes, share))]
+            # under the same lock: a face is always somewhere
+            worker.entering = [face for face in group if not face.future.cancelled()]
+        if worker.entering:
+            self._use_threads(1)
+            for face, begun in each_alone(tuple(worker.entering), self._begin):
+                worker.entering.pop(0)
+                if isinstance(begun, Exception):
+                    settle(face.future, error=begun)
+                else:
+                    worker.ready.append(begun)
+        return bool(group)
+
+    def _begin(self, faces: Sequence[_Face]) -> list[_Estimate]:
+        """Estimate and x_N of each face, by one call of the estimator's own fixed shape."""
+        n, jobs = len(faces), [face.job for face in faces]
+        crops = np.zeros((self._estimator_lanes, 3, self._side, self._side), np.uint8)
+        crops[:n] = np.stack([j.crop for j in jobs]).transpose(0, 3, 1, 2)
+        pixels = torch.from_numpy(crops)
+        if self._device.type == "cuda":
+            pixels = pixels.pin_memory().to(self._device, non_blocking=True)
+        estimated = self._estimator(pixels.float() / 255)[:n].float().clamp(0, 1).contiguous()
+        chains = [self._chain(job, face) for job, face in zip(jobs, estimated, strict=True)]
         keys = key_tensor([j.key for j in jobs], self._device)
-        steps = torch.full((len(jobs),), DRAW_X_N, dtype=torch.int64, device=self._device)
-        noise = self._padded(normal_noise(keys, steps, (3, self._side, self._side)))
-        ab = torch.tensor([float(self._schedule.ab[j.chain.start]) for j in jobs], dtype=torch.float64)
-        signal, spread = (self._padded(v.float().to(self._device)) for v in (ab.sqrt(), (1 - ab).sqrt()))
-        shape = (-1, 1, 1, 1)
-        return estimated, diffuse(to_signed(estimated), noise, signal.view(shape), spread.view(shape))
+        draw = torch.full((n,), DRAW_X_N, dtype=torch.int64, device=self._device)
+        noise = normal_noise(keys, draw, (3, self._side, self._side))
+        ab = torch.tensor([float(self._schedule.ab[c.start]) for c in chains], dtype=torch.float64)
+        signal, spread = (v.float().to(self._device).view(-1, 1, 1, 1) for v in (ab.sqrt(), (1 - ab).sqrt()))
+        x = diffuse(to_signed(estimated), noise, signal, spread)
+        return [_Estimate(*parts) for parts in zip(faces, chains, estimated, x, strict=True)]
 
-    def _padded(self, values: Tensor) -> Tensor:
-        """`values` with zeros up to `lanes` rows."""
-        missing = self._lanes - len(values)
-        return torch.cat([values, values.new_zeros(missing, *values.shape[1:])]) if missing else values
+    def _place(self, worker: _Worker) -> None:
+        """The next estimated face enters a lane."""
+        estimate = worker.ready[0]
+        if not estimate.face.future.cancelled():
+            job, chain, lane = estimate.face.job, estimate.chain, worker.free[-1]
+            worker.lanes.place(lane, estimate.estimated, estimate.x, job.key)
+            steps, rows = self._schedule.t[list(chain.walk)], self._rows(chain, job.eta, job.solver)
+            worker.walks.append(_Walk(estimate.face, chain, lane, rows, steps))
+            worker.free.pop()
+        worker.ready.popleft()
 
-    def _step(self) -> None:
-        """One step for every face in a slot, `lanes` at a time; those at the end of their chain leave."""
-        staying: list[_Walk] = []
-        groups = self._calls(self._walks)
-        for group, error in zip(groups, self._each(self._advance, groups), strict=True):
-            for walk in group:
+    @staticmethod
+    def _chain(job: FaceJob, estimated: Tensor) -> Chain:
+        if isinstance(job.chain, Chain):
+            return job.chain
+        return job.chain(job.crop, to_bytes(estimated).cpu().numpy())
+
+    def _rows(self, chain: Chain, eta: float, solver: Solver) -> NDArray[np.float32]:
+        """The step table of a chain, made once."""
+        key = (chain, eta, solver)
+        if key not in self._tables:
+            self._tables[key] = step_table(self._schedule, chain, eta, solver).numpy()
+        return self._tables[key]
+
+    def _step(self, worker: _Worker) -> None:
+        """One step for every face in a lane; those at the end of their chain leave."""
+        lanes, walks = worker.lanes, worker.walks
+        if not walks:
+            return
+        alone = not any(other.walks for other in self._workers if other is not worker)
+        self._use_threads(lanes.forms.team if alone else 1)
+        share = lanes.count / len(walks)
+        pressed = bool(self._waiting or worker.ready)
+        for first in range(0, len(walks), lanes.width):
+            for walk, error in each_alone(walks[first : first + lanes.width], lambda g: self._call(lanes, g)):
                 if error is not None:
-                    walk.future.set_exception(error)
+                    settle(walk.face.future, error=error)
+                    self._free(worker, walk)
                     continue
                 walk.taken += 1
-                if walk.taken == len(walk.job.chain.walk):
-                    self._leave(walk)
-                else:
-                    staying.append(walk)
-        self._walks = staying
+                walk.room += share
+                walk.taken_pressed += pressed
+                walk.room_pressed += pressed * share
+        for walk in [w for w in worker.walks if w.taken == len(w.steps)]:
+            worker.leaving.append((walk, lanes.take(walk.lane)))
+            self._free(worker, walk)
 
-    def _advance(self, group: Sequence[_Walk]) -> None:
-        """x ← one DDIM step, each face at its own index and η."""
-        rows = torch.stack([self._table(w.job.eta)[w.index] for w in group])
-        steps = torch.tensor([int(self._schedule.t[w.index]) for w in group], device=self._device)
-        x = self._padded(torch.stack([w.x for w in group]))
-        eps = self._prior(x, self._padded(steps))[:, :3].float()
-        z = normal_noise(
-            key_tensor([w.job.key for w in group], self._device), steps, (3, self._side, self._side)
-        )
-        n = len(group)
-        c = coefficients(rows)
-        moved = ddim_step(predict_x0(x[:n], eps[:n], c), eps[:n], z, c)
-        for walk, x_next in zip(group, moved, strict=True):
-            walk.x = x_next
-            walk.room += self._lanes / n
+    @staticmethod
+    def _call(lanes: Lanes, walks: Sequence[_Walk]) -> list[None]:
+        rows = np.stack([w.rows[w.taken] for w in walks])
+        lanes.step([w.lane for w in walks], rows, np.array([w.steps[w.taken] for w in walks]))
+        return [None] * len(walks)
 
-    def _table(self, eta: float) -> Tensor:
-        if eta not in self._tables:
-            self._tables[eta] = step_table(self._schedule, eta).to(self._device)
-        return self._tables[eta]
+    @staticmethod
+    def _free(worker: _Worker, walk: _Walk) -> None:
+        worker.walks = [w for w in worker.walks if w is not walk]
+        worker.free.append(walk.lane)
 
-    def _leave(self, walk: _Walk) -> None:
-        if not bool(torch.isfinite(walk.x).all()):
-            walk.future.set_exception(NonFiniteFace("the chain of this face left the finite numbers"))
+    def _deliver(self, worker: _Worker, wait: bool = False) -> None:
+        """Hand over the faces that have come to the host."""
+        while worker.leaving and (wait or worker.leaving[0][1].arrived()):
+            walk, taken = worker.leaving.popleft()
+            pictures = taken.pictures()
+            if pictures is None:
+                settle(
+                    walk.face.future, error=NonFiniteFace("the chain of this face left the finite numbers")
+                )
+                continue
+            estimated, restored = pictures
+            result = FaceResult(
+                estimated,
+                restored,
+                start_step=int(self._schedule.t[walk.chain.start]),
+                steps=walk.taken,
+                room=walk.room,
+                steps_pressed=walk.taken_pressed,
+                room_pressed=walk.room_pressed,
+            )
+            settle(walk.face.future, result)
+
+    def _use_threads(self, count: int) -> None:
+        """Let this worker's next call run in so many threads."""
+        if self._device.type == "cpu" and torch.get_num_threads() != count:
+            torch.set_num_threads(count)
+
+
+def each_alone(
+    group: Sequence[G], work: Callable[[Sequence[G]], Sequence[T]]
+) -> Iterator[tuple[G, T | Exception]]:
+    """What `work` gives for each of the group; where it raises, each is tried alone, so that the culprit fails alone.
+
+    Out of memory is nobody's fault and is raised.
+    """
+    try:
+        yield from zip(group, work(group), strict=True)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        if len(group) == 1:
+            yield group[0], error
             return
-        restored = to_bytes(from_signed(walk.x))
-        walk.future.set_result(FaceResult(to_bytes(walk.estimated), restored, walk.taken, walk.room))
+        for one in group:
+            yield from each_alone([one], work)
 
 
-def to_bytes(image: Tensor) -> NDArray[np.uint8]:
-    """[3, S, S] in [0, 1] → [S, S, 3] uint8, rounded."""
-    array: NDArray[np.uint8] = (image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return array
+def settle(
+    future: "Future[FaceResult]", result: FaceResult | None = None, error: Exception | None = None
+) -> None:
+    """Give a future its end, unless it was cancelled or has one."""
+    if future.done() or not future.set_running_or_notify_cancel():
+        return
+    if result is not None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether the device or the host had no memory left for a call."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give cached blocks back, so that a smaller attempt finds them."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -84,11 +84,14 @@ class Chain:
     walk: tuple[int, ...]
 
 
-def chain_from(schedule: Schedule, start_step: int, rule: StartRule = "official") -> Chain:
+def chain_from(
+    schedule: Schedule, start_step: int, rule: StartRule = "official", calls: int | None = None
+) -> Chain:
     """The chain entered at original step N.
 
     "official" draws x_N at N and asks the network first at the kept step below, as the published program does;
-    "paper" asks it first at N itself (Algorithm 1 as printed).
+    "paper" asks it first at N itself (Algorithm 1 as printed). calls: how often the network is asked, at kept
+    steps spread evenly; None, or as many as there are, asks it at each.
     """
     start = schedule.index_of(start_step)
     first = start if rule == "paper" else start - 1
@@ -96,7 +99,13 @@ def chain_from(schedule: Schedule, start_step: int, rule: StartRule = "official"
         raise ValueError(
             f"start step {start_step} leaves no step to walk; choose one above {int(schedule.t[0])}"
         )
-    return Chain(start=start, walk=tuple(range(first, -1, -1)))
+    walk = range(first, -1, -1)
+    if calls is not None and calls < 1:
+        raise ValueError(f"a chain asks the network at least once, got {calls} calls")
+    if calls is None or calls >= len(walk):
+        return Chain(start, tuple(walk))
+    # each call stands for an equal share of the way, and is asked at the share's upper end
+    return Chain(start, tuple(walk[i * len(walk) // calls] for i in range(calls)))
 
 
 def contraction(ab: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,6 +17,8 @@ SUMS = (
     "seconds_paste",
     "slot_steps",
     "slot_capacity",
+    "slot_steps_pressed",
+    "slot_capacity_pressed",
 )
 
 
@@ -51,5 +53,8 @@ class ShardMetrics:
         if sums["seconds_restore"]:
             told["faces_per_second"] = counts.faces / sums["seconds_restore"]
         if sums["slot_capacity"]:
-            told["batch_fill"] = sums["slot_steps"] / sums["slot_capacity"]
+            told["slot_fill"] = sums["slot_steps"] / sums["slot_capacity"]
+        if sums["slot_capacity_pressed"]:
+            # while other faces were waiting: below 1 the engine itself left slots empty
+            told["slot_fill_pressed"] = sums["slot_steps_pressed"] / sums["slot_capacity_pressed"]
         return told

@@ -71,9 +71,12 @@ class Preset:
     start_rule: Literal["official", "paper"] = "official"
     # highest step the prior was trained on: above it the prior gives nothing of use
     max_step: int = 999
-    # faces restored side by side
+    # faces of one network call
     lanes_cpu: int = 4
-    lanes_gpu: int = 32
+    lanes_gpu: int = 16
+    # for an N of each face's own: `weights` and `typical_error` foretell what error the estimator leaves (see
+    # pipeline/diffusion/start.py), `bounds` are the least and largest N. Empty: the preset was not measured for it
+    auto_start: Mapping[str, Any] = field(default_factory=dict)
     # one sentence for people who choose
     description: str = field(default="", compare=False)
 
@@ -190,7 +193,8 @@ def _fields(content: dict[str, Any], kind: type[Any], implied: set[str], where: 
     unknown = sorted(set(content) - set(known))
     if unknown:
         raise PresetError(f"{where}: {', '.join(unknown)} not known; write {', '.join(known)}")
-    missing = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in content]
+    needed = (n for n, f in known.items() if f.default is f.default_factory is dataclasses.MISSING)
+    missing = [n for n in needed if n not in content]
     if missing:
         raise PresetError(f"{where}: {', '.join(missing)} must be given")
     for name, value in content.items():
@@ -228,6 +232,10 @@ def _check_ranges(preset: Preset, where: str) -> None:
             f"start_rule must be official or paper, got {preset.start_rule!r}",
         ),
         (min(preset.lanes_cpu, preset.lanes_gpu) >= 1, "lanes_cpu and lanes_gpu must be at least 1"),
+        (
+            not preset.auto_start or set(preset.auto_start) == {"weights", "typical_error", "bounds"},
+            f"[auto_start] must hold weights, typical_error and bounds, got {', '.join(preset.auto_start)}",
+        ),
         (
             prior["image_size"] == preset.side,
             f"the prior's image_size must be the preset's side {preset.side}, got {prior['image_size']}",

@@ -44,7 +44,7 @@ class Publish:
     keep_detail: float | None
     max_pixels: int
     save_faces: bool
-    # columns of the records that are the same for every row: start_step, eta, seed, model_sha256
+    # columns of the records that are the same for every row: eta, seed, model_sha256
     settings: dict[str, int | float | str]
     # what the faces are restored on, for the marker: results are equal bit for bit on one device type
     device: str = ""

@@ -48,7 +48,7 @@ def record_table(
 ) -> bytes:
     """One row per image and one per face, as Parquet bytes that depend on the unit and the settings alone.
 
-    settings: start_step, eta, seed, model_sha256.
+    settings: eta, seed, model_sha256.
     """
     rows: list[dict[str, Any]] = []
     for place, image in enumerate(images):

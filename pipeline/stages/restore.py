@@ -1,23 +1,34 @@
 """The actor that keeps estimator and prior loaded and feeds their engine with the faces of many units."""
 
 import json
+import os
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pipeline import store
 from pipeline.diffusion.engine import Engine, FaceJob, FaceResult
 from pipeline.diffusion.noise import noise_key
-from pipeline.diffusion.schedule import StartRule, chain_from, make_schedule
+from pipeline.diffusion.sampler import Solver
+from pipeline.diffusion.schedule import Chain, Schedule, StartRule, chain_from, contraction, make_schedule
+from pipeline.diffusion.start import StartChoice
 from pipeline.faces.colour import anchor_colour
+from pipeline.memory import bytes_per_slot, fitting_slots, free_bytes
 from pipeline.metrics.sharpness import sharpness
+from pipeline.networks.folded import FoldedUNet
+from pipeline.networks.unet import UNet
 from pipeline.networks.zoo import Preset, load_network
 from pipeline.records import Row, dump_records, load_faces, load_images, pack, restorable, unpack
 from pipeline.weights import resolve
+
+# Network calls that a GPU works on at once: while one waits for memory another computes.
+CALLS_ON_GPU = 2
 
 
 @dataclass(frozen=True)
@@ -27,39 +38,110 @@ class RestoreSettings:
     preset: Preset
     weights_dir: str | None
     eta: float
-    start_step: int
+    # None: each face's own
+    start_step: int | None
+    # least and largest N of a face's own
+    start_bounds: list[int] | None
     steps: str
     start_rule: StartRule
+    # network calls a face makes; None: one at every kept step
+    calls: int | None
+    solver: Solver
     seed: int
     # leave the restored face the chain's own colours
     free_colour: bool
     device: str
+    precision: str
+    # faces in flight; 0: what memory and cores carry
     slots: int
     threads: int
     # while this object exists no further unit is begun, however many were read ahead
     stop_uri: str
 
 
+def make_engine(
+    preset: Preset, estimator: nn.Module, prior: UNet, schedule: Schedule, device: str, precision: str = "auto",
+    slots: int = 0, threads: int = 1,
+) -> Engine:  # fmt: skip
+    """The engine of a preset's networks on a device. slots: 0 takes what memory and cores carry."""
+    place = torch.device(device)
+    on_cpu = place.type == "cpu"
+    number_type = _number_type(precision, on_cpu)
+    if not on_cpu:  # the same kernels every time, and float32 that is float32
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    steps = [int(t) for t in schedule.t if t <= preset.max_step]
+    lanes = preset.lanes_cpu if on_cpu else preset.lanes_gpu
+    useful = lanes * (threads if on_cpu else CALLS_ON_GPU)
+    share = min(threads / (os.cpu_count() or 1), 1) if on_cpu else 1
+    if not slots:
+        each = bytes_per_slot(preset.prior, preset.side, number_type)
+        slots = fitting_slots(useful, each, int(free_bytes(place) * share))
+    return Engine(
+        _in_precision(estimator.to(place), place, number_type),
+        FoldedUNet(prior.to(place), steps, number_type),
+        schedule,
+        preset.side,
+        lanes,
+        slots,
+        place,
+        threads,
+        # on a CPU one face at a time is as fast as many
+        estimator_lanes=1 if on_cpu else max(lanes // 4, 1),
+    )
+
+
+def _number_type(precision: str, on_cpu: bool) -> torch.dtype:
+    if precision == "auto":
+        return torch.float32 if on_cpu else torch.float16
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def _in_precision(
+    network: nn.Module, device: torch.device, number_type: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """The network, its matrix products and convolutions in `number_type`."""
+    if number_type == torch.float32:
+        return network
+
+    def call(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, number_type):
+            y: Tensor = network(x)
+        return y
+
+    return call
+
+
+def choose_start(
+    preset: Preset, schedule: Schedule, rule: StartRule, calls: int | None, bounds: Sequence[int]
+) -> StartChoice:
+    """What gives each face its own N: the preset's for a face with the preset's typical error."""
+    auto = preset.auto_start
+    kappa = contraction(schedule.ab)[schedule.index_of(preset.start_step)]
+    contracted = float(kappa) * auto["typical_error"] ** 2
+    return StartChoice(schedule, rule, calls, (bounds[0], bounds[1]), contracted, tuple(auto["weights"]))
+
+
 class RestoreFaces:
     """Row with `crops` → row with `estimated`, `restored`. Several threads may call one instance at once."""
 
     def __init__(self, settings: RestoreSettings) -> None:
-        self._settings = settings
-        preset = settings.preset
-        device = torch.device(settings.device)
-        on_cpu = device.type == "cpu"
-        if on_cpu:
-            torch.set_num_threads(1)  # the engine shares the cores out between its calls; see there
-        specs = (preset.estimator, preset.prior)
+        s = self._settings = settings
         estimator, prior = (
-            load_network(s, resolve(s.file, s.url, s.sha256, settings.weights_dir).path).to(device)
-            for s in specs
+            load_network(spec, resolve(spec.file, spec.url, spec.sha256, s.weights_dir).path)
+            for spec in (s.preset.estimator, s.preset.prior)
         )
-        schedule = make_schedule(settings.steps)
-        self._chain = chain_from(schedule, settings.start_step, settings.start_rule)
-        lanes = preset.lanes_cpu if on_cpu else preset.lanes_gpu
-        threads = settings.threads if on_cpu else 1
-        self._engine = Engine(estimator, prior, schedule, preset.side, lanes, settings.slots, device, threads)
+        assert isinstance(prior, UNet)
+        schedule = make_schedule(s.steps)
+        self._chain: Chain | StartChoice
+        if s.start_step is None:
+            assert s.start_bounds is not None
+            self._chain = choose_start(s.preset, schedule, s.start_rule, s.calls, s.start_bounds)
+        else:
+            self._chain = chain_from(schedule, s.start_step, s.start_rule, s.calls)
+        self._engine = make_engine(
+            s.preset, estimator, prior, schedule, s.device, s.precision, s.slots, s.threads
+        )
 
     def __call__(self, row: Row) -> Row:
         if "crops" not in row or store.exists(self._settings.stop_uri):
@@ -75,9 +157,14 @@ class RestoreFaces:
         for face, crop, future in zip(faces, crops, waiting, strict=True):
             try:
                 result = future.result()
+                face.start_step = result.start_step
             except Exception as error:  # the face fails, not the unit
                 face.error = f"{type(error).__name__}: {error}"
-                result = FaceResult(crop, crop)
+                result = FaceResult(crop, crop, start_step=0)
+            except BaseException:  # the unit is given up: its faces need no slots
+                for one in waiting:
+                    one.cancel()
+                raise
             if not self._settings.free_colour:
                 result = replace(result, restored=anchor_colour(crop, result.restored))
             face.sharpness_after = sharpness(result.restored)
@@ -87,6 +174,8 @@ class RestoreFaces:
             "seconds_restore": time.monotonic() - began,
             "slot_steps": float(sum(r.steps for r in results)),
             "slot_capacity": sum(r.room for r in results),
+            "slot_steps_pressed": float(sum(r.steps_pressed for r in results)),
+            "slot_capacity_pressed": sum(r.room_pressed for r in results),
         }
         return row | {
             "faces": dump_records(every),
@@ -97,4 +186,4 @@ class RestoreFaces:
 
     def _submit(self, sha256: str, face: int, crop: NDArray[np.uint8]) -> "Future[FaceResult]":
         key = noise_key(self._settings.seed, sha256, face)
-        return self._engine.submit(FaceJob(crop, key, self._settings.eta, self._chain))
+        return self._engine.submit(FaceJob(crop, key, self._settings.eta, self._chain, self._settings.solver))

@@ -18,13 +18,13 @@ ONE = ShardMetrics.from_marker(
 def test_means_are_per_face_and_fill_is_steps_over_room():
     means = ONE.means()
     assert (means["images"], means["faces"], means["outcome_restored"]) == (2, 3, 1)
-    assert means["sharpness_before"] == 10 and means["batch_fill"] == 0.75
+    assert means["sharpness_before"] == 10 and means["slot_fill"] == 0.75
     assert means["faces_per_second"] == pytest.approx(0.5)
 
 
 def test_adding_keeps_means_and_adds_counts():
     both = (ONE + ONE).means()
-    assert both["images"] == 4 and both["sharpness_after"] == 20 and both["batch_fill"] == 0.75
+    assert both["images"] == 4 and both["sharpness_after"] == 20 and both["slot_fill"] == 0.75
 
 
 def test_a_shard_without_faces_tells_no_means():

@@ -92,7 +92,7 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
         estimator=preset.estimator,
         start_step=100,
         lanes_cpu=4,
-        lanes_gpu=32,
+        lanes_gpu=16,
     )
     assert preset.prior.file == str(tmp_path / "mine.safetensors")
     assert preset.estimator.file == "elsewhere.pth"

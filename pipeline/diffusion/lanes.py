@@ -1,0 +1,211 @@
+"""The device's side of the engine: faces in lanes, and the network call that moves them a step.
+
+`Lanes` runs anywhere. `GraphedLanes` is its form for a CUDA device: the step is one captured graph over fixed
+addresses, controls go out and results come back through pinned memory, and the host never waits inside a chain.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.diffusion.difface import NoisePredictor, advance, from_signed
+from pipeline.diffusion.noise import NoiseKey, key_tensor, normal_noise
+from pipeline.diffusion.sampler import coefficients
+
+# Columns of a step table's row.
+COEFFICIENTS = 7
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Which network calls give a face the same bits as a full call in one thread does."""
+
+    # calls of fewer faces
+    narrow: bool = False
+    # calls shared by so many threads
+    team: int = 1
+
+
+class Taken:
+    """A face that left its lane, on its way to the host."""
+
+    def __init__(self, estimated: Tensor, x: Tensor) -> None:
+        finite = torch.isfinite(x).all()
+        pictures = torch.stack([to_bytes(estimated), to_bytes(from_signed(x))])
+        self._arrival: torch.cuda.Event | None = None
+        if x.is_cuda:
+            self._finite, self._pictures = _to_pinned(finite), _to_pinned(pictures)
+            self._arrival = torch.cuda.Event()
+            self._arrival.record()
+        else:
+            self._finite, self._pictures = finite, pictures
+
+    def arrived(self) -> bool:
+        return self._arrival is None or self._arrival.query()
+
+    def pictures(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """(estimated, restored), [S, S, 3] each; None when the chain left the finite numbers. Waits for them."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        if not bool(self._finite):
+            return None
+        estimated, restored = self._pictures.numpy()
+        return estimated, restored
+
+
+class Lanes:
+    """`count` faces on a device. A network call takes `width` faces, or fewer where that changes no bit."""
+
+    def __init__(
+        self,
+        prior: NoisePredictor,
+        side: int,
+        count: int,
+        width: int,
+        device: torch.device,
+        forms: Forms | None = None,
+    ) -> None:
+        self.count, self.width, self.device, self.forms = count, width, device, forms or Forms()
+        self._prior = prior
+        self._shape = (3, side, side)
+        self._x = torch.zeros(count, *self._shape, device=device)
+        self._before = torch.zeros_like(self._x)
+        self._estimated = torch.zeros_like(self._x)
+        self._keys = torch.zeros(count, 4, dtype=torch.int64, device=device)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """What the thread that moves the faces wraps its work in."""
+        with torch.inference_mode():
+            yield
+
+    def place(self, lane: int, estimated: Tensor, x: Tensor, key: NoiseKey) -> None:
+        """A face enters. estimated: [3, S, S] in [0, 1]; x: its x_N."""
+        self._estimated[lane], self._x[lane] = estimated, x
+        self._before[lane] = 0
+        self._keys[lane] = key_tensor([key], self.device)[0]
+
+    def step(self, lanes: Sequence[int], rows: NDArray[np.float32], steps: NDArray[np.int64]) -> None:
+        """Move the faces in `lanes`, at most `width`, a step by one call; an error leaves them where they are.
+
+        rows: [n, 7] of their step tables; steps: [n] original step numbers.
+        """
+        n = len(lanes)
+        filled = np.arange(n if self.forms.narrow else self.width) % n  # padding repeats what is there
+        at = torch.from_numpy(np.array(lanes)[filled]).to(self.device)
+        t = torch.from_numpy(steps[filled]).to(self.device)
+        c = coefficients(torch.from_numpy(rows[filled]).to(self.device))
+        z = normal_noise(self._keys[at], t, self._shape)
+        x, x0 = advance(self._x[at], self._before[at], self._prior, t, z, c)
+        self._x[at[:n]], self._before[at[:n]] = x[:n], x0[:n]
+
+    def take(self, lane: int) -> Taken:
+        """A face leaves."""
+        return Taken(self._estimated[lane], self._x[lane])
+
+
+class GraphedLanes(Lanes):
+    """Lanes of a CUDA device. Every call has all of them; those without a face compute what nobody reads."""
+
+    def __init__(
+        self, prior: NoisePredictor, side: int, count: int, width: int, device: torch.device
+    ) -> None:
+        super().__init__(prior, side, count, width, device)
+        self._stream = torch.cuda.Stream(device)
+        self._rows = torch.zeros(count, COEFFICIENTS, device=device)
+        self._rows[:, 0] = 1  # an empty lane divides by its sqrt(ᾱ) too
+        self._steps = torch.zeros(count, dtype=torch.int64, device=device)
+        self._sendings = [_Sending(self._rows, self._steps) for _ in range(2)]
+        self._graph = self._capture()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        with torch.inference_mode(), torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+            yield
+
+    def step(self, lanes: Sequence[int], rows: NDArray[np.float32], steps: NDArray[np.int64]) -> None:
+        self._sendings[0].send(list(lanes), rows, steps)
+        self._sendings.reverse()
+        self._graph.replay()
+
+    def _capture(self) -> "torch.cuda.CUDAGraph":
+        graph = torch.cuda.CUDAGraph()
+        with self.in_use():
+            for _ in range(3):  # libraries choose their kernels and take their memory before the capture
+                self._program()
+            self._stream.synchronize()
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._program()
+        return graph
+
+    def _program(self) -> None:
+        z = normal_noise(self._keys, self._steps, self._shape)
+        x, x0 = advance(self._x, self._before, self._prior, self._steps, z, coefficients(self._rows))
+        self._x.copy_(x)
+        self._before.copy_(x0)
+
+
+class _Sending:
+    """Pinned controls of one step. Two of them taken in turn let the host run at most two steps ahead."""
+
+    def __init__(self, rows: Tensor, steps: Tensor) -> None:
+        self._there = rows, steps
+        self._here = rows.cpu().pin_memory(), steps.cpu().pin_memory()
+        self._left = torch.cuda.Event()
+
+    def send(self, lanes: list[int], rows: NDArray[np.float32], steps: NDArray[np.int64]) -> None:
+        self._left.synchronize()
+        for here, there, values in zip(self._here, self._there, (rows, steps), strict=True):
+            here[lanes] = torch.from_numpy(values)
+            there.copy_(here, non_blocking=True)
+        self._left.record()
+
+
+def make_lanes(
+    prior: NoisePredictor, side: int, count: int, width: int, device: torch.device, forms: Forms
+) -> Lanes:
+    """The form of Lanes that fits the device."""
+    if device.type == "cuda":
+        return GraphedLanes(prior, side, count, width, device)
+    return Lanes(prior, side, count, width, device, forms)
+
+
+def find_forms(prior: NoisePredictor, side: int, width: int, step: int, threads: int) -> Forms:
+    """Which calls of `prior` on this CPU agree bit for bit with a call of `width` faces in one thread.
+
+    A kernel is chosen by shapes and threads, never by values: a form that agrees on random faces always does. `step`
+    is one that the prior may be asked for. Restores the calling thread's number of threads.
+    """
+    team = 1 << (threads.bit_length() - 1)
+    x = torch.randn(width, 3, side, side, generator=torch.Generator().manual_seed(0))
+    t = torch.full((width,), step)
+
+    def agree(counts: Sequence[int], threads: int) -> bool:
+        torch.set_num_threads(threads)
+        return all(torch.equal(prior(x[:n], t[:n]), full[:n]) for n in counts)
+
+    before = torch.get_num_threads()
+    try:
+        with torch.inference_mode():
+            torch.set_num_threads(1)
+            full = prior(x, t)
+            narrow = agree(range(1, width), 1)
+            counts = range(1, width + 1) if narrow else [width]
+            return Forms(narrow, team if team > 1 and agree(counts, team) else 1)
+    finally:
+        torch.set_num_threads(before)
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """[3, S, S] in [0, 1] → [S, S, 3] uint8, rounded."""
+    return (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def _to_pinned(value: Tensor) -> Tensor:
+    """A copy in pinned host memory, complete when the stream comes to it."""
+    return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)

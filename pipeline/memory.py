@@ -1,0 +1,76 @@
+"""How much memory a face in the engine takes, and how many therefore fit."""
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pipeline.networks.folded import FoldedUNet
+from pipeline.networks.unet import UNet
+from pipeline.networks.zoo import NetworkSpec, build
+
+# A call also needs its libraries' scratch space, and the process more than the engine.
+SHARE_OF_FREE = 0.6
+
+
+class _PeakOfTensors(TorchDispatchMode):
+    """Notes the most bytes that tensors made under it took together at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = self._now = 0
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._seen:
+            return
+        self._seen.add(storage)
+        size = storage.nbytes()
+        self._now += size
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._forget, size)
+
+    def _forget(self, size: int) -> None:
+        self._now -= size
+
+
+def bytes_per_slot(prior: NetworkSpec, side: int, precision: torch.dtype) -> int:
+    """Bytes that one face adds to a call of the prior: counted on shapes alone, without computing."""
+    with torch.device("meta"):
+        unet = build(prior)
+        assert isinstance(unet, UNet)
+        folded = FoldedUNet(unet, [0], precision)
+        x, t = torch.empty(1, 3, side, side), torch.empty(1, dtype=torch.int64)
+    with torch.inference_mode(False), torch.no_grad(), _PeakOfTensors() as tensors:
+        folded(x, t)
+    # x, x̂_0 of the step before, the estimate, and what the step makes
+    state: int = 4 * x.numel() * x.element_size()
+    return int(tensors.peak) + state
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that this process can still take: of the device, or of the machine and the container around it."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    free = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and (most := limit.read_text().strip()) != "max":
+        free = min(free, int(most) - int(used.read_text()))
+    return int(free)
+
+
+def fitting_slots(useful: int, each: int, free: int) -> int:
+    """As many slots as are useful and fit, one at least. each: bytes of a slot; free: bytes there are."""
+    return max(min(useful, int(free * SHARE_OF_FREE) // each), 1)

@@ -1,0 +1,184 @@
+"""A trained UNet in the form that only predicts: the same function of (x, t), arranged for speed.
+
+- What the timestep alone decides (sinusoids, embedding, every block's scale and shift) is computed once for each
+  step of the schedule and looked up.
+- Only the three ε channels are computed; the published checkpoints also predict a variance, which no sampler here
+  uses.
+- The second norm of a block is one with the scale and shift that follow it.
+- On a CPU, convolutions go to oneDNN directly. torch.nn.functional.conv2d chooses between kernels by batch size and
+  number of threads, and those round differently; oneDNN's own results were found to depend on neither.
+- On a GPU everything is channels_last. Not on a CPU, where its group norm is less exact and depends on threads.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.networks.unet import (
+    AttentionBlock,
+    Downsample,
+    ResBlock,
+    UNet,
+    Upsample,
+    timestep_embedding,
+)
+
+
+class FoldedUNet(nn.Module):
+    """ε(x, t) of a UNet at the steps it was folded for.
+
+    steps: original step numbers that calls may ask for. precision: number type of weights and activations; norms'
+    statistics, the input and the result are float32. The UNet is not changed and not kept.
+    """
+
+    def __init__(self, unet: UNet, steps: Sequence[int], precision: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        device = next(unet.parameters()).device
+        self.precision = precision
+        self.layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self.row_of: Tensor
+        row_of = torch.zeros(max(steps) + 1, dtype=torch.int64, device=device)
+        row_of[list(steps)] = torch.arange(len(steps), device=device)
+        self.register_buffer("row_of", row_of)
+        with torch.no_grad():
+            told = timestep_embedding(torch.tensor(steps, device=device), unet.config.model_channels)
+            emb = unet.time_embed(told)
+
+            def folded(blocks: nn.Module) -> nn.ModuleList:
+                return nn.ModuleList(
+                    nn.ModuleList(_folded(layer, emb, precision) for layer in block.children())
+                    for block in blocks.children()
+                )
+
+            self.down, self.up = folded(unet.input_blocks), folded(unet.output_blocks)
+            self.middle = folded(nn.ModuleList([unet.middle_block]))
+            norm, _, last = unet.out
+            self.norm, self.last = Norm(norm, precision), Conv(last, precision, outputs=3)
+        self.to(memory_format=self.layout)
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x: [B, 3, H, W] float32; t: [B] int64, steps it was folded for. Returns ε, [B, 3, H, W] float32."""
+        rows = self.row_of[t]
+        h = x.to(self.precision, memory_format=self.layout)
+        skips = []
+        for block in self.down:
+            h = _through(block, h, rows)
+            skips.append(h)
+        for block in self.middle:
+            h = _through(block, h, rows)
+        for block in self.up:
+            h = _through(block, torch.cat([h, skips.pop()], dim=1), rows)
+        eps: Tensor = self.last(F.silu(self.norm(h), inplace=True))
+        return eps.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+class Conv(nn.Module):
+    """A convolution of a trained layer's weights; 1-d kernels become 1x1 ones."""
+
+    def __init__(self, layer: nn.Module, precision: torch.dtype, outputs: int | None = None) -> None:
+        super().__init__()
+        assert isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.bias is not None
+        weight = layer.weight if layer.weight.ndim == 4 else layer.weight[..., None]
+        self.weight = nn.Parameter(weight[:outputs].to(precision, copy=True))
+        self.bias = nn.Parameter(layer.bias[:outputs].to(precision, copy=True))
+        self.stride, self.padding = [layer.stride[0]] * 2, [int(layer.padding[0])] * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and x.dtype != torch.float16 and torch.backends.mkldnn.is_available():
+            y: Tensor = torch.mkldnn_convolution(
+                x, self.weight, self.bias, self.padding, self.stride, [1, 1], 1
+            )
+            return y
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class Norm(nn.Module):
+    """A group norm; statistics in float32 whatever the number type."""
+
+    def __init__(self, norm: nn.Module, precision: torch.dtype) -> None:
+        super().__init__()
+        assert isinstance(norm, nn.GroupNorm)
+        self.groups, self.eps = norm.num_groups, norm.eps
+        self.weight = nn.Parameter(norm.weight.to(precision, copy=True))
+        self.bias = nn.Parameter(norm.bias.to(precision, copy=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, self.groups, self.weight, self.bias, self.eps)
+
+
+class Residual(nn.Module):
+    """A ResBlock whose second norm, scale and shift are one looked-up product and sum."""
+
+    def __init__(self, block: ResBlock, emb: Tensor, precision: torch.dtype) -> None:
+        super().__init__()
+        scale, shift = block.emb_layers(emb).chunk(2, dim=1)
+        norm_in, _, conv_in = block.in_layers
+        norm_out, _, _, conv_out = block.out_layers
+        assert isinstance(norm_out, nn.GroupNorm)
+        self.factor: Tensor
+        self.offset: Tensor
+        self.register_buffer("factor", (norm_out.weight * (1 + scale)).to(precision)[:, :, None, None])
+        self.register_buffer("offset", (norm_out.bias * (1 + scale) + shift).to(precision)[:, :, None, None])
+        self.groups, self.eps = norm_out.num_groups, norm_out.eps
+        self.norm_in, self.conv_in = Norm(norm_in, precision), Conv(conv_in, precision)
+        self.conv_out = Conv(conv_out, precision)
+        skip = block.skip_connection
+        self.skip = skip if isinstance(skip, nn.Identity) else Conv(skip, precision)
+
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        h = self.conv_in(F.silu(self.norm_in(x), inplace=True))
+        h = F.group_norm(h, self.groups, eps=self.eps)
+        h = torch.addcmul(self.offset[rows], h, self.factor[rows])
+        h = self.conv_out(F.silu(h, inplace=True))
+        out: Tensor = h.add_(self.skip(x))
+        return out
+
+
+class Attention(nn.Module):
+    """An AttentionBlock over the pixels, its projections as 1x1 convolutions."""
+
+    def __init__(self, block: AttentionBlock, precision: torch.dtype) -> None:
+        super().__init__()
+        self.heads, self.norm = block.heads, Norm(block.norm, precision)
+        self.qkv, self.proj = Conv(block.qkv, precision), Conv(block.proj_out, precision)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1)
+        qkv = qkv.reshape(b, height * width, self.heads, 3, c // self.heads).permute(3, 0, 2, 1, 4)
+        q, k, v = qkv.contiguous()
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        out: Tensor = x + self.proj(h.reshape(b, height, width, c).permute(0, 3, 1, 2))
+        return out
+
+
+class Doubled(nn.Module):
+    """An Upsample."""
+
+    def __init__(self, conv: Conv) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return y
+
+
+def _folded(layer: nn.Module, emb: Tensor, precision: torch.dtype) -> nn.Module:
+    """The predicting form of one layer of the UNet."""
+    if isinstance(layer, ResBlock):
+        return Residual(layer, emb, precision)
+    if isinstance(layer, AttentionBlock):
+        return Attention(layer, precision)
+    if isinstance(layer, Upsample):
+        return Doubled(Conv(layer.conv, precision))
+    return Conv(layer.op if isinstance(layer, Downsample) else layer, precision)
+
+
+def _through(block: nn.Module, h: Tensor, rows: Tensor) -> Tensor:
+    for layer in block.children():
+        h = layer(h, rows) if isinstance(layer, Residual) else layer(h)
+    return h

@@ -1,0 +1,81 @@
+"""The folded UNet is the UNet, at the steps it was folded for, and its bits depend on no neighbour."""
+
+import pytest
+import torch
+
+from pipeline.diffusion.schedule import make_schedule
+from pipeline.networks.folded import FoldedUNet
+from pipeline.networks.unet import UNet, UNetConfig
+from tests import golden_data
+
+STEPS = [int(t) for t in make_schedule("ddim50").t]
+
+
+@pytest.fixture(scope="module")
+def folded():
+    return FoldedUNet(golden_data.network("unet"), STEPS)
+
+
+def drawn(count, side=32):
+    x = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return x, torch.tensor(STEPS)[torch.arange(count) * 7 % len(STEPS)]
+
+
+@torch.inference_mode()
+def test_it_agrees_with_the_network_it_was_made_of(folded):
+    x, t = drawn(8)
+    torch.testing.assert_close(folded(x, t), golden_data.network("unet")(x, t)[:, :3], rtol=0, atol=5e-6)
+
+
+@torch.inference_mode()
+def test_it_agrees_with_the_recordings_of_the_official_network():
+    recorded = golden_data.arrays("unet_forward")
+    folded = FoldedUNet(golden_data.network("unet"), [0, 4, 8, 396, 996])
+    wanted = {step: recorded[f"out_t{step}"] for step in (0, 4, 396, 996)}
+    for step, out in wanted.items():
+        close(folded(recorded["x"], torch.full((2,), step)), out)
+    close(folded(recorded["x"], torch.tensor([396, 8])), recorded["mixed_t_out"])
+
+
+def close(ours, theirs):
+    torch.testing.assert_close(ours, theirs[:, :3], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [(1, 1, 2, 4), (1, 2, 2)])
+@torch.inference_mode()
+def test_it_agrees_for_other_shapes_with_and_without_variance(levels):
+    config = UNetConfig(32, 32, levels, (1,) * len(levels), (16, 8), 32, out_channels=3 * len(levels[:2]))
+    torch.manual_seed(0)
+    unet = UNet(config).eval()
+    for parameter in unet.parameters():  # a new network's zeroed layers would hide most of it
+        torch.nn.init.normal_(parameter, std=0.05)
+    x, t = drawn(2)
+    want = unet(x, t)[:, :3]
+    torch.testing.assert_close(
+        FoldedUNet(unet, STEPS)(x, t), want, rtol=0, atol=1e-5 * float(want.abs().max())
+    )
+
+
+@pytest.mark.parametrize(("number_type", "least_db"), [(torch.bfloat16, 35), (torch.float16, 55)])
+@torch.inference_mode()
+def test_in_half_precision_it_stays_near(folded, number_type, least_db):
+    x, t = drawn(4)
+    full, half = folded(x, t), FoldedUNet(golden_data.network("unet"), STEPS, number_type)(x, t)
+    assert half.dtype == torch.float32
+    ratio = float((full - half).pow(2).mean() / full.pow(2).mean())
+    assert -10 * torch.log10(torch.tensor(ratio)) >= least_db
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@torch.inference_mode()
+def test_a_face_has_the_same_bits_in_calls_of_any_number_of_faces(folded, threads):
+    x, t = drawn(8)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        together = folded(x, t)
+        torch.set_num_threads(threads)
+        for count in (1, 2, 3, 5, 8):
+            assert torch.equal(folded(x[:count], t[:count]), together[:count])
+    finally:
+        torch.set_num_threads(before)
