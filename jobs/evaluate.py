@@ -4,24 +4,31 @@
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import images, store
 from pipeline.config import UsageError, option, parse
-from pipeline.diffusion.difface import enter_chain, face_noise, from_signed, reverse_chain
-from pipeline.diffusion.noise import DRAW_X_N, noise_key
+from pipeline.diffusion.engine import FaceJob
+from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.sampler import Solver
 from pipeline.diffusion.schedule import Chain, Schedule, chain_from, make_schedule
+from pipeline.diffusion.start import StartChoice
 from pipeline.metrics.distribution import DIMENSIONS, FID, InceptionFeatures
 from pipeline.metrics.fidelity import LPIPS, LPIPS_BACKBONE, psnr, ssim
 from pipeline.networks.checkpoint import CheckpointError
+from pipeline.networks.unet import UNet
 from pipeline.networks.zoo import Preset, PresetError, find_preset, load_network
+from pipeline.stages.restore import choose_start, make_engine
 from pipeline.tracking import RunTracker, default_uri
 from pipeline.training.degradation import degrade, draw_test_degradation
 from pipeline.training.samples import SampleError, check_side, find_shards, list_faces, to_picture, to_tensor
@@ -48,12 +55,26 @@ class EvaluateConfig:
         0, help="score this many faces, spread evenly over the shards; 0 takes all", group="what"
     )
     start_steps: str | None = option(
-        None, help="starting steps N to score, separated by commas (default: the preset's)", group="method"
+        None,
+        help="starting steps N to score, separated by commas; auto:N gives each face its own, around N "
+        "(default: the preset's)",
+        group="method",
+    )
+    calls: str = option(
+        "all",
+        help="network calls a face to score, separated by commas; all: at every kept step",
+        group="method",
+    )
+    solvers: str = option(
+        "ddim", help="solvers to score, ddim and dpm++, separated by commas", group="method"
     )
     eta: float | None = option(None, help="randomness of the chain (default: the preset's)", group="method")
     steps: str | None = option(None, help="respacing (default: the preset's)", group="method")
     seed: int = option(0, help="seed of degradations and noises", group="method")
-    batch: int = option(16, help="faces a network call", group="surroundings")
+    batch: int = option(16, help="faces judged at once", group="surroundings")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", help="number type of the networks", group="method"
+    )
     device: str = option("cpu", help="cpu or cuda", group="surroundings")
     weights_dir: str | None = option(None, help="where weights are looked for first", group="surroundings")
     mlflow_uri: str | None = option(
@@ -136,19 +157,45 @@ def make_test_set(config: EvaluateConfig, side: int) -> TestSet:
     )
 
 
-def chains(config: EvaluateConfig, preset: Preset) -> tuple[Schedule, dict[int, Chain]]:
-    """The chain of every starting step to score. Raises UsageError when one cannot be entered."""
+@dataclass(frozen=True)
+class Way:
+    """One way of walking the chain, and what it is called in the table."""
+
+    name: str
+    chain: Chain | StartChoice
+    solver: Solver
+
+
+def ways(config: EvaluateConfig, preset: Preset) -> tuple[Schedule, list[Way]]:
+    """Every combination of starting step, calls and solver. Raises UsageError when one cannot be walked."""
+    found = []
     try:
         schedule = make_schedule(config.steps or preset.steps)
-        steps = [int(n) for n in (config.start_steps or str(preset.start_step)).split(",")]
-        entered = {n: chain_from(schedule, n, preset.start_rule) for n in steps}
+        for start in (config.start_steps or str(preset.start_step)).split(","):
+            auto, number = start.startswith("auto"), start.removeprefix("auto").lstrip(":")
+            step = int(number or preset.start_step)
+            if step > preset.max_step:
+                raise UsageError(
+                    f"--start-steps of {preset.name} must not exceed {preset.max_step}, got {step}"
+                )
+            if auto and not preset.auto_start:
+                raise UsageError(f"{preset.name} has no [auto_start]; give --start-steps as numbers")
+            for told in config.calls.split(","):
+                calls = None if told == "all" else int(told)
+                rule = preset.start_rule
+                chain: Chain | StartChoice = chain_from(schedule, step, rule, calls)
+                if auto:
+                    bounds = preset.auto_start["bounds"]
+                    chain = choose_start(preset, schedule, step, bounds, rule, calls)
+                for solver in config.solvers.split(","):
+                    if solver not in get_args(Solver):
+                        raise UsageError(f"--solvers must be among {get_args(Solver)}, got {solver!r}")
+                    name = f"N = {start}" + ("" if calls is None else f", {calls} calls")
+                    name += "" if solver == "ddim" else f", {solver}"
+                    found.append(Way(name, chain, solver))  # type: ignore[arg-type]  # checked above
     except ValueError as error:
-        raise UsageError(f"--steps and --start-steps: {error}") from error
-    if max(steps) > preset.max_step:
-        raise UsageError(
-            f"--start-steps of {preset.name} must not exceed {preset.max_step}, got {max(steps)}"
-        )
-    return schedule, entered
+        raise UsageError(f"--steps, --start-steps and --calls: {error}") from error
+    return schedule, found
 
 
 def row_names(presets: list[Preset]) -> list[str]:
@@ -159,30 +206,40 @@ def row_names(presets: list[Preset]) -> list[str]:
 
 def restorations(
     config: EvaluateConfig, preset: Preset, called: str, faces: TestSet
-) -> Iterator[tuple[str, list[Tensor], float]]:
-    """Rows of the table for one preset: its name, the faces, seconds a face."""
+) -> Iterator[tuple[str, list[Tensor], dict[str, float]]]:
+    """Rows of the table for one preset: its name, the faces, what one cost. The engine of the jobs restores them."""
     estimator, prior = (
-        load_network(s, resolve(s.file, s.url, s.sha256, config.weights_dir).path).to(config.device)
+        load_network(s, resolve(s.file, s.url, s.sha256, config.weights_dir).path)
         for s in (preset.estimator, preset.prior)
     )
-    count = sum(map(len, faces.clean))
-    schedule, entered = chains(config, preset)
+    assert isinstance(prior, UNet)
+    schedule, walked = ways(config, preset)
+    cores = os.cpu_count() or 1
+    engine = make_engine(preset, estimator, prior, schedule, config.device, config.precision, threads=cores)
     eta = preset.eta if config.eta is None else config.eta
-    with torch.inference_mode():
+    crops = [to_picture(face) for batch in faces.degraded for face in batch]
+    names = [name for batch in faces.names for name in batch]
+    for number, way in enumerate(walked):
         began = time.monotonic()
-        estimates = [estimator(b.to(config.device)).float().clamp(0, 1) for b in faces.degraded]
-        spent = time.monotonic() - began
-        yield called, [e.cpu() for e in estimates], spent / count
-        for start_step, chain in entered.items():
-            began = time.monotonic()
-            restored = []
-            for estimate, names in zip(estimates, faces.names, strict=True):
-                keys = [noise_key(config.seed, name, 0) for name in names]
-                noise = face_noise(keys, preset.side, config.device)
-                x_n = enter_chain(estimate, schedule, chain, noise(DRAW_X_N))
-                restored.append(from_signed(reverse_chain(x_n, prior, schedule, chain, eta, noise)).cpu())
-            seconds = (time.monotonic() - began + spent) / count
-            yield f"DifFace({called}), N = {start_step}", restored, seconds
+        futures = [
+            engine.submit(FaceJob(crop, noise_key(config.seed, name, 0), eta, way.chain, way.solver))
+            for crop, name in zip(crops, names, strict=True)
+        ]
+        results = [future.result() for future in futures]
+        cost = {
+            "calls": sum(r.steps for r in results) / len(crops),
+            "seconds": (time.monotonic() - began) / len(crops),
+        }
+        if number == 0:
+            yield called, in_batches([r.estimated for r in results], config.batch), {}
+        yield f"DifFace({called}), {way.name}", in_batches([r.restored for r in results], config.batch), cost
+    engine.close()
+
+
+def in_batches(pictures: "list[NDArray[np.uint8]]", size: int) -> list[Tensor]:
+    """Pictures [S, S, 3] uint8 → batches [B, 3, S, S] in [0, 1]."""
+    tensors = [to_tensor(p) for p in pictures]
+    return [torch.stack(tensors[i : i + size]) for i in range(0, len(tensors), size)]
 
 
 def markdown(rows: dict[str, dict[str, float]], faces: int) -> str:
@@ -190,15 +247,17 @@ def markdown(rows: dict[str, dict[str, float]], faces: int) -> str:
     names = [n for n in ("PSNR", "SSIM", "LPIPS", "FID") if n in next(iter(rows.values()))]
     better = {"PSNR": "↑", "SSIM": "↑", "LPIPS": "↓", "FID": "↓"}
     lines = [
-        f"| {faces} faces | " + " | ".join(n + better[n] for n in names) + " | s/face |",
-        "|---|" + "---|" * (len(names) + 1),
+        f"| {faces} faces | " + " | ".join(n + better[n] for n in names) + " | calls | s/face |",
+        "|---|" + "---|" * (len(names) + 2),
     ]
     for row, scores in rows.items():
         cells = [
             f"{scores[n]:.4g}" + (f" ± {scores[n + '±']:.2g}" if n + "±" in scores else "") for n in names
         ]
-        seconds = f"{scores['seconds']:.2f}" if "seconds" in scores else ""
-        lines.append(f"| {row} | " + " | ".join(cells) + f" | {seconds} |")
+        cells += [
+            f"{scores[n]:.{digits}f}" if n in scores else "" for n, digits in (("calls", 0), ("seconds", 2))
+        ]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -214,7 +273,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, dict[str, float]]:
     if len({p.side for p in presets}) > 1:
         raise UsageError(f"presets of one side are compared, got {[(p.name, p.side) for p in presets]}")
     for preset in presets:
-        chains(config, preset)
+        ways(config, preset)
     faces = make_test_set(config, presets[0].side)
     scorer = Scorer(config.weights_dir)
     for name, why in scorer.left_out.items():
@@ -223,8 +282,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, dict[str, float]]:
     rows = {"degraded input": scorer(faces.degraded)}
     shown = [faces.clean, faces.degraded]
     for preset, called in zip(presets, row_names(presets), strict=True):
-        for name, restored, seconds in restorations(config, preset, called, faces):
-            rows[name] = scorer(restored) | {"seconds": seconds}
+        for name, restored, cost in restorations(config, preset, called, faces):
+            rows[name] = scorer(restored) | cost
             shown.append(restored)
             print(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in rows[name].items()), flush=True)
     table = markdown(rows, sum(map(len, faces.clean)))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline import store
 from pipeline.census import count_faces, sample_units
@@ -62,8 +62,8 @@ class Method:
 
     preset: Preset
     eta: float
-    # "auto": each face's own, within the bounds
-    start_step: int | Literal["auto"]
+    # N, or where there are bounds to each face's own N that of a typical face
+    start_step: int
     start_bounds: list[int] | None
     steps: str
     start_rule: Any
@@ -84,18 +84,17 @@ def choose_method(config: RestoreConfig, preset: Preset | None = None) -> tuple[
     preset = preset or find_preset(config.preset)
     names = ("eta", "steps", "start_rule")
     chosen = {n: getattr(preset if getattr(config, n) is None else config, n) for n in names}
-    chosen |= {"start_step": preset.start_step, "start_bounds": None}
-    if config.start_step == "auto":
+    wished = config.start_step or ""
+    chosen |= {"start_step": int(wished.removeprefix("auto").lstrip(":") or preset.start_step)}
+    chosen |= {"start_bounds": None}
+    if wished.startswith("auto"):
         if not preset.auto_start:
             raise UsageError(f"{preset.name} has no [auto_start]; give --start-step as a number")
         within = config.start_bounds.split(",") if config.start_bounds else preset.auto_start["bounds"]
-        chosen |= {"start_step": "auto", "start_bounds": [int(n) for n in within]}
-    elif config.start_step is not None:
-        chosen["start_step"] = int(config.start_step)
+        chosen |= {"start_bounds": [int(n) for n in within]}
     if config.solver == "dpm++" and config.eta:
         raise UsageError(f"--solver dpm++ draws no noise; leave --eta {config.eta} out")
-    entered = chosen["start_bounds"] or [chosen["start_step"]]
-    for start_step in entered:
+    for start_step in (chosen["start_step"], *(chosen["start_bounds"] or ())):
         check_start(preset, chosen["steps"], start_step, chosen["start_rule"])
     return preset, chosen
 
@@ -216,7 +215,7 @@ def restore_stage(
         preset=m.preset,
         weights_dir=c.weights_dir,
         eta=m.eta,
-        start_step=None if m.start_step == "auto" else m.start_step,
+        start_step=m.start_step,
         start_bounds=m.start_bounds,
         steps=m.steps,
         start_rule=m.start_rule,
@@ -386,9 +385,8 @@ def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> in
         faces = found.faces_per_image * images
         how = "counted" if found.images == images else f"estimated from {found.images} images"
         print(f"faces    {faces:.0f} ({how}; {found.unreadable} of {found.images} images unreadable)")
-    typical = preset.start_step if chosen["start_step"] == "auto" else chosen["start_step"]
     schedule = make_schedule(chosen["steps"])
-    calls = len(chain_from(schedule, typical, chosen["start_rule"], config.calls).walk)
+    calls = len(chain_from(schedule, chosen["start_step"], chosen["start_rule"], config.calls).walk)
     each = seconds_per_face(preset, calls)
     print(f"method   {preset.name}, {preset.side} px, {calls} steps a face, eta {chosen['eta']}")
     print(f"time     about {duration(faces * each)} on this machine's CPU ({each:.1f} s a face)")

@@ -122,9 +122,10 @@ class RestoreConfig:
     start_step: str | None = option(
         None,
         help="step N at which the chain is entered: larger is more realistic, smaller more faithful; auto chooses "
-        "it for each face from how degraded it is (default: the preset's; 160 for the small ones, 400 for 512 px)",
+        "it for each face from how degraded it is, and auto:N around this N "
+        "(default: the preset's; 160 for the small ones, 400 for 512 px)",
         group="method",
-        metavar="N",
+        metavar="N|auto|auto:N",
         pixels=True,
     )
     start_bounds: str | None = option(
@@ -278,8 +279,9 @@ class RestoreConfig:
             "--max-scale must be above 0": self.max_scale is None or self.max_scale > 0,
             "--strength must lie in [0, 1]": self.strength is None or 0 <= self.strength <= 1,
             "--slots must be auto or a number above 0": self.slots == "auto" or _number(self.slots) > 0,
-            "--start-step must be auto or a number": self.start_step in (None, "auto")
-            or _number(self.start_step) >= 0,
+            "--start-step must be a number, auto, or auto and a number as auto:160": self.start_step
+            in (None, "auto")
+            or _number(self.start_step.removeprefix("auto:")) >= 0,
             "--start-bounds must be two numbers as 80,240": self.start_bounds is None
             or [_number(n) >= 0 for n in self.start_bounds.split(",")] == [True, True],
             "--calls must be at least 1": self.calls is None or self.calls >= 1,

@@ -30,7 +30,10 @@ def test_arguments_become_typed_fields():
         ({"seed": -1}, "--seed must not be negative, got -1"),
         ({"slots": "0"}, "--slots must be auto or a number above 0, got 0"),
         ({"slots": "many"}, "--slots must be auto or a number above 0, got many"),
-        ({"start_step": "4oo"}, "--start-step must be auto or a number, got 4oo"),
+        (
+            {"start_step": "4oo"},
+            "--start-step must be a number, auto, or auto and a number as auto:160, got 4oo",
+        ),
         ({"start_bounds": "80"}, "--start-bounds must be two numbers as 80,240, got 80"),
         ({"calls": 0}, "--calls must be at least 1, got 0"),
     ],

@@ -21,6 +21,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.progress": 3,
     "pipeline.census": 3,
     "pipeline.forecast": 3,
+    "pipeline.roofline": 3,
     "pipeline.verify": 3,
     "pipeline.stages": 2,
     "pipeline.metrics": 2,

@@ -143,7 +143,9 @@ class Engine:
         self._side, self._width, self._estimator_lanes = side, lanes, estimator_lanes
         self._device = torch.device(device)
         on_cpu = self._device.type == "cpu"
-        self._forms = find_forms(prior, side, lanes, int(schedule.t[0]), threads) if on_cpu else Forms()
+        self._forms = self._estimator_forms = Forms()
+        if on_cpu:
+            self._find_forms(threads)
         slots = slots or lanes * (threads if on_cpu else 1)
         count = min(threads, slots) if on_cpu else -(-slots // lanes)
         self._tables: dict[tuple[Chain, float, Solver], NDArray[np.float32]] = {}
@@ -186,6 +188,14 @@ class Engine:
             self._change.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def _find_forms(self, threads: int) -> None:
+        """Find out in which forms the two networks may be called."""
+        most = max(self._width, self._estimator_lanes)
+        x = torch.randn(most, 3, self._side, self._side, generator=torch.Generator().manual_seed(0))
+        t = torch.full((most,), int(self._schedule.t[0]))
+        self._forms = find_forms(lambda n: self._prior(x[:n], t[:n]), self._width, threads)
+        self._estimator_forms = find_forms(lambda n: self._estimator(x[:n]), self._estimator_lanes, threads)
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
@@ -301,7 +311,7 @@ class Engine:
             # under the same lock: a face is always somewhere
             worker.entering = [face for face in group if not face.future.cancelled()]
         if worker.entering:
-            self._use_threads(1)
+            self._use_threads(self._estimator_forms.team if self._alone(worker) else 1)
             for face, begun in each_alone(tuple(worker.entering), self._begin):
                 worker.entering.pop(0)
                 if isinstance(begun, Exception):
@@ -357,8 +367,7 @@ class Engine:
         lanes, walks = worker.lanes, worker.walks
         if not walks:
             return
-        alone = not any(other.walks for other in self._workers if other is not worker)
-        self._use_threads(lanes.forms.team if alone else 1)
+        self._use_threads(lanes.forms.team if self._alone(worker) else 1)
         share = lanes.count / len(walks)
         pressed = bool(self._waiting or worker.ready)
         for first in range(0, len(walks), lanes.width):
@@ -407,6 +416,10 @@ class Engine:
                 room_pressed=walk.room_pressed,
             )
             settle(walk.face.future, result)
+
+    def _alone(self, worker: _Worker) -> bool:
+        """Whether no other worker has a face: then this one may use all cores."""
+        return not any(other.walks or other.entering for other in self._workers if other is not worker)
 
     def _use_threads(self, count: int) -> None:
         """Let this worker's next call run in so many threads."""

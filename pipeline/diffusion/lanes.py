@@ -4,7 +4,7 @@
 addresses, controls go out and results come back through pinned memory, and the host never waits inside a chain.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -175,25 +175,23 @@ def make_lanes(
     return Lanes(prior, side, count, width, device, forms)
 
 
-def find_forms(prior: NoisePredictor, side: int, width: int, step: int, threads: int) -> Forms:
-    """Which calls of `prior` on this CPU agree bit for bit with a call of `width` faces in one thread.
+def find_forms(call: Callable[[int], Tensor], width: int, threads: int) -> Forms:
+    """Which forms of a network call on this CPU agree bit for bit with that of `width` faces in one thread.
 
-    A kernel is chosen by shapes and threads, never by values: a form that agrees on random faces always does. `step`
-    is one that the prior may be asked for. Restores the calling thread's number of threads.
+    call: so many of the same random faces → [n, ...]. A kernel is chosen by shapes and threads, never by values: a
+    form that agrees on random faces always does. Restores the calling thread's number of threads.
     """
     team = 1 << (threads.bit_length() - 1)
-    x = torch.randn(width, 3, side, side, generator=torch.Generator().manual_seed(0))
-    t = torch.full((width,), step)
 
     def agree(counts: Sequence[int], threads: int) -> bool:
         torch.set_num_threads(threads)
-        return all(torch.equal(prior(x[:n], t[:n]), full[:n]) for n in counts)
+        return all(torch.equal(call(n), full[:n]) for n in counts)
 
     before = torch.get_num_threads()
     try:
         with torch.inference_mode():
             torch.set_num_threads(1)
-            full = prior(x, t)
+            full = call(width)
             narrow = agree(range(1, width), 1)
             counts = range(1, width + 1) if narrow else [width]
             return Forms(narrow, team if team > 1 and agree(counts, team) else 1)

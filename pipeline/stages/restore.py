@@ -38,9 +38,8 @@ class RestoreSettings:
     preset: Preset
     weights_dir: str | None
     eta: float
-    # None: each face's own
-    start_step: int | None
-    # least and largest N of a face's own
+    # N, or where there are bounds to each face's own N that of a typical face
+    start_step: int
     start_bounds: list[int] | None
     steps: str
     start_rule: StartRule
@@ -66,7 +65,7 @@ def make_engine(
     """The engine of a preset's networks on a device. slots: 0 takes what memory and cores carry."""
     place = torch.device(device)
     on_cpu = place.type == "cpu"
-    number_type = _number_type(precision, on_cpu)
+    dtype = number_type(precision, on_cpu)
     if not on_cpu:  # the same kernels every time, and float32 that is float32
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -75,11 +74,11 @@ def make_engine(
     useful = lanes * (threads if on_cpu else CALLS_ON_GPU)
     share = min(threads / (os.cpu_count() or 1), 1) if on_cpu else 1
     if not slots:
-        each = bytes_per_slot(preset.prior, preset.side, number_type)
+        each = bytes_per_slot(preset.prior, preset.side, dtype)
         slots = fitting_slots(useful, each, int(free_bytes(place) * share))
     return Engine(
-        _in_precision(estimator.to(place), place, number_type),
-        FoldedUNet(prior.to(place), steps, number_type),
+        _in_precision(estimator.to(place), place, dtype),
+        FoldedUNet(prior.to(place), steps, dtype),
         schedule,
         preset.side,
         lanes,
@@ -91,21 +90,20 @@ def make_engine(
     )
 
 
-def _number_type(precision: str, on_cpu: bool) -> torch.dtype:
+def number_type(precision: str, on_cpu: bool) -> torch.dtype:
+    """The number type that `--precision` means on this device."""
     if precision == "auto":
         return torch.float32 if on_cpu else torch.float16
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
-def _in_precision(
-    network: nn.Module, device: torch.device, number_type: torch.dtype
-) -> Callable[[Tensor], Tensor]:
-    """The network, its matrix products and convolutions in `number_type`."""
-    if number_type == torch.float32:
+def _in_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """The network, its matrix products and convolutions in `dtype`."""
+    if dtype == torch.float32:
         return network
 
     def call(x: Tensor) -> Tensor:
-        with torch.autocast(device.type, number_type):
+        with torch.autocast(device.type, dtype):
             y: Tensor = network(x)
         return y
 
@@ -113,11 +111,16 @@ def _in_precision(
 
 
 def choose_start(
-    preset: Preset, schedule: Schedule, rule: StartRule, calls: int | None, bounds: Sequence[int]
+    preset: Preset,
+    schedule: Schedule,
+    typical: int,
+    bounds: Sequence[int],
+    rule: StartRule,
+    calls: int | None,
 ) -> StartChoice:
-    """What gives each face its own N: the preset's for a face with the preset's typical error."""
+    """What gives each face its own N within the bounds: `typical` for a face with the preset's typical error."""
     auto = preset.auto_start
-    kappa = contraction(schedule.ab)[schedule.index_of(preset.start_step)]
+    kappa = contraction(schedule.ab)[schedule.index_of(typical)]
     contracted = float(kappa) * auto["typical_error"] ** 2
     return StartChoice(schedule, rule, calls, (bounds[0], bounds[1]), contracted, tuple(auto["weights"]))
 
@@ -133,12 +136,11 @@ class RestoreFaces:
         )
         assert isinstance(prior, UNet)
         schedule = make_schedule(s.steps)
-        self._chain: Chain | StartChoice
-        if s.start_step is None:
-            assert s.start_bounds is not None
-            self._chain = choose_start(s.preset, schedule, s.start_rule, s.calls, s.start_bounds)
-        else:
-            self._chain = chain_from(schedule, s.start_step, s.start_rule, s.calls)
+        self._chain: Chain | StartChoice = chain_from(schedule, s.start_step, s.start_rule, s.calls)
+        if s.start_bounds is not None:
+            self._chain = choose_start(
+                s.preset, schedule, s.start_step, s.start_bounds, s.start_rule, s.calls
+            )
         self._engine = make_engine(
             s.preset, estimator, prior, schedule, s.device, s.precision, s.slots, s.threads
         )

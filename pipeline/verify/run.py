@@ -53,9 +53,8 @@ class Run:
         weights = self.fingerprint["weights"]
         same = {n: self.fingerprint[n] for n in ("eta", "seed")}
         same["model_sha256"] = f"{weights['prior'][:16]}+{weights['estimator'][:16]}"
-        start = str(self.fingerprint["start_step"])
-        # a run may also choose N for each face
-        return same | ({"start_step": int(start)} if start.isdecimal() else {})
+        each_its_own = self.fingerprint.get("start_bounds")
+        return same if each_its_own else same | {"start_step": self.fingerprint["start_step"]}
 
 
 def open_run(output: str) -> tuple[Run, list[Finding]]:

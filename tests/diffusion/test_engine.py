@@ -294,18 +294,15 @@ def test_a_lone_face_reports_the_room_it_left():
 
 @pytest.mark.parametrize("width", [1, 4])
 def test_forms_are_those_that_agree(folded, width):
-    """A folded network may be called in any form; one that depends on the number of faces may not."""
-    assert find_forms(folded, SIDE, width, 0, 3) == Forms(narrow=True, team=2)
+    """A folded network may be called in any form; one that depends on the number of faces or threads may not."""
+    x, t = torch.randn(width, 3, SIDE, SIDE), torch.zeros(width, dtype=torch.int64)
+    before = torch.get_num_threads()
 
-    def crowd(x, t):
-        return folded(x, t) + len(x)
-
-    assert find_forms(crowd, SIDE, 4, 0, 1) == Forms(narrow=False, team=1)
-
-    def team(x, t):
-        return folded(x, t) + torch.get_num_threads()
-
-    assert find_forms(team, SIDE, 4, 0, 2) == Forms(narrow=True, team=1)
+    assert find_forms(lambda n: folded(x[:n], t[:n]), width, 3) == Forms(narrow=True, team=2)
+    assert find_forms(lambda n: folded(x[:n], t[:n]), width, 1) == Forms(narrow=True, team=1)
+    assert find_forms(lambda n: x[:n] + n, width, 1) == Forms(narrow=width == 1, team=1)
+    assert find_forms(lambda n: x[:n] + torch.get_num_threads(), width, 2) == Forms(narrow=True, team=1)
+    assert torch.get_num_threads() == before
 
 
 @settings(max_examples=6, deadline=None)
