@@ -38,6 +38,7 @@ from pipeline.stages.restore import make_engine, number_type
 from pipeline.weights import WeightsError, resolve
 
 UNIT_IMAGES = 8
+LEVER_SECONDS = 3.0
 
 EPILOG = """examples:
   python -m jobs.bench                                        plain way, engine at one slot and at many
@@ -286,7 +287,7 @@ def levers(subject: Subject) -> dict[str, dict[str, float]]:
                     torch.randn(batch, 3, side, side, device=device),
                     torch.full((batch,), 4, device=device),
                 )
-                a_second = rate(lambda f=form, x=x, t=t: f(x, t), device, 3.0)  # type: ignore[misc]
+                a_second = rate(lambda f=form, x=x, t=t: f(x, t), device, LEVER_SECONDS)  # type: ignore[misc]
                 found[name][f"batch {batch}, {threads} threads"] = 1000 / a_second / batch
             print(
                 f"{name:<20} " + ", ".join(f"{k}: {v:.1f} ms a face" for k, v in found[name].items()),

@@ -1,7 +1,7 @@
 """What a network call costs at least on this machine: work counted by tools, ceilings measured.
 
 The floor of a call is the larger of FLOPs over the matmul ceiling and bytes over the copy ceiling. Bytes are those of
-eager kernels, each reading its inputs and writing its outputs once; a compiler that fuses kernels can go below.
+eager kernels, each reading its inputs and writing its outputs once, attention's too; fused kernels can go below.
 """
 
 import time
@@ -106,9 +106,9 @@ def rate(work: Callable[[], object], device: str, seconds: float) -> float:
 
     work()
     settled()
-    began, done = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
+    began, done, spent = time.perf_counter(), 0, 0.0
+    while not done or spent < seconds:
         work()
         settled()
-        done += 1
-    return done / (time.perf_counter() - began)
+        done, spent = done + 1, time.perf_counter() - began
+    return done / spent
