@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.diffusion.difface import NoisePredictor, to_signed
-from pipeline.diffusion.lanes import Forms, Lanes, Taken, find_forms, make_lanes, to_bytes
+from pipeline.diffusion.lanes import Forms, Lanes, Taken, find_forms, make_lanes, to_bytes, to_device
 from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_noise
 from pipeline.diffusion.sampler import Solver, diffuse, step_table
 from pipeline.diffusion.schedule import Chain, Schedule
@@ -228,10 +228,11 @@ class Engine:
                 self._serve(serving)
                 return
             except Exception as error:
-                if not out_of_memory(error):
-                    self._collapse(error)
+                try:
+                    serving = self._make_room(serving, error)
+                except Exception as fault:
+                    self._collapse(fault)
                     return
-                serving = self._make_room(serving, error)
 
     def _serve(self, worker: _Worker) -> None:
         with worker.lanes.in_use():
@@ -242,8 +243,10 @@ class Engine:
     def _make_room(self, worker: _Worker, error: Exception) -> _Worker | None:
         """Give up a worker, or half the lanes of the last one; its faces begin again, and end the same.
 
-        The last lane has nothing to give: its face fails, and the next is tried.
+        The last lane has nothing to give: its face fails, and the next is tried. Raises any other error.
         """
+        if not out_of_memory(error):
+            raise error
         self._deliver(worker, wait=True)
         lanes, faces = worker.lanes.count, worker.faces
         with self._change:
@@ -325,16 +328,15 @@ class Engine:
         n, jobs = len(faces), [face.job for face in faces]
         crops = np.zeros((self._estimator_lanes, 3, self._side, self._side), np.uint8)
         crops[:n] = np.stack([j.crop for j in jobs]).transpose(0, 3, 1, 2)
-        pixels = torch.from_numpy(crops)
-        if self._device.type == "cuda":
-            pixels = pixels.pin_memory().to(self._device, non_blocking=True)
+        pixels = to_device(torch.from_numpy(crops), self._device)
         estimated = self._estimator(pixels.float() / 255)[:n].float().clamp(0, 1).contiguous()
         chains = [self._chain(job, face) for job, face in zip(jobs, estimated, strict=True)]
-        keys = key_tensor([j.key for j in jobs], self._device)
+        keys = to_device(key_tensor([j.key for j in jobs]), self._device)
         draw = torch.full((n,), DRAW_X_N, dtype=torch.int64, device=self._device)
         noise = normal_noise(keys, draw, (3, self._side, self._side))
         ab = torch.tensor([float(self._schedule.ab[c.start]) for c in chains], dtype=torch.float64)
-        signal, spread = (v.float().to(self._device).view(-1, 1, 1, 1) for v in (ab.sqrt(), (1 - ab).sqrt()))
+        weights = torch.stack([ab.sqrt(), (1 - ab).sqrt()]).float().view(2, n, 1, 1, 1)
+        signal, spread = to_device(weights, self._device)
         x = diffuse(to_signed(estimated), noise, signal, spread)
         return [_Estimate(*parts) for parts in zip(faces, chains, estimated, x, strict=True)]
 

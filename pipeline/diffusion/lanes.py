@@ -4,6 +4,7 @@
 addresses, controls go out and results come back through pinned memory, and the host never waits inside a chain.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from torch import Tensor
 from pipeline.diffusion.difface import NoisePredictor, advance, from_signed
 from pipeline.diffusion.noise import NoiseKey, key_tensor, normal_noise
 from pipeline.diffusion.sampler import coefficients
+
+log = logging.getLogger(__name__)
 
 # Columns of a step table's row.
 COEFFICIENTS = 7
@@ -76,7 +79,9 @@ class Lanes:
         self._x = torch.zeros(count, *self._shape, device=device)
         self._before = torch.zeros_like(self._x)
         self._estimated = torch.zeros_like(self._x)
-        self._keys = torch.zeros(count, 4, dtype=torch.int64, device=device)
+        self._keys = torch.zeros(
+            count, 4, dtype=torch.int64
+        )  # on the host, from where they go with each step
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -88,7 +93,7 @@ class Lanes:
         """A face enters. estimated: [3, S, S] in [0, 1]; x: its x_N."""
         self._estimated[lane], self._x[lane] = estimated, x
         self._before[lane] = 0
-        self._keys[lane] = key_tensor([key], self.device)[0]
+        self._keys[lane] = key_tensor([key])[0]
 
     def step(self, lanes: Sequence[int], rows: NDArray[np.float32], steps: NDArray[np.int64]) -> None:
         """Move the faces in `lanes`, at most `width`, a step by one call; an error leaves them where they are.
@@ -97,10 +102,11 @@ class Lanes:
         """
         n = len(lanes)
         filled = np.arange(n if self.forms.narrow else self.width) % n  # padding repeats what is there
-        at = torch.from_numpy(np.array(lanes)[filled]).to(self.device)
-        t = torch.from_numpy(steps[filled]).to(self.device)
-        c = coefficients(torch.from_numpy(rows[filled]).to(self.device))
-        z = normal_noise(self._keys[at], t, self._shape)
+        chosen = torch.from_numpy(np.array(lanes)[filled])
+        at, keys = to_device(chosen, self.device), to_device(self._keys[chosen], self.device)
+        t = to_device(torch.from_numpy(steps[filled]), self.device)
+        c = coefficients(to_device(torch.from_numpy(rows[filled]), self.device))
+        z = normal_noise(keys, t, self._shape)
         x, x0 = advance(self._x[at], self._before[at], self._prior, t, z, c)
         self._x[at[:n]], self._before[at[:n]] = x[:n], x0[:n]
 
@@ -120,7 +126,8 @@ class GraphedLanes(Lanes):
         self._rows = torch.zeros(count, COEFFICIENTS, device=device)
         self._rows[:, 0] = 1  # an empty lane divides by its sqrt(ᾱ) too
         self._steps = torch.zeros(count, dtype=torch.int64, device=device)
-        self._sendings = [_Sending(self._rows, self._steps) for _ in range(2)]
+        self._keys_there = torch.zeros(count, 4, dtype=torch.int64, device=device)
+        self._sendings = [_Sending(self._rows, self._steps, self._keys_there) for _ in range(2)]
         self._graph = self._capture()
 
     @contextmanager
@@ -129,7 +136,9 @@ class GraphedLanes(Lanes):
             yield
 
     def step(self, lanes: Sequence[int], rows: NDArray[np.float32], steps: NDArray[np.int64]) -> None:
-        self._sendings[0].send(list(lanes), rows, steps)
+        self._sendings[0].send(
+            list(lanes), torch.from_numpy(rows), torch.from_numpy(steps), self._keys[lanes]
+        )
         self._sendings.reverse()
         self._graph.replay()
 
@@ -144,7 +153,7 @@ class GraphedLanes(Lanes):
         return graph
 
     def _program(self) -> None:
-        z = normal_noise(self._keys, self._steps, self._shape)
+        z = normal_noise(self._keys_there, self._steps, self._shape)
         x, x0 = advance(self._x, self._before, self._prior, self._steps, z, coefficients(self._rows))
         self._x.copy_(x)
         self._before.copy_(x0)
@@ -153,15 +162,16 @@ class GraphedLanes(Lanes):
 class _Sending:
     """Pinned controls of one step. Two of them taken in turn let the host run at most two steps ahead."""
 
-    def __init__(self, rows: Tensor, steps: Tensor) -> None:
-        self._there = rows, steps
-        self._here = rows.cpu().pin_memory(), steps.cpu().pin_memory()
+    def __init__(self, *there: Tensor) -> None:
+        self._there = there
+        self._here = [tensor.cpu().pin_memory() for tensor in there]
         self._left = torch.cuda.Event()
 
-    def send(self, lanes: list[int], rows: NDArray[np.float32], steps: NDArray[np.int64]) -> None:
+    def send(self, lanes: list[int], *values: Tensor) -> None:
+        """Rows of each tensor for these lanes; the others keep what they have."""
         self._left.synchronize()
-        for here, there, values in zip(self._here, self._there, (rows, steps), strict=True):
-            here[lanes] = torch.from_numpy(values)
+        for here, there, rows in zip(self._here, self._there, values, strict=True):
+            here[lanes] = rows
             there.copy_(here, non_blocking=True)
         self._left.record()
 
@@ -171,7 +181,12 @@ def make_lanes(
 ) -> Lanes:
     """The form of Lanes that fits the device."""
     if device.type == "cuda":
-        return GraphedLanes(prior, side, count, width, device)
+        try:
+            return GraphedLanes(prior, side, count, width, device)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            log.warning("the step can not be captured as a CUDA graph (%s); going on without", error)
     return Lanes(prior, side, count, width, device, forms)
 
 
@@ -202,6 +217,11 @@ def find_forms(call: Callable[[int], Tensor], width: int, threads: int) -> Forms
 def to_bytes(image: Tensor) -> Tensor:
     """[3, S, S] in [0, 1] → [S, S, 3] uint8, rounded."""
     return (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on the device, without waiting for the device."""
+    return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
 
 
 def _to_pinned(value: Tensor) -> Tensor:
