@@ -176,9 +176,11 @@ def run(config: RestoreConfig) -> int:
         if new:
             ledger.release()
         raise
-    settled = ledger.resume(redo_failed=config.retry_failed)
+    settled = ledger.resume(config.retry == "failed", config.reason)
     pending = list(ledger.pending())
     say(plan_line(ledger, len(pending), new))
+    if ledger.retries.open or config.retry:
+        say(retry_line(ledger, config.reason))
     return Restoration(config, method, ledger, settled).run(pending)
 
 
@@ -257,6 +259,16 @@ def plan_line(ledger: Ledger, pending: int, new: bool) -> str:
     return what if new else f"{what}; going on with {pending} units, the rest is done"
 
 
+def retry_line(ledger: Ledger, reason: str | None) -> str:
+    """What is done again, in one line."""
+    if ledger.ordered_before:
+        return f"{len(ledger.retrying)} units of the retry that was begun before are still done again; no other begins"
+    if ledger.retries.open:
+        return f"{len(ledger.retrying)} of them are done again because images failed"
+    why = f" for {reason}" if reason else ""
+    return f"nothing to retry: no image failed{why}; jobs.status shows what failed and why"
+
+
 class Restoration:
     """One start of a run: the flow, its bookkeeping, and what people see of it."""
 
@@ -286,6 +298,7 @@ class Restoration:
         for shard in self.settled.values():
             self._track(shard)
         code = self._restore(pending) if pending else OK
+        self.ledger.close_retry()
         code = code or self._verdict()
         self._report(code)
         return code

@@ -260,12 +260,22 @@ class RestoreConfig:
         0.1, help="stop and exit 3 when more than this share of the images fails", group="outcome"
     )
     strict: bool = option(False, help="exit 4 when any image failed", group="outcome")
-    retry_failed: bool = option(False, help="do the units again in which images failed", group="outcome")
+    retry: Literal["failed"] | None = option(
+        None, help="do the units again in which images failed", group="outcome"
+    )
+    reason: str | None = option(
+        None,
+        help="with --retry: only units with a failure of this reason or stage, as jobs.status names them",
+        group="outcome",
+        metavar="REASON_OR_STAGE",
+    )
     dry_run: bool = option(
         False, help="count shards, images and faces, estimate the time, touch no model", group="outcome"
     )
 
     def __post_init__(self) -> None:
+        if self.reason is not None and not self.retry:
+            raise UsageError(f"--reason {self.reason} says what to retry; give --retry failed with it")
         wanted = {
             "--eta must lie in [0, 1]": self.eta is None or 0 <= self.eta <= 1,
             "--keep-detail must lie in [0, 1]": self.keep_detail is None or 0 <= self.keep_detail <= 1,

@@ -2,14 +2,14 @@
 
 Everything under OUT/_ledger is written whole: `run.json` (what the run is), `plan.json` (its shards),
 `plan/<shard>.json` (the units of one shard), `done/<shard>/<part>.json` (one marker per finished unit, written
-after everything the unit delivers).
+after everything the unit delivers), `retries.json` (units that were to be done again).
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline import store
@@ -19,6 +19,7 @@ from pipeline.records import Counts, Unit
 from pipeline.stages.plan import InputError, Shard, cut_units, list_input, make_shards
 
 READERS = 32
+RETRIES = "_ledger/retries.json"
 
 
 class RefusedMix(ValueError):
@@ -35,6 +36,9 @@ class Marker:
     metrics: ShardMetrics
     finished_at: float
     outputs: tuple[dict[str, Any], ...] = ()
+    attempts: int = 1
+    # images by outcome and `stage: reason`, of those that were skipped or failed
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Marker":
@@ -46,7 +50,19 @@ class Marker:
             metrics=ShardMetrics.from_marker(values),
             finished_at=values["finished_at"],
             outputs=tuple(values["outputs"]),
+            attempts=values.get("attempts", 1),
+            reasons=values.get("reasons", {}),
         )
+
+    def failed(self, reason: str | None = None) -> bool:
+        """Whether an image failed; with a reason, whether one did for that reason or in the stage of that name.
+
+        A marker that does not say why its images failed is one of every reason.
+        """
+        causes = self.reasons.get("failed", {})
+        if reason is None or not causes:
+            return self.metrics.counts.outcomes["failed"] > 0
+        return any(reason in cause.split(": ", 1) for cause in causes)
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,23 @@ class _Progress:
     finished_at: float = 0.0
 
 
+@dataclass(frozen=True)
+class Retries:
+    """The units that were deliberately begun again, and whether the last such order is carried out.
+
+    Written before the first of them begins, so that a killed retry is finished by the next start of whatever kind,
+    and each unit's number of attempts does not depend on how often the run was killed.
+    """
+
+    open: bool = False
+    # by unit; one that is not named has one attempt
+    attempts: dict[str, int] = field(default_factory=dict)
+
+    def wait_for(self, marker: Marker) -> bool:
+        """The unit is still to be done again."""
+        return marker.attempts < self.attempts.get(marker.unit, 1)
+
+
 class Ledger:
     """The driver's view of one output. Only the driver holds one; stages write markers by name."""
 
@@ -88,6 +121,10 @@ class Ledger:
         self._progress: dict[str, _Progress] = {}
         # measurements over everything done so far
         self.totals = ShardMetrics()
+        self.retries = Retries()
+        # units that are to be done again, and whether an earlier start ordered it
+        self.retrying: set[str] = set()
+        self.ordered_before = False
 
     def claim(self, source: str, repeat: dict[str, Any] | None = None) -> bool:
         """Make this output ours, or find that it already is. True when it is new.
@@ -164,18 +201,41 @@ class Ledger:
         ]
         store.write_bytes(store.join(self._root, "plan.json"), json.dumps(body).encode())
 
-    def resume(self, redo_failed: bool = False) -> list[Settled]:
+    def resume(self, retry: bool = False, reason: str | None = None) -> list[Settled]:
         """Read the markers that are there; the shards they settle, in the plan's order.
 
-        With `redo_failed`, units in which an image failed count as not done.
+        retry: do the units again in which an image failed, with `reason` only those that failed for it or in the
+        stage of that name. An order that is open already is carried out first, and no other given.
         """
         done = store.join(self._root, "done")
         uris = [e.uri for e in store.list_files(done)] if store.exists(done) else []
         with ThreadPoolExecutor(READERS) as pool:
-            for marker in map(Marker.from_json, pool.map(store.read_bytes, uris)):
-                if not (redo_failed and marker.metrics.counts.outcomes["failed"]):
-                    self._add(marker)
+            markers = [Marker.from_json(data) for data in pool.map(store.read_bytes, uris)]
+        self.retries = load_retries(self._output)
+        self.ordered_before = self.retries.open
+        if retry and not self.ordered_before:
+            self._order([m for m in markers if m.failed(reason)])
+        for marker in markers:
+            if self.retries.wait_for(marker):
+                self.retrying.add(marker.unit)
+            else:
+                self._add(marker)
         return [s for s in map(self._settled, self.shards) if s is not None]
+
+    def _order(self, again: Sequence[Marker]) -> None:
+        """Write down that these units are to be done once more."""
+        if again:
+            attempts = self.retries.attempts | {m.unit: m.attempts + 1 for m in again}
+            self._save_retries(Retries(True, attempts))
+
+    def close_retry(self) -> None:
+        """Write down that the order is carried out, once it is."""
+        if self.retries.open and not self.retrying:
+            self._save_retries(replace(self.retries, open=False))
+
+    def _save_retries(self, retries: Retries) -> None:
+        self.retries = retries
+        store.write_bytes(store.join(self._output, RETRIES), json.dumps(vars(retries), indent=1).encode())
 
     def pending(self) -> Iterator[Unit]:
         """The units that are not done, in the plan's order."""
@@ -184,7 +244,7 @@ class Ledger:
             if len(done) < planned.units:
                 for unit in load_units(self._output, planned.shard):
                     if unit.part not in done:
-                        yield unit
+                        yield replace(unit, attempts=self.retries.attempts.get(unit.name, 1))
 
     def add(self, text: str) -> tuple[Counts, Settled | None]:
         """Take a unit's marker from the flow: what it counted, and the shard it settles, if it does."""
@@ -193,6 +253,7 @@ class Ledger:
         return marker.metrics.counts, self._settled(self._by_name[marker.shard])
 
     def _add(self, marker: Marker) -> None:
+        self.retrying.discard(marker.unit)
         progress = self._progress.setdefault(marker.shard, _Progress())
         if marker.part not in progress.parts:
             progress.parts.add(marker.part)
@@ -218,6 +279,12 @@ class Ledger:
 def plan_path(shard: Shard) -> str:
     """Where the units of a shard lie below the output."""
     return f"_ledger/plan/{shard.name}.json"
+
+
+def load_retries(output: str) -> Retries:
+    """What was ordered to be done again in an output."""
+    uri = store.join(output, RETRIES)
+    return Retries(**json.loads(store.read_bytes(uri))) if store.exists(uri) else Retries()
 
 
 def load_plan(output: str) -> list[PlannedShard]:

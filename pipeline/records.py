@@ -63,6 +63,8 @@ class Unit:
     source: str = ""
     # bytes of the tar that hold this unit's members whole, headers and sidecars too; unused elsewhere
     span: tuple[int, int] = (0, 0)
+    # how often it was deliberately begun: 1, and one more for every retry; a restart is no attempt
+    attempts: int = 1
 
     @property
     def name(self) -> str:
@@ -98,10 +100,15 @@ class ImageRecord:
     # stage that failed: read, align, restore, paste
     stage: str = ""
     error: str = ""
+    # where in the program a failure came from; empty where no exception was caught
+    traceback: str = ""
 
-    def settle(self, outcome: Outcome, reason: str = "", stage: str = "", error: str = "") -> None:
+    def settle(
+        self, outcome: Outcome, reason: str = "", stage: str = "", error: str = "", traceback: str = ""
+    ) -> None:
         """Record the outcome."""
         self.outcome, self.reason, self.stage, self.error = outcome, reason, stage, error
+        self.traceback = traceback
 
 
 @dataclass
@@ -132,6 +139,7 @@ class FaceRecord:
     # mean absolute difference of restored and estimated, 0..255
     distance: float = 0.0
     error: str = ""
+    traceback: str = ""
 
 
 def dump_records(records: Sequence[ImageRecord] | Sequence[FaceRecord]) -> str:

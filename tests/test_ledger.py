@@ -34,8 +34,8 @@ def planned(photos, output, settings=SETTINGS):
     return ledger
 
 
-def finish(output, unit, outcome="no_face"):
-    records = [ImageRecord(a.member, outcome=outcome) for a in unit.images]
+def finish(output, unit, outcome="no_face", stage="", reason=""):
+    records = [ImageRecord(a.member, outcome=outcome, stage=stage, reason=reason) for a in unit.images]
     text = json.dumps(make_marker(unit, records, [], {"seconds_read": 1.0}, []))
     store.write_bytes(store.join(output, unit.marker_path), text.encode())
     return text
@@ -83,8 +83,70 @@ def test_units_with_failures_can_be_done_again(photos, output):
     for unit, outcome in zip(units, ("failed", "no_face", "restored"), strict=True):
         finish(output, unit, outcome)
     again = planned(photos, output)
-    again.resume(redo_failed=True)
-    assert list(again.pending()) == units[:1]
+    again.resume(retry=True)
+    assert [(u.name, u.attempts) for u in again.pending()] == [(units[0].name, 2)]
+
+
+def resumed(photos, output, **how):
+    """Another start: the ledger, and each pending unit's number of attempts by name."""
+    ledger = planned(photos, output)
+    ledger.resume(**how)
+    return ledger, {u.name: u.attempts for u in ledger.pending()}
+
+
+@pytest.fixture
+def failed(photos, output):
+    """All three units done: two failed, for different reasons, and one did not. Their names."""
+    units = list(planned(photos, output).pending())
+    finish(output, units[0], "failed", "read", "truncated")
+    finish(output, units[1])
+    finish(output, units[2], "failed", "paste", "MemoryError")
+    return [u.name for u in units]
+
+
+@pytest.mark.parametrize(
+    ("reason", "chosen"),
+    [(None, (0, 2)), ("truncated", (0,)), ("read", (0,)), ("MemoryError", (2,)), ("Memory", ()), ("", ())],
+)
+def test_a_retry_can_be_limited_to_a_reason_or_a_stage(photos, output, failed, reason, chosen):
+    ledger, pending = resumed(photos, output, retry=True, reason=reason)
+    assert pending == {failed[i]: 2 for i in chosen}
+    assert ledger.retries.open == bool(chosen)
+
+
+def test_failures_without_a_recorded_reason_are_retried_whatever_the_reason(photos, output, failed):
+    uri = store.join(output, "_ledger/done/images-00000/0000.json")
+    marker = json.loads(store.read_bytes(uri))
+    del marker["reasons"]
+    store.write_bytes(uri, json.dumps(marker).encode())
+    assert resumed(photos, output, retry=True, reason="MemoryError")[1] == {failed[0]: 2, failed[2]: 2}
+
+
+def test_a_killed_retry_is_finished_by_any_start_and_counts_as_one_attempt(photos, output, failed):
+    ledger, _ = resumed(photos, output, retry=True)
+    redone = next(ledger.pending())
+    ledger.add(finish(output, redone, "failed", "read", "truncated"))
+    # killed here; neither the same command nor one without --retry begins another attempt
+    for how in ({"retry": True}, {"retry": True, "reason": "truncated"}, {}):
+        ledger, pending = resumed(photos, output, **how)
+        assert ledger.ordered_before and pending == {failed[2]: 2}
+        assert ledger.totals.counts.images == 4
+    ledger.close_retry()
+    assert resumed(photos, output)[1] == {failed[2]: 2}
+    ledger.add(finish(output, next(ledger.pending())))
+    # killed between the last unit and the end of the order
+    assert resumed(photos, output, retry=True)[1] == {}
+    ledger.close_retry()
+    ledger, pending = resumed(photos, output, retry=True)
+    assert not ledger.ordered_before and pending == {failed[0]: 3}
+
+
+def test_attempts_outlive_a_marker_that_is_deleted(photos, output, failed):
+    ledger, _ = resumed(photos, output, retry=True, reason="read")
+    ledger.add(finish(output, next(ledger.pending())))
+    ledger.close_retry()
+    store.delete(store.join(output, "_ledger/done/images-00000/0000.json"))
+    assert resumed(photos, output)[1] == {failed[0]: 2}
 
 
 def test_another_setting_is_refused_and_named(photos, output):

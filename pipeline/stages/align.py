@@ -15,6 +15,7 @@ from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Select
 from pipeline.faces.geometry import UnusableLandmarks, crop_scale, face_to_crop, paste_strength, warp_crop
 from pipeline.metrics.sharpness import crispness, sharpness
 from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, restorable
+from pipeline.stages.failure import message, outline
 from pipeline.stages.read import read_unit
 from pipeline.weights import DETECTOR_WEIGHTS, resolve
 
@@ -103,13 +104,14 @@ class ReadAndAlign:
             record.height, record.width = picture.shape[:2]
             found = list(self._whole(record, picture) if self.aligned else self._search(picture))
         except store.StoreError as error:
-            record.settle("failed", "unreadable", "read", str(error))
+            record.settle("failed", "unreadable", "read", message(error), outline(error))
         except images.SkippedImage as error:
-            record.settle("skipped", error.reason, "read", str(error))
+            record.settle("skipped", error.reason, "read", message(error))
         except images.ImageError as error:
-            record.settle("failed", error.reason, "read", str(error))
+            record.settle("failed", error.reason, "read", message(error), outline(error))
         except Exception as error:  # a picture that breaks a library must not take its neighbours along
-            record.settle("failed", type(error).__name__, "align", f"{address.member}: {error}")
+            said = f"{address.member}: {message(error)}"
+            record.settle("failed", type(error).__name__, "align", said, outline(error))
         else:
             if record.outcome is None and not found:
                 record.settle("no_face")

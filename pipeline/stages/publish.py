@@ -27,6 +27,7 @@ from pipeline.records import (
     restorable,
     unpack,
 )
+from pipeline.stages.failure import message, outline
 from pipeline.stages.paste import paste_faces
 from pipeline.stages.read import parquet_slice, read_unit
 from pipeline.stages.record import make_marker, record_table
@@ -79,7 +80,7 @@ class Publish:
             mine = [(f, before[j], after[j]) for j, f in enumerate(restorable(faces)) if f.image == i]
             if isinstance(data, store.StoreError):
                 if record.outcome is None:
-                    record.settle("failed", "unreadable", "paste", str(data))
+                    record.settle("failed", "unreadable", "paste", message(data), outline(data))
                 yield address, None
                 continue
             yield address, data if record.outcome else self._paste_one(record, data, mine)
@@ -91,9 +92,9 @@ class Publish:
         faces: list[tuple[FaceRecord, NDArray[np.uint8], NDArray[np.uint8]]],
     ) -> bytes:
         """The restored picture; where that fails, the original bytes and a record that says so."""
-        broken = [f.error for f, _, _ in faces if f.error]
+        broken = [f for f, _, _ in faces if f.error]
         if broken:
-            record.settle("failed", "face failed", "restore", broken[0])
+            record.settle("failed", "face failed", "restore", broken[0].error, broken[0].traceback)
         elif hashlib.sha256(data).hexdigest() != record.sha256:
             record.settle(
                 "failed", "changed", "paste", f"{record.member} changed while it was being restored"
@@ -102,7 +103,8 @@ class Publish:
             try:
                 restored = paste_faces(data, faces, self.keep_detail, self.aligned, self.max_pixels)
             except Exception as error:  # one picture's encoder must not take its neighbours along
-                record.settle("failed", type(error).__name__, "paste", f"{record.member}: {error}")
+                said = f"{record.member}: {message(error)}"
+                record.settle("failed", type(error).__name__, "paste", said, outline(error))
             else:
                 record.settle("restored")
                 return restored

@@ -24,6 +24,8 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("stage", pa.string()),
         ("error", pa.string()),
+        ("traceback", pa.string()),  # where in the program a failure came from
+        ("attempts", pa.int32()),  # of the image's unit: 1, and one more for every --retry; null in face rows
         ("box", pa.list_(pa.float64())),
         ("landmarks", pa.list_(pa.float64())),
         ("affine", pa.list_(pa.float64())),
@@ -54,12 +56,13 @@ def record_table(
     for place, image in enumerate(images):
         address = {"unit": unit.name, "member": image.member, "sha256": image.sha256}
         size = {"width": image.width, "height": image.height, "outcome": image.outcome}
-        what = {"reason": image.reason, "stage": image.stage, "error": image.error}
+        what: dict[str, Any] = {"reason": image.reason, "stage": image.stage, "error": image.error}
+        what |= {"traceback": image.traceback, "attempts": unit.attempts}
         rows.append({"kind": "image", "face": -1} | address | size | what)
         for face in faces:
             if face.image == place:
-                measured = {k: v for k, v in vars(face).items() if k not in ("image", "error")}
-                rows.append({"kind": "face", "error": face.error} | address | size | measured | settings)
+                measured = {k: v for k, v in vars(face).items() if k != "image"}
+                rows.append({"kind": "face"} | address | size | measured | settings)
     columns = [pa.array([storable(row.get(f.name)) for row in rows], type=f.type) for f in SCHEMA]
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=SCHEMA), buffer)
@@ -69,6 +72,11 @@ def record_table(
 def storable(value: Any) -> Any:
     """The value as Parquet takes it: bytes of a file name that are no UTF-8 are spelled out, as \\udce9."""
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def causes(images: Sequence[ImageRecord], outcome: str) -> dict[str, int]:
+    """How many images ended with this outcome for each `stage: reason`."""
+    return dict(sorted(Counter(f"{i.stage}: {i.reason}" for i in images if i.outcome == outcome).items()))
 
 
 def make_marker(
@@ -92,6 +100,8 @@ def make_marker(
         "images": len(images),
         "faces": len(restorable(faces)),
         "outcomes": {name: counted[name] for name in OUTCOMES},
+        "reasons": {name: causes(images, name) for name in ("skipped", "failed")},
+        "attempts": unit.attempts,
         "outputs": outputs,
         "sums": sums | measured | {"faces_kept": float(sum(bool(f.kept) for f in faces))},
         "finished_at": time.time(),

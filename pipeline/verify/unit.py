@@ -102,7 +102,8 @@ class _Reading:
             else:
                 self._object(written, rows)
         if rows is not None and not audited.findings:
-            audited.candidates = _draw(unit, rows, str(values.get("device", "")), sample, seed)
+            done = replace(unit, attempts=values["attempts"])
+            audited.candidates = _draw(done, rows, str(values.get("device", "")), sample, seed)
 
     def _found(self, kind: Kind, where: str, what: str) -> None:
         self._audited.findings.append(redoable(kind, where, what, self._unit.marker_path))
@@ -236,6 +237,8 @@ def wrong_marker(unit: Unit, values: Mapping[str, Any], counts: Counts) -> Itera
         isinstance(n, int) for n in (counts.faces, *counts.outcomes.values())
     ):
         yield f"counts of faces and of {', '.join(OUTCOMES)} were wanted, others are there"
+    if not isinstance(values["attempts"], int):
+        yield f"a number of attempts was wanted, {values['attempts']!r} is there"
     if not counts.accounted:
         yield f"one outcome for each of {counts.images} images was wanted, {sum(counts.outcomes.values())} are there"
     paths = [o["path"] for o in values["outputs"] if isinstance(o["size"], int) and len(o["sha256"]) == 64]
@@ -264,6 +267,9 @@ def wrong_records(
         yield f"the {len(wanted)} images of the plan were wanted in their order, {_first_other(wanted, members)}"
     if {r["unit"] for image in rows for r in image} - {unit.name}:
         yield f"rows of unit {unit.name} were wanted, others are there"
+    attempts = {image[0]["attempts"] for image in rows} - {marker["attempts"]}
+    if attempts:
+        yield f"images of attempt {marker['attempts']} were wanted, as the marker says, one is of {attempts.pop()}"
     outcomes = Counter(image[0]["outcome"] for image in rows)
     counted = {name: number for name, number in marker["outcomes"].items() if number}
     if dict(outcomes) != counted:

@@ -313,7 +313,7 @@ def test_a_run_that_fails_too_much_stops_with_three_and_can_be_finished(tmp_path
     assert restore(source, out, *options, "--max-error-rate", "1") == 0
     assert_conserved(out, 25)
     times = {m["unit"]: m["finished_at"] for m in markers(out)}
-    assert restore(source, out, *options, "--max-error-rate", "1", "--retry-failed") == 0
+    assert restore(source, out, *options, "--max-error-rate", "1", "--retry", "failed") == 0
     assert_conserved(out, 25)
     redone = {m["unit"] for m in markers(out) if m["finished_at"] != times[m["unit"]]}
     assert redone == {m["unit"] for m in markers(out) if m["outcomes"]["failed"]} and len(redone) == 24
