@@ -31,4 +31,4 @@ check: $(STAMP)  ## lint, formatting and types
 	@$(BIN)/mypy
 
 bench: $(STAMP)  ## measure faces per second on this machine
-	@$(BIN)/python -m jobs.bench
+	@$(BIN)/python -m jobs.bench --pipeline --faces 64

@@ -221,7 +221,7 @@ class RestoreConfig:
     device: str = option("auto", help="auto, cpu, cuda", group="engine")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
-        help="number type of the networks; auto is float32 on a CPU and float16 on a GPU, with the chain itself in "
+        help="number type of the networks; auto is float32 on a CPU and bfloat16 on a GPU, with the chain itself in "
         "float32",
         group="engine",
         pixels=True,

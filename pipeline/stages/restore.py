@@ -93,7 +93,7 @@ def make_engine(
 def number_type(precision: str, on_cpu: bool) -> torch.dtype:
     """The number type that `--precision` means on this device."""
     if precision == "auto":
-        return torch.float32 if on_cpu else torch.float16
+        return torch.float32 if on_cpu else torch.bfloat16
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
