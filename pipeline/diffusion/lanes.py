@@ -79,9 +79,8 @@ class Lanes:
         self._x = torch.zeros(count, *self._shape, device=device)
         self._before = torch.zeros_like(self._x)
         self._estimated = torch.zeros_like(self._x)
-        self._keys = torch.zeros(
-            count, 4, dtype=torch.int64
-        )  # on the host, from where they go with each step
+        # on the host, from where they go out with each step
+        self._keys = torch.zeros(count, 4, dtype=torch.int64)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -144,6 +143,7 @@ class GraphedLanes(Lanes):
 
     def _capture(self) -> "torch.cuda.CUDAGraph":
         graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))  # where the weights come from
         with self.in_use():
             for _ in range(3):  # libraries choose their kernels and take their memory before the capture
                 self._program()

@@ -10,7 +10,7 @@ ONE = ShardMetrics.from_marker(
         "faces": 3,
         "outcomes": {"restored": 1, "no_face": 1, "skipped": 0, "failed": 0},
         "sums": {"sharpness_before": 30.0, "sharpness_after": 60.0, "seconds_restore": 6.0, "slot_steps": 30.0,
-                 "slot_capacity": 40.0},
+                 "slot_capacity": 40.0, "slot_steps_pressed": 19.0, "slot_capacity_pressed": 20.0},
     }
 )  # fmt: skip
 
@@ -19,6 +19,7 @@ def test_means_are_per_face_and_fill_is_steps_over_room():
     means = ONE.means()
     assert (means["images"], means["faces"], means["outcome_restored"]) == (2, 3, 1)
     assert means["sharpness_before"] == 10 and means["slot_fill"] == 0.75
+    assert means["slot_fill_pressed"] == 0.95
     assert means["faces_per_second"] == pytest.approx(0.5)
 
 
