@@ -25,6 +25,7 @@ JOBS: Mapping[str, Job] = {
     "restore": Job(
         "jobs.restore", "restore the faces of an archive: folder, tar shards or Parquet, local or s3://"
     ),
+    "status": Job("jobs.status", "show where a run stands: done of planned, rate, outcomes, last errors"),
     "verify": Job(
         "jobs.verify", "read an output again, restore a sample again, and say what is not as it was"
     ),
@@ -42,6 +43,7 @@ first steps:
   difface restore --input PHOTOS --output OUT --dry-run          counts images and faces, estimates the time
   difface restore --input PHOTOS --output OUT                    restores; the same command again resumes
   difface restore --input s3://bucket/in --output s3://bucket/out
+  difface status --output OUT --watch 10                         how far it is, from another terminal
   difface verify --output OUT --sample 20                        checks every output, restores 20 pictures again
 
 exit codes of restore:

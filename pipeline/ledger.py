@@ -103,9 +103,9 @@ class Retries:
     # by unit; one that is not named has one attempt
     attempts: dict[str, int] = field(default_factory=dict)
 
-    def wait_for(self, marker: Marker) -> bool:
-        """The unit is still to be done again."""
-        return marker.attempts < self.attempts.get(marker.unit, 1)
+    def wait_for(self, unit: str, attempts: int) -> bool:
+        """A unit that was done with so many attempts is still to be done again."""
+        return attempts < self.attempts.get(unit, 1)
 
 
 class Ledger:
@@ -216,7 +216,7 @@ class Ledger:
         if retry and not self.ordered_before:
             self._order([m for m in markers if m.failed(reason)])
         for marker in markers:
-            if self.retries.wait_for(marker):
+            if self.retries.wait_for(marker.unit, marker.attempts):
                 self.retrying.add(marker.unit)
             else:
                 self._add(marker)

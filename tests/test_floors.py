@@ -23,6 +23,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.forecast": 3,
     "pipeline.roofline": 3,
     "pipeline.verify": 3,
+    "pipeline.status": 3,
     "pipeline.stages": 2,
     "pipeline.metrics": 2,
     "pipeline.training": 2,
@@ -53,6 +54,11 @@ NEIGHBOURS: Mapping[tuple[str, str], str] = {
         "pipeline.weights",
     ): "the judging networks' files are checked as the restoring ones' are",
     ("pipeline.verify", "pipeline.ledger"): "what the ledger wrote is read by the ledger's own functions",
+    ("pipeline.status", "pipeline.ledger"): "what the ledger wrote is read by the ledger's own functions",
+    (
+        "pipeline.status",
+        "pipeline.verify",
+    ): "run file and plan are opened, and damage named, as a verification does",
     ("pipeline.training", "pipeline.metrics"): "validation scores what it trains",
 }
 

@@ -36,6 +36,9 @@ class Run:
     fingerprint: dict[str, Any]
     # what it takes to restore a picture again: `config` and `preset`
     repeat: dict[str, Any]
+    input: str = ""
+    # seconds since 1970
+    created_at: float = 0.0
 
     @property
     def max_pixels(self) -> int:
@@ -66,7 +69,8 @@ def open_run(output: str) -> tuple[Run, list[Finding]]:
         )
     try:
         values = json.loads(store.read_bytes(store.join(output, RUN)))
-        run = Run(output, values["digest"], values["fingerprint"], values.get("repeat", {}))
+        told = values["digest"], values["fingerprint"], values.get("repeat", {}), str(values.get("input", ""))
+        run = Run(output, *told, float(values.get("created_at", 0)))
         digest, _ = fingerprint_digest(run.fingerprint), run.settings
     except BROKEN as error:
         what = f"{RUN}: the run's settings were wanted, it can not be read ({_named(error)}); {BY_COPY}"

@@ -115,6 +115,10 @@ def test_a_number_outside_its_range_is_refused(refused, options, sentence):
     assert refused(*options) == sentence
 
 
+def test_a_reason_without_a_retry_is_refused(refused):
+    assert refused("--reason", "read") == "--reason read says what to retry; give --retry failed with it"
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [

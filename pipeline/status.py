@@ -1,0 +1,315 @@
+"""Where a run stands, from what it has written so far: run file, plan, markers, and the records of what failed.
+
+Nothing is written, and nobody is asked: it works beside a run, after one, and on another machine.
+"""
+
+import io
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from pipeline import store
+from pipeline.delivery import redact
+from pipeline.ledger import READERS, Marker, PlannedShard, Retries, load_retries
+from pipeline.records import OUTCOMES, Outcome
+from pipeline.verify.run import BROKEN, PLAN, open_plan, open_run
+
+DONE = "_ledger/done"
+# The rate is that of the units finished so long before the last one.
+RATE_SECONDS = 600.0
+# After so long without a finished unit nobody seems to be at work, or after so many of the longest recent gaps.
+QUIET_SECONDS, QUIET_GAPS = 120.0, 3
+# Problems that are kept as sentences; the others are counted.
+MOST_PROBLEMS = 1000
+
+FAILURE_COLUMNS = ("unit", "member", "stage", "reason", "error", "attempts", "traceback")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one marker says."""
+
+    unit: str
+    shard: str
+    part: int
+    images: int
+    faces: int
+    # images by outcome, as OUTCOMES
+    outcomes: tuple[int, ...]
+    # images by outcome and `stage: reason`; None where all were restored or had no face
+    reasons: dict[str, dict[str, int]] | None
+    attempts: int
+    finished_at: float
+
+    @property
+    def failed(self) -> int:
+        """Images that failed."""
+        return self.outcomes[OUTCOMES.index("failed")]
+
+
+@dataclass
+class State:
+    """Where a run stands."""
+
+    output: str
+    name: str
+    # empty where the run file does not say
+    input: str = ""
+    preset: str = ""
+    fingerprint: str = ""
+    # seconds since 1970
+    created_at: float = 0.0
+    read_at: float = 0.0
+    shards_planned: int = 0
+    units_planned: int = 0
+    images_planned: int = 0
+    shards_done: int = 0
+    shards_with_failures: int = 0
+    units_done: int = 0
+    # done once, and ordered to be done again
+    units_to_retry: int = 0
+    images: int = 0
+    faces: int = 0
+    outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
+    # images by outcome and `stage: reason`
+    reasons: dict[str, dict[str, int]] = field(default_factory=dict)
+    # over the `rate_seconds` before the last unit; None where fewer than two units were finished in them
+    images_per_second: float | None = None
+    rate_seconds: float = 0.0
+    seconds_left: float | None = None
+    last_unit_at: float | None = None
+    # somebody seems to be working on it; and has been asked to stop
+    at_work: bool = False
+    stopping: bool = False
+    # the last failures, newest unit first
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    # in what the books do not balance, a sentence each
+    problems: list[str] = field(default_factory=list)
+    problems_left_out: int = 0
+    # nothing more is to come: no marker is missing, though one may be damaged, or the plan is
+    all_marked: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Every planned unit is done."""
+        return 0 < self.units_planned == self.units_done
+
+    def wrong(self, sentence: str) -> None:
+        """Note a problem."""
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(sentence)
+        else:
+            self.problems_left_out += 1
+
+    def to_json(self) -> dict[str, Any]:
+        values = asdict(self) | {"complete": self.complete}
+        del values["all_marked"]
+        return values
+
+
+class Observer:
+    """Looks at one output, any number of times; a marker is read again only when it has changed."""
+
+    def __init__(self, output: str) -> None:
+        """Raises NoRun or StoreError where there is no run."""
+        self._output = output
+        self._run, self._run_problems = open_run(output)
+        self._plan: list[PlannedShard] = []
+        self._plan_problems: list[str] = []
+        self._plan_version = ""
+        # marker's path → its version, and what it says
+        self._seen: dict[str, tuple[str, Seen]] = {}
+        # unit → version of its marker, and the failures in its records
+        self._failures: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+
+    def look(self, errors: int = 5, now: float | None = None) -> State:
+        """Where the run stands now, with so many of the last failures. Raises StoreError."""
+        config = self._run.repeat.get("config", {})
+        state = State(
+            output=redact(self._output),
+            name=store.name_of(self._output),
+            input=redact(self._run.input),
+            preset=str(config.get("preset", "")),
+            fingerprint=self._run.digest,
+            created_at=self._run.created_at,
+            read_at=time.time() if now is None else now,
+            stopping=store.exists(store.join(self._output, "_ledger", "stop")),
+        )
+        for finding in self._run_problems:
+            state.wrong(finding.sentence)
+        self._read_plan(state)
+        retries = self._read_retries(state)
+        current = self._current(state, retries)
+        add_up(state, current, self._plan)
+        set_pace(state, [(s.finished_at, s.images) for s in current])
+        state.errors = self._last_failures([s for s in current if s.failed], errors)
+        return state
+
+    def _read_plan(self, state: State) -> None:
+        uri = store.join(self._output, PLAN)
+        version = store.stat(uri).version if store.exists(uri) else ""
+        if version != self._plan_version:
+            self._plan, findings = open_plan(self._output)
+            self._plan_problems = [f.sentence for f in findings]
+            self._plan_version = version
+        for sentence in self._plan_problems:
+            state.wrong(sentence)
+        state.shards_planned = len(self._plan)
+        state.units_planned = sum(p.units for p in self._plan)
+        state.images_planned = sum(p.images for p in self._plan)
+
+    def _read_retries(self, state: State) -> Retries:
+        try:
+            return load_retries(self._output)
+        except BROKEN as error:
+            state.wrong(f"_ledger/retries.json: what was to be done again can not be read ({error})")
+            return Retries()
+
+    def _current(self, state: State, retries: Retries) -> list[Seen]:
+        """What the markers say of the units that are done."""
+        planned = {p.shard.name: p.units for p in self._plan}
+        current: list[Seen] = []
+        marked = 0
+        for path, seen in self._markers(state):
+            units = planned.get(path.rpartition("/")[0])
+            if units is None or (seen and seen.part >= units):
+                # a plan that is damaged was named already
+                if not self._plan_problems:
+                    state.wrong(f"{DONE}/{path}: no unit of the plan has this marker")
+                continue
+            marked += 1
+            if seen and retries.wait_for(seen.unit, seen.attempts):
+                state.units_to_retry += 1
+            elif seen:
+                current.append(seen)
+        everything = 0 < state.units_planned <= marked and not state.units_to_retry
+        state.all_marked = everything or bool(self._plan_problems)
+        return current
+
+    def _markers(self, state: State) -> Iterator[tuple[str, Seen | None]]:
+        """Every marker's path and what it says; None, and a problem, for one that is damaged."""
+        uri = store.join(self._output, DONE)
+        entries = {e.path: e for e in store.list_files(uri)} if store.exists(uri) else {}
+        known = self._seen
+        new = [e for path, e in entries.items() if path not in known or known[path][0] != e.version]
+        self._seen = {path: known[path] for path in entries if path in known}
+        broken: dict[str, str] = {}
+        with ThreadPoolExecutor(READERS) as pool:
+            for entry, read in zip(new, pool.map(_read_marker, new), strict=True):
+                if isinstance(read, Seen):
+                    self._seen[entry.path] = (entry.version, read)
+                else:
+                    # read again at every look, as a server may only have been away
+                    self._seen.pop(entry.path, None)
+                    broken[entry.path] = read
+        for path in entries:
+            if path in broken:
+                state.wrong(
+                    f"{DONE}/{path}: {broken[path]}; delete it and run the same restore command again"
+                )
+            yield path, None if path in broken else self._seen[path][1]
+
+    def _last_failures(self, failed: Sequence[Seen], most: int) -> list[dict[str, Any]]:
+        """The last failed images, from the records of as few units as have them."""
+        found: list[dict[str, Any]] = []
+        kept: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+        for seen in sorted(failed, key=lambda s: s.finished_at, reverse=True):
+            if len(found) >= most:
+                break
+            version = f"{seen.finished_at} {seen.attempts}"
+            before = self._failures.get(seen.unit, ("", []))
+            rows = before[1] if before[0] == version else self._read_failures(seen.unit)
+            kept[seen.unit] = (version, rows)
+            found += rows
+        self._failures = kept
+        return found[:most]
+
+    def _read_failures(self, unit: str) -> list[dict[str, Any]]:
+        """The unit's failed images; where its records can not be read, one row that says so."""
+        import pyarrow.parquet as pq
+
+        path = f"records/{unit}.parquet"
+        try:
+            data = store.read_bytes(store.join(self._output, path))
+            rows = pq.read_table(io.BytesIO(data), columns=["kind", "outcome", *FAILURE_COLUMNS]).to_pylist()
+        except (*BROKEN, OSError) as error:
+            told = f"{path} can not be read ({error})"
+            return [dict.fromkeys(FAILURE_COLUMNS, "") | {"unit": unit, "error": told, "attempts": None}]
+        return [
+            {name: row[name] for name in FAILURE_COLUMNS}
+            for row in rows
+            if row["kind"] == "image" and row["outcome"] == "failed"
+        ]
+
+
+def _read_marker(entry: store.Entry) -> Seen | str:
+    """What the marker says, or what is wrong with it."""
+    try:
+        marker = Marker.from_json(store.read_bytes(entry.uri))
+        counts = marker.metrics.counts
+        seen = Seen(
+            unit=str(marker.unit),
+            shard=str(marker.shard),
+            part=int(marker.part),
+            images=int(counts.images),
+            faces=int(counts.faces),
+            outcomes=tuple(int(counts.outcomes[name]) for name in OUTCOMES),
+            reasons={o: {str(why): int(n) for why, n in c.items()} for o, c in marker.reasons.items() if c}
+            or None,
+            attempts=int(marker.attempts),
+            finished_at=float(marker.finished_at),
+        )
+    except BROKEN as error:
+        return f"a whole marker was wanted, it can not be read ({type(error).__name__}: {error})"
+    if f"{seen.shard}/{seen.part:04d}.json" != entry.path:
+        return f"the marker of this unit was wanted, it is of {seen.unit}"
+    if sum(seen.outcomes) != seen.images or min(seen.outcomes) < 0:
+        return f"one outcome for each of {seen.images} images was wanted, {sum(seen.outcomes)} are there"
+    return seen
+
+
+def add_up(state: State, done: Sequence[Seen], plan: Sequence[PlannedShard]) -> None:
+    """Count what is done, and hold it against the plan."""
+    units = Counter(s.shard for s in done)
+    images: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {"skipped": Counter(), "failed": Counter()}
+    for seen in done:
+        images[seen.shard] += seen.images
+        for name, number in zip(OUTCOMES, seen.outcomes, strict=True):
+            state.outcomes[name] += number
+        for outcome, causes in (seen.reasons or {}).items():
+            reasons.setdefault(outcome, Counter()).update(causes)
+    state.units_done, state.images, state.faces = len(done), images.total(), sum(s.faces for s in done)
+    state.reasons = {outcome: dict(counted.most_common()) for outcome, counted in reasons.items()}
+    state.shards_with_failures = len({s.shard for s in done if s.failed})
+    for planned in plan:
+        shard = planned.shard.name
+        if units[shard] == planned.units:
+            state.shards_done += 1
+            if images[shard] != planned.images:
+                has = f"the markers of all its units have {images[shard]}"
+                state.wrong(f"shard {shard}: {planned.images} images are planned, {has}")
+
+
+def set_pace(state: State, finished: Sequence[tuple[float, int]]) -> None:
+    """How fast the run goes, how long it still takes, and whether somebody is at work.
+
+    finished: when each unit was, in seconds since 1970, and its images.
+    """
+    last_sign, patience = state.created_at, QUIET_SECONDS
+    if finished:
+        last_sign = state.last_unit_at = max(t for t, _ in finished)
+        recent = sorted((t, n) for t, n in finished if t >= last_sign - RATE_SECONDS)
+        span = last_sign - recent[0][0]
+        if span > 0:
+            state.rate_seconds = span
+            # the images of the first unit were worked on before its end, where the span begins
+            state.images_per_second = sum(n for _, n in recent[1:]) / span
+            patience = max(patience, QUIET_GAPS * max(b - a for (a, _), (b, _) in pairwise(recent)))
+    state.at_work = not state.complete and state.read_at - last_sign <= patience
+    if state.at_work and state.images_per_second:
+        state.seconds_left = (state.images_planned - state.images) / state.images_per_second
