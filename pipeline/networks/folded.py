@@ -85,9 +85,10 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(weight[:outputs].to(precision, copy=True))
         self.bias = nn.Parameter(layer.bias[:outputs].to(precision, copy=True))
         self.stride, self.padding = [layer.stride[0]] * 2, [int(layer.padding[0])] * 2
+        self.direct = self.weight.device.type == "cpu" and _onednn_takes(precision)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.dtype != torch.float16 and torch.backends.mkldnn.is_available():
+        if self.direct:
             y: Tensor = torch.mkldnn_convolution(
                 x, self.weight, self.bias, self.padding, self.stride, [1, 1], 1
             )
@@ -165,6 +166,13 @@ class Doubled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         return y
+
+
+def _onednn_takes(precision: torch.dtype) -> bool:
+    """Whether this processor's oneDNN convolves in the number type."""
+    if not torch.backends.mkldnn.is_available() or precision == torch.float16:
+        return False
+    return precision == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _folded(layer: nn.Module, emb: Tensor, precision: torch.dtype) -> nn.Module:
