@@ -307,8 +307,6 @@ class Restoration:
         store.delete(self._stop_uri)
         connect(self.config.ray_address)
         resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
-        if device == "cpu" and self.config.precision == "float16":
-            raise UsageError("--precision float16 is for GPUs; on a CPU take float32 or bfloat16")
         # after Ray, which installs handlers of its own
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)

@@ -76,23 +76,27 @@ class FoldedUNet(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution of a trained layer's weights; 1-d kernels become 1x1 ones."""
+    """A convolution of a trained layer's weights; 1-d kernels become 1x1 ones.
+
+    On a CPU that does not convolve in the number type the weights are rounded to it all the same, and float32 computes.
+    """
 
     def __init__(self, layer: nn.Module, precision: torch.dtype, outputs: int | None = None) -> None:
         super().__init__()
         assert isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.bias is not None
         weight = layer.weight if layer.weight.ndim == 4 else layer.weight[..., None]
-        self.weight = nn.Parameter(weight[:outputs].to(precision, copy=True))
-        self.bias = nn.Parameter(layer.bias[:outputs].to(precision, copy=True))
+        self.direct = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        self.inner = torch.float32 if self.direct and not _onednn_takes(precision) else precision
+        self.weight = nn.Parameter(weight[:outputs].to(precision).to(self.inner, copy=True))
+        self.bias = nn.Parameter(layer.bias[:outputs].to(precision).to(self.inner, copy=True))
         self.stride, self.padding = [layer.stride[0]] * 2, [int(layer.padding[0])] * 2
-        self.direct = self.weight.device.type == "cpu" and _onednn_takes(precision)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.direct:
             y: Tensor = torch.mkldnn_convolution(
-                x, self.weight, self.bias, self.padding, self.stride, [1, 1], 1
+                x.to(self.inner), self.weight, self.bias, self.padding, self.stride, [1, 1], 1
             )
-            return y
+            return y.to(x.dtype)
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
@@ -170,8 +174,8 @@ class Doubled(nn.Module):
 
 def _onednn_takes(precision: torch.dtype) -> bool:
     """Whether this processor's oneDNN convolves in the number type."""
-    if not torch.backends.mkldnn.is_available() or precision == torch.float16:
-        return False
+    if precision == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
     return precision == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

@@ -25,6 +25,7 @@ from pipeline.networks.folded import FoldedUNet
 from pipeline.networks.unet import UNet
 from pipeline.networks.zoo import Preset, load_network
 from pipeline.records import Row, dump_records, load_faces, load_images, pack, restorable, unpack
+from pipeline.stages.failure import message, outline
 from pipeline.weights import resolve
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
@@ -161,7 +162,7 @@ class RestoreFaces:
                 result = future.result()
                 face.start_step = result.start_step
             except Exception as error:  # the face fails, not the unit
-                face.error = f"{type(error).__name__}: {error}"
+                face.error, face.traceback = f"{type(error).__name__}: {message(error)}", outline(error)
                 result = FaceResult(crop, crop, start_step=0)
             except BaseException:  # the unit is given up: its faces need no slots
                 for one in waiting:

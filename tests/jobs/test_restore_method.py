@@ -66,7 +66,6 @@ def test_half_precision_networks_stay_near_float32(source, restore, tmp_path, pl
         (("--start-step", "auto", "--preset", "difface-512-srcnn"), "has no [auto_start]; give --start-step"),
         (("--start-step", "auto", "--start-bounds", "20,700"), "700 lies above 499"),
         (("--start-step", "auto", "--start-bounds", "21,60"), "start step 21 is not among"),
-        (("--precision", "float16", "--device", "cpu"), "--precision float16 is for GPUs"),
     ],
 )
 def test_choices_that_can_not_be_are_refused(source, restore, tmp_path, capsys, options, sentence):
