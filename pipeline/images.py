@@ -22,14 +22,31 @@ from pipeline.jpeg import keep_untouched_blocks
 
 Array = NDArray[Any]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+# Names of pictures. Those of the second line hold kinds that we only tell apart, so that they are accounted for.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+    | {".heic", ".heif", ".avif", ".jxl", ".jp2"}
+)
 # Formats whose decoders we trust with other people's bytes; Pillow knows more, one of which starts Ghostscript.
 # A JPEG with further pictures behind it (MPO) is opened by "JPEG".
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 # Descriptive TIFF tags that go along: description, maker, model, software, date, artist, copyright, XMP, IPTC.
 TIFF_TAGS = (270, 271, 272, 305, 306, 315, 33432, 700, 33723)
+# How files of kinds begin that we can not write back as they were: where, bytes, name.
+FOREIGN = (
+    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")),
+    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL \r\n\x87\n", "JPEG XL"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (4, b"jP  \r\n\x87\n", "JPEG 2000"),
+)
 # The largest picture accepted unless told otherwise; Pillow's own limit against decompression bombs.
 MAX_PIXELS = 178_956_970
+# What the largest pixel takes uncompressed (four samples of 16 bits), and metadata beside the pixels.
+BYTES_PER_PIXEL, METADATA_BYTES = 8, 64 << 20
+# A progressive JPEG has some ten scans. Each may cost a pass over the whole picture for a few bytes of the file.
+MOST_SCANS = 500
 
 # Dimensions are checked below, before anything is decoded: Pillow's own check would only warn.
 Image.MAX_IMAGE_PIXELS = None
@@ -90,18 +107,26 @@ def is_image_name(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
+def most_bytes(max_pixels: int) -> int:
+    """The longest file that a picture of so many pixels can be."""
+    return BYTES_PER_PIXEL * max_pixels + METADATA_BYTES
+
+
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
-    """The picture in `data`. Raises ImageError, or SkippedImage for animated and too large ones."""
-    image = _opened(data, max_pixels)
+    """The picture in `data`. Raises ImageError, or SkippedImage for animated and too large ones, and nothing else."""
     try:
-        image.load()
-        wide = _sixteen_bit_colour(data, image)
-    except MemoryError:
+        return _decoded(data, max_pixels)
+    except (ImageError, MemoryError):
         raise
-    except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything
-        raise ImageError(
-            "truncated", f"the {image.format} data end early or are damaged ({error})"
-        ) from error
+    except Exception as error:  # damaged bytes make decoders raise nearly anything
+        said = " ".join(str(error).split())[:200]
+        raise ImageError("truncated", f"the picture's data end early or are damaged ({said})") from error
+
+
+def _decoded(data: bytes, max_pixels: int) -> Picture:
+    image = _opened(data, max_pixels)
+    image.load()
+    wide = _sixteen_bit_colour(data, image)
     stored, alpha = wide if wide is not None else _samples(image)
     orientation = _orientation(image)
     upright = UPRIGHT[orientation][0](_eight_bit(stored))
@@ -123,37 +148,50 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     """The image with its header read and judged; nothing is decoded yet."""
     if not data:
         raise ImageError("empty", "the file holds no bytes")
+    foreign = next((name for place, sign, name in FOREIGN if data[place:].startswith(sign)), "")
+    if foreign:
+        raise SkippedImage(
+            "unsupported format", f"{foreign} can not be written back as it was; save it as PNG or JPEG"
+        )
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        # both may read on in the header
-        width, height = image.size
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     except UnidentifiedImageError as error:
         raise ImageError("not an image", "the bytes are of no picture format that is known here") from error
-    except Exception as error:  # as above
-        raise ImageError("truncated", f"the picture's header is damaged ({error})") from error
+    _check_size(image, max_pixels)
+    # whether there is a second frame; counting them all would take as long as there are bytes
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise SkippedImage("animated", "a single picture was wanted, got several frames")
+    _check_size(image, max_pixels)  # a look at the second frame may have changed it
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+        raise SkippedImage("too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it anew")
+    if image.mode == "F":
+        raise SkippedImage("float samples", "samples of 8 or 16 bits were wanted, got floating point numbers")
+    if _would_lose_depth(image, data):
+        raise SkippedImage(
+            "deep samples",
+            f"samples of a {image.format} as deep as these can not be written back; save it as 16-bit RGB PNG",
+        )
+    return image
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    """Refuse a picture by the size that its header tells."""
+    width, height = image.size
     if width * height > max_pixels:
         raise SkippedImage(
             "too large",
             f"{width}x{height} is {width * height / 1e6:.0f} Mpx, above the limit of {max_pixels / 1e6:.0f} Mpx; "
             "raise --max-pixels to accept it",
         )
-    if frames > 1:
-        raise SkippedImage("animated", f"a single picture was wanted, got {frames} frames")
-    if image.mode == "F":
-        raise SkippedImage("float samples", "samples of 8 or 16 bits were wanted, got floating point numbers")
-    if _would_lose_depth(image, data):
-        raise SkippedImage(
-            "deep samples",
-            f"a 16-bit {image.format} of this kind can not be written back; save it as 16-bit RGB PNG",
-        )
-    return image
+    if not width * height:
+        raise ImageError("truncated", f"a picture was wanted, its header tells {width}x{height} pixels")
 
 
 def _would_lose_depth(image: Image.Image, data: bytes) -> bool:
-    """Whether Pillow would silently cut the samples to 8 bits, and we have no other reader and writer."""
+    """Whether Pillow would change the samples' depth, and we have no other reader and writer."""
     if image.format == "TIFF":
-        return image.mode[:1] not in ("I", "F") and max(getattr(image, "tag_v2", {}).get(258, (8,))) > 8
+        bits = getattr(image, "tag_v2", {}).get(258, (8,))
+        return tuple(bits) != (16,) or image.mode == "I" if image.mode[:1] == "I" else max(bits) > 8
     return image.format == "PNG" and data[24:26] == b"\x10\x04"
 
 
@@ -170,10 +208,7 @@ def _samples(image: Image.Image) -> tuple[Array, Array | None]:
     """Colour samples (grey or RGB) and alpha of a loaded image, at their stored depth."""
     mode = image.mode
     if mode.startswith("I"):
-        wide = np.asarray(image)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise SkippedImage("deep samples", "samples of 8 or 16 bits were wanted, got 32 bits")
-        return wide.astype(np.uint16), None
+        return np.asarray(image).astype(np.uint16), None
     if mode in ("1", "L"):
         return np.asarray(image.convert("L")), None
     if mode == "LA":
@@ -196,8 +231,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             )
             if converted is not None:
                 return converted
-        except ImageCms.PyCMSError:
-            pass  # a profile that does not fit its picture: the plain conversion below
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a profile that is damaged or does not fit its picture: the plain conversion below
     return image.convert("RGB")
 
 

@@ -29,7 +29,10 @@ def keep_untouched_blocks(original: bytes, edited: bytes, touched: NDArray[np.bo
         merged = _merged(_bare(original), _bare(edited), touched)
     except OSError:  # jpeglib is stricter than the decoder about damage that shows in no pixel
         merged = edited
-    return with_metadata_of(original, merged)
+    try:
+        return with_metadata_of(original, merged)
+    except OSError:  # the same of `_segments`
+        return merged
 
 
 def _merged(original: bytes, edited: bytes, touched: NDArray[np.bool_]) -> bytes:
@@ -92,13 +95,19 @@ def with_metadata_of(source: bytes, target: bytes) -> bytes:
 
 
 def _segments(data: bytes) -> list[tuple[int, bytes]]:
-    """Markers and bytes of a JPEG's segments after the start; the scan data are one segment to the end."""
+    """Markers and bytes of a JPEG's segments after the start; the scan data are one segment to the end.
+
+    Raises OSError where there are other bytes between the segments, which decoders pass over.
+    """
     place, found = 2, []
-    while data[place + 1] != START_OF_SCAN:
-        if data[place + 1] == 0xFF:  # a fill byte before the marker
+    while (marker := data[place : place + 2])[1:] != bytes([START_OF_SCAN]):
+        if marker == b"\xff\xff":  # a fill byte before the marker
             place += 1
             continue
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker[:1] != b"\xff" or length < 2:
+            raise OSError("segments of a JPEG were wanted, other bytes lie between them")
+        end = place + 2 + length
         found.append((data[place + 1], data[place:end]))
         place = end
     return [*found, (START_OF_SCAN, data[place:])]
