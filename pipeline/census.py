@@ -41,7 +41,7 @@ def count_faces(
     find = load_detector(detector)
     seen = unreadable = faces = 0
     for unit in units:
-        for _, data in read_unit(unit, image_column):
+        for _, data in read_unit(unit, image_column, max_pixels):
             seen += 1
             try:
                 if isinstance(data, store.StoreError):

@@ -47,6 +47,8 @@ class Address:
     # bytes [offset, offset + length) of the file; for Parquet the row number and 0
     offset: int
     length: int
+    # why there are no bytes of a picture, found when planning: a reason of stages/read.py; empty for most
+    refused: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Every S3 request is tried again after passing errors, by botocore, with jittered
 from threads and in forked or spawned workers: fsspec keeps one client per process.
 """
 
+import errno
 import os
 import posixpath
 import random
@@ -46,6 +47,10 @@ class Entry:
     size: int
     # changes with the content: the ETag of an object, "size-mtime_ns" of a local file
     version: str
+
+
+class NameRefused(StoreError):
+    """A file could not be made because the store takes no such name; others can be."""
 
 
 def is_remote(uri: str) -> bool:
@@ -370,12 +375,25 @@ def _explained(deed: str, uri: str) -> Iterator[None]:
     except StoreError:
         raise
     except (OSError, ValueError, ImportError) as error:
-        raise StoreError(_sentence(deed, uri, error)) from (None if is_remote(uri) else error)
+        refused = deed == "write" and _is_about_the_name(error)
+        raise (NameRefused if refused else StoreError)(_sentence(deed, uri, error)) from (
+            None if is_remote(uri) else error
+        )
     except Exception as error:
         # botocore's own errors share no ancestor with Python's; everything else is a mistake of ours
         if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
             raise
         raise StoreError(_sentence(deed, uri, error)) from None
+
+
+# Too long, bytes that the file system does not take, or a file where a folder is wanted and the other way round.
+_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR, errno.EEXIST})
+
+
+def _is_about_the_name(error: BaseException) -> bool:
+    if isinstance(error, UnicodeEncodeError) or _code(error) == "KeyTooLongError":
+        return True
+    return isinstance(error, OSError) and error.errno in _OF_NAMES and not _code(error)
 
 
 def _sentence(deed: str, uri: str, error: BaseException) -> str:

@@ -16,7 +16,7 @@ from pipeline.faces.geometry import UnusableLandmarks, crop_scale, face_to_crop,
 from pipeline.metrics.sharpness import crispness, sharpness
 from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, restorable
 from pipeline.stages.failure import message, outline
-from pipeline.stages.read import read_unit
+from pipeline.stages.read import REFUSED, Unreadable, read_unit
 from pipeline.weights import DETECTOR_WEIGHTS, resolve
 
 # A unit's crops travel in one column of one row; what does not fit below this is a failed image.
@@ -70,7 +70,7 @@ class ReadAndAlign:
         records: list[ImageRecord] = []
         faces: list[FaceRecord] = []
         crops: list[NDArray[np.uint8]] = []
-        for address, data in read_unit(unit, self.image_column):
+        for address, data in read_unit(unit, self.image_column, self.max_pixels):
             record = ImageRecord(address.member)
             for number, (face, crop) in enumerate(self._faces_of(record, address, data)):
                 face.image, face.face = len(records), number
@@ -103,6 +103,8 @@ class ReadAndAlign:
             picture = images.decode(data, self.max_pixels).rgb
             record.height, record.width = picture.shape[:2]
             found = list(self._whole(record, picture) if self.aligned else self._search(picture))
+        except Unreadable as error:
+            record.settle(REFUSED[error.reason][0], error.reason, "read", message(error), outline(error))
         except store.StoreError as error:
             record.settle("failed", "unreadable", "read", message(error), outline(error))
         except images.SkippedImage as error:

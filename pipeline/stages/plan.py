@@ -1,21 +1,28 @@
 """Find the shards of an input and cut them into units.
 
 The cut depends on the shard's content and --unit-images alone. Tar shards are walked header by header; nothing
-but headers is read.
+but headers is read. Where a tar is damaged the walk ends with one more image, so that the loss is recorded.
 """
 
 import hashlib
-import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 from pipeline import store
 from pipeline.images import is_image_name
 from pipeline.records import Address, Kind, Unit
+from pipeline.stages.failure import message
+from pipeline.stages.tar import DamagedTar, walk
 
 SUFFIXES: dict[str, Kind] = {".tar": "tar", ".parquet": "parquet"}
+# Names and first bytes of tars that can not be read in place.
+COMPRESSED = (".tgz", ".tbz2", ".txz", *(f".tar.{kind}" for kind in ("gz", "bz2", "xz", "zst", "lz4", "z")))
+MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
+# Rows of nulls take no room in a file, their addresses do.
+MOST_ROWS = 4_000_000
 
 # Images of a unit, and the bytes of the tar that hold them.
 Cut = tuple[tuple[Address, ...], tuple[int, int]]
@@ -49,8 +56,8 @@ def list_input(uri: str, kind: str) -> tuple[Kind, list[store.Entry]]:
     by_kind: dict[Kind, list[store.Entry]] = {"folder": [], "tar": [], "parquet": []}
     for entry in entries:
         suffix = PurePosixPath(entry.path).suffix.lower()
-        if suffix in SUFFIXES:
-            by_kind[SUFFIXES[suffix]].append(entry)
+        if suffix in SUFFIXES or entry.path.lower().endswith(COMPRESSED):
+            by_kind[SUFFIXES.get(suffix, "tar")].append(entry)
         elif is_image_name(entry.path):
             by_kind["folder"].append(entry)
     present = [k for k, found in by_kind.items() if found]
@@ -62,7 +69,16 @@ def list_input(uri: str, kind: str) -> tuple[Kind, list[store.Entry]]:
     if len(present) > 1:
         counts = ", ".join(f"{len(by_kind[k])} of kind {k}" for k in present)
         raise InputError(f"{uri} holds {counts}; choose one with --kind")
+    compressed = [e for e in by_kind[present[0]] if e.path.lower().endswith(COMPRESSED)]
+    if compressed:
+        raise InputError(_unpack_first(compressed[0].uri))
     return present[0], by_kind[present[0]]
+
+
+def _unpack_first(uri: str) -> str:
+    return (
+        f"{uri} is compressed, plain tar shards are wanted, because they are read in place; unpack it to .tar"
+    )
 
 
 def make_shards(
@@ -122,12 +138,17 @@ def _cut_parquet(shard: Shard, unit_images: int, image_column: str) -> list[Unit
         with store.open_read(file.uri) as source:
             parquet = pq.ParquetFile(source)
             columns, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file.uri} is no readable Parquet file: {error}") from error
-    if image_column not in columns:
+    except store.StoreError:
+        raise
+    except Exception as error:  # pyarrow's errors share no ancestor
+        raise InputError(f"{file.uri} is no readable Parquet file: {message(error)}") from error
+    if columns.count(image_column) != 1:
+        has = "no column" if image_column not in columns else "more than one column"
         raise InputError(
-            f"{file.uri} has no column {image_column!r} (it has {columns}); name it with --image-column"
+            f"{file.uri} has {has} {image_column!r} (it has {columns}); name it with --image-column"
         )
+    if not 0 <= rows <= MOST_ROWS:
+        raise InputError(f"{file.uri} has {rows} rows, at most {MOST_ROWS} are taken in one file; split it")
     images = [Address(str(row), file.uri, row, 0) for row in range(rows)]
     cuts = [tuple(images[i : i + unit_images]) for i in range(0, rows, unit_images)] or [()]
     return _numbered(shard, [(c, (0, 0)) for c in cuts], file.uri)
@@ -139,28 +160,32 @@ def _cut_tar(shard: Shard, unit_images: int) -> list[Unit]:
     cuts: list[Cut] = []
     images: list[Address] = []
     begin = 0
-    try:
-        with store.open_read(file.uri) as source, tarfile.open(fileobj=source, mode="r:") as tar:
-            for _, members in groupby(_regular_files(tar), key=lambda m: sample_key(m.name)):
-                sample = list(members)
-                found = [
-                    Address(m.name, file.uri, m.offset_data, m.size) for m in sample if is_image_name(m.name)
-                ]
-                if images and len(images) + len(found) > unit_images:
-                    cuts.append((tuple(images), (begin, sample[0].offset)))
-                    images, begin = [], sample[0].offset
-                images += found
-    except tarfile.TarError as error:
-        raise InputError(f"{file.uri} is no readable tar file: {error}") from error
+    with store.open_read(file.uri) as source:
+        if source.read(8).startswith(MAGIC):
+            raise InputError(_unpack_first(file.uri))
+        for _, group in groupby(_members(source, file), key=lambda m: m[0]):
+            sample = list(group)
+            found = [address for _, _, address in sample if address is not None]
+            if images and len(images) + len(found) > unit_images:
+                cuts.append((tuple(images), (begin, sample[0][1])))
+                images, begin = [], sample[0][1]
+            images += found
     cuts.append((tuple(images), (begin, file.size)))
     return _numbered(shard, cuts, file.uri)
 
 
-def _regular_files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    for member in tar:
-        if member.isfile():
-            yield member
-        tar.members = []  # type: ignore[attr-defined]  # untyped; the index of a large tar is not kept
+def _members(source: BinaryIO, file: store.Entry) -> Iterator[tuple[str, int, Address | None]]:
+    """Of each member its sample, where it begins, and its address where it is an image."""
+    try:
+        for member in walk(source, 0, file.size):
+            name, length = member.info.name, 0 if member.refused else member.info.size
+            address = Address(name, file.uri, member.info.offset_data, length, member.refused)
+            yield sample_key(name), member.begin, address if is_image_name(name) else None
+    except DamagedTar as error:
+        if not error.offset:
+            raise InputError(f"{file.uri} is no readable tar file: {error}") from error
+        name, place = f"(damaged at byte {error.offset}: {error})", error.offset
+        yield name, place, Address(name, file.uri, place, 0, "damaged shard")
 
 
 def sample_key(name: str) -> str:

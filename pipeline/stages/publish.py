@@ -8,14 +8,17 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.images import encode_png
+from pipeline.images import encode_png, most_bytes
 from pipeline.records import (
     Address,
     FaceRecord,
@@ -32,6 +35,13 @@ from pipeline.stages.paste import paste_faces
 from pipeline.stages.read import parquet_slice, read_unit
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.sample import sample_strip
+from pipeline.stages.tar import DamagedTar, Member, walk
+
+# Reasons of images that are not delivered, because there is nothing to deliver or no place for it.
+NOT_DELIVERED = frozenset({"unreadable", "too many bytes", "name refused", "damaged shard"})
+
+# Path below the output, sha256 and size of a delivered object.
+Output = dict[str, str | int]
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,7 @@ class Publish:
         unit = Unit.from_json(row["work"])
         records, faces = load_images(row), load_faces(row)
         crops = [unpack(row[c], self.side) for c in ("crops", "estimated", "restored")]
-        delivered = self._deliver(unit, self.pasted(unit, records, faces, crops[0], crops[2]))
-        outputs = [self._write(path, data) for path, data in delivered]
+        outputs = self._deliver(unit, records, self.pasted(unit, records, faces, crops[0], crops[2]))
         outputs += [self._write(path, data) for path, data in self._extras(unit, records, faces, crops)]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
         marker = make_marker(unit, records, faces, sums, outputs) | {"device": self.device}
@@ -75,7 +84,7 @@ class Publish:
         after: NDArray[np.uint8],
     ) -> Iterator[tuple[Address, bytes | None]]:
         """Each image's address and the bytes delivered for it, settling its record; None: nothing to deliver."""
-        for i, (address, data) in enumerate(read_unit(unit, self.image_column)):
+        for i, (address, data) in enumerate(read_unit(unit, self.image_column, self.max_pixels)):
             record = records[i]
             mine = [(f, before[j], after[j]) for j, f in enumerate(restorable(faces)) if f.image == i]
             if isinstance(data, store.StoreError):
@@ -111,57 +120,71 @@ class Publish:
         return data
 
     def _deliver(
-        self, unit: Unit, pasted: Iterator[tuple[Address, bytes | None]]
-    ) -> Iterator[tuple[str, bytes]]:
-        """The unit's output objects: path below the output, and bytes."""
+        self, unit: Unit, records: list[ImageRecord], pasted: Iterator[tuple[Address, bytes | None]]
+    ) -> list[Output]:
+        """Write the unit's pictures, one by one or as a shard."""
         if unit.kind == "folder":
-            for address, data in pasted:
-                if data is not None:
-                    yield f"images/{address.member}", data
-        elif unit.kind == "tar":
-            yield (
-                f"shards/{unit.name}.tar",
-                self._tar(unit, {address.offset: data for address, data in pasted}),
-            )
-        else:
-            yield f"shards/{unit.name}.parquet", self._parquet(unit, [data for _, data in pasted])
+            return [
+                o for r, (a, data) in zip(records, pasted, strict=True) for o in self._picture(r, a, data)
+            ]
+        data = [data for _, data in pasted]
+        shard = self._tar(unit, data) if unit.kind == "tar" else self._parquet(unit, records, data)
+        return [self._write(f"shards/{unit.name}.{unit.kind}", shard)]
 
-    def _tar(self, unit: Unit, pasted: dict[int, bytes | None]) -> bytes:
-        """The unit's span of the input tar with its pictures replaced; sidecars pass as they are."""
+    def _picture(self, record: ImageRecord, address: Address, data: bytes | None) -> list[Output]:
+        """One picture of a folder, under its own name; a name that can not be written is its failure."""
+        if data is None:
+            return []
+        try:
+            # an object store takes such names as they are, and then the picture would lie elsewhere
+            if {"", ".", ".."} & set(address.member.split("/")):
+                raise store.NameRefused(f"a path below the input was wanted, its name is {address.member!r}")
+            return [self._write(f"images/{address.member}", data)]
+        except store.NameRefused as error:
+            record.settle("failed", "name refused", "paste", message(error), outline(error))
+            return []
+
+    def _tar(self, unit: Unit, pasted: Sequence[bytes | None]) -> bytes:
+        """The unit's span of the input tar with its pictures replaced; everything else passes as it is."""
         buffer = io.BytesIO()
         begin, end = unit.span
-        with store.open_read(unit.source) as source, tarfile.open(fileobj=buffer, mode="w") as out:
-            source.seek(begin)
-            with tarfile.open(fileobj=source, mode="r:") as tar:
-                for member in tar:
-                    if member.offset >= end:
-                        break
-                    if not member.isfile():
-                        continue
-                    held = tar.extractfile(member)
-                    data = pasted.get(member.offset_data) or (held.read() if held else b"")
-                    member.size = len(data)
-                    member.pax_headers = {}
-                    out.addfile(member, io.BytesIO(data))
+        new = {a.offset: data for a, data in zip(unit.images, pasted, strict=True) if data is not None}
+        left_out = {a.offset for a in unit.images if a.length > most_bytes(self.max_pixels)}
+        size = store.stat(unit.source).size
+        with (
+            store.open_read(unit.source) as source,
+            tarfile.open(fileobj=buffer, mode="w") as out,
+            suppress(DamagedTar),  # what lies behind the damage has its own record
+        ):
+            for member in takewhile(lambda m: m.begin < end, walk(source, begin, size)):
+                if member.info.offset_data not in left_out:
+                    add_member(out, source, member, new.get(member.info.offset_data))
         return buffer.getvalue()
 
-    def _parquet(self, unit: Unit, pasted: list[bytes | None]) -> bytes:
-        """The unit's rows with the image column replaced; other columns pass as they are."""
+    def _parquet(self, unit: Unit, records: list[ImageRecord], pasted: list[bytes | None]) -> bytes:
+        """The unit's rows with the image column replaced; other columns pass as they are.
+
+        Where that is impossible, all rows count as failed, and those that can not be read are left out.
+        """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        buffer = io.BytesIO()
-        table = parquet_slice(unit)
-        column = table.column(self.image_column)
-        cells = column.to_pylist()
-        new = [
-            cell if data is None else (cell | {"bytes": data} if isinstance(cell, dict) else data)
-            for cell, data in zip(cells, pasted, strict=True)
-        ]
-        place = table.schema.get_field_index(self.image_column)
-        table = table.set_column(place, table.schema.field(place), pa.array(new, type=column.type))
-        pq.write_table(table, buffer)
-        return buffer.getvalue()
+        table = parquet_slice(replace(unit, images=()))
+        try:
+            table = parquet_slice(unit)
+            column = table.column(self.image_column)
+            if any(data is not None for data in pasted):
+                new = [
+                    cell if data is None else (cell | {"bytes": data} if isinstance(cell, dict) else data)
+                    for cell, data in zip(column.to_pylist(), pasted, strict=True)
+                ]
+                place = table.schema.get_field_index(self.image_column)
+                changed = pa.array(new, type=column.type)
+                return parquet_bytes(table.set_column(place, table.schema.field(place), changed))
+        except Exception as error:  # pyarrow's errors share no ancestor
+            reason = "unwritable" if table.num_rows else "unreadable"
+            for record in records:
+                record.settle("failed", reason, "paste", f"{unit.source}: {message(error)}", outline(error))
+        return parquet_bytes(table)
 
     def _extras(
         self, unit: Unit, records: list[ImageRecord], faces: list[FaceRecord], crops: list[NDArray[np.uint8]]
@@ -177,6 +200,37 @@ class Publish:
                 yield f"{stem}-before.png", encode_png(before)
                 yield f"{stem}-after.png", encode_png(after)
 
-    def _write(self, path: str, data: bytes) -> dict[str, str | int]:
+    def _write(self, path: str, data: bytes) -> Output:
         store.write_bytes(store.join(self.output, path), data)
         return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+
+
+def add_member(out: tarfile.TarFile, source: BinaryIO, member: Member, data: bytes | None) -> None:
+    """Append a member with other bytes, or with its own; what is no plain file is copied as it stands."""
+    info = member.info
+    if member.refused:
+        source.seek(member.begin)
+        block = source.read(member.end - member.begin)
+        assert out.fileobj is not None
+        out.fileobj.write(block)
+        out.offset += len(block)
+        return
+    if data is None:
+        source.seek(info.offset_data)
+        data = source.read(info.size)
+    info.size, info.pax_headers = len(data), {}
+    try:
+        info.tobuf()
+    except (ValueError, ArithmeticError):  # times and owners that can not be written again
+        info = tarfile.TarInfo(info.name)
+        info.size = len(data)
+    out.addfile(info, io.BytesIO(data))
+
+
+def parquet_bytes(table: Any) -> bytes:
+    """A pyarrow table as a Parquet file."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()

@@ -40,7 +40,7 @@ def tar_pictures(source: Any) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of a tar's pictures in order, read front to back; one is held at a time."""
     with tarfile.open(fileobj=source, mode="r|") as tar:
         for member in tar:
-            if member.isfile() and images.is_image_name(member.name):
+            if member.isfile() and not member.issparse() and images.is_image_name(member.name):
                 held = tar.extractfile(member)
                 yield member.name, held.read() if held else b""
             tar.members = []  # type: ignore[attr-defined]  # untyped; the index of a large tar is not kept

@@ -145,7 +145,7 @@ def _wrong_cut(run: Run, planned: PlannedShard, units: Sequence[Unit]) -> Iterat
     ends = [0, *(u.span[1] for u in units)]
     if [u.span[0] for u in units] != ends[:-1] or ends[-1] != shard.files[0].size:
         yield "spans that cover the tar without a gap were wanted, others are in it"
-    inside = all(u.span[0] < a.offset and a.offset + a.length <= u.span[1] for u in units for a in u.images)
+    inside = all(u.span[0] <= a.offset and a.offset + a.length <= u.span[1] for u in units for a in u.images)
     if not inside or any(a >= b for a, b in pairwise(places)):
         yield "members in the tar's order and inside their unit's span were wanted, others are in it"
 

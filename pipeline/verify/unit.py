@@ -12,7 +12,8 @@ from typing import Any
 from pipeline import store
 from pipeline.images import is_image_name
 from pipeline.ledger import Marker
-from pipeline.records import OUTCOMES, Counts, Unit
+from pipeline.records import OUTCOMES, Address, Counts, Unit
+from pipeline.stages.publish import NOT_DELIVERED
 from pipeline.stages.record import SCHEMA, storable
 from pipeline.verify.findings import Finding, Kind, redoable
 from pipeline.verify.pictures import (
@@ -36,7 +37,7 @@ class Candidate:
     draw: str
     # the unit with this one image
     unit: Unit = field(compare=False)
-    # number of the image in the unit of the plan
+    # number of the image among those that the unit's shard holds
     place: int = field(compare=False)
     # the image's row of the records, then its faces'
     rows: list[dict[str, Any]] = field(compare=False)
@@ -165,7 +166,7 @@ class _Reading:
     def _all_delivered(self, rows: Rows, objects: Mapping[str, Any]) -> None:
         for address, (image, *_) in zip(self._unit.images, rows, strict=True):
             path = f"images/{address.member}"
-            if path not in objects and image["reason"] != "unreadable":
+            if path not in objects and image["reason"] not in NOT_DELIVERED:
                 what = f"{path} was wanted among its outputs, as it is recorded as {image['outcome']}"
                 self._found("marker", self._unit.marker_path, f"{what}, and is not there")
 
@@ -206,7 +207,8 @@ class _Reading:
     def _wrong_pictures(self, pictures: Iterator[tuple[str, bytes]], rows: Rows | None) -> list[str]:
         """What is wrong with the pictures of a shard, a text for each."""
         wrong = []
-        wanted = [a.member for a in self._unit.images]
+        held = [p for p, a in enumerate(self._unit.images) if not rows or is_held(a, rows[p][0])]
+        wanted = [self._unit.images[p].member for p in held]
         if self._unit.kind == "parquet":
             wanted = [str(place) for place in range(len(wanted))]
         number = 0
@@ -216,13 +218,20 @@ class _Reading:
                     return [
                         f"the pictures of the plan were wanted in their order, {storable(name)} is number {number}"
                     ]
-                what = wrong_picture(rows[number - 1][0], data, self._run.max_pixels) if rows else ""
+                what = wrong_picture(rows[held[number - 1]][0], data, self._run.max_pixels) if rows else ""
                 wrong += [f"{storable(name)}: {what}"] if what else []
         except UNREADABLE as error:
             return [f"a whole {self._unit.kind} shard was wanted, it does not open ({error})"]
-        if number != len(wanted):
+        # a slice of which nothing can be read is delivered without rows
+        lost = self._unit.kind == "parquet" and rows and all(r[0]["reason"] == "unreadable" for r in rows)
+        if number != len(wanted) and not (lost and not number):
             return [f"{len(wanted)} pictures were wanted, {number} are there"]
         return wrong
+
+
+def is_held(address: Address, record: Mapping[str, Any]) -> bool:
+    """Whether a delivered shard holds the image as a picture of its own."""
+    return not address.refused and (address.length == 0 or record["reason"] != "too many bytes")
 
 
 def wrong_marker(unit: Unit, values: Mapping[str, Any], counts: Counts) -> Iterator[str]:
@@ -323,5 +332,7 @@ def _draw(unit: Unit, rows: Rows, device: str, most: int, seed: str) -> list[Can
     for place, (address, image) in enumerate(zip(unit.images, rows, strict=True)):
         if most and image[0]["outcome"] == "restored":
             draw = hashlib.sha256(f"{seed}\0{unit.name}\0{place}".encode()).hexdigest()
-            found.append(Candidate(draw, replace(unit, images=(address,)), place, image, device))
+            # number among the pictures that the delivered shard holds
+            number = sum(is_held(a, r[0]) for a, r in zip(unit.images[:place], rows, strict=False))
+            found.append(Candidate(draw, replace(unit, images=(address,)), number, image, device))
     return heapq.nsmallest(most, found)
