@@ -20,8 +20,8 @@ REFUSED: dict[str, tuple[Outcome, str]] = {
     "unreadable": ("failed", "it can not be read"),
 }
 # Rows of a Parquet file that are decoded at once, and what the images of one unit may take.
-BATCH_ROWS = 16
-MOST_UNIT_BYTES = 4 << 30
+BATCH_ROWS = 8
+MOST_UNIT_BYTES = 2 << 30
 
 
 class Unreadable(store.StoreError):
@@ -51,36 +51,50 @@ def read_unit(unit: Unit, image_column: str, max_pixels: int = MAX_PIXELS) -> It
 
 
 def _parquet_rows(unit: Unit, image_column: str, most: int) -> Iterator[tuple[Address, Read]]:
-    """The rows of one Parquet unit; only the row groups that hold them are read."""
-    if not unit.images:
-        return
+    """The rows of one Parquet unit; only the row groups that hold them are read, and few rows are held at once."""
+    failure, place = "", 0
     try:
-        cells = parquet_slice(unit, [image_column]).column(image_column).to_pylist()
+        for batch in _batches(unit, [image_column]):
+            for cell in batch.column(0).to_pylist():
+                yield unit.images[place], _image_bytes(unit.images[place], image_column, cell, most)
+                place += 1
     except Exception as error:  # pyarrow's errors share no ancestor
-        what = f"rows of {unit.source} could not be read: {message(error)}"
-        yield from ((address, Unreadable(address, "unreadable", what)) for address in unit.images)
-        return
-    for address, cell in zip(unit.images, cells, strict=True):
-        data = cell.get("bytes") if isinstance(cell, dict) else cell
-        if isinstance(data, bytes):
-            yield address, data if len(data) <= most else Unreadable(address, "too many bytes")
-            continue
-        found = "nothing" if data is None else type(data).__name__
-        what = f"image bytes wanted in column {image_column!r} of {address.uri}, got {found}"
-        yield address, Unreadable(address, "unreadable", f"row {what}")
+        failure = f"rows of {unit.source} could not be read: {message(error)}"
+    for address in unit.images[place:]:
+        yield address, Unreadable(address, "unreadable", failure)
+
+
+def _image_bytes(address: Address, image_column: str, cell: Any, most: int) -> Read:
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    if isinstance(data, bytes):
+        return data if len(data) <= most else Unreadable(address, "too many bytes")
+    found = "nothing" if data is None else type(data).__name__
+    what = f"row of {address.uri}: image bytes wanted in column {image_column!r}, got {found}"
+    return Unreadable(address, "unreadable", what)
 
 
 def parquet_slice(unit: Unit, columns: list[str] | None = None) -> Any:
     """The unit's rows as a pyarrow Table; a unit without any gives the empty table of its file.
 
-    A row group is decoded piece by piece, and no further than its rows are wanted. Raises ValueError when they take
-    more than MOST_UNIT_BYTES.
+    Raises ValueError when they take more than MOST_UNIT_BYTES.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    first, last = (unit.images[0].offset, unit.images[-1].offset + 1) if unit.images else (0, 0)
-    parts: list[Any] = []
+    with store.open_read(unit.source) as source:
+        empty = pq.ParquetFile(source).schema_arrow.empty_table()
+    pieces = list(_batches(unit, columns))
+    return pa.Table.from_batches(pieces, empty.schema) if pieces else empty
+
+
+def _batches(unit: Unit, columns: list[str] | None) -> Iterator[Any]:
+    """The unit's rows, a few at a time as pyarrow RecordBatches. Raises ValueError as `parquet_slice`."""
+    import pyarrow.parquet as pq
+
+    if not unit.images:
+        return
+    first, last = unit.images[0].offset, unit.images[-1].offset + 1
+    size = 0
     with store.open_read(unit.source) as source:
         parquet = pq.ParquetFile(source)
         start = 0
@@ -92,13 +106,14 @@ def parquet_slice(unit: Unit, columns: list[str] | None = None) -> Any:
                     BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
                 ):
                     piece = batch.slice(max(first - place, 0), max(last - max(place, first), 0))
-                    parts += [pa.Table.from_batches([piece])] if piece.num_rows else []
-                    if sum(p.get_total_buffer_size() for p in parts) > MOST_UNIT_BYTES:
+                    size += piece.nbytes
+                    if size > MOST_UNIT_BYTES:
                         raise ValueError(
                             f"they take more than {MOST_UNIT_BYTES >> 20} MiB; lower --unit-images"
                         )
+                    if piece.num_rows:
+                        yield piece
                     place += batch.num_rows
                     if place >= last:
                         break
             start += rows
-        return pa.concat_tables(parts) if parts else parquet.schema_arrow.empty_table()

@@ -69,10 +69,7 @@ class _Header(tarfile.TarInfo):
             if self.type in PAX:
                 _check_pax(tar.fileobj.read(self.size))
                 tar.fileobj.seek(self.offset + tarfile.BLOCKSIZE)
-        member = super()._proc_member(tar)  # type: ignore[misc]  # not in the published types
-        if member.size < 0:
-            raise tarfile.ReadError(f"a member of {member.size} bytes")
-        return member
+        return super()._proc_member(tar)  # type: ignore[misc]  # not in the published types
 
     def _proc_sparse(self, tar: Any) -> Any:
         """Passes over the map, which may be as long as the file."""
