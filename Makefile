@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DEMO := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test check bench fuzz
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -29,6 +29,9 @@ check: $(STAMP)  ## lint, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+fuzz: $(STAMP)  ## feed the readers broken files for FUZZ_SECONDS (120)
+	@PYTHONPATH=.:tests $(BIN)/python -m hostile.fuzz
 
 bench: $(STAMP)  ## measure faces per second on this machine
 	@$(BIN)/python -m jobs.bench --pipeline --faces 64

@@ -41,8 +41,8 @@ def test_files_are_named_below_their_package():
     told = outline(caught(images.decode, b"no picture")).splitlines()
     assert told[0].startswith("test_failure.py:") or told[0].startswith("tests/stages/test_failure.py:")
     assert told[1].startswith("pipeline/images.py:") and told[1].endswith(" in decode")
-    assert told[3] == "ImageError: the bytes are of no picture format that is known here"
-    assert told[4] == "caused by" and any(line.startswith("PIL/Image.py:") for line in told)
+    assert told[4] == "ImageError: the bytes are of no picture format that is known here"
+    assert told[5] == "caused by" and any(line.startswith("PIL/Image.py:") for line in told)
 
 
 def test_the_standard_library_is_named_without_its_folder():
