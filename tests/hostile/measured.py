@@ -1,6 +1,6 @@
-"""One input walked in a process of its own: `python -m hostile.measured FOLDER [refused]` prints what it took as JSON.
+"""Inputs walked in a process of its own: `python -m hostile.measured FOLDER` prints what each took, a line of JSON.
 
-The input lies in FOLDER/in. `megabytes` is by how much it raised the peak of the process's memory.
+The inputs lie in FOLDER/0/in, FOLDER/1/in, and so on. `megabytes` is by how much one raised the peak of memory.
 """
 
 import json
@@ -16,24 +16,34 @@ from pipeline.stages import read
 from pipeline.stages.plan import InputError
 
 
-def peak_megabytes() -> float:
-    """The most memory that this program has had; `getrusage` would count the one that started it."""
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+def memory(what: str) -> float:
+    """Megabytes of this program now (VmRSS) or at most since the last `forget_peak` (VmHWM)."""
+    told = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert told
+    return int(told[1]) / 1024
 
 
-def main(folder: Path, refused: bool) -> None:
+def forget_peak() -> None:
+    """Let the peak be what is used now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def main(place: Path) -> None:
     read.MOST_UNIT_BYTES = 100 << 20
-    (folder / "warm").mkdir()
-    (folder / "warm" / "a.jpg").write_bytes(corpus.JPEG)
-    run_stages(folder / "warm", folder / "warm out")  # loads what every input needs
-    before, began = peak_megabytes(), time.monotonic()
-    try:
-        run_stages(folder / "in", folder / "out")
-        assert not refused
-    except InputError:
-        assert refused
-    print(json.dumps({"megabytes": peak_megabytes() - before, "seconds": time.monotonic() - began}))
+    (place / "warm").mkdir()
+    (place / "warm" / "a.jpg").write_bytes(corpus.JPEG)
+    run_stages(place / "warm", place / "warm out")  # loads what every input needs
+    for number in range(len(list(place.glob("[0-9]*")))):
+        folder, refused = place / str(number), False
+        forget_peak()
+        before, began = memory("VmRSS"), time.monotonic()
+        try:
+            run_stages(folder / "in", folder / "out")
+        except InputError:
+            refused = True
+        took = {"megabytes": memory("VmHWM") - before, "seconds": time.monotonic() - began}
+        print(json.dumps(took | {"refused": refused}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:] == ["refused"])
+    main(Path(sys.argv[1]))
