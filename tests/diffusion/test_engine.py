@@ -1,7 +1,6 @@
 """The engine gives every face the same bits in any company, and agrees with Algorithm 1."""
 
 import threading
-import time
 from copy import deepcopy
 from dataclasses import replace
 
@@ -233,17 +232,24 @@ def test_a_waiting_face_that_is_cancelled_takes_no_slot():
 
 
 def test_a_face_cancelled_on_its_way_frees_its_slot(alone):
-    steps = []
-    engine = make_engine(1, Guarded(lambda x, t: steps.append(int(t[0]))))
+    steps, there, go = [], threading.Event(), threading.Event()
+
+    def rule(x, t):
+        steps.append(int(t[0]))
+        if steps[-1] == 900:
+            there.set()
+            go.wait(timeout=60)
+
+    engine = make_engine(1, Guarded(rule))
     walking = engine.submit(make_job(1, start_step=960))
-    while 900 not in steps:
-        time.sleep(0.001)
+    assert there.wait(timeout=60)
     next_one = engine.submit(make_job(0))
     assert walking.cancel()
+    go.set()
     result = next_one.result(timeout=60)
     engine.close()
     assert result.restored.tobytes() + result.estimated.tobytes() == alone[0]
-    assert len(steps) < 30  # of the 48 and 4 of both chains, and the search for forms
+    assert min(s for s in steps if s > 100) == 900
 
 
 def test_a_closed_engine_takes_no_face():
