@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.census import count_faces, sample_units
 from pipeline.config import RestoreConfig, UsageError, fingerprint, parse
 from pipeline.delivery import redact
 from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.driver import AlreadyDriven, Driver
 from pipeline.faces.detect import Selection
 from pipeline.flow import connect, fit_resources, run_flow
 from pipeline.forecast import seconds_per_face
@@ -22,7 +24,7 @@ from pipeline.ledger import Ledger, RefusedMix, Settled
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import Preset, PresetError, find_preset, load_network
 from pipeline.progress import Progress, duration
-from pipeline.records import OUTCOMES, Unit
+from pipeline.records import OUTCOMES, Row
 from pipeline.report import write_report
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
@@ -33,6 +35,8 @@ from pipeline.weights import DETECTOR_WEIGHTS, WeightsError, resolve
 
 # Images on which a dry run counts faces.
 DRY_RUN_SAMPLE = 64
+# After so many units in a row that could not be written, the output counts as lost.
+MOST_UNDELIVERED = 16
 
 OK, UNEXPECTED, BAD_ARGUMENTS, OVER_BUDGET, HAD_FAILURES, INTERRUPTED = 0, 1, 2, 3, 4, 130
 MEANINGS = {
@@ -46,7 +50,16 @@ MEANINGS = {
 STATUSES: dict[int, Status] = {OK: "FINISHED", INTERRUPTED: "KILLED"}
 # Folders that a run writes below its output.
 DELIVERED = ("images", "shards", "faces", "records", "report", "_ledger")
-REFUSALS = (UsageError, InputError, PresetError, CheckpointError, WeightsError, RefusedMix, store.StoreError)
+REFUSALS = (
+    UsageError,
+    InputError,
+    PresetError,
+    CheckpointError,
+    WeightsError,
+    RefusedMix,
+    AlreadyDriven,
+    store.StoreError,
+)
 
 EPILOG = """examples:
   python -m jobs.restore --input photos --output restored --dry-run
@@ -168,20 +181,41 @@ def run(config: RestoreConfig) -> int:
     if config.dry_run:
         return dry_run(config, preset, chosen)
     method, settings = settle_method(config, preset, chosen)
+    with Driver.take(config.output, say) as driver:
+        try:
+            ledger, settled = open_books(config, preset, settings)
+        except REFUSALS:
+            driver.withdraw()
+            raise
+        driver.exit_code = Restoration(config, method, ledger, settled, driver).run()
+        return driver.exit_code
+
+
+def open_books(
+    config: RestoreConfig, preset: Preset, settings: dict[str, Any]
+) -> tuple[Ledger, list[Settled]]:
+    """The output's ledger with its plan, and the shards that are done. Raises what refuses the run."""
     ledger = Ledger(config.output, settings)
-    new = ledger.claim(config.input, repeat={"config": repeatable(config), "preset": asdict(preset)})
+    repeat = {"config": repeatable(config), "preset": asdict(preset)}
+    new = ledger.claim(config.input, repeat, config.new_run)
     try:
-        ledger.plan(config.input, config.kind, config.shard_images, config.unit_images, config.image_column)
+        ledger.plan(
+            config.input,
+            config.kind,
+            config.shard_images,
+            config.unit_images,
+            config.image_column,
+            config.redo_changed,
+        )
     except REFUSALS:
         if new:
             ledger.release()
         raise
     settled = ledger.resume(config.retry == "failed", config.reason)
-    pending = list(ledger.pending())
-    say(plan_line(ledger, len(pending), new))
-    if ledger.retries.open or config.retry:
-        say(retry_line(ledger, config.reason))
-    return Restoration(config, method, ledger, settled).run(pending)
+    say(plan_line(ledger, new))
+    if ledger.retrying or config.retry:
+        say(retry_line(ledger, config))
+    return ledger, settled
 
 
 def repeatable(config: RestoreConfig) -> dict[str, Any]:
@@ -253,32 +287,38 @@ def publish_stage(config: RestoreConfig, method: Method, device: str) -> Publish
     )
 
 
-def plan_line(ledger: Ledger, pending: int, new: bool) -> str:
+def plan_line(ledger: Ledger, new: bool) -> str:
     """What lies ahead, in one line."""
     what = f"{ledger.images_planned} images in {len(ledger.shards)} shards, {ledger.units_planned} units"
-    return what if new else f"{what}; going on with {pending} units, the rest is done"
+    return what if new else f"{what}; going on with {ledger.units_pending} units, the rest is done"
 
 
-def retry_line(ledger: Ledger, reason: str | None) -> str:
+def retry_line(ledger: Ledger, config: RestoreConfig) -> str:
     """What is done again, in one line."""
+    units = len(ledger.retrying)
+    if config.redo_changed:
+        return f"{units} of them are done again because pictures in them have changed"
     if ledger.ordered_before:
-        return f"{len(ledger.retrying)} units of the retry that was begun before are still done again; no other begins"
-    if ledger.retries.open:
-        return f"{len(ledger.retrying)} of them are done again because images failed"
-    why = f" for {reason}" if reason else ""
+        return f"{units} units of the retry that was begun before are still done again; no other begins"
+    if units:
+        return f"{units} of them are done again because images failed"
+    why = f" for {config.reason}" if config.reason else ""
     return f"nothing to retry: no image failed{why}; jobs.status shows what failed and why"
 
 
 class Restoration:
     """One start of a run: the flow, its bookkeeping, and what people see of it."""
 
-    def __init__(self, config: RestoreConfig, method: Method, ledger: Ledger, settled: list[Settled]) -> None:
-        self.config, self.method, self.ledger = config, method, ledger
+    def __init__(
+        self, config: RestoreConfig, method: Method, ledger: Ledger, settled: list[Settled], driver: Driver
+    ) -> None:
+        self.config, self.method, self.ledger, self.driver = config, method, ledger, driver
         self.mlflow_uri = (
             config.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(config.output)
         )
         self.began = time.monotonic()
-        self.stopping = False
+        self._stopping = False
+        self._undelivered_in_a_row = 0
         self.settled = {s.planned.index: s for s in settled}
         self.tracker = RunTracker.open(
             self.mlflow_uri,
@@ -292,33 +332,34 @@ class Restoration:
             warn=lambda text: say(f"warning: {text}"),
         )  # fmt: skip
 
-    def run(self, pending: list[Unit]) -> int:
+    def run(self) -> int:
         """Restore the pending units and close the books."""
         self.tracker.log_input(self.config.input, input_digest(self.ledger))
         for shard in self.settled.values():
             self._track(shard)
-        code = self._restore(pending) if pending else OK
+        code = self._restore() if self.ledger.units_pending else OK
         self.ledger.close_retry()
         code = code or self._verdict()
         self._report(code)
         return code
 
-    def _restore(self, pending: list[Unit]) -> int:
-        store.delete(self._stop_uri)
+    def _restore(self) -> int:
         connect(self.config.ray_address)
         resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
-        # after Ray, which installs handlers of its own
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
         say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
-        read = read_stage(self.config, self.method, self._stop_uri)
-        restore = restore_stage(self.config, self.method, device, resources.threads, self._stop_uri)
-        rows = run_flow(pending, read, restore, publish_stage(self.config, self.method, device), resources)
+        read = read_stage(self.config, self.method, self.driver.stop_uri)
+        restore = restore_stage(self.config, self.method, device, resources.threads, self.driver.stop_uri)
+        publish = publish_stage(self.config, self.method, device)
+        rows = run_flow(list(self.ledger.pending()), read, restore, publish, resources)
         before = self.ledger.totals.counts.images
-        with Progress(self.ledger.images_planned, before) as progress:
+        # after Ray, which installs handlers of its own
+        with on_stop_signals(self._stop), Progress(self.ledger.images_planned, before) as progress:
             for row in rows:
+                if "undelivered" in row and self._undelivered(row):
+                    return UNEXPECTED
                 if "marker" not in row:
                     continue  # the run is stopping, this unit was not begun
+                self._undelivered_in_a_row = 0
                 counts, shard = self.ledger.add(row["marker"])
                 progress.add(counts.images, counts.faces, counts.outcomes["failed"])
                 if shard is not None:
@@ -326,19 +367,28 @@ class Restoration:
                     self._track(shard)
                 if self._over_budget():
                     return OVER_BUDGET
-        return INTERRUPTED if self.stopping else OK
+        if self.driver.follower is not None:
+            say(f"{self.driver.follower.who} has taken this output over; this one leaves it to that")
+            return INTERRUPTED
+        return INTERRUPTED if self._stopping else OK
 
-    @property
-    def _stop_uri(self) -> str:
-        return store.join(self.config.output, "_ledger", "stop")
+    def _undelivered(self, row: Row) -> bool:
+        """Say that a unit could not be written; True when so many could not that nothing will be."""
+        self._undelivered_in_a_row += 1
+        say(f"warning: unit {row['unit']} is not done, the next start does it again: {row['undelivered']}")
+        if self._undelivered_in_a_row < MOST_UNDELIVERED:
+            return False
+        self.driver.stop()
+        say(f"error: {MOST_UNDELIVERED} units in a row could not be written; stopping")
+        return True
 
-    def _on_signal(self, number: int, _frame: object) -> None:
+    def _stop(self) -> None:
         """First: begin nothing new, finish what is in flight. Second: leave at once."""
-        if self.stopping:
+        if self._stopping:
             say("stopped; the same command goes on where this one was")
             os._exit(INTERRUPTED)
-        self.stopping = True
-        store.write_bytes(self._stop_uri, b"")
+        self._stopping = True
+        self.driver.stop()
         say("stopping: units in flight are finished first (press again to leave at once)")
 
     def _track(self, shard: Settled) -> None:
@@ -439,6 +489,24 @@ def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
     print(f"{'exit code':<14} {code:>8}  {MEANINGS[code]}\n")
 
 
+@contextmanager
+def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call `act` inside the block; only the main thread of a program may ask for that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: act())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave() -> None:
+    """What a stop signal does while no picture is in flight."""
+    raise KeyboardInterrupt
+
+
 def say(text: str) -> None:
     """A line for people, away from the output proper."""
     print(text, file=sys.stderr, flush=True)
@@ -448,7 +516,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The job: returns its exit code."""
     config = parse(RestoreConfig, argv, description=__doc__ or "", epilog=EPILOG)
     try:
-        return run(config)
+        with on_stop_signals(leave):
+            return run(config)
     except REFUSALS as error:
         say(f"error: {error}")
         return BAD_ARGUMENTS

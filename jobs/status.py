@@ -153,13 +153,12 @@ def activity(state: State) -> tuple[str, str]:
         when = f"{duration(max(state.read_at - state.last_unit_at, 0))} ago"
     if state.complete:
         return when, "the run is complete"
-    if not state.units_planned:
-        return when, "nothing is planned yet"
-    if state.stopping:
-        return when, "it was asked to stop; the same restore command goes on"
     if state.at_work:
-        return when, "somebody seems to be working on it"
-    return when, "nobody seems to be working on it; the same restore command goes on"
+        return when, f"{state.driver}, {'is stopping' if state.stopping else 'is at work'}"
+    if not state.starts:
+        return when, "nobody is at work; the same restore command goes on"
+    ended = "was killed or lost" if state.exit_code is None else f"ended with exit code {state.exit_code}"
+    return when, f"nobody is at work: {state.driver}, {ended}; the same restore command goes on"
 
 
 def problems(state: State) -> Iterator[str]:

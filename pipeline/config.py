@@ -269,6 +269,17 @@ class RestoreConfig:
         group="outcome",
         metavar="REASON_OR_STAGE",
     )
+    new_run: bool = option(
+        False,
+        help="where the output holds a run with other settings or of another input, delete what that run left and "
+        "begin anew",
+        group="outcome",
+    )
+    redo_changed: bool = option(
+        False,
+        help="do pictures again whose files have changed since they were planned (else a changed file is refused)",
+        group="outcome",
+    )
     dry_run: bool = option(
         False, help="count shards, images and faces, estimate the time, touch no model", group="outcome"
     )
@@ -276,6 +287,8 @@ class RestoreConfig:
     def __post_init__(self) -> None:
         if self.reason is not None and not self.retry:
             raise UsageError(f"--reason {self.reason} says what to retry; give --retry failed with it")
+        if self.retry and self.redo_changed:
+            raise UsageError("--retry and --redo-changed are two orders; give one, and the other after it")
         wanted = {
             "--eta must lie in [0, 1]": self.eta is None or 0 <= self.eta <= 1,
             "--keep-detail must lie in [0, 1]": self.keep_detail is None or 0 <= self.keep_detail <= 1,

@@ -2,13 +2,15 @@
 
 Everything under OUT/_ledger is written whole: `run.json` (what the run is), `plan.json` (its shards),
 `plan/<shard>.json` (the units of one shard), `done/<shard>/<part>.json` (one marker per finished unit, written
-after everything the unit delivers), `retries.json` (units that were to be done again).
+after everything the unit delivers), `retries.json` (units that were to be done again), `tracking.json` (what MLflow
+has), `drivers/` (who works on it).
 """
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -126,10 +128,11 @@ class Ledger:
         self.retrying: set[str] = set()
         self.ordered_before = False
 
-    def claim(self, source: str, repeat: dict[str, Any] | None = None) -> bool:
+    def claim(self, source: str, repeat: dict[str, Any] | None = None, new_run: bool = False) -> bool:
         """Make this output ours, or find that it already is. True when it is new.
 
         repeat: what a verification needs beside the fingerprint to restore a picture again; it refuses nothing.
+        new_run: what another run left in the output is deleted first, whatever that run was.
         Raises RefusedMix naming what differs when it belongs to another run.
         """
         uri = store.join(self._root, "run.json")
@@ -140,18 +143,25 @@ class Ledger:
             "repeat": repeat or {},
             "created_at": time.time(),
         }
-        if store.create_bytes(uri, json.dumps(mine, indent=1).encode()):
+        body = json.dumps(mine, indent=1).encode()
+        if store.create_bytes(uri, body):
             return True
         theirs = json.loads(store.read_bytes(uri))
-        if theirs["input"] != source:
-            raise RefusedMix(
-                f"the output holds a run over {theirs['input']}, not over {source}; choose another --output"
-            )
         different = difference(theirs["fingerprint"], self.fingerprint)
+        if theirs["input"] != source:
+            different = f"over {theirs['input']}, not over {source}"
+        elif different:
+            different = f"with other settings ({different})"
+        # a deletion that was killed is ended by the next start of whatever kind
+        if theirs.get("discarded") or (different and new_run):
+            store.write_bytes(uri, json.dumps(theirs | {"discarded": True}, indent=1).encode())
+            discard(self._output)
+            store.write_bytes(uri, body)
+            return True
         if different:
             raise RefusedMix(
-                f"the output holds a run with other settings ({different}); "
-                "use those settings again, or choose another --output"
+                f"the output holds a run {different}; use what it was made with, choose another --output, or let "
+                "--new-run delete what that run left"
             )
         return False
 
@@ -159,34 +169,75 @@ class Ledger:
         """Give up a claim from which no plan could be made, so that a corrected command may use the output."""
         store.delete(store.join(self._root, "run.json"))
 
-    def plan(self, source: str, kind: str, shard_images: int, unit_images: int, image_column: str) -> None:
-        """Plan what is not planned yet, and load the rest. Raises InputError, or RefusedMix for a changed input."""
+    def plan(
+        self,
+        source: str,
+        kind: str,
+        shard_images: int,
+        unit_images: int,
+        image_column: str,
+        redo_changed: bool = False,
+    ) -> None:
+        """Plan what is not planned yet, and load the rest.
+
+        redo_changed: shards whose files changed since they were planned are planned again, and their units with
+        changed pictures done again; else they raise RefusedMix. Raises InputError.
+        """
         found_kind, entries = list_input(source, kind)
         before = load_plan(self._output)
-        _refuse_changed([p.shard for p in before], entries)
+        changed = changed_files([p.shard for p in before], entries)
+        if changed and not redo_changed:
+            raise RefusedMix(_how_changed(changed))
         shards = make_shards(found_kind, entries, shard_images, [p.shard for p in before])
-        new = shards[len(before) :]
+        current = {now.path: now for _, now in changed}
 
-        def cut(numbered: tuple[int, Shard]) -> PlannedShard:
+        def cut(numbered: tuple[int, Shard]) -> tuple[PlannedShard, list[Unit]]:
             index, shard = numbered
+            shard = replace(shard, files=tuple(current.get(f.path, f) for f in shard.files))
             units = cut_units(shard, unit_images, image_column)
-            body = json.dumps([json.loads(u.to_json()) for u in units])
-            store.write_bytes(self._plan_uri(shard), body.encode())
-            return PlannedShard(index, shard, len(units), sum(len(u.images) for u in units))
+            return PlannedShard(index, shard, len(units), sum(len(u.images) for u in units)), units
 
+        def plan_new(numbered: tuple[int, Shard]) -> PlannedShard:
+            planned, units = cut(numbered)
+            self._save_units(planned.shard, units)
+            return planned
+
+        again = [p for p in before if current.keys() & {f.path for f in p.shard.files}]
         with ThreadPoolExecutor(READERS) as pool:
-            added = list(pool.map(cut, enumerate(new, start=len(before))))
+            cut_again = list(pool.map(cut, [(p.index, p.shard) for p in again]))
+            self._redo(cut_again, {now.uri for _, now in changed})
+            added = list(pool.map(plan_new, enumerate(shards[len(before) :], start=len(before))))
         self.shards = before + added
+        for planned, _ in cut_again:
+            self.shards[planned.index] = planned
         self._by_name = {p.shard.name: p for p in self.shards}
         if not sum(p.images for p in self.shards):
             raise InputError(
                 f"the shards of {source} hold no images; give tar members or rows that are pictures"
             )
-        if added:
+        if added or changed:
             self._save_plan()
 
-    def _plan_uri(self, shard: Shard) -> str:
-        return store.join(self._output, plan_path(shard))
+    def _redo(self, cut_again: Sequence[tuple[PlannedShard, Sequence[Unit]]], changed: set[str]) -> None:
+        """Order what of these shards was done with files that have changed since, then plan the shards anew."""
+        orders: list[Marker] = []
+        for planned, units in cut_again:
+            before = load_units(self._output, planned.shard)
+            for marker in self._read_markers(planned.shard.name):
+                if marker.part >= len(units):  # the shard has become shorter
+                    for written in marker.outputs:
+                        store.delete(store.join(self._output, str(written["path"])))
+                    store.delete(store.join(self._output, before[marker.part].marker_path))
+                elif units[marker.part].touches(changed) or units[marker.part] != before[marker.part]:
+                    orders.append(marker)
+        self.retries = load_retries(self._output)
+        self._order(orders)
+        for planned, units in cut_again:
+            self._save_units(planned.shard, units)
+
+    def _save_units(self, shard: Shard, units: Sequence[Unit]) -> None:
+        body = json.dumps([json.loads(u.to_json()) for u in units])
+        store.write_bytes(store.join(self._output, plan_path(shard)), body.encode())
 
     def _save_plan(self) -> None:
         body = [
@@ -207,10 +258,7 @@ class Ledger:
         retry: do the units again in which an image failed, with `reason` only those that failed for it or in the
         stage of that name. An order that is open already is carried out first, and no other given.
         """
-        done = store.join(self._root, "done")
-        uris = [e.uri for e in store.list_files(done)] if store.exists(done) else []
-        with ThreadPoolExecutor(READERS) as pool:
-            markers = [Marker.from_json(data) for data in pool.map(store.read_bytes, uris)]
+        markers = self._read_markers()
         self.retries = load_retries(self._output)
         self.ordered_before = self.retries.open
         if retry and not self.ordered_before:
@@ -221,6 +269,17 @@ class Ledger:
             else:
                 self._add(marker)
         return [s for s in map(self._settled, self.shards) if s is not None]
+
+    def _read_markers(self, shard: str = "") -> list[Marker]:
+        """The markers of one shard, or all. One that is damaged counts as none: its unit is done again."""
+        done = store.join(self._root, "done", shard)
+        uris = [e.uri for e in store.list_files(done)] if store.exists(done) else []
+        markers = []
+        with ThreadPoolExecutor(READERS) as pool:
+            for data in pool.map(store.read_bytes, uris):
+                with suppress(ValueError, KeyError, TypeError, AttributeError):
+                    markers.append(Marker.from_json(data))
+        return markers
 
     def _order(self, again: Sequence[Marker]) -> None:
         """Write down that these units are to be done once more."""
@@ -268,6 +327,11 @@ class Ledger:
         return Settled(planned, progress.metrics, progress.finished_at)
 
     @property
+    def units_pending(self) -> int:
+        """How many units are not done."""
+        return self.units_planned - sum(len(p.parts) for p in self._progress.values())
+
+    @property
     def images_planned(self) -> int:
         return sum(p.images for p in self.shards)
 
@@ -312,13 +376,47 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     return ", ".join(f"{n}: {before.get(n)} → {now.get(n)}" for n in names)
 
 
-def _refuse_changed(planned: list[Shard], entries: list[store.Entry]) -> None:
-    """Raise RefusedMix when a planned file is no longer what it was."""
+Changed = list[tuple[store.Entry, store.Entry]]
+
+
+def changed_files(planned: Sequence[Shard], entries: Sequence[store.Entry]) -> Changed:
+    """Planned files that are no longer what they were: as planned, and as they are now."""
     current = {e.path: e for e in entries}
-    for shard in planned:
-        for file in shard.files:
-            now = current.get(file.path)
-            if now and (now.size, now.version) != (file.size, file.version):
-                raise RefusedMix(
-                    f"{file.uri} has changed since this output was planned; choose another --output for the new state"
-                )
+    pairs = [(file, current.get(file.path, file)) for shard in planned for file in shard.files]
+    return [(old, now) for old, now in pairs if (old.size, old.version) != (now.size, now.version)]
+
+
+def _how_changed(changed: Changed) -> str:
+    old, now = changed[0]
+    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    return (
+        f"{now.uri}{more} has changed since this output was planned: {old.size} bytes, version {old.version} then, "
+        f"{now.size} bytes, version {now.version} now; do what changed again with --redo-changed, or choose another "
+        "--output for the new state"
+    )
+
+
+def discard(output: str) -> None:
+    """Delete what a run left in an output: what it delivered, its records, report and books, but for run.json.
+
+    Other files beside its pictures and shards stay. The plan, which says which are its own, goes last.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+
+        def delete(paths: Iterable[str]) -> None:
+            list(pool.map(store.delete, (store.join(output, path) for path in paths)))
+
+        plan = load_plan(output)
+        for planned in plan:
+            for unit in load_units(output, planned.shard):
+                delete(path for path in unit.paths if not path.endswith("/"))
+                delete(f"{unit.faces_folder}/{path}" for path in _paths_below(output, unit.faces_folder))
+        delete(f"report/{path}" for path in _paths_below(output, "report"))
+        delete((RETRIES, "_ledger/tracking.json"))
+        delete(plan_path(p.shard) for p in plan)
+        delete(["_ledger/plan.json"])
+
+
+def _paths_below(output: str, folder: str) -> list[str]:
+    uri = store.join(output, folder)
+    return [e.path for e in store.list_files(uri)] if store.exists(uri) else []

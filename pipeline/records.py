@@ -19,7 +19,7 @@ Arrays travel as bytes because a unit may hold no face at all.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,6 +50,11 @@ class Address:
     # why there are no bytes of a picture, found when planning: a reason of stages/read.py; empty for most
     refused: str = ""
 
+    @property
+    def is_path(self) -> bool:
+        """Whether the name is a path that lies below the folder it is joined to; keys of S3 may be anything."""
+        return not {"", ".", ".."} & set(self.member.split("/"))
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -77,6 +82,42 @@ class Unit:
     def marker_path(self) -> str:
         """Where its marker lies below the output."""
         return f"_ledger/done/{self.shard}/{self.part:04d}.json"
+
+    def touches(self, uris: Collection[str]) -> bool:
+        """Whether any of its pictures lies in one of these files."""
+        return any(a.uri in uris for a in self.images)
+
+    @property
+    def records_path(self) -> str:
+        """Where its records lie."""
+        return f"records/{self.name}.parquet"
+
+    @property
+    def sample_path(self) -> str:
+        """Where its strip of the contact sheet lies, if it has one."""
+        return f"report/samples/{self.name}.jpg"
+
+    @property
+    def faces_folder(self) -> str:
+        """Where its aligned crops lie, if they are wanted."""
+        return f"faces/{self.name}"
+
+    @property
+    def shard_path(self) -> str:
+        """Where the shard lies that a tar or Parquet unit delivers."""
+        return f"shards/{self.name}.{self.kind}"
+
+    @property
+    def paths(self) -> list[str]:
+        """Where it may put things, its marker last; of its face crops only the folder, with a slash at the end."""
+        pictures = [f"images/{a.member}" for a in self.images if a.is_path]
+        return [
+            *(pictures if self.kind == "folder" else [self.shard_path]),
+            self.records_path,
+            self.sample_path,
+            f"{self.faces_folder}/",
+            self.marker_path,
+        ]
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from pipeline import store
 from pipeline.delivery import redact
+from pipeline.driver import last_start
 from pipeline.ledger import READERS, Marker, PlannedShard, Retries, load_retries
 from pipeline.records import OUTCOMES, Outcome
 from pipeline.verify.run import BROKEN, PLAN, open_plan, open_run
@@ -21,8 +21,6 @@ from pipeline.verify.run import BROKEN, PLAN, open_plan, open_run
 DONE = "_ledger/done"
 # The rate is that of the units finished so long before the last one.
 RATE_SECONDS = 600.0
-# After so long without a finished unit nobody seems to be at work, or after so many of the longest recent gaps.
-QUIET_SECONDS, QUIET_GAPS = 120.0, 3
 # Problems that are kept as sentences; the others are counted.
 MOST_PROBLEMS = 1000
 
@@ -82,9 +80,14 @@ class State:
     rate_seconds: float = 0.0
     seconds_left: float | None = None
     last_unit_at: float | None = None
-    # somebody seems to be working on it; and has been asked to stop
+    # number of starts so far, and the process of the last one
+    starts: int = 0
+    driver: str = ""
+    # whether that process is at work; and has been asked to stop
     at_work: bool = False
     stopping: bool = False
+    # how it ended; None while it works, and where it was killed
+    exit_code: int | None = None
     # the last failures, newest unit first
     errors: list[dict[str, Any]] = field(default_factory=list)
     # in what the books do not balance, a sentence each
@@ -137,8 +140,8 @@ class Observer:
             fingerprint=self._run.digest,
             created_at=self._run.created_at,
             read_at=time.time() if now is None else now,
-            stopping=store.exists(store.join(self._output, "_ledger", "stop")),
         )
+        self._read_driver(state)
         for finding in self._run_problems:
             state.wrong(finding.sentence)
         self._read_plan(state)
@@ -148,6 +151,13 @@ class Observer:
         set_pace(state, [(s.finished_at, s.images) for s in current])
         state.errors = self._last_failures([s for s in current if s.failed], errors)
         return state
+
+    def _read_driver(self, state: State) -> None:
+        last = last_start(self._output)
+        if last is not None:
+            state.starts, state.driver, state.exit_code = last.number, last.who, last.exit_code
+            state.at_work = last.seems_to_live(state.read_at)
+            state.stopping = state.at_work and store.exists(store.join(self._output, last.stop_path))
 
     def _read_plan(self, state: State) -> None:
         uri = store.join(self._output, PLAN)
@@ -296,20 +306,18 @@ def add_up(state: State, done: Sequence[Seen], plan: Sequence[PlannedShard]) -> 
 
 
 def set_pace(state: State, finished: Sequence[tuple[float, int]]) -> None:
-    """How fast the run goes, how long it still takes, and whether somebody is at work.
+    """How fast the run goes, and how long it still takes if somebody is at work.
 
     finished: when each unit was, in seconds since 1970, and its images.
     """
-    last_sign, patience = state.created_at, QUIET_SECONDS
-    if finished:
-        last_sign = state.last_unit_at = max(t for t, _ in finished)
-        recent = sorted((t, n) for t, n in finished if t >= last_sign - RATE_SECONDS)
-        span = last_sign - recent[0][0]
-        if span > 0:
-            state.rate_seconds = span
-            # the images of the first unit were worked on before its end, where the span begins
-            state.images_per_second = sum(n for _, n in recent[1:]) / span
-            patience = max(patience, QUIET_GAPS * max(b - a for (a, _), (b, _) in pairwise(recent)))
-    state.at_work = not state.complete and state.read_at - last_sign <= patience
-    if state.at_work and state.images_per_second:
-        state.seconds_left = (state.images_planned - state.images) / state.images_per_second
+    if not finished:
+        return
+    state.last_unit_at = max(t for t, _ in finished)
+    recent = sorted((t, n) for t, n in finished if t >= state.last_unit_at - RATE_SECONDS)
+    span = state.last_unit_at - recent[0][0]
+    if span > 0:
+        state.rate_seconds = span
+        # the images of the first unit were worked on before its end, where the span begins
+        state.images_per_second = sum(n for _, n in recent[1:]) / span
+        if state.at_work:
+            state.seconds_left = (state.images_planned - state.images) / state.images_per_second

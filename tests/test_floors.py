@@ -16,6 +16,7 @@ FLOORS: Mapping[str, int] = {
     "jobs": 4,
     "pipeline.flow": 3,
     "pipeline.ledger": 3,
+    "pipeline.driver": 3,
     "pipeline.tracking": 3,
     "pipeline.report": 3,
     "pipeline.progress": 3,
@@ -54,6 +55,7 @@ NEIGHBOURS: Mapping[tuple[str, str], str] = {
         "pipeline.weights",
     ): "the judging networks' files are checked as the restoring ones' are",
     ("pipeline.verify", "pipeline.ledger"): "what the ledger wrote is read by the ledger's own functions",
+    ("pipeline.status", "pipeline.driver"): "who is at work is told by the driver's own file",
     ("pipeline.status", "pipeline.ledger"): "what the ledger wrote is read by the ledger's own functions",
     (
         "pipeline.status",

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import store
+from pipeline.driver import PATIENCE, Start
 from pipeline.ledger import READERS, Ledger
 from pipeline.records import ImageRecord, Unit
 from pipeline.stages.record import make_marker, record_table
-from pipeline.status import MOST_PROBLEMS, QUIET_SECONDS, RATE_SECONDS, Observer, State, set_pace
+from pipeline.status import MOST_PROBLEMS, RATE_SECONDS, Observer, State, set_pace
 from pipeline.verify.run import NoRun
 
 SETTINGS = {"eta": 0.5, "start_step": 60, "seed": 0, "weights": {"prior": "a" * 64, "estimator": "b" * 64}}
@@ -67,6 +68,11 @@ class Output:
             for part in parts:
                 self.marker(shard, part, "restored", "no_face")
 
+    def driver(self, **values: object) -> None:
+        """A driver on another machine, which said at START that it lives."""
+        start = Start(1, "elsewhere", 77, 1.0, began_at=START, seen_at=START)
+        self.write(start.path, replace(start, **values).to_json())
+
     def look(self, now: float = START, errors: int = 5) -> State:
         return Observer(str(self.root)).look(errors, now)
 
@@ -93,6 +99,7 @@ def reads(monkeypatch) -> list[str]:
 def test_a_run_that_is_half_done_is_told_with_its_rate_and_the_time_left(output):
     output.plan(2, 10).markers([0], range(10))
     output.marker(0, 4, "failed", "skipped")
+    output.driver()
     state = output.look(now=START + 12)
     assert (state.shards_done, state.units_done, state.images) == (1, 10, 20)
     assert (state.shards_planned, state.units_planned, state.images_planned) == (2, 20, 40)
@@ -309,7 +316,7 @@ def paced(finished: list[tuple[float, int]], now: float, **values: Any) -> State
 def test_only_the_last_minutes_count_for_the_rate():
     slow = [(START + 1000 * i, 10) for i in range(5)]
     fast = [(START + 10_000 + i, 10) for i in range(11)]
-    state = paced(slow + fast, now=START + 10_010)
+    state = paced(slow + fast, now=START + 10_010, at_work=True)
     assert (state.images_per_second, state.rate_seconds) == (10.0, 10.0)
     assert state.seconds_left == pytest.approx((1000 - 160) / 10)
     edge = [(START, 10), (START + RATE_SECONDS, 30)]
@@ -322,21 +329,22 @@ def test_without_two_moments_there_is_no_rate(finished):
     assert (state.images_per_second, state.seconds_left) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("gap", "silence", "at_work"),
-    [(1, QUIET_SECONDS - 1, True), (1, QUIET_SECONDS + 1, False), (100, 299, True), (100, 301, False)],
-)
-def test_silence_longer_than_the_units_take_means_nobody_is_at_work(gap, silence, at_work):
-    finished = [(START + gap * i, 10) for i in range(5)]
-    state = paced(finished, now=finished[-1][0] + silence)
-    assert state.at_work == at_work
-    assert (state.seconds_left is not None) == at_work
+def test_a_driver_that_gives_no_sign_any_more_is_not_at_work(output):
+    output.plan(1, 3).markers([0], range(2))
+    assert not output.look().at_work
+    output.driver()
+    state = output.look(now=START + PATIENCE)
+    assert (state.at_work, state.stopping, state.starts, state.exit_code) == (True, False, 1, None)
+    assert state.driver.startswith("process 77 on elsewhere, started ")
+    assert not output.look(now=START + PATIENCE + 1).at_work
+    output.write("_ledger/drivers/0001.stop", b"")
+    assert output.look().stopping
+    output.driver(ended_at=START + 5, exit_code=130)
+    state = output.look(now=START + 6)
+    assert (state.at_work, state.stopping, state.exit_code, state.seconds_left) == (False, False, 130, None)
 
 
-def test_a_run_that_was_just_begun_is_at_work_before_its_first_unit():
-    assert paced([], now=START + 5, created_at=START).at_work
-    assert not paced([], now=START + 5000, created_at=START).at_work
-
-
-def test_a_clock_that_is_behind_the_workers_breaks_nothing():
-    assert paced([(START, 10), (START + 5, 10)], now=START - 60).at_work
+def test_a_clock_that_is_behind_the_workers_breaks_nothing(output):
+    output.plan(1, 3).markers([0], range(2))
+    output.driver()
+    assert output.look(now=START - 60).at_work

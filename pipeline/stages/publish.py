@@ -1,6 +1,7 @@
 """Write what a unit delivers, then its marker: whole pictures or shards, records, samples, and last the mark.
 
-Names depend on the unit alone and contents on the unit and the settings alone, so that writing twice is harmless.
+Names depend on the unit alone and contents on the unit and the settings alone, so that writing twice is harmless. Of
+several that finish the same unit, one makes its marker, and the others pass that one on.
 """
 
 import hashlib
@@ -46,7 +47,7 @@ Output = dict[str, str | int]
 
 @dataclass(frozen=True)
 class Publish:
-    """Row with `restored` → tiny row with `unit` and `marker`."""
+    """Row with `restored` → tiny row with `unit` and `marker`, or `undelivered`: why nothing could be written."""
 
     output: str
     side: int
@@ -63,17 +64,46 @@ class Publish:
     def __call__(self, row: Row) -> Row:
         if "restored" not in row:
             return row  # not begun: the run is stopping
-        began = time.monotonic()
         unit = Unit.from_json(row["work"])
+        try:
+            earlier = self._marker(unit)
+            if earlier is not None and earlier["attempts"] >= unit.attempts:
+                marker = earlier  # somebody was first
+            else:
+                marker = self._finish(unit, row, earlier)
+        except store.StoreError as error:  # the unit is not done; the next start does it again
+            return {"unit": unit.name, "undelivered": message(error)}
+        return {"unit": unit.name, "marker": json.dumps(marker)}
+
+    def _marker(self, unit: Unit) -> dict[str, Any] | None:
+        """The unit's marker, where it has one that can be read."""
+        uri = store.join(self.output, unit.marker_path)
+        if not store.exists(uri):
+            return None
+        with suppress(ValueError):
+            marker = json.loads(store.read_bytes(uri))
+            if isinstance(marker, dict) and isinstance(marker.get("attempts"), int):
+                return marker
+        return None
+
+    def _finish(self, unit: Unit, row: Row, earlier: dict[str, Any] | None) -> dict[str, Any]:
+        """Deliver the unit and make its marker, in the place of that of an earlier attempt; the marker that counts."""
+        began = time.monotonic()
         records, faces = load_images(row), load_faces(row)
         crops = [unpack(row[c], self.side) for c in ("crops", "estimated", "restored")]
         outputs = self._deliver(unit, records, self.pasted(unit, records, faces, crops[0], crops[2]))
         outputs += [self._write(path, data) for path, data in self._extras(unit, records, faces, crops)]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
         marker = make_marker(unit, records, faces, sums, outputs) | {"device": self.device}
-        text = json.dumps(marker, indent=1)
-        store.write_bytes(store.join(self.output, unit.marker_path), text.encode())
-        return {"unit": unit.name, "marker": text}
+        for left in {o["path"] for o in (earlier or {}).get("outputs", [])} - {o["path"] for o in outputs}:
+            store.delete(store.join(self.output, left))
+        uri, body = store.join(self.output, unit.marker_path), json.dumps(marker, indent=1).encode()
+        if not store.create_bytes(uri, body):
+            theirs = self._marker(unit)
+            if theirs is not None and theirs["attempts"] >= unit.attempts:
+                return theirs
+            store.write_bytes(uri, body)
+        return marker
 
     def pasted(
         self,
@@ -128,8 +158,13 @@ class Publish:
                 o for r, (a, data) in zip(records, pasted, strict=True) for o in self._picture(r, a, data)
             ]
         data = [data for _, data in pasted]
-        shard = self._tar(unit, data) if unit.kind == "tar" else self._parquet(unit, records, data)
-        return [self._write(f"shards/{unit.name}.{unit.kind}", shard)]
+        try:
+            shard = self._tar(unit, data) if unit.kind == "tar" else self._parquet(unit, records, data)
+        except store.StoreError as error:
+            for record in records:
+                record.settle("failed", "unreadable", "paste", message(error), outline(error))
+            return []
+        return [self._write(unit.shard_path, shard)]
 
     def _picture(self, record: ImageRecord, address: Address, data: bytes | None) -> list[Output]:
         """One picture of a folder, under its own name; a name that can not be written is its failure."""
@@ -137,7 +172,7 @@ class Publish:
             return []
         try:
             # an object store takes such names as they are, and then the picture would lie elsewhere
-            if {"", ".", ".."} & set(address.member.split("/")):
+            if not address.is_path:
                 raise store.NameRefused(f"a path below the input was wanted, its name is {address.member!r}")
             return [self._write(f"images/{address.member}", data)]
         except store.NameRefused as error:
@@ -190,13 +225,13 @@ class Publish:
         self, unit: Unit, records: list[ImageRecord], faces: list[FaceRecord], crops: list[NDArray[np.uint8]]
     ) -> Iterator[tuple[str, bytes]]:
         """Records, samples for the contact sheet, and the aligned crops when they are wanted."""
-        yield f"records/{unit.name}.parquet", record_table(unit, records, faces, self.settings)
+        yield unit.records_path, record_table(unit, records, faces, self.settings)
         triples = list(zip(*crops, strict=True))
         if triples:
-            yield f"report/samples/{unit.name}.jpg", sample_strip(triples)
+            yield unit.sample_path, sample_strip(triples)
         if self.save_faces:
             for face, (before, _, after) in zip(restorable(faces), triples, strict=True):
-                stem = f"faces/{unit.name}/{face.image:04d}-{face.face:02d}"
+                stem = f"{unit.faces_folder}/{face.image:04d}-{face.face:02d}"
                 yield f"{stem}-before.png", encode_png(before)
                 yield f"{stem}-after.png", encode_png(after)
 

@@ -58,11 +58,6 @@ def parquet_pictures(data: bytes, image_column: str) -> Iterator[tuple[str, byte
             number += 1
 
 
-def shard_path(unit: Unit) -> str:
-    """Where the shard that a tar or Parquet unit delivers lies below the output."""
-    return f"shards/{unit.name}.{unit.kind}"
-
-
 def delivered_picture(output: str, unit: Unit, place: int, image_column: str) -> bytes:
     """What the run delivered for the only image of `unit`, which was number `place` in the unit of the plan.
 
@@ -70,7 +65,7 @@ def delivered_picture(output: str, unit: Unit, place: int, image_column: str) ->
     """
     if unit.kind == "folder":
         return store.read_bytes(store.join(output, "images", unit.images[0].member))
-    uri = store.join(output, shard_path(unit))
+    uri = store.join(output, unit.shard_path)
     if unit.kind == "tar":
         with store.open_read(uri) as source:
             return _nth(tar_pictures(source), place)

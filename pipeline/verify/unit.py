@@ -20,7 +20,6 @@ from pipeline.verify.pictures import (
     UNREADABLE,
     Hashed,
     parquet_pictures,
-    shard_path,
     tar_pictures,
     wrong_picture,
 )
@@ -68,7 +67,7 @@ def audit_unit(run: Run, unit: Unit, marked: bool, sample: int = 0, seed: str = 
         _Reading(run, unit, audited).read(sample, seed)
     if not audited.finished or audited.findings:
         # an object of a unit that is to be done again is no stray
-        audited.named += [hash(path) for path in _possible(unit)]
+        audited.named += [hash(path) for path in unit.paths]
     return audited
 
 
@@ -94,11 +93,11 @@ class _Reading:
         audited.counts = Counts(values["images"], values["faces"], values["outcomes"])
         audited.named += [hash(unit.marker_path), *(hash(o["path"]) for o in values["outputs"])]
         objects = {o["path"]: o for o in values["outputs"]}
-        rows = self._records(objects.pop(f"records/{unit.name}.parquet"), values)
+        rows = self._records(objects.pop(unit.records_path), values)
         if rows is not None and unit.kind == "folder":
             self._all_delivered(rows, objects)
         for written in objects.values():
-            if written["path"] == shard_path(unit):
+            if written["path"] == unit.shard_path:
                 self._shard(written, rows)
             else:
                 self._object(written, rows)
@@ -251,9 +250,11 @@ def wrong_marker(unit: Unit, values: Mapping[str, Any], counts: Counts) -> Itera
     if not counts.accounted:
         yield f"one outcome for each of {counts.images} images was wanted, {sum(counts.outcomes.values())} are there"
     paths = [o["path"] for o in values["outputs"] if isinstance(o["size"], int) and len(o["sha256"]) == 64]
-    possible, faces = set(_possible(unit)), f"faces/{unit.name}/"
+    possible, faces = set(unit.paths), f"{unit.faces_folder}/"
     foreign = [p for p in paths if p not in possible and not (p.startswith(faces) and ".." not in p)]
-    needed = [f"records/{unit.name}.parquet", *([] if unit.kind == "folder" else [shard_path(unit)])]
+    # a shard that could not be read any more when its pictures were pasted is not delivered
+    shard = unit.kind != "folder" and counts.outcomes["failed"] < counts.images
+    needed = [unit.records_path, *([unit.shard_path] if shard else [])]
     lacking = [p for p in needed if p not in paths]
     if foreign:
         yield f"outputs of this unit were wanted, {storable(foreign[0])} is not one"
@@ -314,16 +315,6 @@ def _by_image(rows: list[dict[str, Any]]) -> Rows:
             groups.append([])
         groups[-1].append(row)
     return groups
-
-
-def _possible(unit: Unit) -> Iterator[str]:
-    """Where a unit puts things; of its face crops only the folder."""
-    yield from (f"_ledger/done/{unit.shard}/{unit.part:04d}.json", f"records/{unit.name}.parquet")
-    yield from (f"report/samples/{unit.name}.jpg", f"faces/{unit.name}/")
-    if unit.kind == "folder":
-        yield from (f"images/{a.member}" for a in unit.images)
-    else:
-        yield shard_path(unit)
 
 
 def _draw(unit: Unit, rows: Rows, device: str, most: int, seed: str) -> list[Candidate]:

@@ -1,0 +1,173 @@
+"""One driver at a time works on an output, and one that died is followed."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import driver, store
+from pipeline.driver import AlreadyDriven, Driver, Start, last_start
+
+NOW = time.time()
+
+
+def elsewhere(output: Path, number: int = 1, **values) -> Start:
+    """A driver on another machine, as it last wrote of itself."""
+    start = replace(Start(number, "elsewhere", 7, 1.0, NOW - 60, NOW - 1), **values)
+    store.write_bytes(str(output / start.path), start.to_json())
+    return start
+
+
+def take(output: Path, said: list[str] | None = None, patience: float = 0.2) -> Driver:
+    return Driver.take(str(output), (said if said is not None else []).append, patience)
+
+
+def test_a_start_is_written_down_with_its_end_and_the_next_has_the_next_number(tmp_path):
+    with take(tmp_path) as first:
+        working = last_start(str(tmp_path))
+        assert (working.number, working.pid, working.host) == (1, os.getpid(), socket.gethostname())
+        assert working.lives(time.time()) and working.exit_code is None
+        first.exit_code = 130
+    ended = last_start(str(tmp_path))
+    assert (ended.exit_code, ended.lives(time.time())) == (130, False)
+    with take(tmp_path):
+        assert last_start(str(tmp_path)).number == 2
+
+
+def test_a_second_driver_is_refused_while_the_first_lives_and_told_who_it_is(tmp_path):
+    with take(tmp_path):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(
+            AlreadyDriven, match=rf"is being worked on by process {os.getpid()} on .*, started 20"
+        ):
+            take(tmp_path)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_refused_start_leaves_no_trace(tmp_path):
+    with take(tmp_path) as refused:
+        refused.withdraw()
+    assert last_start(str(tmp_path)) is None
+
+
+def test_a_killed_driver_of_this_machine_is_followed_at_once(tmp_path):
+    program = (
+        "import sys, time\nfrom pipeline.driver import Driver\n"
+        f"with Driver.take({str(tmp_path)!r}, print):\n print('working', flush=True)\n time.sleep(60)"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert killed.stdout.readline() == b"working\n"
+    with pytest.raises(AlreadyDriven):
+        take(tmp_path)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    said: list[str] = []
+    with take(tmp_path, said, patience=1000):
+        assert said == []
+
+
+def test_a_process_that_has_the_number_of_a_dead_driver_is_not_taken_for_it(tmp_path):
+    elsewhere(tmp_path, host=socket.gethostname(), pid=os.getpid(), process_began=1.0)
+    with take(tmp_path, patience=1000):
+        pass
+
+
+def test_a_silent_driver_elsewhere_is_followed_after_a_while(tmp_path):
+    elsewhere(tmp_path)
+    said: list[str] = []
+    with take(tmp_path, said):
+        assert last_start(str(tmp_path)).number == 2
+    assert len(said) == 1 and "process 7 on elsewhere" in said[0]
+
+
+def test_a_driver_elsewhere_that_gives_a_sign_of_life_is_not_followed(tmp_path):
+    start = elsewhere(tmp_path)
+    threading.Timer(0.2, lambda: elsewhere(tmp_path, seen_at=start.seen_at + 10)).start()
+    with pytest.raises(AlreadyDriven):
+        take(tmp_path, patience=30)
+
+
+def test_a_driver_elsewhere_that_ends_while_we_watch_is_followed_at_once(tmp_path):
+    elsewhere(tmp_path)
+    threading.Timer(0.2, lambda: elsewhere(tmp_path, ended_at=NOW, exit_code=0)).start()
+    with take(tmp_path, patience=1000):
+        pass
+
+
+def test_a_driver_unheard_of_for_hours_is_not_waited_for(tmp_path):
+    elsewhere(tmp_path, seen_at=NOW - 4000)
+    with take(tmp_path, patience=1000):
+        pass
+
+
+def test_a_damaged_file_of_a_driver_stops_nobody(tmp_path):
+    store.write_bytes(str(tmp_path / "_ledger/drivers/0003.json"), b"{")
+    with take(tmp_path, patience=1000):
+        assert last_start(str(tmp_path)).number == 4
+
+
+def test_a_driver_that_was_followed_while_it_was_paused_stops_its_stages(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "BEAT", 0.05)
+    with take(tmp_path) as paused:
+        elsewhere(tmp_path, number=2)
+        give_up = time.monotonic() + 30
+        while paused.follower is None and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert paused.follower.host == "elsewhere"
+        assert store.exists(paused.stop_uri)
+    # its stages may still be at work when it leaves
+    assert store.exists(paused.stop_uri)
+
+
+def test_a_working_driver_says_that_it_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "BEAT", 0.05)
+    with take(tmp_path):
+        first = last_start(str(tmp_path)).seen_at
+        give_up = time.monotonic() + 30
+        while last_start(str(tmp_path)).seen_at == first:
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+
+
+def race(output: str, begin, won) -> None:
+    begin.wait()
+    try:
+        with Driver.take(output, lambda _: None):
+            won.put(os.getpid())
+            time.sleep(1.0)
+    except AlreadyDriven:
+        won.put(None)
+
+
+def test_of_many_starts_at_once_one_drives(tmp_path):
+    context = multiprocessing.get_context("fork")
+    begin, won = context.Event(), context.Queue()
+    racers = [context.Process(target=race, args=(str(tmp_path), begin, won)) for _ in range(8)]
+    for racer in racers:
+        racer.start()
+    begin.set()
+    results = [won.get(timeout=60) for _ in racers]
+    for racer in racers:
+        racer.join()
+    assert len([r for r in results if r is not None]) == 1
+    assert [json.loads(f.read_bytes())["number"] for f in (tmp_path / driver.DRIVERS).iterdir()] == [1]
+
+
+def test_it_works_on_an_object_store(s3):
+    output = f"{s3.uri}/driven"
+    with Driver.take(output, lambda _: None) as first:
+        with pytest.raises(AlreadyDriven):
+            Driver.take(output, lambda _: None)
+        first.stop()
+        assert store.exists(first.stop_uri)
+    assert not store.exists(first.stop_uri)
+    assert last_start(output).ended_at is not None
