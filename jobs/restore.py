@@ -29,6 +29,7 @@ from pipeline.report import write_report
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
 from pipeline.stages.publish import Publish
+from pipeline.stages.read import LoadUnit
 from pipeline.stages.restore import RestoreSettings
 from pipeline.tracking import RunTracker, Status, default_uri, ui_command
 from pipeline.weights import DETECTOR_WEIGHTS, WeightsError, resolve
@@ -350,15 +351,16 @@ class Restoration:
         read = read_stage(self.config, self.method, self.driver.stop_uri)
         restore = restore_stage(self.config, self.method, device, resources.threads, self.driver.stop_uri)
         publish = publish_stage(self.config, self.method, device)
-        rows = run_flow(list(self.ledger.pending()), read, restore, publish, resources)
+        load = LoadUnit(self.config.output, self.driver.number)
+        rows = run_flow(list(self.ledger.pending()), load, read, restore, publish, resources)
         before = self.ledger.totals.counts.images
         # after Ray, which installs handlers of its own
         with on_stop_signals(self._stop), Progress(self.ledger.images_planned, before) as progress:
             for row in rows:
-                if "undelivered" in row and self._undelivered(row):
+                if row.get("undelivered") and self._undelivered(row):
                     return UNEXPECTED
-                if "marker" not in row:
-                    continue  # the run is stopping, this unit was not begun
+                if row.get("marker") is None:
+                    continue  # not begun, because the run is stopping, or not written
                 self._undelivered_in_a_row = 0
                 counts, shard = self.ledger.add(row["marker"])
                 progress.add(counts.images, counts.faces, counts.outcomes["failed"])

@@ -151,6 +151,11 @@ class Driver:
                 store.delete(self.stop_uri)
 
     @property
+    def number(self) -> int:
+        """The how manieth start on this output we are."""
+        return self._start.number
+
+    @property
     def stop_uri(self) -> str:
         """While this object exists, no stage begins a further unit for us."""
         return store.join(self._output, self._start.stop_path)

@@ -5,16 +5,17 @@ Results come back in the order in which units finish; nothing is grouped or join
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from pipeline.records import Row, Unit
+from pipeline.records import Pending, Row
 from pipeline.stages.align import ReadAndAlign
 from pipeline.stages.publish import Publish
+from pipeline.stages.read import LoadUnit
 from pipeline.stages.restore import RestoreFaces, RestoreSettings
 
 # A unit takes minutes on a CPU: only after this long without any progress something is wrong.
@@ -90,10 +91,19 @@ def _cpu_share(cpus: int, engines: int) -> float:
 
 
 def run_flow(
-    units: list[Unit], read: ReadAndAlign, restore: RestoreSettings, publish: Publish, resources: Resources
+    units: Sequence[Pending],
+    load: LoadUnit,
+    read: ReadAndAlign,
+    restore: RestoreSettings,
+    publish: Publish,
+    resources: Resources,
 ) -> Iterator[Row]:
-    """Walk units through read & align → restore → paste & publish; yields each unit's marker row."""
-    rows: list[dict[str, Any]] = [{"unit": u.name, "work": u.to_json()} for u in units]
+    """Walk units through load, read & align → restore → paste & publish; yields each unit's marker row.
+
+    `load` and `read` ask for the same, so that Ray makes one task of them.
+    """
+    rows: list[dict[str, Any]] = [{"unit": u.name} | u._asdict() for u in units]
+    readers = TaskPoolStrategy(size=resources.readers)
     pool = ActorPoolStrategy(
         size=resources.engines,
         max_concurrent_calls_per_actor=4,
@@ -102,7 +112,8 @@ def run_flow(
     )
     yield from (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
-        .map(read, compute=TaskPoolStrategy(size=resources.readers), num_cpus=READER_CPUS)
+        .map(load, compute=readers, num_cpus=READER_CPUS)
+        .map(read, compute=readers, num_cpus=READER_CPUS)
         .map(
             RestoreFaces,  # type: ignore[arg-type]  # a class is an actor's constructor; Ray types functions only
             fn_constructor_args=(restore,),

@@ -17,7 +17,8 @@ from typing import Any
 from pipeline import store
 from pipeline.config import fingerprint_digest
 from pipeline.metrics.shard import ShardMetrics
-from pipeline.records import Counts, Unit
+from pipeline.records import Counts, Pending, Unit, plan_path, unit_name
+from pipeline.stages import read
 from pipeline.stages.plan import InputError, Shard, cut_units, list_input, make_shards
 
 READERS = 32
@@ -237,7 +238,7 @@ class Ledger:
 
     def _save_units(self, shard: Shard, units: Sequence[Unit]) -> None:
         body = json.dumps([json.loads(u.to_json()) for u in units])
-        store.write_bytes(store.join(self._output, plan_path(shard)), body.encode())
+        store.write_bytes(store.join(self._output, plan_path(shard.name)), body.encode())
 
     def _save_plan(self) -> None:
         body = [
@@ -296,14 +297,14 @@ class Ledger:
         self.retries = retries
         store.write_bytes(store.join(self._output, RETRIES), json.dumps(vars(retries), indent=1).encode())
 
-    def pending(self) -> Iterator[Unit]:
-        """The units that are not done, in the plan's order."""
+    def pending(self) -> Iterator[Pending]:
+        """The units that are not done, in the plan's order; no plan file is read for them."""
         for planned in self.shards:
-            done = self._progress.get(planned.shard.name, _Progress()).parts
-            if len(done) < planned.units:
-                for unit in load_units(self._output, planned.shard):
-                    if unit.part not in done:
-                        yield replace(unit, attempts=self.retries.attempts.get(unit.name, 1))
+            shard = planned.shard.name
+            done = self._progress.get(shard, _Progress()).parts
+            for part in range(planned.units):
+                if part not in done:
+                    yield Pending(shard, part, self.retries.attempts.get(unit_name(shard, part), 1))
 
     def add(self, text: str) -> tuple[Counts, Settled | None]:
         """Take a unit's marker from the flow: what it counted, and the shard it settles, if it does."""
@@ -340,11 +341,6 @@ class Ledger:
         return sum(p.units for p in self.shards)
 
 
-def plan_path(shard: Shard) -> str:
-    """Where the units of a shard lie below the output."""
-    return f"_ledger/plan/{shard.name}.json"
-
-
 def load_retries(output: str) -> Retries:
     """What was ordered to be done again in an output."""
     uri = store.join(output, RETRIES)
@@ -366,8 +362,7 @@ def load_plan(output: str) -> list[PlannedShard]:
 
 def load_units(output: str, shard: Shard) -> list[Unit]:
     """The units of a planned shard, in order."""
-    units = json.loads(store.read_bytes(store.join(output, plan_path(shard))))
-    return [Unit.from_json(json.dumps(values)) for values in units]
+    return read.load_units(store.join(output, plan_path(shard.name)))
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -413,7 +408,7 @@ def discard(output: str) -> None:
                 delete(f"{unit.faces_folder}/{path}" for path in _paths_below(output, unit.faces_folder))
         delete(f"report/{path}" for path in _paths_below(output, "report"))
         delete((RETRIES, "_ledger/tracking.json"))
-        delete(plan_path(p.shard) for p in plan)
+        delete(plan_path(p.shard.name) for p in plan)
         delete(["_ledger/plan.json"])
 
 

@@ -4,8 +4,11 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 
 | column     | type  | what                                                           | added by | dropped by |
 |------------|-------|----------------------------------------------------------------|----------|------------|
-| unit       | str   | the unit's name, NAME-PPPP                                     | plan     | -          |
-| work       | str   | `Unit` as JSON: the address of every image                     | plan     | publish    |
+| unit       | str   | the unit's name, NAME-PPPP                                     | ledger   | -          |
+| shard      | str   | its shard                                                      | ledger   | load       |
+| part       | int   | its place in the shard                                         | ledger   | load       |
+| attempts   | int   | how often it was deliberately begun, this time included        | ledger   | load       |
+| work       | str   | `Unit` as JSON: the address of every image                     | load     | publish    |
 | images     | str   | list of `ImageRecord` as JSON, one per image of the unit       | read     | publish    |
 | faces      | str   | list of `FaceRecord` as JSON, one per face of the unit         | read     | publish    |
 | crops      | bytes | [F, S, S, 3] uint8 RGB, a crop per face that is not `kept`     | read     | publish    |
@@ -13,15 +16,17 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
 | sums       | str   | additive measurements as JSON                                  | read     | -          |
 | marker     | str   | the unit's marker as JSON                                      | publish  | -          |
+| undelivered| str   | why the unit is not done, and left to the next start           | any      | -          |
 
-Arrays travel as bytes because a unit may hold no face at all.
+What enters the flow is as small for a unit of many images as for one of few: the driver's memory must not grow with
+the images. Arrays travel as bytes because a unit may hold no face at all.
 """
 
 import dataclasses
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +61,20 @@ class Address:
         return not {"", ".", ".."} & set(self.member.split("/"))
 
 
+class Pending(NamedTuple):
+    """A unit that is to be done: what the driver holds of it."""
+
+    shard: str
+    part: int
+    # as of `Unit`
+    attempts: int = 1
+
+    @property
+    def name(self) -> str:
+        """The unit's."""
+        return unit_name(self.shard, self.part)
+
+
 @dataclass(frozen=True)
 class Unit:
     """At most --unit-images consecutive images of one shard."""
@@ -76,7 +95,7 @@ class Unit:
     @property
     def name(self) -> str:
         """NAME-PPPP, the stem of everything the unit leaves behind."""
-        return f"{self.shard}-{self.part:04d}"
+        return unit_name(self.shard, self.part)
 
     @property
     def marker_path(self) -> str:
@@ -124,9 +143,23 @@ class Unit:
 
     @classmethod
     def from_json(cls, text: str) -> "Unit":
-        values = json.loads(text)
-        images = tuple(Address(**a) for a in values.pop("images"))
+        return cls.from_values(json.loads(text))
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> "Unit":
+        """The unit of what `to_json` wrote, once that is parsed."""
+        images = tuple(Address(**a) for a in values["images"])
         return cls(**values | {"images": images, "span": tuple(values["span"])})
+
+
+def unit_name(shard: str, part: int) -> str:
+    """NAME-PPPP, the stem of everything the unit leaves behind."""
+    return f"{shard}-{part:04d}"
+
+
+def plan_path(shard: str) -> str:
+    """Where the units of a shard lie below the output, as a JSON list."""
+    return f"_ledger/plan/{shard}.json"
 
 
 @dataclass

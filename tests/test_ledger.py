@@ -6,8 +6,9 @@ import pytest
 
 from pipeline import store
 from pipeline.ledger import Ledger, RefusedMix
-from pipeline.records import ImageRecord
+from pipeline.records import ImageRecord, Unit
 from pipeline.stages.plan import InputError
+from pipeline.stages.read import LoadUnit
 from pipeline.stages.record import make_marker
 
 SETTINGS = {"eta": 0.5, "start_step": 400}
@@ -27,14 +28,22 @@ def output(tmp_path):
     return str(tmp_path / "out")
 
 
-def planned(photos, output, settings=SETTINGS):
+def planned(photos, output, settings=SETTINGS, new_run=False, redo_changed=False):
     ledger = Ledger(output, settings)
-    ledger.claim(photos)
-    ledger.plan(photos, "auto", shard_images=4, unit_images=2, image_column="image")
+    ledger.claim(photos, new_run=new_run)
+    ledger.plan(photos, "auto", 4, 2, "image", redo_changed)
     return ledger
 
 
-def finish(output, unit, outcome="no_face", stage="", reason=""):
+def unit_of(output, pending):
+    """The unit as the read stage gets it."""
+    row = LoadUnit(output)({"unit": pending.name} | pending._asdict())
+    assert row["unit"] == pending.name
+    return Unit.from_json(row["work"])
+
+
+def finish(output, pending, outcome="no_face", stage="", reason=""):
+    unit = unit_of(output, pending)
     records = [ImageRecord(a.member, outcome=outcome, stage=stage, reason=reason) for a in unit.images]
     text = json.dumps(make_marker(unit, records, [], {"seconds_read": 1.0}, []))
     store.write_bytes(store.join(output, unit.marker_path), text.encode())
@@ -45,8 +54,28 @@ def test_every_image_is_planned_once(photos, output):
     ledger = planned(photos, output)
     units = list(ledger.pending())
     assert [u.name for u in units] == ["images-00000-0000", "images-00000-0001", "images-00001-0000"]
-    assert sorted(a.member for u in units for a in u.images) == [f"{n}.jpg" for n in "abcde"]
+    assert sorted(a.member for u in units for a in unit_of(output, u).images) == [f"{n}.jpg" for n in "abcde"]
     assert (ledger.images_planned, ledger.units_planned) == (5, 3)
+
+
+def test_a_planned_shard_is_read_once_for_all_its_units(photos, output):
+    """However many units a shard has, a worker that is given one after the other reads its plan once."""
+    first, second, other = planned(photos, output).pending()
+    unit_of(output, first)
+    for shard in ("images-00000", "images-00001"):
+        store.delete(store.join(output, f"_ledger/plan/{shard}.json"))
+    assert [a.member for a in unit_of(output, second).images] == ["c.jpg", "d.jpg"]
+    row = LoadUnit(output)({"unit": other.name} | other._asdict())
+    assert "images-00001" in row["undelivered"] and "work" not in row
+
+
+def test_a_later_start_reads_the_plan_again(photos, output):
+    ledger = planned(photos, output)
+    row = {"unit": "images-00000-0000"} | next(ledger.pending())._asdict()
+    before = LoadUnit(output, start=1)(row)
+    store.write_bytes(store.join(photos, "a.jpg"), b"longer")
+    planned(photos, output, redo_changed=True)
+    assert LoadUnit(output, start=1)(row) == before != LoadUnit(output, start=2)(row)
 
 
 def test_a_shard_settles_with_its_last_unit_and_its_numbers_add(photos, output):
@@ -174,11 +203,124 @@ def test_pictures_that_come_later_are_simply_done(photos, output):
     store.write_bytes(store.join(photos, "aa.jpg"), b"new")
     again = planned(photos, output)
     again.resume()
-    assert [[a.member for a in u.images] for u in again.pending()] == [["aa.jpg"]]
+    assert [[a.member for a in unit_of(output, u).images] for u in again.pending()] == [["aa.jpg"]]
+
+
+@pytest.fixture
+def done(photos, output):
+    """All three units done, with everything that they leave."""
+    for pending in planned(photos, output).pending():
+        unit = unit_of(output, pending)
+        for path in unit.paths[:-2]:
+            store.write_bytes(store.join(output, path), b"ours")
+        store.write_bytes(store.join(output, f"{unit.faces_folder}/0000-00-after.png"), b"ours")
+        finish(output, pending)
+    store.write_bytes(store.join(output, "report/index.html"), b"ours")
+    store.write_bytes(store.join(output, "images/mine.txt"), b"not of the run")
+
+
+def left(output):
+    """What lies in the output, but for the books of the run that is there now."""
+    return {e.path for e in store.list_files(output)} - {"_ledger/run.json", "_ledger/plan.json"}
+
+
+def test_a_new_run_deletes_what_another_left_and_nothing_else(photos, output, done):
+    ledger = planned(photos, output, SETTINGS | {"eta": 0.7}, new_run=True)
+    assert ledger.resume() == [] and ledger.units_pending == 3
+    plans = {f"_ledger/plan/images-0000{i}.json" for i in (0, 1)}
+    assert left(output) == plans | {"images/mine.txt"}
+    # it is a run like any other now
+    with pytest.raises(RefusedMix, match=r"eta: 0\.7 → 0\.5"):
+        planned(photos, output)
+
+
+def test_the_command_of_a_new_run_goes_on_with_it_when_given_again(photos, output, done):
+    changed = SETTINGS | {"eta": 0.7}
+    finish(output, next(planned(photos, output, changed, new_run=True).pending()))
+    again = planned(photos, output, changed, new_run=True)
+    again.resume()
+    assert again.units_pending == 2
+
+
+def test_a_new_run_that_was_killed_while_it_deleted_is_begun_by_any_start(photos, output, done, monkeypatch):
+    deleted = []
+
+    def die_at_the_third(uri, delete=store.delete):
+        if len(deleted) == 3:
+            raise KeyboardInterrupt
+        deleted.append(uri)
+        delete(uri)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "delete", die_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            planned(photos, output, SETTINGS | {"eta": 0.7}, new_run=True)
+    # neither the old run nor a mixture of both
+    again = planned(photos, output)
+    assert again.resume() == [] and again.units_pending == 3
+    assert not [path for path in left(output) if path.startswith(("records/", "faces/", "_ledger/done"))]
+
+
+def test_a_changed_picture_can_be_done_again_alone(photos, output, done):
+    store.write_bytes(store.join(photos, "b.jpg"), b"something else")
+    ledger = planned(photos, output, redo_changed=True)
+    ledger.resume()
+    assert [(u.name, u.attempts) for u in ledger.pending()] == [("images-00000-0000", 2)]
+    assert [a.length for a in unit_of(output, next(ledger.pending())).images] == [1, 14]
+    # killed here: the order stands, and what is planned now is no longer changed
+    assert list(resumed(photos, output)[1].items()) == [("images-00000-0000", 2)]
+    finish(output, next(ledger.pending()))
+    assert resumed(photos, output)[1] == {}
+
+
+def test_an_order_that_was_killed_before_it_was_planned_is_one_attempt(photos, output, done, monkeypatch):
+    store.write_bytes(store.join(photos, "b.jpg"), b"something else")
+    monkeypatch.setattr(Ledger, "_save_plan", lambda _: None)
+    for _ in range(2):
+        planned(photos, output, redo_changed=True)
+    monkeypatch.undo()
+    with pytest.raises(RefusedMix):
+        planned(photos, output)
+    planned(photos, output, redo_changed=True)
+    assert resumed(photos, output)[1] == {"images-00000-0000": 2}
+
+
+def tar_of(folder, names):
+    import tarfile
+
+    with tarfile.open(folder / "s.tar", "w") as tar:
+        for name in names:
+            tar.add(folder / "photos" / f"{name}.jpg", f"{name}.jpg")
+    return str(folder / "s.tar")
+
+
+def test_a_shard_that_became_shorter_loses_its_last_units(photos, output, tmp_path):
+    source = tar_of(tmp_path, "abcde")
+    for pending in planned(source, output).pending():
+        unit = unit_of(output, pending)
+        written = [{"path": unit.shard_path, "sha256": "", "size": 0}]
+        store.write_bytes(store.join(output, unit.shard_path), b"old")
+        marker = make_marker(
+            unit, [ImageRecord(a.member, outcome="no_face") for a in unit.images], [], {}, written
+        )
+        store.write_bytes(store.join(output, unit.marker_path), json.dumps(marker).encode())
+    tar_of(tmp_path, "ab")
+    ledger = planned(source, output, redo_changed=True)
+    ledger.resume()
+    assert [(u.name, u.attempts) for u in ledger.pending()] == [("s-0000", 2)]
+    assert ledger.images_planned == 2
+    assert {"shards/s-0000.tar", "_ledger/done/s/0000.json"} <= left(output)
+    assert not {"shards/s-0001.tar", "_ledger/done/s/0001.json", "shards/s-0002.tar"} & left(output)
+
+
+def test_a_damaged_marker_counts_as_none(photos, output, done):
+    for damage in (b"", b"{", b"[]", b'{"unit": "images-00000-0000"}'):
+        store.write_bytes(store.join(output, "_ledger/done/images-00000/0000.json"), damage)
+        assert resumed(photos, output)[1] == {"images-00000-0000": 1}
 
 
 def test_a_marker_without_an_outcome_for_every_image_can_not_be_made(photos, output):
-    unit = next(iter(planned(photos, output).pending()))
+    unit = unit_of(output, next(planned(photos, output).pending()))
     with pytest.raises(ValueError, match="every image needs one of"):
         make_marker(unit, [ImageRecord("a.jpg")], [], {}, [])
 

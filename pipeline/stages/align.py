@@ -17,6 +17,7 @@ from pipeline.metrics.sharpness import crispness, sharpness
 from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, restorable
 from pipeline.stages.failure import message, outline
 from pipeline.stages.read import REFUSED, Unreadable, read_unit
+from pipeline.stages.stop import is_stopping
 from pipeline.weights import DETECTOR_WEIGHTS, resolve
 
 # A unit's crops travel in one column of one row; what does not fit below this is a failed image.
@@ -63,7 +64,7 @@ class ReadAndAlign:
     stop_uri: str
 
     def __call__(self, row: Row) -> Row:
-        if store.exists(self.stop_uri):
+        if row.get("work") is None or is_stopping(self.stop_uri):
             return row
         began = time.monotonic()
         unit = Unit.from_json(row["work"])

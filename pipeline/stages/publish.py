@@ -62,8 +62,8 @@ class Publish:
     device: str = ""
 
     def __call__(self, row: Row) -> Row:
-        if "restored" not in row:
-            return row  # not begun: the run is stopping
+        if row.get("restored") is None:
+            return row  # not begun
         unit = Unit.from_json(row["work"])
         try:
             earlier = self._marker(unit)

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline import store
 from pipeline.diffusion.engine import Engine, FaceJob, FaceResult
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.sampler import Solver
@@ -26,6 +25,7 @@ from pipeline.networks.unet import UNet
 from pipeline.networks.zoo import Preset, load_network
 from pipeline.records import Row, dump_records, load_faces, load_images, pack, restorable, unpack
 from pipeline.stages.failure import message, outline
+from pipeline.stages.stop import is_stopping
 from pipeline.weights import resolve
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
@@ -147,8 +147,9 @@ class RestoreFaces:
         )
 
     def __call__(self, row: Row) -> Row:
-        if "crops" not in row or store.exists(self._settings.stop_uri):
-            return {"unit": row["unit"]}  # not begun: the run is stopping
+        if row.get("crops") is None or is_stopping(self._settings.stop_uri):
+            # not begun: its plan could not be read, or the run is stopping
+            return {"unit": row["unit"], "undelivered": row.get("undelivered")}
         began = time.monotonic()
         images, every = load_images(row), load_faces(row)
         faces = restorable(every)

@@ -10,8 +10,8 @@ from typing import Any
 from pipeline import store
 from pipeline.config import fingerprint_digest
 from pipeline.images import MAX_PIXELS
-from pipeline.ledger import PlannedShard, load_plan, load_units, plan_path
-from pipeline.records import Unit
+from pipeline.ledger import PlannedShard, load_plan, load_units
+from pipeline.records import Unit, plan_path
 from pipeline.stages.plan import cut_units
 from pipeline.verify.findings import Finding
 
@@ -100,7 +100,7 @@ def open_plan(output: str) -> tuple[list[PlannedShard], list[Finding]]:
 
 def open_shard(run: Run, planned: PlannedShard) -> tuple[list[Unit], list[Finding]]:
     """The units of a shard; none, and why, where they are not the ones that were planned."""
-    path = plan_path(planned.shard)
+    path = plan_path(planned.shard.name)
     try:
         units = load_units(run.output, planned.shard)
         wrong = next(_wrong_cut(run, planned, units), "")
