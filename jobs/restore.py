@@ -407,7 +407,8 @@ class Restoration:
         counts = self.ledger.totals.counts
         if not counts.accounted or counts.images != self.ledger.images_planned:
             say(
-                f"{self.ledger.images_planned} images planned, but {counts} accounted for; run the same command again"
+                f"of {self.ledger.images_planned} planned images {counts.images} are accounted for, with "
+                f"{sum(counts.outcomes.values())} outcomes; run the same command again"
             )
             return UNEXPECTED
         if self._over_budget():

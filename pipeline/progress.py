@@ -21,11 +21,11 @@ class Progress:
         self,
         total: int,
         before: int,
-        out: TextIO = sys.stderr,
+        out: TextIO | None = None,
         interval: float = LINE_SECONDS,
         bad: str = "failed",
     ) -> None:
-        self._total, self._before, self._out, self._interval = total, before, out, interval
+        self._total, self._before, self._out, self._interval = total, before, out or sys.stderr, interval
         self._bad_name = bad
         self._done = self._faces = self._failed = 0
         self._began = time.monotonic()
