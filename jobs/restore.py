@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipeline.delivery import redact
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.driver import AlreadyDriven, Driver
 from pipeline.faces.detect import Selection
-from pipeline.flow import connect, fit_resources, run_flow
+from pipeline.flow import Resources, connect, fit_resources, run_flow
 from pipeline.forecast import seconds_per_face
 from pipeline.ledger import Ledger, RefusedMix, Settled
 from pipeline.networks.checkpoint import CheckpointError
@@ -319,7 +319,7 @@ class Restoration:
         )
         self.began = time.monotonic()
         self._stopping = False
-        self._undelivered_in_a_row = 0
+        self._undelivered_units = self._undelivered_in_a_row = 0
         self.settled = {s.planned.index: s for s in settled}
         self.tracker = RunTracker.open(
             self.mlflow_uri,
@@ -348,34 +348,52 @@ class Restoration:
         connect(self.config.ray_address)
         resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
         say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
-        read = read_stage(self.config, self.method, self.driver.stop_uri)
-        restore = restore_stage(self.config, self.method, device, resources.threads, self.driver.stop_uri)
-        publish = publish_stage(self.config, self.method, device)
-        load = LoadUnit(self.config.output, self.driver.number)
-        rows = run_flow(list(self.ledger.pending()), load, read, restore, publish, resources)
         before = self.ledger.totals.counts.images
         # after Ray, which installs handlers of its own
         with on_stop_signals(self._stop), Progress(self.ledger.images_planned, before) as progress:
-            for row in rows:
-                if row.get("undelivered") and self._undelivered(row):
-                    return UNEXPECTED
-                if row.get("marker") is None:
-                    continue  # not begun, because the run is stopping, or not written
-                self._undelivered_in_a_row = 0
-                counts, shard = self.ledger.add(row["marker"])
-                progress.add(counts.images, counts.faces, counts.outcomes["failed"])
-                if shard is not None:
-                    self.settled[shard.planned.index] = shard
-                    self._track(shard)
-                if self._over_budget():
-                    return OVER_BUDGET
+            code = self._walk(resources, device, progress)
+            lost = self.ledger.units_pending - self._undelivered_units
+            if code == OK and lost:
+                say(
+                    f"{lost} units did not survive; they are done again, each picture in a process of its own"
+                )
+                code = self._walk(resources, device, progress, careful=True)
         if self.driver.follower is not None:
             say(f"{self.driver.follower.who} has taken this output over; this one leaves it to that")
-            return INTERRUPTED
-        return INTERRUPTED if self._stopping else OK
+        return code
+
+    def _walk(self, resources: Resources, device: str, progress: Progress, careful: bool = False) -> int:
+        """Walk the pending units through the flow; OK unless something stopped it.
+
+        careful: a picture that kills the process that works on it fails alone.
+        """
+        config, method, stop_uri = self.config, self.method, self.driver.stop_uri
+        rows = run_flow(
+            list(self.ledger.pending()),
+            LoadUnit(config.output, self.driver.number),
+            replace(read_stage(config, method, stop_uri), careful=careful),
+            restore_stage(config, method, device, resources.threads, stop_uri),
+            replace(publish_stage(config, method, device), careful=careful),
+            resources,
+        )
+        for row in rows:
+            if row.get("undelivered") and self._undelivered(row):
+                return UNEXPECTED
+            if row.get("marker") is None:
+                continue  # not begun, because the run is stopping, or not written
+            self._undelivered_in_a_row = 0
+            counts, shard = self.ledger.add(row["marker"])
+            progress.add(counts.images, counts.faces, counts.outcomes["failed"])
+            if shard is not None:
+                self.settled[shard.planned.index] = shard
+                self._track(shard)
+            if self._over_budget():
+                return OVER_BUDGET
+        return INTERRUPTED if self._stopping or self.driver.follower else OK
 
     def _undelivered(self, row: Row) -> bool:
         """Say that a unit could not be written; True when so many could not that nothing will be."""
+        self._undelivered_units += 1
         self._undelivered_in_a_row += 1
         say(f"warning: unit {row['unit']} is not done, the next start does it again: {row['undelivered']}")
         if self._undelivered_in_a_row < MOST_UNDELIVERED:
@@ -416,7 +434,6 @@ class Restoration:
         return HAD_FAILURES if self.config.strict and counts.outcomes["failed"] else OK
 
     def _report(self, code: int) -> None:
-
         write_report(self.config.output, summarise(self, code))
         for name in ("report/contact_sheet.png", "report/index.html", "report/shards.parquet"):
             if store.exists(uri := store.join(self.config.output, name)):

@@ -20,6 +20,10 @@ from pipeline.stages.restore import RestoreFaces, RestoreSettings
 
 # A unit takes minutes on a CPU: only after this long without any progress something is wrong.
 NO_PROGRESS_SECONDS = 3600
+# So many units may kill their workers, or raise what nobody foresaw; beyond that it is not the pictures.
+MOST_LOST_BLOCKS = 100
+# A task whose worker dies, with its machine or by its picture, is begun again so often; Ray Data alone never gives up.
+MOST_DEATHS = 3
 # One unit is one task up to here; the scheduler's books grow with the tasks, so larger runs give a task several units.
 MOST_BLOCKS = 10_000
 # what one task of the stages beside the engine takes
@@ -56,6 +60,8 @@ def _quieten() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    # a unit that kills its workers again and again is left out, and its neighbours go on
+    context.max_errored_blocks = MOST_LOST_BLOCKS
 
 
 def _join(address: str) -> None:
@@ -112,8 +118,8 @@ def run_flow(
     )
     yield from (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
-        .map(load, compute=readers, num_cpus=READER_CPUS)
-        .map(read, compute=readers, num_cpus=READER_CPUS)
+        .map(load, compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
+        .map(read, compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
         .map(
             RestoreFaces,  # type: ignore[arg-type]  # a class is an actor's constructor; Ray types functions only
             fn_constructor_args=(restore,),
@@ -121,7 +127,7 @@ def run_flow(
             num_cpus=resources.cpus_per_engine,
             num_gpus=resources.gpus_per_engine,
         )
-        .map(publish, num_cpus=PUBLISHER_CPUS)
+        .map(publish, num_cpus=PUBLISHER_CPUS, max_retries=MOST_DEATHS)
         .iter_rows()
     )
 

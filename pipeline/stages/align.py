@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Select
 from pipeline.faces.geometry import UnusableLandmarks, crop_scale, face_to_crop, paste_strength, warp_crop
 from pipeline.metrics.sharpness import crispness, sharpness
 from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, restorable
+from pipeline.stages.apart import Died, call_apart
 from pipeline.stages.failure import message, outline
-from pipeline.stages.read import REFUSED, Unreadable, read_unit
+from pipeline.stages.read import REFUSED, Read, Unreadable, read_unit
 from pipeline.stages.stop import is_stopping
 from pipeline.weights import DETECTOR_WEIGHTS, resolve
 
@@ -24,6 +25,11 @@ from pipeline.weights import DETECTOR_WEIGHTS, resolve
 MOST_CROP_BYTES = 1 << 30
 # Reason of a picture all of whose faces are left as they are.
 KEPT = "nothing to gain"
+# Reason of a picture that no process survives.
+KILLED = "killed its worker"
+
+# A face and its crop, [S, S, 3] uint8 RGB
+FoundFace = tuple[FaceRecord, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class ReadAndAlign:
     image_column: str
     # while this object exists no further unit is begun
     stop_uri: str
+    # look at each picture in a process of its own: the unit has killed workers
+    careful: bool = False
 
     def __call__(self, row: Row) -> Row:
         if row.get("work") is None or is_stopping(self.stop_uri):
@@ -72,8 +80,10 @@ class ReadAndAlign:
         faces: list[FaceRecord] = []
         crops: list[NDArray[np.uint8]] = []
         for address, data in read_unit(unit, self.image_column, self.max_pixels):
-            record = ImageRecord(address.member)
-            for number, (face, crop) in enumerate(self._faces_of(record, address, data)):
+            record, found = (
+                self._picture_apart(address, data) if self.careful else self._picture(address, data)
+            )
+            for number, (face, crop) in enumerate(found):
                 face.image, face.face = len(records), number
                 faces.append(face)
                 if not face.kept:
@@ -93,9 +103,23 @@ class ReadAndAlign:
             "sums": json.dumps({"seconds_read": time.monotonic() - began}),
         }
 
-    def _faces_of(
-        self, record: ImageRecord, address: Address, data: bytes | store.StoreError
-    ) -> Iterator[tuple[FaceRecord, NDArray[np.uint8]]]:
+    def _picture(self, address: Address, data: Read) -> tuple[ImageRecord, list[FoundFace]]:
+        """The picture's record, settled when nothing is to be restored, and its faces with their crops."""
+        record = ImageRecord(address.member)
+        return record, list(self._faces_of(record, address, data))
+
+    def _picture_apart(self, address: Address, data: Read) -> tuple[ImageRecord, list[FoundFace]]:
+        """`_picture` in a process of its own; one that it kills is a failed picture."""
+        if isinstance(data, store.StoreError):
+            return self._picture(address, data)
+        try:
+            return call_apart(partial(self._picture, address, data))
+        except Died as error:
+            record = ImageRecord(address.member, hashlib.sha256(data).hexdigest())
+            record.settle("failed", KILLED, "align", f"{address.member}: {message(error)}")
+            return record, []
+
+    def _faces_of(self, record: ImageRecord, address: Address, data: Read) -> Iterator[FoundFace]:
         """The picture's faces and crops; settles the record when there are none to restore."""
         try:
             if isinstance(data, store.StoreError):
@@ -122,7 +146,7 @@ class ReadAndAlign:
                 record.settle("skipped", KEPT, "align", found[0][0].kept)
             yield from found
 
-    def _search(self, picture: NDArray[np.uint8]) -> Iterator[tuple[FaceRecord, NDArray[np.uint8]]]:
+    def _search(self, picture: NDArray[np.uint8]) -> Iterator[FoundFace]:
         """Detected faces, largest first."""
         faces = select_faces(load_detector(self.detector)(picture), self.selection)
         for face in faces:
@@ -132,9 +156,7 @@ class ReadAndAlign:
                 continue
             yield self._cut(picture, face, to_crop)
 
-    def _whole(
-        self, record: ImageRecord, picture: NDArray[np.uint8]
-    ) -> Iterator[tuple[FaceRecord, NDArray[np.uint8]]]:
+    def _whole(self, record: ImageRecord, picture: NDArray[np.uint8]) -> Iterator[FoundFace]:
         """The whole picture as the one face."""
         height, width = picture.shape[:2]
         if height != width:
@@ -151,9 +173,7 @@ class ReadAndAlign:
         crop = picture if width == self.side else images.resize(picture, self.side)
         yield record_of_face, crop
 
-    def _cut(
-        self, picture: NDArray[np.uint8], face: Face, to_crop: NDArray[np.float64]
-    ) -> tuple[FaceRecord, NDArray[np.uint8]]:
+    def _cut(self, picture: NDArray[np.uint8], face: Face, to_crop: NDArray[np.float64]) -> FoundFace:
         crop = warp_crop(picture, to_crop, self.side)
         crisp, scale = round(crispness(crop), 6), crop_scale(to_crop)
         record = FaceRecord(

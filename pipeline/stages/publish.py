@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
 from typing import Any, BinaryIO
 
@@ -31,6 +32,7 @@ from pipeline.records import (
     restorable,
     unpack,
 )
+from pipeline.stages.apart import call_apart
 from pipeline.stages.failure import message, outline
 from pipeline.stages.paste import paste_faces
 from pipeline.stages.read import parquet_slice, read_unit
@@ -60,6 +62,8 @@ class Publish:
     settings: dict[str, int | float | str]
     # what the faces are restored on, for the marker: results are equal bit for bit on one device type
     device: str = ""
+    # paste each picture in a process of its own: the unit has killed workers
+    careful: bool = False
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
@@ -140,7 +144,8 @@ class Publish:
             )
         else:
             try:
-                restored = paste_faces(data, faces, self.keep_detail, self.aligned, self.max_pixels)
+                task = partial(paste_faces, data, faces, self.keep_detail, self.aligned, self.max_pixels)
+                restored = call_apart(task) if self.careful else task()
             except Exception as error:  # one picture's encoder must not take its neighbours along
                 said = f"{record.member}: {message(error)}"
                 record.settle("failed", type(error).__name__, "paste", said, outline(error))
