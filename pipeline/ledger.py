@@ -90,8 +90,15 @@ class Settled:
 @dataclass
 class _Progress:
     parts: set[int] = field(default_factory=set)
+    # by part, until the shard is settled, and then of the whole shard
+    measured: dict[int, ShardMetrics] = field(default_factory=dict)
     metrics: ShardMetrics = field(default_factory=ShardMetrics)
     finished_at: float = 0.0
+
+    def settle(self) -> None:
+        """Add up the parts, in their order: a later start must give the same floats, whatever came first."""
+        for part in sorted(self.measured):
+            self.metrics = self.metrics + self.measured.pop(part)
 
 
 @dataclass(frozen=True)
@@ -317,7 +324,7 @@ class Ledger:
         progress = self._progress.setdefault(marker.shard, _Progress())
         if marker.part not in progress.parts:
             progress.parts.add(marker.part)
-            progress.metrics = progress.metrics + marker.metrics
+            progress.measured[marker.part] = marker.metrics
             self.totals = self.totals + marker.metrics
             progress.finished_at = max(progress.finished_at, marker.finished_at)
 
@@ -325,6 +332,7 @@ class Ledger:
         progress = self._progress.get(planned.shard.name, _Progress())
         if len(progress.parts) < planned.units:
             return None
+        progress.settle()
         return Settled(planned, progress.metrics, progress.finished_at)
 
     @property

@@ -1,6 +1,7 @@
 """What is planned and done survives everything, and an output never mixes two runs."""
 
 import json
+from itertools import permutations
 
 import pytest
 
@@ -28,10 +29,12 @@ def output(tmp_path):
     return str(tmp_path / "out")
 
 
-def planned(photos, output, settings=SETTINGS, new_run=False, redo_changed=False):
+def planned(
+    photos, output, settings=SETTINGS, new_run=False, redo_changed=False, shard_images=4, unit_images=2
+):
     ledger = Ledger(output, settings)
     ledger.claim(photos, new_run=new_run)
-    ledger.plan(photos, "auto", 4, 2, "image", redo_changed)
+    ledger.plan(photos, "auto", shard_images, unit_images, "image", redo_changed)
     return ledger
 
 
@@ -95,6 +98,19 @@ def test_a_marker_counts_once_however_often_it_comes(photos, output):
     ledger.add(text)
     ledger.add(text)
     assert ledger.totals.counts.images == 2
+
+
+def test_a_shard_has_the_same_numbers_to_the_last_bit_whatever_part_came_first(photos, output):
+    ledger = planned(photos, output, shard_images=5, unit_images=1)
+    texts = []
+    for unit, seconds in zip(ledger.pending(), (0.1, 0.2, 0.3, 1e16, -1e16), strict=True):
+        marker = json.loads(finish(output, unit))
+        texts.append(json.dumps(marker | {"sums": {"seconds_read": seconds}}))
+    found = set()
+    for order in permutations(texts):
+        ledger = planned(photos, output, shard_images=5, unit_images=1)
+        found.add([ledger.add(text) for text in order][-1][1].metrics.sums["seconds_read"])
+    assert len(found) == 1
 
 
 def test_a_second_start_does_only_what_has_no_marker(photos, output):
