@@ -3,11 +3,9 @@
 Knows no server: pipeline/tracking.py sends, this file remembers.
 """
 
-import bisect
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -71,9 +69,8 @@ class Delivered:
     # marks the job's run on the server, so that a run is found again when the answer to its making was lost
     token: str = ""
     run_id: str | None = None
-    # inclusive ranges of the delivered shards' steps, ascending, and the newest time among them
-    ranges: list[list[int]] = field(default_factory=list)
-    newest_ms: int = 0
+    # time of the newest delivered point of each shard, in milliseconds, by step
+    shards: dict[int, int] = field(default_factory=dict)
     # last delivered step of each forward-going series
     series: dict[str, int] = field(default_factory=dict)
     # digest of each delivered artifact, image and input
@@ -85,25 +82,16 @@ class Delivered:
         values = json.loads(data)
         if not isinstance(values, dict) or values.keys() != cls.__dataclass_fields__.keys():
             raise ValueError("it is not a tracking state of this version")
-        return cls(**values)
+        shards = {int(step): ms for step, ms in values["shards"].items()}
+        return cls(**values | {"shards": shards})
 
     def to_json(self) -> bytes:
-        return json.dumps(vars(self), indent=1).encode()
+        return json.dumps(vars(self)).encode()
 
     def has(self, point: Point) -> bool:
         """The shard of this step is there. One whose numbers are newer, because it was done again, is not."""
-        place = bisect.bisect_right(self.ranges, [point.step, sys.maxsize]) - 1
-        return place >= 0 and point.step <= self.ranges[place][1] and point.timestamp_ms <= self.newest_ms
+        return self.shards.get(point.step, -1) >= point.timestamp_ms
 
     def add(self, points: Iterable[Point]) -> None:
         """The shards of these steps are there now."""
-        for point in points:
-            self.newest_ms = max(self.newest_ms, point.timestamp_ms)
-            bisect.insort(self.ranges, [point.step, point.step])
-        merged: list[list[int]] = []
-        for first, last in self.ranges:
-            if merged and first <= merged[-1][1] + 1:
-                merged[-1][1] = max(merged[-1][1], last)
-            else:
-                merged.append([first, last])
-        self.ranges = merged
+        self.shards |= {point.step: point.timestamp_ms for point in points}

@@ -152,7 +152,7 @@ def test_a_run_is_found_again_when_the_state_lost_its_id(database, state):
 
 
 def test_a_run_that_the_server_does_not_know_begins_anew_and_gets_everything(database, state):
-    stale = Delivered("token", "0" * 32, ranges=[[0, 5]], newest_ms=FIRST_MS + 5, series={"loss": 9})
+    stale = Delivered("token", "0" * 32, shards=dict.fromkeys(range(6), FIRST_MS + 5), series={"loss": 9})
     Path(state).parent.mkdir(parents=True)
     Path(state).write_bytes(stale.to_json())
     tracker = RunTracker.open(database, "new database", "a", tags={"kept": "yes"}, state_uri=state)
@@ -330,17 +330,24 @@ def test_the_ui_command_is_a_command_line_without_secrets():
     assert ui_command("http://me:hunter2@host:5000") == "python -m webbrowser 'http://***@host:5000'"
 
 
-def test_what_was_delivered_is_kept_as_ranges_and_survives_its_file():
+def test_what_was_delivered_is_known_by_shard_and_survives_its_file():
     delivered = Delivered("token", "run")
     for step in (3, 0, 1, 7, 2, 8):
         delivered.add([make_point(step, 100 + step, {})])
-    assert delivered.ranges == [[0, 3], [7, 8]]
     again = Delivered.from_json(delivered.to_json())
     assert again == delivered
-    assert [s for s in range(10) if again.has(make_point(s, 105, {}))] == [0, 1, 2, 3, 7, 8]
-    assert not again.has(make_point(3, 109, {})), "a newer time means that the shard was done again"
+    assert [s for s in range(10) if again.has(make_point(s, 100 + s, {}))] == [0, 1, 2, 3, 7, 8]
     with pytest.raises(ValueError, match="not a tracking state"):
         Delivered.from_json(b"[]")
+
+
+def test_a_shard_done_again_is_delivered_though_one_that_ended_later_came_first():
+    delivered = Delivered("token", "run")
+    delivered.add([make_point(1, 100, {}), make_point(2, 101, {})])
+    delivered.add([make_point(2, 205, {})])
+    assert not delivered.has(make_point(1, 203, {}))
+    delivered.add([make_point(1, 203, {})])
+    assert delivered.has(make_point(1, 203, {})) and delivered.has(make_point(2, 205, {}))
 
 
 def test_points_are_grouped_in_order_up_to_the_limit():
