@@ -338,10 +338,14 @@ class Restoration:
         self.tracker.log_input(self.config.input, input_digest(self.ledger))
         for shard in self.settled.values():
             self._track(shard)
-        code = self._restore() if self.ledger.units_pending else OK
-        self.ledger.close_retry()
-        code = code or self._verdict()
+        ended = self._restore() if self.ledger.units_pending else OK
+        code = ended or self._verdict()
         self._report(code)
+        if ended == OK:
+            for folder in DELIVERED:
+                store.sweep(store.join(self.config.output, folder))
+        # last: once it is closed, the same command orders the next retry
+        self.ledger.close_retry()
         return code
 
     def _restore(self) -> int:

@@ -12,6 +12,7 @@ import random
 import re
 import secrets
 import stat as modes
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ BLOCK_BYTES = 8 << 20
 ATTEMPTS = 6
 # hidden by its dot; the same name every time, so that rights without delete leave one empty object at most
 PROBE = ".write-check"
+# ends the hidden name under which a local file is written before it gets its own; no input's name ends so
+TEMPORARY = ".difface-part"
 
 _PRECONDITION_FAILED = 412
 _CONFLICT = 409
@@ -166,6 +169,20 @@ def delete(uri: str) -> None:
                 raise
 
 
+def sweep(uri: str) -> None:
+    """Remove what killed writers left half-written below a folder, where nobody may write now. Raises StoreError.
+
+    An object store has no such thing: what was not written whole is not there.
+    """
+    if is_remote(uri):
+        return
+    with _explained("clear", uri):
+        for folder, _, files in os.walk(_local(uri)):
+            for name in files:
+                if name.startswith(".") and name.endswith(TEMPORARY):
+                    Path(folder, name).unlink(missing_ok=True)
+
+
 def check_readable(uri: str) -> None:
     """Return when `uri` holds a file or a folder with something in it that we may read; else raise StoreError."""
     with _explained("read", uri):
@@ -203,9 +220,8 @@ def check_writable(uri: str) -> None:
             folder = folder.parent
         if not folder.is_dir():
             raise NotADirectoryError(str(folder))
-        probe_file = folder / f"{PROBE}-{secrets.token_hex(4)}"
-        probe_file.touch(exist_ok=False)
-        probe_file.unlink()
+        # without a name where the file system can do that, so that one who is killed here leaves nothing
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 # ---- local files
@@ -260,7 +276,7 @@ def _finished_beside(path: Path, data: bytes) -> Iterator[Path]:
     """A hidden file with `data` on the disk, in the folder of `path`; gone at the end of the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # short, because `path` may already have the longest name that the file system allows
-    beside = path.parent / f".{secrets.token_hex(8)}.tmp"
+    beside = path.parent / f".{secrets.token_hex(8)}{TEMPORARY}"
     try:
         with beside.open("xb") as file:
             file.write(data)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -255,3 +256,18 @@ def test_threads_and_forked_workers_share_nothing_that_breaks(s3: S3Server) -> N
     if child == 0:
         os._exit(0 if store.read_bytes(uri) == b"0123456789" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pipeline import store; "
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL); store.write_bytes(sys.argv[1], b'half')"
+    )
+    place = tmp_path / "a" / "b"
+    killed = subprocess.run([sys.executable, "-c", program, str(place / "x.png")], check=False)
+    assert killed.returncode == -signal.SIGKILL and len(list(place.iterdir())) == 1
+    for name in (".hidden", "y.tmp", "x.png"):
+        (place / name).write_bytes(b"somebody's")
+    store.sweep(str(tmp_path))
+    assert {p.name for p in place.iterdir()} == {".hidden", "y.tmp", "x.png"}
+    store.sweep(str(tmp_path / "nothing there"))
