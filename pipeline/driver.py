@@ -131,6 +131,8 @@ class Driver:
             uri = store.join(output, mine.path)
             # our own file may be found when the answer to its making was lost on the way
             if store.create_bytes(uri, mine.to_json()) or _read(output, number).token == mine.token:
+                if last is not None:  # killed while it was stopping, it could not take this away
+                    store.delete(store.join(output, last.stop_path))
                 return cls(output, mine)
 
     def __enter__(self) -> "Driver":

@@ -171,3 +171,11 @@ def test_it_works_on_an_object_store(s3):
         assert store.exists(first.stop_uri)
     assert not store.exists(first.stop_uri)
     assert last_start(output).ended_at is not None
+
+
+def test_the_stop_sign_of_a_start_that_was_killed_is_taken_away_by_the_next(tmp_path):
+    killed = elsewhere(tmp_path, seen_at=NOW - 7200)
+    store.write_bytes(str(tmp_path / killed.stop_path), b"")
+    with take(tmp_path) as second:
+        assert not (tmp_path / killed.stop_path).exists()
+        assert second.number == 2
