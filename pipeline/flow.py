@@ -13,10 +13,8 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline.records import Pending, Row
-from pipeline.stages.align import ReadAndAlign
-from pipeline.stages.publish import Publish
 from pipeline.stages.read import LoadUnit
-from pipeline.stages.restore import RestoreFaces, RestoreSettings
+from pipeline.stages.restore import RestoreFaces
 
 # A unit takes minutes on a CPU: only after this long without any progress something is wrong.
 NO_PROGRESS_SECONDS = 3600
@@ -51,17 +49,20 @@ def connect(address: str | None) -> None:
     """
     if not ray.is_initialized():
         _join(address or os.environ.get("RAY_ADDRESS") or "local")
-    _quieten()
+    _settle()
 
 
-def _quieten() -> None:
-    """Progress is ours to show, and a slow unit is no hang."""
+def _settle() -> None:
+    """Progress is ours to show, a slow unit is no hang, and every unit travels alone."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
     # a unit that kills its workers again and again is left out, and its neighbours go on
     context.max_errored_blocks = MOST_LOST_BLOCKS
+    # A block is closed after its first row: units that began in one task do not wait for each other further on, and
+    # no task is given the crops of several.
+    context.target_max_block_size = 1
 
 
 def _join(address: str) -> None:
@@ -99,14 +100,16 @@ def _cpu_share(cpus: int, engines: int) -> float:
 def run_flow(
     units: Sequence[Pending],
     load: LoadUnit,
-    read: ReadAndAlign,
-    restore: RestoreSettings,
-    publish: Publish,
+    read: Callable[[Row], Row],
+    restore: Any,
+    publish: Callable[[Row], Row],
     resources: Resources,
+    engine: Callable[[Any], Callable[[Row], Row]] = RestoreFaces,
 ) -> Iterator[Row]:
     """Walk units through load, read & align → restore → paste & publish; yields each unit's marker row.
 
-    `load` and `read` ask for the same, so that Ray makes one task of them.
+    `load` and `read` ask for the same, so that Ray makes one task of them. engine: the actor's class; it is made of
+    `restore`.
     """
     rows: list[dict[str, Any]] = [{"unit": u.name} | u._asdict() for u in units]
     readers = TaskPoolStrategy(size=resources.readers)
@@ -121,11 +124,13 @@ def run_flow(
         .map(load, compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
         .map(read, compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
         .map(
-            RestoreFaces,  # type: ignore[arg-type]  # a class is an actor's constructor; Ray types functions only
+            engine,  # type: ignore[arg-type]  # a class is an actor's constructor; Ray types functions only
             fn_constructor_args=(restore,),
             compute=pool,
             num_cpus=resources.cpus_per_engine,
             num_gpus=resources.gpus_per_engine,
+            # unlike a reader in something: else Ray moves reading into the engines where there are as many of both
+            label_selector={},
         )
         .map(publish, num_cpus=PUBLISHER_CPUS, max_retries=MOST_DEATHS)
         .iter_rows()
