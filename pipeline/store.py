@@ -1,38 +1,38 @@
 """Files by URI: a local path, or anything fsspec opens (`s3://bucket/key`). The only file that imports fsspec or s3fs.
 
 Credentials and endpoints of S3 come the standard AWS way (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, AWS_PROFILE, ...).
-Every S3 request is tried again after passing errors, by botocore, with jittered exponential back-off. Safe to use
-from threads and in forked or spawned workers: fsspec keeps one client per process.
+Every S3 request is tried again after passing errors (pipeline/objects.py). Safe to use from threads and in forked or
+spawned workers: fsspec keeps one client per process.
 """
 
 import errno
 import os
 import posixpath
-import random
 import re
 import secrets
 import stat as modes
+import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 
 import fsspec
+from fsspec.asyn import sync
 
-# one readahead of a streamed object
-BLOCK_BYTES = 8 << 20
-# tries of one S3 request, botocore's "standard" mode: jittered, doubling, at most 20 s apart
-ATTEMPTS = 6
+from pipeline import objects
+from pipeline.delivery import redact
+
 # hidden by its dot; the same name every time, so that rights without delete leave one empty object at most
 PROBE = ".write-check"
 # ends the hidden name under which a local file is written before it gets its own; no input's name ends so
 TEMPORARY = ".difface-part"
 
 _PRECONDITION_FAILED = 412
-_CONFLICT = 409
+
+T = TypeVar("T")
 
 
 class StoreError(Exception):
@@ -85,7 +85,9 @@ def exists(uri: str) -> bool:
     if not is_remote(uri):
         return _local(uri).exists()
     with _explained("look for", uri):
-        return bool(_filesystem(uri).exists(uri))
+        if not _is_s3(uri):
+            return bool(_filesystem(uri).exists(uri))
+        return _head(uri) is not None or _first_below(uri) is not None
 
 
 def stat(uri: str) -> Entry:
@@ -93,6 +95,8 @@ def stat(uri: str) -> Entry:
     with _explained("look up", uri):
         if not is_remote(uri):
             return _local_entry(uri, _local(uri), name_of(uri))
+        if _is_s3(uri):
+            return _s3_entry(uri)
         info = _filesystem(uri).info(uri)
         if info["type"] != "file":
             raise IsADirectoryError(uri)
@@ -100,29 +104,43 @@ def stat(uri: str) -> Entry:
 
 
 def open_read(uri: str) -> BinaryIO:
-    """The file, buffered and seekable; close it, or use it in a `with`. Raises StoreError when it can not be opened."""
-    with _explained("read", uri):
-        if not is_remote(uri):
+    """The file, buffered and seekable; close it, or use it in a `with`. Raises StoreError when it can not be opened.
+
+    Reading from it raises StoreError too, also when the object is replaced meanwhile.
+    """
+    if not is_remote(uri):
+        with _explained("read", uri):
             return _local(uri).open("rb")
-        # asked for here, because fsspec would find a missing object only at the first read
-        size = _filesystem(uri).info(uri)["size"]
-        opened = _filesystem(uri).open(uri, "rb", block_size=BLOCK_BYTES, cache_type="readahead", size=size)
-        return cast(BinaryIO, opened)
+    found = stat(uri)
+
+    def fetch(begin: int, end: int) -> bytes:
+        return _exactly(uri, begin, end - begin, found.version)
+
+    return cast(BinaryIO, objects.RangeReader(fetch, found.size))
 
 
 def read_bytes(uri: str) -> bytes:
     """The whole content of a file. Raises StoreError."""
     with _explained("read", uri):
+        if _is_s3(uri):
+            return _ask(uri, objects.read_range, _place(uri), 0, sys.maxsize)
         return cast(bytes, _filesystem(uri).cat_file(uri)) if is_remote(uri) else _local(uri).read_bytes()
 
 
 def read_range(uri: str, offset: int, length: int) -> bytes:
     """Bytes [offset, offset + length) of a file. Raises StoreError, also when the file ends before that."""
+    return _exactly(uri, offset, length)
+
+
+def _exactly(uri: str, offset: int, length: int, version: str = "") -> bytes:
+    """As `read_range`; of an S3 object that version only."""
     with _explained("read", uri):
         if length == 0:
             return b""
-        if is_remote(uri):
-            data = _remote_range(uri, offset, length)
+        if _is_s3(uri):
+            data = _ask(uri, objects.read_range, _place(uri), offset, offset + length, version)
+        elif is_remote(uri):
+            data = cast(bytes, _filesystem(uri).cat_file(uri, start=offset, end=offset + length))
         else:
             with _local(uri).open("rb", buffering=0) as file:
                 data = _pread(file.fileno(), length, offset)
@@ -137,13 +155,15 @@ def read_range(uri: str, offset: int, length: int) -> bytes:
 def write_bytes(uri: str, data: bytes) -> None:
     """Make or replace a file, whole or not at all, creating local folders. Raises StoreError."""
     with _explained("write", uri):
-        if is_remote(uri):
+        if _is_s3(uri):
+            _ask(uri, objects.put, _place(uri), data)
+        elif is_remote(uri):
             _filesystem(uri).pipe_file(uri, data)
-            return
-        path = _local(uri)
-        with _finished_beside(path, data) as finished:
-            os.replace(finished, path)
-        _sync_folder(path.parent)
+        else:
+            path = _local(uri)
+            with _finished_beside(path, data) as finished:
+                os.replace(finished, path)
+            _sync_folder(path.parent)
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -157,16 +177,19 @@ def create_bytes(uri: str, data: bytes) -> bool:
 
 
 def delete(uri: str) -> None:
-    """Remove a file; one that is not there is no error. Raises StoreError."""
+    """Remove a file; one that is not there is no error, nor asks for the right. Raises StoreError."""
     with _explained("delete", uri):
         if not is_remote(uri):
             _local(uri).unlink(missing_ok=True)
-            return
-        try:
-            _filesystem(uri).rm_file(uri)
-        except FileNotFoundError as error:
-            if _code(error) == "NoSuchBucket":
-                raise
+        elif _is_s3(uri):
+            try:
+                _ask(uri, objects.ask, "delete_object", **_place(uri))
+            except PermissionError:
+                if _head(uri) is not None:
+                    raise
+        else:
+            with suppress(FileNotFoundError):
+                _filesystem(uri).rm_file(uri)
 
 
 def sweep(uri: str) -> None:
@@ -186,34 +209,33 @@ def sweep(uri: str) -> None:
 def check_readable(uri: str) -> None:
     """Return when `uri` holds a file or a folder with something in it that we may read; else raise StoreError."""
     with _explained("read", uri):
-        if not is_remote(uri):
-            path = _local(uri)
-            if path.is_dir():
-                next(path.iterdir(), None)
-            else:
-                path.open("rb").close()
-            return
-        filesystem = _filesystem(uri)
         if _is_s3(uri):
-            bucket, key, _ = filesystem.split_path(uri)
-            found = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
-            if not found.get("KeyCount", 0):
+            below = _first_below(uri, objects.CHECK_ATTEMPTS)
+            # to list and to read are two rights; of an archived object this asks for no more than the right
+            key = _place(uri)["Key"] if below is None else below
+            if not key or _ask(uri, objects.head, _place(uri) | {"Key": key}) is None:
                 raise FileNotFoundError(uri)
+        elif is_remote(uri):
+            _filesystem(uri).info(uri)
+        elif _local(uri).is_dir():
+            next(_local(uri).iterdir(), None)
         else:
-            filesystem.info(uri)
+            _local(uri).open("rb").close()
 
 
 def check_writable(uri: str) -> None:
     """Return when files can be made below the folder `uri`; else raise StoreError. Leaves nothing behind."""
     with _explained("write to", uri):
-        if is_remote(uri):
-            probe = join(uri, PROBE)
-            _filesystem(uri).pipe_file(probe, b"")
+        probe = join(uri, PROBE)
+        if _is_s3(uri):
+            _ask(uri, objects.ask, "put_object", attempts=objects.CHECK_ATTEMPTS, Body=b"", **_place(probe))
             # rights that let us write but not delete are enough for everything we do
-            try:
-                _filesystem(uri).rm_file(probe)
-            except PermissionError:
-                return
+            with suppress(PermissionError):
+                _ask(uri, objects.ask, "delete_object", **_place(probe))
+            return
+        if is_remote(uri):
+            _filesystem(uri).pipe_file(probe, b"")
+            _filesystem(uri).rm_file(probe)
             return
         folder = _local(uri).absolute()
         while not folder.exists():
@@ -315,15 +337,56 @@ def _is_s3(uri: str) -> bool:
 
 def _filesystem(uri: str) -> Any:
     """fsspec's file system for the URI; the same object for every call in this process."""
-    options: dict[str, Any] = {}
-    if _is_s3(uri):
-        options = {
-            "config_kwargs": {"retries": {"mode": "standard", "max_attempts": ATTEMPTS}},
-            # a listing must show what other workers wrote a moment ago
-            "use_listings_cache": False,
-        }
+    # a listing must show what other workers wrote a moment ago
+    options = {"config_kwargs": objects.OPTIONS, "use_listings_cache": False} if _is_s3(uri) else {}
     filesystem, _ = fsspec.core.url_to_fs(uri, **options)
+    if _is_s3(uri):
+        # of a whole call, around botocore's of a request
+        filesystem.retries = 1
     return filesystem
+
+
+def _ask(uri: str, deed: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any) -> T:
+    """The result of a coroutine of pipeline/objects.py."""
+    filesystem = _filesystem(uri)
+    return cast(T, sync(filesystem.loop, deed, filesystem, *args, **options))
+
+
+def _place(uri: str) -> objects.Place:
+    """Bucket and Key of an object. Raises StoreError for credentials in the address: what we show and record has it."""
+    netloc, _, rest = uri.partition("://")[2].partition("/")
+    if "@" in netloc or (":" in netloc and "@" in rest and not netloc.startswith("arn:")):
+        raise StoreError(
+            f"{uri.partition('://')[0]}://***: an address without credentials was wanted; "
+            "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    bucket, key, _ = _filesystem(uri).split_path(uri)
+    return {"Bucket": bucket, "Key": key}
+
+
+def _folder(key: str) -> str:
+    """What the keys of everything below a folder begin with."""
+    return f"{key.rstrip('/')}/" if key else ""
+
+
+def _head(uri: str) -> dict[str, Any] | None:
+    """Size and ETag of an object; None where there is none."""
+    place = _place(uri)
+    return _ask(uri, objects.head, place) if place["Key"] else None
+
+
+def _first_below(uri: str, attempts: int = 0) -> str | None:
+    """The first key below a folder."""
+    place = _place(uri)
+    return _ask(uri, objects.first_below, place["Bucket"], _folder(place["Key"]), attempts)
+
+
+def _s3_entry(uri: str) -> Entry:
+    found = _head(uri)
+    if found is None:
+        # asks for the bucket, too, which the answer above does not tell of
+        raise FileNotFoundError(uri) if _first_below(uri) is None else IsADirectoryError(uri)
+    return Entry(uri, name_of(uri), int(found["ContentLength"]), str(found.get("ETag", "")).strip('"'))
 
 
 def _remote_entry(uri: str, info: dict[str, Any], relative: str) -> Entry:
@@ -335,12 +398,21 @@ def _remote_entry(uri: str, info: dict[str, Any], relative: str) -> Entry:
 
 def _list_remote(uri: str) -> Iterator[Entry]:
     with _explained("list", uri):
-        filesystem = _filesystem(uri)
-        root = filesystem._strip_protocol(uri).rstrip("/")
-        found = filesystem.find(root, detail=True)
-        if not found and not filesystem.exists(root):
-            raise FileNotFoundError(uri)
-    for name, info in found.items():
+        if _is_s3(uri):
+            place = _place(uri)
+            root = _folder(place["Key"])
+            listed = _ask(uri, objects.list_below, place["Bucket"], root)
+            infos = {o["Key"]: {"type": "file", "size": o["Size"], "ETag": o["ETag"]} for o in listed}
+            if not infos and root:
+                yield _s3_entry(uri)
+                return
+        else:
+            filesystem = _filesystem(uri)
+            root = filesystem._strip_protocol(uri).rstrip("/")
+            infos = filesystem.find(root, detail=True)
+            if not infos and not filesystem.exists(root):
+                raise FileNotFoundError(uri)
+    for name, info in infos.items():
         relative = name[len(root) :].lstrip("/")
         if not relative:
             yield _remote_entry(uri, info, name_of(uri))
@@ -349,32 +421,20 @@ def _list_remote(uri: str) -> Iterator[Entry]:
             yield _remote_entry(join(uri, relative), info, relative)
 
 
-def _remote_range(uri: str, offset: int, length: int) -> bytes:
-    try:
-        return cast(bytes, _filesystem(uri).cat_file(uri, start=offset, end=offset + length))
-    except OSError as error:
-        if _code(error) == "InvalidRange":
-            return b""
-        raise
-
-
 def _create_remote(uri: str, data: bytes) -> bool:
-    for attempt in range(ATTEMPTS):
-        try:
-            _filesystem(uri).pipe_file(uri, data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            # s3fs reports a lost race as EINVAL; the status behind it tells
-            if _http_status(error) == _PRECONDITION_FAILED:
-                return False
-            # AWS's answer to puts that crossed each other: nobody has won yet, try again
-            if _http_status(error) != _CONFLICT or attempt == ATTEMPTS - 1:
-                raise
-            time.sleep(random.uniform(0, 0.1 * 2**attempt))
+    try:
+        if _is_s3(uri):
+            _ask(uri, objects.put, _place(uri), data, create=True)
         else:
-            return True
-    raise AssertionError("unreachable")
+            _filesystem(uri).pipe_file(uri, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        # s3fs reports a lost race as EINVAL; the status behind it tells
+        if objects.status(error) == _PRECONDITION_FAILED:
+            return False
+        raise
+    return True
 
 
 # ---- errors
@@ -407,9 +467,9 @@ _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ENO
 
 
 def _is_about_the_name(error: BaseException) -> bool:
-    if isinstance(error, UnicodeEncodeError) or _code(error) == "KeyTooLongError":
+    if isinstance(error, UnicodeEncodeError) or objects.code(error) == "KeyTooLongError":
         return True
-    return isinstance(error, OSError) and error.errno in _OF_NAMES and not _code(error)
+    return isinstance(error, OSError) and error.errno in _OF_NAMES and not objects.code(error)
 
 
 def _sentence(deed: str, uri: str, error: BaseException) -> str:
@@ -423,6 +483,9 @@ def _reason(uri: str, error: BaseException) -> str:
         "InvalidAccessKeyId": "the server does not know the access key; check AWS_ACCESS_KEY_ID or AWS_PROFILE",
         "SignatureDoesNotMatch": "the secret key does not fit the access key; check AWS_SECRET_ACCESS_KEY",
         "ExpiredToken": "the session has expired; renew the credentials",
+        **dict.fromkeys(
+            ("SlowDown", "503", "429"), "the server turns us away for too many requests; use fewer readers"
+        ),
     }
     by_name = {
         "NoCredentialsError": _NO_CREDENTIALS,
@@ -431,6 +494,8 @@ def _reason(uri: str, error: BaseException) -> str:
         "EndpointConnectionError": _NO_ANSWER,
         "ConnectTimeoutError": _NO_ANSWER,
         "ReadTimeoutError": _NO_ANSWER,
+        "AioReadTimeoutError": _NO_ANSWER,
+        "Changed": "it was replaced while it was being read; leave it alone during a run",
     }
     by_kind: list[tuple[type[BaseException], str]] = [
         (FileNotFoundError, "there is nothing of that name; correct the address"),
@@ -442,7 +507,7 @@ def _reason(uri: str, error: BaseException) -> str:
         (IsADirectoryError, "it is not a file; give the address of one file"),
         (TimeoutError, _NO_ANSWER),
     ]
-    if known := by_code.get(_code(error)) or by_name.get(type(error).__name__):
+    if known := by_code.get(objects.code(error)) or by_name.get(type(error).__name__):
         return known
     if known := next((text for kind, text in by_kind if isinstance(error, kind)), None):
         return known
@@ -457,32 +522,24 @@ _NO_CREDENTIALS = (
 _NO_ANSWER = "the server does not answer; check AWS_ENDPOINT_URL and the network"
 
 
-def _response(error: BaseException) -> dict[str, Any]:
-    """The S3 answer behind an error, or {}: s3fs translates botocore's error and keeps it as the cause."""
-    response = getattr(error.__cause__ or error, "response", None)
-    return response if isinstance(response, dict) else {}
-
-
-def _code(error: BaseException) -> str:
-    return str(_response(error).get("Error", {}).get("Code", ""))
-
-
-def _http_status(error: BaseException) -> int:
-    return int(_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
 def _bucket(uri: str) -> str:
     return uri.partition("://")[2].partition("/")[0]
 
 
 def _shown(uri: str) -> str:
     """The URI without the user and password that some protocols carry in it."""
-    return re.sub(r"://[^/@]*@", "://", uri)
+    return redact(uri)
+
+
+# of a signed request, in a header or an address
+_SIGNED = re.compile(
+    r"(?i)\b(credential|signature|x-amz-security-token|authorization)([\"']?\s*[=:]\s*)[^\s,&]+"
+)
 
 
 def _without_secrets(text: str) -> str:
     """One line of `text`, without any credential of this process."""
-    line = " ".join(_shown(text).split())
+    line = _SIGNED.sub(r"\1\2***", redact(" ".join(text.split())))
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID"):
         if value := os.environ.get(name):
             line = line.replace(value, "***")

@@ -38,6 +38,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.page": 1,
     "pipeline.delivery": 1,
     "pipeline.store": 1,
+    "pipeline.objects": 1,
     "pipeline.records": 1,
     "pipeline.config": 1,
     "pipeline": 0,
@@ -47,6 +48,14 @@ FLOORS: Mapping[str, int] = {
 NEIGHBOURS: Mapping[tuple[str, str], str] = {
     ("pipeline.config", "pipeline.records"): "a run's fingerprint names the version of the records' method",
     ("pipeline.images", "pipeline.jpeg"): "an edited JPEG is finished block by block",
+    (
+        "pipeline.store",
+        "pipeline.objects",
+    ): "of all addresses, those of S3 are asked for by requests of our own",
+    (
+        "pipeline.store",
+        "pipeline.delivery",
+    ): "an address is shown as a tracking server's is, without credentials",
     ("pipeline.stages", "pipeline.metrics"): "restoring measures each face before and after",
     ("pipeline.stages", "pipeline.memory"): "an engine takes as many slots as its own device has room for",
     ("pipeline.stages", "pipeline.weights"): "detector and networks are loaded in the workers",
