@@ -106,7 +106,7 @@ def most_attempts() -> int:
 
 def wait_after(attempt: int) -> float:
     """Seconds until the next try, after the first (0), the second (1), ..."""
-    return min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1)
+    return min(FIRST_WAIT * 2.0**attempt, LONGEST_WAIT) * random.uniform(0.5, 1)
 
 
 async def ask(s3: Any, method: str, size: int = 0, attempts: int = 0, **request: Any) -> dict[str, Any]:

@@ -19,5 +19,5 @@ def test_a_call_that_kills_its_process_fails_alone():
 
 def test_results_and_exceptions_are_those_of_the_call():
     assert call_apart(partial(math.sqrt, 4.0)) == 2.0
-    with pytest.raises(ValueError, match="math domain error|nonnegative"):
+    with pytest.raises(ValueError, match=r"domain|nonnegative"):
         call_apart(partial(math.sqrt, -1.0))
