@@ -1,0 +1,374 @@
+"""store over a bad line: a fault that passes is not seen, one that stays is one sentence, and nothing is ever half."""
+
+import io
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+from fault_proxy import ALWAYS, FaultProxy, Rule, fault_proxy
+from servers import SECRET_KEY, S3Server
+
+from pipeline import objects, store
+from pipeline.records import Address, Unit
+from pipeline.stages.plan import Shard, cut_units, list_input, make_shards
+from pipeline.stages.read import read_unit
+from pipeline.store import StoreError
+
+DATA = bytes(range(256)) * 40
+# three parts when written, three ranges when read
+LARGE = os.urandom(1 << 20) * 11
+TRIES = 4
+
+
+@pytest.fixture(scope="module")
+def line(s3: S3Server) -> Iterator[FaultProxy]:
+    """A proxy in front of the server; this process's S3 requests go through it until the module ends."""
+    with fault_proxy(s3.endpoint) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        patch.setenv("AWS_MAX_ATTEMPTS", str(TRIES))
+        patch.setattr(objects, "FIRST_WAIT", 0.02)
+        # the smallest that S3 takes
+        patch.setattr(objects, "PART_BYTES", 5 << 20)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield proxy
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def place(line: FaultProxy, s3: S3Server, tmp_path: Path) -> str:
+    """An empty folder of this test's own, and a proxy that has forgotten the test before."""
+    line.clear()
+    return store.join(s3.uri, tmp_path.name)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent server is given up after a second."""
+    monkeypatch.setattr(objects, "CONNECT", 0.5)
+    monkeypatch.setattr(objects, "SILENCE", 0.5)
+    monkeypatch.setattr(objects, "OPTIONS", objects.OPTIONS | {"read_timeout": 1.0})
+
+
+def streamed(uri: str) -> bytes:
+    with store.open_read(uri) as file:
+        return file.read()
+
+
+READS: dict[str, Callable[[str], object]] = {
+    "read_bytes": store.read_bytes,
+    "read_range": lambda uri: store.read_range(uri, 0, len(DATA)),
+    "open_read": streamed,
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize(
+    "fault", ["throttled", "reset", "silent", "cut", "cut by reset", "stalled", "shortened"]
+)
+def test_a_fault_of_reading_that_passes_is_not_seen(line, place, hasty, fault, read):
+    store.write_bytes(uri := f"{place}/x", DATA)
+    times = 1 if fault in ("silent", "stalled") else TRIES - 1
+    line.spoil(fault, "GET", times=times)
+    assert read(uri) == DATA
+    assert Counter(r.fault for r in line.seen("GET", "x"))[fault] == times
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("fault", ["throttled", "reset", "cut", "cut by reset", "shortened"])
+def test_a_fault_of_reading_that_stays_is_one_sentence_after_the_last_try_and_never_part_of_a_file(
+    line, place, fault, read
+):
+    store.write_bytes(uri := f"{place}/x", DATA)
+    line.spoil(fault, "GET")
+    with pytest.raises(StoreError, match="could not read s3://") as caught:
+        read(uri)
+    assert "\n" not in str(caught.value)
+    # where a connection ends without any answer, the HTTP library itself sends the request once more
+    assert TRIES <= len(line.seen("GET", "x")) <= TRIES * (2 if fault == "reset" else 1)
+
+
+@pytest.mark.parametrize("fault", ["throttled", "reset", "silent", "lost"])
+@pytest.mark.parametrize("deed", ["write", "delete", "stat", "list", "exists"])
+def test_every_other_request_is_tried_again_too(line, place, hasty, fault, deed):
+    store.write_bytes(uri := f"{place}/x", DATA)
+    line.spoil(fault, times=1)
+    match deed:
+        case "write":
+            store.write_bytes(uri, b"new")
+            assert store.read_bytes(uri) == b"new"
+        case "delete":
+            store.delete(uri)
+            assert not store.exists(uri)
+        case "stat":
+            assert store.stat(uri).size == len(DATA)
+        case "list":
+            assert [e.path for e in store.list_files(place)] == ["x"]
+        case "exists":
+            assert store.exists(uri)
+    assert Counter(r.fault for r in line.requests)[fault] == 1
+
+
+def test_a_write_that_fails_for_good_leaves_the_old_object(line, place, hasty):
+    store.write_bytes(uri := f"{place}/x", DATA)
+    line.clear()
+    line.spoil("silent", "PUT")
+    with pytest.raises(StoreError, match="the server does not answer"):
+        store.write_bytes(uri, b"new")
+    assert len(line.seen("PUT")) == TRIES
+    line.clear()
+    assert store.read_bytes(uri) == DATA
+
+
+def test_a_file_that_can_not_be_looked_for_is_not_taken_as_missing(line, place, s3):
+    line.spoil("throttled", "HEAD|GET")
+    for uri in (f"{place}/x", place, s3.uri):
+        with pytest.raises(StoreError, match="could not look for"):
+            store.exists(uri)
+
+
+def test_the_waits_are_drawn_double_and_have_a_cap(monkeypatch):
+    monkeypatch.setattr(objects, "FIRST_WAIT", 1.0)
+    caps = [min(2.0**attempt, objects.LONGEST_WAIT) for attempt in range(12)]
+    assert caps[-1] == objects.LONGEST_WAIT
+    drawn = [[objects.wait_after(attempt) for attempt in range(12)] for _ in range(20)]
+    assert all(cap / 2 <= wait <= cap for waits in drawn for wait, cap in zip(waits, caps, strict=True))
+    assert len({waits[0] for waits in drawn}) == 20
+
+
+def test_no_try_begins_after_the_patience_has_ended(line, place, monkeypatch):
+    monkeypatch.setattr(objects, "PATIENCE", 0.0)
+    line.spoil("throttled")
+    with pytest.raises(StoreError, match="too many requests"):
+        store.read_bytes(f"{place}/x")
+    assert len(line.requests) == 1
+
+
+def test_an_object_replaced_while_it_is_read_is_an_error_and_no_mixture(line, place):
+    uri = f"{place}/x"
+    store.write_bytes(uri, os.urandom(400_000))
+    with store.open_read(uri) as file:
+        file.read(10)
+        store.write_bytes(uri, os.urandom(400_000))
+        with pytest.raises(StoreError, match="replaced while it was being read"):
+            file.read()
+
+
+def test_a_lost_answer_to_a_conditional_put_leaves_one_whole_object_and_no_second_winner(line, place):
+    uri = f"{place}/claim"
+    line.spoil("lost", "PUT", times=1)
+    won = [store.create_bytes(uri, b"first"), store.create_bytes(uri, b"second")]
+    assert won == [False, False]
+    assert store.read_bytes(uri) == b"first"
+
+
+# ---- objects of several parts
+
+
+def uploads(s3: S3Server) -> list[object]:
+    """Multipart uploads that nobody completed or aborted."""
+    client = s3fs.S3FileSystem(endpoint_url=s3.endpoint, use_listings_cache=False)
+    return client.list_multipart_uploads(s3.uri.removeprefix("s3://"))
+
+
+def test_a_large_object_is_written_and_read_in_parts_each_tried_again_by_itself(line, place, s3):
+    uri = f"{place}/large"
+    line.rules += [
+        Rule("reset", "PUT", "partNumber=2", times=2),
+        Rule("throttled", "POST", "uploads", times=1),
+        Rule("lost", "POST", "uploadId", times=1),
+    ]
+    store.write_bytes(uri, LARGE)
+    assert len(line.seen("PUT", "partNumber=1")) == 1
+    assert [r.fault for r in line.seen("PUT", "partNumber=2")] == ["reset", "reset", ""]
+    line.spoil("cut", "GET", times=2)
+    assert store.read_bytes(uri) == LARGE
+    assert len(line.seen("GET", "large")) == 5
+    assert uploads(s3) == []
+
+
+@pytest.mark.parametrize(("method", "target"), [("PUT", "partNumber=3"), ("POST", "uploadId")])
+def test_an_upload_that_breaks_off_is_not_seen_and_is_aborted(line, place, s3, method, target):
+    line.spoil("throttled", method, target)
+    with pytest.raises(StoreError, match="could not write"):
+        store.write_bytes(f"{place}/large", LARGE)
+    assert [e for e in line.seen("DELETE", "uploadId") if e.status == 204]
+    assert uploads(s3) == []
+    assert not store.exists(f"{place}/large")
+
+
+def test_of_three_that_create_a_large_object_exactly_one_wins(line, place, s3):
+    uri = f"{place}/large"
+    bodies = [b"%d" % n + LARGE for n in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        won = list(pool.map(lambda body: store.create_bytes(uri, body), bodies))
+    assert sum(won) == 1
+    assert store.read_bytes(uri) == bodies[won.index(True)]
+    assert uploads(s3) == []
+
+
+# ---- what is asked for
+
+
+def test_each_page_of_a_listing_is_asked_for_once_and_nothing_of_a_single_object(line, place, s3):
+    names = [f"{i:05d}.jpg" for i in range(2_001)]
+    direct = s3fs.S3FileSystem(endpoint_url=s3.endpoint)
+    direct.pipe({f"{place}/{name}": b"1" for name in names})
+    line.spoil("throttled", after=1, times=1)
+    kind, found = list_input(place, "auto")
+    (shard,) = make_shards(kind, found, len(found))
+    assert [a.member for unit in cut_units(shard, 64, "image") for a in unit.images] == names
+    pages = Counter(r.target for r in line.requests if not r.fault)
+    assert len(pages) == 3 and set(pages.values()) == {1}
+    assert line.seen("GET", "list-type=2") == line.requests
+
+
+def big_tar(sizes: list[int]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number, size in enumerate(sizes):
+            info = tarfile.TarInfo(f"{number:03d}.png")
+            info.size = size
+            tar.addfile(info, io.BytesIO(bytes(size)))
+    return buffer.getvalue()
+
+
+def test_planning_a_tar_of_large_members_reads_little_more_than_their_headers(line, place):
+    store.write_bytes(uri := f"{place}/a.tar", big_tar([2 << 20] * 12))
+    entry = store.stat(uri)
+    line.clear()
+    units = cut_units(Shard("a", "tar", (entry,)), 4, "image")
+    assert [len(unit.images) for unit in units] == [4, 4, 4]
+    got = line.seen("GET")
+    # one request a member, and the two at either end
+    assert len(got) <= 14
+    assert sum(r.body_bytes for r in got) <= 14 * objects.SMALLEST_BLOCK < entry.size / 20
+
+
+def test_planning_a_tar_of_small_members_reads_through_it_in_large_blocks(line, place):
+    store.write_bytes(uri := f"{place}/a.tar", big_tar([100_000] * 300))
+    entry = store.stat(uri)
+    line.clear()
+    units = cut_units(Shard("a", "tar", (entry,)), 64, "image")
+    assert sum(len(unit.images) for unit in units) == 300
+    got = line.seen("GET")
+    assert len(got) <= 14
+    assert sum(r.body_bytes for r in got) <= entry.size
+
+
+def test_a_picture_of_a_tar_costs_one_request_of_its_own_bytes(line, place):
+    store.write_bytes(uri := f"{place}/a.tar", big_tar([100_000, 70_000, 90_000]))
+    (unit,) = cut_units(Shard("a", "tar", (store.stat(uri),)), 4, "image")
+    line.clear()
+    assert [len(data) for _, data in read_unit(unit, "image")] == [100_000, 70_000, 90_000]
+    assert [r.body_bytes for r in line.requests] == [100_000, 70_000, 90_000]
+
+
+def test_a_unit_of_parquet_reads_its_row_groups_and_not_the_whole_file(line, place):
+    rows = [os.urandom(50_000) for _ in range(80)]
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image": rows}), buffer, row_group_size=8, compression="none")
+    store.write_bytes(uri := f"{place}/a.parquet", buffer.getvalue())
+    images = tuple(Address(str(row), uri, row, 0) for row in range(32, 40))
+    line.clear()
+    read = read_unit(Unit("a", "parquet", 4, False, images, uri, (0, 0)), "image")
+    assert [data for _, data in read] == rows[32:40]
+    wanted = 8 * 50_000
+    assert wanted <= sum(r.body_bytes for r in line.seen("GET")) <= wanted + 4 * objects.SMALLEST_BLOCK
+
+
+def test_the_reader_gives_the_same_bytes_as_a_file_whatever_the_jumps():
+    data, fetched = os.urandom(3 << 20), []
+
+    def fetch(begin: int, end: int) -> bytes:
+        fetched.append((begin, end))
+        return data[begin:end]
+
+    file, plain = objects.RangeReader(fetch, len(data)), io.BytesIO(data)
+    for place, length in [
+        (0, 10),
+        (5, 100_000),
+        (2 << 20, 1),
+        (3, 3),
+        (3 << 20, 9),
+        ((3 << 20) - 7, 99),
+        (4 << 20, 1),
+    ]:
+        assert (file.seek(place), file.read(length)) == (plain.seek(place), plain.read(length))
+    assert file.seek(-5, os.SEEK_END) == (3 << 20) - 5
+    assert file.read() == data[-5:]
+    assert max(end for _, end in fetched) == len(data)
+    with pytest.raises(ValueError, match="a place in the file"):
+        file.seek(-1)
+
+
+# ---- rights and secrets
+
+
+def test_rights_that_do_not_allow_to_read_or_write_are_refused(line, place):
+    store.write_bytes(f"{place}/in/x", DATA)
+    line.spoil("denied", "PUT")
+    with pytest.raises(StoreError, match="the rights or credentials we have do not allow it"):
+        store.check_writable(f"{place}/out")
+    line.clear()
+    # a list may be had, the objects not
+    line.spoil("denied", "HEAD")
+    with pytest.raises(StoreError, match="the rights or credentials we have do not allow it"):
+        store.check_readable(f"{place}/in")
+    assert len(line.seen()) == 2
+
+
+def test_without_the_right_to_delete_all_but_a_real_deletion_goes(line, place):
+    line.spoil("denied", "DELETE")
+    store.check_writable(place)
+    store.delete(f"{place}/never there")
+    store.write_bytes(f"{place}/x", DATA)
+    with pytest.raises(StoreError, match="do not allow it"):
+        store.delete(f"{place}/x")
+
+
+def test_a_prefix_is_not_readable_because_a_neighbour_begins_alike(line, place):
+    store.write_bytes(f"{place}/in2/x", b"1")
+    with pytest.raises(StoreError, match="nothing of that name"):
+        store.check_readable(f"{place}/in")
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://key:se+cr/et@bucket/in", "s3://key:secret@bucket/in", "s3://key@bucket"]
+)
+def test_credentials_in_an_address_are_refused_without_being_shown(address, line):
+    line.clear()
+    for act in (store.check_readable, store.check_writable, store.exists, store.read_bytes, store.list_files):
+        with pytest.raises(StoreError, match="an address without credentials was wanted") as caught:
+            act(address)
+        assert not any(part in str(caught.value) for part in ("key", "cr/et", "secret@"))
+    assert line.requests == []
+
+
+def test_no_failure_shows_a_credential(line, place, monkeypatch, capfd):
+    token = "session-token-that-nobody-may-see"
+    monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    s3fs.S3FileSystem.clear_instance_cache()
+    said = []
+    for fault in ("throttled", "denied", "reset", "cut", "lost"):
+        line.clear()
+        line.spoil(fault, times=ALWAYS)
+        for act in (store.read_bytes, store.exists, store.check_writable, store.list_files):
+            try:
+                act(f"{place}/x")
+            except StoreError as error:
+                assert error.__cause__ is None and error.__suppress_context__
+                said.append(repr(error))
+    s3fs.S3FileSystem.clear_instance_cache()
+    # otherwise nothing was in danger
+    assert any(token in r.headers.get("x-amz-security-token", "") for r in line.requests)
+    text = " ".join(said) + "".join(capfd.readouterr())
+    assert len(said) >= 16
+    for secret in (SECRET_KEY, token, "test-access-key", "Signature="):
+        assert secret not in text
