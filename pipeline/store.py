@@ -106,12 +106,18 @@ def stat(uri: str) -> Entry:
 def open_read(uri: str) -> BinaryIO:
     """The file, buffered and seekable; close it, or use it in a `with`. Raises StoreError when it can not be opened.
 
-    Reading from it raises StoreError too, also when the object is replaced meanwhile.
+    Reading from S3 raises StoreError too, also when the object is replaced meanwhile.
     """
-    if not is_remote(uri):
-        with _explained("read", uri):
+    with _explained("read", uri):
+        if not is_remote(uri):
             return _local(uri).open("rb")
-    found = stat(uri)
+        if not _is_s3(uri):
+            # asked for here, because fsspec would find a missing file only at the first read
+            size = _filesystem(uri).info(uri)["size"]
+            block = objects.LARGEST_BLOCK
+            opened = _filesystem(uri).open(uri, "rb", block_size=block, cache_type="readahead", size=size)
+            return cast(BinaryIO, opened)
+        found = _s3_entry(uri)
 
     def fetch(begin: int, end: int) -> bytes:
         return _exactly(uri, begin, end - begin, found.version)
