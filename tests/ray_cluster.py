@@ -1,4 +1,4 @@
-"""A real Ray cluster of one node with its dashboard, as `ray job submit` needs it."""
+"""A real Ray cluster with its dashboard, as `ray job submit` needs it: a head, and further nodes when wanted."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sysconfig
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +19,16 @@ from processes import descendants, parents
 from servers import START_SECONDS, STOP_SECONDS, free_ports
 
 SCRIPTS = sysconfig.get_path("scripts")
+# of every node, and of the head besides
 PORTS = (
-    "port",
     "node-manager-port",
     "object-manager-port",
-    "dashboard-port",
     "dashboard-agent-listen-port",
     "dashboard-agent-grpc-port",
     "runtime-env-agent-port",
     "metrics-export-port",
-    "ray-client-server-port",
 )
+HEAD_PORTS = ("port", "dashboard-port", "ray-client-server-port")
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,19 @@ class RayCluster:
     # everything that Ray writes, its logs among it
     folder: Path
 
-    def submit(self, name: str, working_dir: Path, *entrypoint: str) -> subprocess.CompletedProcess[str]:
+    def submit(
+        self, name: str, working_dir: Path, *entrypoint: str, options: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
         """Run a job to its end through the command line; what that printed, the job's output among it."""
-        options = ["--address", self.dashboard, "--working-dir", str(working_dir), "--submission-id", name]
-        command = [f"{SCRIPTS}/ray", "job", "submit", *options, "--", *entrypoint]
+        where = ["--working-dir", str(working_dir), "--submission-id", name]
+        return self._job("submit", *where, *options, "--", *entrypoint)
+
+    def stop(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Stop a job through the command line, which waits for its end."""
+        return self._job("stop", name)
+
+    def _job(self, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [f"{SCRIPTS}/ray", "job", verb, "--address", self.dashboard, *words]
         return subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
@@ -58,41 +66,70 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(cpus: int = 4) -> Iterator[RayCluster]:
+def ray_cluster(cpus: int = 4, env: Mapping[str, str] | None = None) -> Iterator[RayCluster]:
     """A head node on free loopback ports. Raises RuntimeError with its log when it does not come up.
 
-    Its environment is this process's at the time of the call. Only processes that it started are ended.
+    Its environment is this process's at the time of the call, and `env`. Only processes that it started are ended.
     """
     # below /tmp, because the name of a Unix socket in it may have 107 letters at most
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    command = [f"{SCRIPTS}/ray", "start", "--head", "--block", f"--temp-dir={folder}", f"--num-cpus={cpus}"]
-    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--include-dashboard=true"]
-    command += ["--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={256 << 20}"]
-    command += [f"--{name}={port}" for name, port in ports.items()]
-    # `python` of a submitted job is the one that runs the tests
-    env = os.environ | {"PATH": f"{SCRIPTS}:{os.environ['PATH']}"}
-    with (folder / "start.log").open("wb") as log:
-        head = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
+    ports = dict(zip(PORTS + HEAD_PORTS, free_ports(len(PORTS + HEAD_PORTS)), strict=True))
+    options = ["--head", f"--temp-dir={folder}", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1"]
+    options += ["--dashboard-host=127.0.0.1", "--include-dashboard=true"]
+    options += [f"--{name}={port}" for name, port in ports.items()]
     cluster = RayCluster(f"127.0.0.1:{ports['port']}", f"http://127.0.0.1:{ports['dashboard-port']}", folder)
     try:
-        give_up = time.monotonic() + START_SECONDS
-        while not takes_jobs(cluster):
-            if head.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"Ray did not come up:\n{(folder / 'start.log').read_text()[-4000:]}")
-            time.sleep(0.2)
-        yield cluster
+        with _node(options, folder / "start.log", env or {}, lambda: takes_jobs(cluster)):
+            yield cluster
     finally:
-        family = descendants(head.pid)
-        head.terminate()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def ray_node(cluster: RayCluster, ip: str, cpus: int, env: Mapping[str, str] | None = None) -> Iterator[int]:
+    """One more node, at a loopback address of its own: the number of the process above all of the node's."""
+    options = [f"--address={cluster.address}", f"--node-ip-address={ip}", f"--num-cpus={cpus}"]
+    options += [f"--{name}={port}" for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)]
+    joined = len(nodes(cluster))
+    with _node(
+        options, cluster.folder / f"start-{ip}.log", env or {}, lambda: len(nodes(cluster)) > joined
+    ) as pid:
+        yield pid
+
+
+@contextmanager
+def _node(options: Sequence[str], log: Path, env: Mapping[str, str], up: Callable[[], bool]) -> Iterator[int]:
+    """`ray start` with these options, from the moment it is `up` until the end of the block: its process's number."""
+    command = [f"{SCRIPTS}/ray", "start", "--block", *options, f"--object-store-memory={256 << 20}"]
+    command += ["--min-worker-port=0", "--max-worker-port=0"]
+    # `python` of a submitted job is the one that runs the tests
+    full = os.environ | {"PATH": f"{SCRIPTS}:{os.environ['PATH']}"} | env
+    with log.open("wb") as said:
+        node = subprocess.Popen(command, env=full, cwd=log.parent, stdout=said, stderr=said)
+    try:
+        give_up = time.monotonic() + START_SECONDS
+        while not up():
+            if node.poll() is not None or time.monotonic() > give_up:
+                raise RuntimeError(f"Ray did not come up:\n{log.read_text()[-4000:]}")
+            time.sleep(0.2)
+        yield node.pid
+    finally:
+        family = descendants(node.pid)
+        node.terminate()
         with suppress(subprocess.TimeoutExpired):
-            head.wait(STOP_SECONDS)
-        head.kill()
-        head.wait()
+            node.wait(STOP_SECONDS)
+        node.kill()
+        node.wait()
         for pid in family & parents().keys():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def nodes(cluster: RayCluster) -> list[dict[str, Any]]:
+    """The cluster's nodes, as its dashboard knows them."""
+    with urllib.request.urlopen(f"{cluster.dashboard}/nodes?view=summary", timeout=30) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["data"]["summary"]
+        return found
 
 
 def takes_jobs(cluster: RayCluster) -> bool:
