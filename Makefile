@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DEMO := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench fuzz
+.PHONY: help setup demo test check crash bench fuzz
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -32,6 +32,9 @@ check: $(STAMP)  ## lint, formatting and types
 
 fuzz: $(STAMP)  ## feed the readers broken files for FUZZ_SECONDS (120)
 	@PYTHONPATH=.:tests $(BIN)/python -m hostile.fuzz
+
+crash: $(STAMP)  ## kill runs at every single step and compare what they leave with an undisturbed one
+	@$(BIN)/python -m pytest tests/crash tests/crash/each_point.py
 
 bench: $(STAMP)  ## measure faces per second on this machine
 	@$(BIN)/python -m jobs.bench --pipeline --faces 64

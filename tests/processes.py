@@ -32,3 +32,13 @@ def names(processes: set[int]) -> dict[int, bytes]:
         with suppress(OSError):
             found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
     return found
+
+
+def with_environment(variable: str) -> dict[int, bytes]:
+    """Command lines of the processes whose environment began with NAME=value, whoever their parent is by now."""
+    found = {}
+    for pid in parents():
+        with suppress(OSError):  # ended in the meantime, or somebody else's
+            if variable.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found |= names({pid})
+    return found
