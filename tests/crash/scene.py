@@ -43,7 +43,9 @@ class Scene:
     undisturbed: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
     def start(self, name: str, *options: str, struck: tuple[str, ...] = ()) -> int:
-        """Exit code of one start on the output `name`, with these points armed."""
+        """Exit code of one start on the output `name`, with these points armed and no other."""
+        for left in self.armed():
+            (self.starter.armed / left).unlink()
         for point in struck:
             (self.starter.armed / BY_NAME[point].name).touch()
         with self.log(name).open("a") as log:
