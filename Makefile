@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DEMO := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check crash bench fuzz
+.PHONY: help setup demo test check crash load bench fuzz
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -35,6 +35,9 @@ fuzz: $(STAMP)  ## feed the readers broken files for FUZZ_SECONDS (120)
 
 crash: $(STAMP)  ## kill runs at every single step and compare what they leave with an undisturbed one
 	@$(BIN)/python -m pytest tests/crash tests/crash/each_point.py
+
+load: $(STAMP)  ## put the pipeline under load: a million images, four nodes, a slow shard
+	@PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m load
 
 bench: $(STAMP)  ## measure faces per second on this machine
 	@$(BIN)/python -m jobs.bench --pipeline --faces 64
