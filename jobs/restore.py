@@ -349,11 +349,11 @@ class Restoration:
         return code
 
     def _restore(self) -> int:
-        connect(self.config.ray_address)
+        with on_stop_signals(leave):  # at the end of the block ours are back: Ray installs handlers of its own
+            connect(self.config.ray_address)
         resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
         say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
         before = self.ledger.totals.counts.images
-        # after Ray, which installs handlers of its own
         with on_stop_signals(self._stop), Progress(self.ledger.images_planned, before) as progress:
             code = self._walk(resources, device, progress)
             lost = self.ledger.units_pending - self._undelivered_units
