@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from crash.scene import Scene, differences, wait_for
@@ -38,8 +38,8 @@ def test_a_stopped_job_finishes_what_is_in_flight_and_the_same_command_completes
     done = head.submit("stopped", ROOT, *command, options=("--no-wait", "--runtime-env-json", waits))
     assert done.returncode == 0, done.stdout
     wait_for(lambda: markers(scene, "stopped") > 1)
-    said = head.stop("stopped")
-    assert said.returncode == 0, said.stdout
+    head.stop("stopped")
+    wait_for(lambda: head.job("stopped")["status"] in ("STOPPED", "FAILED", "SUCCEEDED"))
     job = head.job("stopped")
     log = (head.folder / "session_latest" / "logs" / "job-driver-stopped.log").read_text()
     assert job["status"] == "STOPPED", log
@@ -60,7 +60,8 @@ def test_a_lost_node_with_the_engine_costs_nothing_but_time_on_the_one_that_rema
             if any(b"RestoreFaces" in name for name in names(family).values()):
                 lost.append(ip)
                 for pid in (top, *family):
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # followed another that was killed
+                        os.kill(pid, signal.SIGKILL)
 
     hunter = threading.Thread(target=lose_node)
     hunter.start()
