@@ -36,6 +36,8 @@ from pipeline.weights import DETECTOR_WEIGHTS, WeightsError, resolve
 
 # Images on which a dry run counts faces.
 DRY_RUN_SAMPLE = 64
+# A stopping run leaves when no unit in flight was finished for so long.
+DRAIN_SECONDS = 300.0
 # After so many units in a row that could not be written, the output counts as lost.
 MOST_UNDELIVERED = 16
 
@@ -319,6 +321,7 @@ class Restoration:
         )
         self.began = time.monotonic()
         self._stopping = False
+        self._leave_at = 0.0
         self._undelivered_units = self._undelivered_in_a_row = 0
         self.settled = {s.planned.index: s for s in settled}
         self.tracker = RunTracker.open(
@@ -381,12 +384,15 @@ class Restoration:
             resources,
         )
         for row in rows:
+            if self._stopping and time.monotonic() > self._leave_at:
+                break  # what was in flight has ended, and thousands that were not begun would still pass by
             if row.get("undelivered") and self._undelivered(row):
                 return UNEXPECTED
             if row.get("marker") is None:
                 continue  # not begun, because the run is stopping, or not written
             self._undelivered_in_a_row = 0
             counts, shard = self.ledger.add(row["marker"])
+            self._leave_at = time.monotonic() + DRAIN_SECONDS
             progress.add(counts.images, counts.faces, counts.outcomes["failed"])
             if shard is not None:
                 self.settled[shard.planned.index] = shard
@@ -412,6 +418,7 @@ class Restoration:
             say("stopped; the same command goes on where this one was")
             os._exit(INTERRUPTED)
         self._stopping = True
+        self._leave_at = time.monotonic() + DRAIN_SECONDS
         self.driver.stop()
         say("stopping: units in flight are finished first (press again to leave at once)")
 
