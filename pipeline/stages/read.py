@@ -25,6 +25,8 @@ REFUSED: dict[str, tuple[Outcome, str]] = {
 # Rows of a Parquet file that are decoded at once, and what the images of one unit may take.
 BATCH_ROWS = 8
 MOST_UNIT_BYTES = 2 << 30
+# read at once of a column
+BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def _batches(unit: Unit, columns: list[str] | None) -> Iterator[Any]:
     first, last = unit.images[0].offset, unit.images[-1].offset + 1
     size = 0
     with store.open_read(unit.source) as source:
-        parquet = pq.ParquetFile(source)
+        # read piece by piece: a row group may be the whole file, and what lies behind the unit's rows is not wanted
+        parquet = pq.ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False)
         start = 0
         for group in range(parquet.metadata.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows
