@@ -352,7 +352,9 @@ class Restoration:
         return code
 
     def _restore(self) -> int:
-        with on_stop_signals(leave):  # at the end of the block ours are back: Ray installs handlers of its own
+        with on_stop_signals(
+            leave
+        ):  # at the end of the block ours are back: Ray installs handlers of its own
             connect(self.config.ray_address)
         resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
         say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")

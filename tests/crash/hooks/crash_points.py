@@ -23,7 +23,8 @@ ARMED = "CRASH_ARMED"
 # either of them makes a file
 PUT = "pipeline.store:write_bytes|create_bytes"
 GET = "pipeline.store:read_bytes"
-READ, RESTORE = "pipeline.stages.align:ReadAndAlign.__call__", "pipeline.stages.restore:RestoreFaces.__call__"
+ALIGN = "pipeline.stages.align:ReadAndAlign"
+READ, RESTORE = f"{ALIGN}.__call__", "pipeline.stages.restore:RestoreFaces.__call__"
 PUBLISH, SUBMIT = "pipeline.stages.publish:Publish.__call__", "pipeline.diffusion.engine:Engine.submit"
 TAKE = "pipeline.ledger:Ledger.add"
 TRACK, FINISH = "pipeline.tracking:RunTracker.log_shard", "pipeline.tracking:RunTracker.finish"
@@ -46,6 +47,8 @@ class Point:
     # which of a process's calls that match
     call: int = 1
     sends: signal.Signals = signal.SIGKILL
+    # strikes every time
+    always: bool = False
 
 
 # Units hold one picture each: part P of shard S is picture 3S+P. The first eight have a face.
@@ -97,6 +100,7 @@ POINTS = (
     Point("marker-half", "worker", PUT, "half", "*/_ledger/done/images-00002/0000.json"),
     Point("marker-after", "worker", PUT, "after", "*/_ledger/done/images-00002/0001.json"),
     Point("row-before", "worker", PUBLISH, "after", "images-00002-0002"),
+    Point("picture-deadly", "worker", f"{ALIGN}._picture", "before", "a/p03.png", always=True),
     # ---- the engine's actor
     Point("engine-called", "worker", RESTORE, "before", "images-00001-0000"),
     Point("engine-holds-faces", "worker", SUBMIT, "after", call=2),
@@ -174,10 +178,12 @@ def _comes_by(point: Point, args: tuple[Any, ...]) -> bool:
 
 
 def _about(args: tuple[Any, ...]) -> str:
-    """What a call is about: the first URI, unit or number among its arguments."""
+    """What a call is about: the first URI, unit, picture or number among its arguments."""
     for value in args:
         if isinstance(value, dict):
             return str(value["unit"])
+        if hasattr(value, "member"):
+            return str(value.member)
         if isinstance(value, str) and value.startswith("{"):
             return str(json.loads(value)["unit"])
         if isinstance(value, (str, int)):
@@ -192,6 +198,8 @@ def _strike(point: Point) -> None:
 
 def _claim(point: Point) -> bool:
     """Take the point's file away; of several processes one does."""
+    if point.always:
+        return True
     try:
         Path(os.environ[ARMED], point.name).unlink()
     except FileNotFoundError:
