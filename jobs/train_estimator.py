@@ -1,4 +1,5 @@
-"""Train the estimator f(y_0): degraded face → clean face, by L1 alone.
+"""Train the estimator f(y_0): degraded face → clean face, by L1 alone. A preset whose estimator takes a mask learns to
+fill holes (boxes, strokes, expansions, halves) instead.
 
     python -m jobs.train_estimator --shards 'ALIGNED/train-*.tar' --output TRAIN/estimator --preset small-swinir
 
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 from jobs import training
 from pipeline.config import parse
 from pipeline.networks import zoo
+from pipeline.networks.zoo import takes_mask
 from pipeline.training.objectives import EstimatorL1
 from pipeline.training.options import TrainingOptions
+from pipeline.training.samples import degrade_face, make_hole
 from pipeline.training.validation import EstimatorPreview
 
 
@@ -29,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_task(preset: zoo.Preset) -> training.Task:
-    """The preset's estimator, taught to undo the synthetic degradation."""
-    return training.Task(preset.estimator, EstimatorL1(), EstimatorPreview(), degraded=True)
+    """The preset's estimator, taught to undo the synthetic degradation, or to fill holes where it takes a mask."""
+    spoil = make_hole if takes_mask(preset.estimator) else degrade_face
+    return training.Task(preset.estimator, EstimatorL1(), EstimatorPreview(), spoil)
 
 
 if __name__ == "__main__":

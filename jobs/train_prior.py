@@ -54,7 +54,7 @@ def make_task(options: PriorOptions, preset: zoo.Preset) -> training.Task:
     highest = preset.max_step if options.max_step is None else options.max_step
     objective = PriorEps(options.seed, max_step=highest + 1)
     preview = PriorPreview(min(preset.start_step, highest))
-    return training.Task(preset.prior, objective, preview, degraded=False)
+    return training.Task(preset.prior, objective, preview)
 
 
 if __name__ == "__main__":

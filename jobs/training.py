@@ -29,7 +29,7 @@ from pipeline.training.loop import (
 )
 from pipeline.training.options import TrainingOptions
 from pipeline.training.progress import duration
-from pipeline.training.samples import FaceAddress, SampleError, check_side, find_shards, list_faces
+from pipeline.training.samples import FaceAddress, SampleError, Spoil, check_side, find_shards, list_faces
 from pipeline.training.validation import Preview
 
 # What the user can put right: one sentence, exit code 2.
@@ -47,8 +47,8 @@ class Task:
     spec: zoo.NetworkSpec
     objective: Objective
     preview: Preview
-    # samples carry a degraded face
-    degraded: bool
+    # makes the estimator's input of a clean face; a prior has none
+    spoil: Spoil | None = None
 
 
 def run(options: TrainingOptions, make_task: Callable[[zoo.Preset], Task]) -> int:
@@ -102,7 +102,7 @@ def make_plan(options: TrainingOptions, task: Task, side: int) -> workers.Traini
         held_out=tuple(found_faces(options.validation, side)) if options.validation else (),
         side=side,
         seed=options.seed,
-        degraded=task.degraded,
+        spoil=task.spoil,
         flip=options.flip,
         output=output,
         validation_faces=options.validation_faces,

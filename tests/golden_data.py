@@ -20,7 +20,7 @@ class Case:
     """One recorded restoration; arrays as its README names them."""
 
     name: str
-    # "swinir" or "srcnn"
+    # "swinir", "srcnn" or "lama"
     estimator: str
     respacing: str
     # index, not step number, at which x_N was drawn
@@ -28,8 +28,13 @@ class Case:
     eta: float
     # False: the input went into the chain without an estimator
     estimated: bool
+    # size and number of the steps towards the known pixels
+    gamma: float
+    updates: int
     # [2, 3, 32, 32] float32 in [0, 1]
     input: Tensor
+    # [2, 1, 32, 32] float32, 1 in the hole, of the cases that have one
+    hole: Tensor | None
     # im_hq, yt, final, x_after_K, x0_at_K
     arrays: dict[str, Tensor]
 
@@ -60,7 +65,10 @@ def case(name: str) -> Case:
         start=row["start"],
         eta=row["eta"],
         estimated=row["need_restoration"],
+        gamma=row["gamma"],
+        updates=row["num_update"],
         input=arrays("inputs")[row["input"]],
+        hole=arrays("inputs")["mask"] if row["mask"] else None,
         arrays=arrays(f"case_{name}"),
     )
 
@@ -71,7 +79,7 @@ def noise_bank() -> Tensor:
 
 
 def network_spec(kind: str) -> NetworkSpec:
-    """The tiny unet, swinir or srcnn of the recording as a specification of ours."""
+    """The tiny unet, swinir, srcnn or lama of the recording as a specification of ours."""
     return NetworkSpec(kind=kind, options=_options(kind), file=f"{kind}_tiny.safetensors")
 
 
@@ -94,5 +102,7 @@ def _options(kind: str) -> dict[str, Any]:
         return {**{n: recorded[n] for n in names}, **scales}
     if kind == "srcnn":
         return recorded
+    if kind == "lama":
+        return {n: recorded[n] for n in ("ngf", "n_downsampling", "n_blocks")}
     names = ("image_size", "model_channels", "channel_mult", "num_res_blocks", "attention_resolutions")
     return {n: recorded[n] for n in (*names, "num_head_channels", "in_channels", "out_channels")}

@@ -22,8 +22,15 @@ from pipeline.diffusion.schedule import Chain, Schedule
 
 # Noise of one draw: the step tag (an original step number, or DRAW_X_N) → [B, 3, S, S] float32.
 NoiseSource = Callable[[int], Tensor]
+# What holds x̂_0 of each step, [B, 3, S, S] in [-1, 1], to what is known of the faces (constraints.py).
+Refinement = Callable[[Tensor], Tensor]
 # ε_θ: (x [B, 3, S, S], t [B] original step numbers) → [B, 3 or 6, S, S], the first three channels being ε.
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]
+
+
+def unrefined(x0: Tensor) -> Tensor:
+    """Nothing is known of the faces but what they look like."""
+    return x0
 
 
 def restore(
@@ -35,11 +42,12 @@ def restore(
     eta: float,
     noise: NoiseSource,
     solver: Solver = "ddim",
+    refine: Refinement = unrefined,
 ) -> tuple[Tensor, Tensor]:
     """[B, 3, S, S] float32 degraded faces in [0, 1] → (estimated, restored), both in [0, 1]."""
     estimated = estimator(faces).clamp(0, 1)
     x_n = enter_chain(estimated, schedule, chain, noise(DRAW_X_N))
-    x_0 = reverse_chain(x_n, prior, schedule, chain, eta, noise, solver)
+    x_0 = reverse_chain(x_n, prior, schedule, chain, eta, noise, solver, refine)
     return estimated, from_signed(x_0)
 
 
@@ -57,23 +65,36 @@ def reverse_chain(
     eta: float,
     noise: NoiseSource,
     solver: Solver = "ddim",
+    refine: Refinement = unrefined,
 ) -> Tensor:
     """x_N → x̂_0 in [-1, 1] by one step per index of the chain (Algorithm 1, lines 4-6)."""
     x0 = torch.zeros_like(x)
     for index, row in zip(chain.walk, step_table(schedule, chain, eta, solver).to(x.device), strict=True):
         step = int(schedule.t[index])
         t = torch.full((len(x),), step, device=x.device)
-        x, x0 = advance(x, x0, prior, t, noise(step), coefficients(row.expand(len(x), -1)))
+        x, x0 = advance(x, x0, prior, t, noise(step), coefficients(row.expand(len(x), -1)), refine)
     return x
 
 
 def advance(
-    x: Tensor, x0_before: Tensor, prior: NoisePredictor, t: Tensor, z: Tensor, c: StepCoefficients
+    x: Tensor,
+    x0_before: Tensor,
+    prior: NoisePredictor,
+    t: Tensor,
+    z: Tensor,
+    c: StepCoefficients,
+    refine: Refinement = unrefined,
 ) -> tuple[Tensor, Tensor]:
     """One step of every face, each at its own t ([B] int64): x at the next step of its chain, and this step's x̂_0."""
-    eps = prior(x, t)[:, :3].float()
-    x0 = predict_x0(x, eps, c)
+    eps, x0 = predict(x, prior, t, c)
+    x0 = refine(x0)
     return solver_step(x, x0, eps, x0_before, z, c), x0
+
+
+def predict(x: Tensor, prior: NoisePredictor, t: Tensor, c: StepCoefficients) -> tuple[Tensor, Tensor]:
+    """ε and x̂_0 of every face, float32."""
+    eps = prior(x, t)[:, :3].float()
+    return eps, predict_x0(x, eps, c)
 
 
 def face_noise(keys: list[NoiseKey], side: int, device: torch.device | str = "cpu") -> NoiseSource:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.diffusion.constraints import Constraint
 from pipeline.diffusion.difface import NoisePredictor, to_signed
 from pipeline.diffusion.lanes import Forms, Lanes, Taken, find_forms, make_lanes, to_bytes, to_device
 from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_noise
@@ -46,6 +47,10 @@ class FaceJob:
     # or what chooses it from the crop and its estimate, [S, S, 3] uint8 each
     chain: Chain | Callable[[NDArray[np.uint8], NDArray[np.uint8]], Chain]
     solver: Solver = "ddim"
+    # what is known of the clean face, and each step is held to
+    constraint: Constraint | None = None
+    # [S, S], True where the crop holds nothing: what an estimator that takes a mask is to fill
+    hole: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ class Engine:
     estimator: [B, 3, S, S] in [0, 1] → the same. prior: see NoisePredictor. lanes: faces of one call of the prior.
     slots: faces in flight; 0 takes a full call of every worker. On a CPU there is a worker for each of `threads`
     cores, on a GPU one for every `lanes` slots. estimator_lanes: faces of one call of the estimator.
+    takes_mask: the estimator is given 4 channels, the face with 0 in its hole and 1 where that is.
     """
 
     def __init__(
@@ -138,7 +144,9 @@ class Engine:
         device: torch.device | str = "cpu",
         threads: int = 1,
         estimator_lanes: int = 1,
+        takes_mask: bool = False,
     ) -> None:
+        self._channels = 4 if takes_mask else 3
         self._estimator, self._prior, self._schedule = estimator, prior, schedule
         self._side, self._width, self._estimator_lanes = side, lanes, estimator_lanes
         self._device = torch.device(device)
@@ -192,10 +200,13 @@ class Engine:
     def _find_forms(self, threads: int) -> None:
         """Find out in which forms the two networks may be called."""
         most = max(self._width, self._estimator_lanes)
-        x = torch.randn(most, 3, self._side, self._side, generator=torch.Generator().manual_seed(0))
+        x = torch.randn(most, 4, self._side, self._side, generator=torch.Generator().manual_seed(0))
+        faces, given = x[:, :3].contiguous(), x[:, : self._channels].contiguous()
         t = torch.full((most,), int(self._schedule.t[0]))
-        self._forms = find_forms(lambda n: self._prior(x[:n], t[:n]), self._width, threads)
-        self._estimator_forms = find_forms(lambda n: self._estimator(x[:n]), self._estimator_lanes, threads)
+        self._forms = find_forms(lambda n: self._prior(faces[:n], t[:n]), self._width, threads)
+        self._estimator_forms = find_forms(
+            lambda n: self._estimator(given[:n]), self._estimator_lanes, threads
+        )
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
@@ -326,8 +337,12 @@ class Engine:
     def _begin(self, faces: Sequence[_Face]) -> list[_Estimate]:
         """Estimate and x_N of each face, by one call of the estimator's own fixed shape."""
         n, jobs = len(faces), [face.job for face in faces]
-        crops = np.zeros((self._estimator_lanes, 3, self._side, self._side), np.uint8)
-        crops[:n] = np.stack([j.crop for j in jobs]).transpose(0, 3, 1, 2)
+        crops = np.zeros((self._estimator_lanes, self._channels, self._side, self._side), np.uint8)
+        crops[:n, :3] = np.stack([j.crop for j in jobs]).transpose(0, 3, 1, 2)
+        if self._channels == 4:
+            for crop, job in zip(crops, jobs, strict=False):
+                if job.hole is not None:
+                    crop[:3, job.hole], crop[3, job.hole] = 0, 255
         pixels = to_device(torch.from_numpy(crops), self._device)
         estimated = self._estimator(pixels.float() / 255)[:n].float().clamp(0, 1).contiguous()
         chains = [self._chain(job, face) for job, face in zip(jobs, estimated, strict=True)]
@@ -345,7 +360,7 @@ class Engine:
         estimate = worker.ready[0]
         if not estimate.face.future.cancelled():
             job, chain, lane = estimate.face.job, estimate.chain, worker.free[-1]
-            worker.lanes.place(lane, estimate.estimated, estimate.x, job.key)
+            worker.lanes.place(lane, estimate.estimated, estimate.x, job.key, job.constraint)
             steps, rows = self._schedule.t[list(chain.walk)], self._rows(chain, job.eta, job.solver)
             worker.walks.append(_Walk(estimate.face, chain, lane, rows, steps))
             worker.free.pop()

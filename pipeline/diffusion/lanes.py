@@ -1,6 +1,6 @@
 """The device's side of the engine: faces in lanes, and the network call that moves them a step.
 
-`Lanes` runs anywhere. `GraphedLanes` is its form for a CUDA device: the step is one captured graph over fixed
+`Lanes` runs anywhere. `GraphedLanes` is its form for a CUDA device: the step is two captured graphs over fixed
 addresses, controls go out and results come back through pinned memory, and the host never waits inside a chain.
 """
 
@@ -8,15 +8,17 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.diffusion.difface import NoisePredictor, advance, from_signed
+from pipeline.diffusion.constraints import Constraint
+from pipeline.diffusion.difface import NoisePredictor, advance, from_signed, predict
 from pipeline.diffusion.noise import NoiseKey, key_tensor, normal_noise
-from pipeline.diffusion.sampler import coefficients
+from pipeline.diffusion.sampler import coefficients, solver_step
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Lanes:
         self._estimated = torch.zeros_like(self._x)
         # on the host, from where they go out with each step
         self._keys = torch.zeros(count, 4, dtype=torch.int64)
+        self._constraints: list[Constraint | None] = [None] * count
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -88,11 +91,14 @@ class Lanes:
         with torch.inference_mode():
             yield
 
-    def place(self, lane: int, estimated: Tensor, x: Tensor, key: NoiseKey) -> None:
-        """A face enters. estimated: [3, S, S] in [0, 1]; x: its x_N."""
+    def place(
+        self, lane: int, estimated: Tensor, x: Tensor, key: NoiseKey, constraint: Constraint | None = None
+    ) -> None:
+        """A face enters. estimated: [3, S, S] in [0, 1]; x: its x_N; constraint: what is known of it."""
         self._estimated[lane], self._x[lane] = estimated, x
         self._before[lane] = 0
         self._keys[lane] = key_tensor([key])[0]
+        self._constraints[lane] = constraint.on(self.device) if constraint is not None else None
 
     def step(self, lanes: Sequence[int], rows: NDArray[np.float32], steps: NDArray[np.int64]) -> None:
         """Move the faces in `lanes`, at most `width`, a step by one call; an error leaves them where they are.
@@ -106,11 +112,21 @@ class Lanes:
         t = to_device(torch.from_numpy(steps[filled]), self.device)
         c = coefficients(to_device(torch.from_numpy(rows[filled]), self.device))
         z = normal_noise(keys, t, self._shape)
-        x, x0 = advance(self._x[at], self._before[at], self._prior, t, z, c)
+        refine = partial(self._refine, [self._constraints[lane] for lane in lanes])
+        x, x0 = advance(self._x[at], self._before[at], self._prior, t, z, c, refine)
         self._x[at[:n]], self._before[at[:n]] = x[:n], x0[:n]
+
+    @staticmethod
+    def _refine(constraints: Sequence[Constraint | None], x0: Tensor) -> Tensor:
+        """Hold the first faces of x̂_0, each by itself, to what is known of them."""
+        for place, constraint in enumerate(constraints):
+            if constraint is not None:
+                x0[place] = constraint.refine(x0[place])
+        return x0
 
     def take(self, lane: int) -> Taken:
         """A face leaves."""
+        self._constraints[lane] = None
         return Taken(self._estimated[lane], self._x[lane])
 
 
@@ -126,8 +142,10 @@ class GraphedLanes(Lanes):
         self._rows[:, 0] = 1  # an empty lane divides by its sqrt(ᾱ) too
         self._steps = torch.zeros(count, dtype=torch.int64, device=device)
         self._keys_there = torch.zeros(count, 4, dtype=torch.int64, device=device)
+        self._eps, self._x0 = torch.zeros_like(self._x), torch.zeros_like(self._x)
         self._sendings = [_Sending(self._rows, self._steps, self._keys_there) for _ in range(2)]
-        self._graph = self._capture()
+        # what is known of a face may be held in any way: that happens between two graphs
+        self._prediction, self._movement = self._capture(self._predict), self._capture(self._move)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -139,24 +157,31 @@ class GraphedLanes(Lanes):
             list(lanes), torch.from_numpy(rows), torch.from_numpy(steps), self._keys[lanes]
         )
         self._sendings.reverse()
-        self._graph.replay()
+        self._prediction.replay()
+        self._refine(self._constraints, self._x0)
+        self._movement.replay()
 
-    def _capture(self) -> "torch.cuda.CUDAGraph":
+    def _capture(self, program: Callable[[], None]) -> "torch.cuda.CUDAGraph":
         graph = torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream(self.device))  # where the weights come from
         with self.in_use():
             for _ in range(3):  # libraries choose their kernels and take their memory before the capture
-                self._program()
+                program()
             self._stream.synchronize()
             with torch.cuda.graph(graph, stream=self._stream):
-                self._program()
+                program()
         return graph
 
-    def _program(self) -> None:
+    def _predict(self) -> None:
+        eps, x0 = predict(self._x, self._prior, self._steps, coefficients(self._rows))
+        self._eps.copy_(eps)
+        self._x0.copy_(x0)
+
+    def _move(self) -> None:
         z = normal_noise(self._keys_there, self._steps, self._shape)
-        x, x0 = advance(self._x, self._before, self._prior, self._steps, z, coefficients(self._rows))
-        self._x.copy_(x)
-        self._before.copy_(x0)
+        c = coefficients(self._rows)
+        self._x.copy_(solver_step(self._x, self._x0, self._eps, self._before, z, c))
+        self._before.copy_(self._x0)
 
 
 class _Sending:

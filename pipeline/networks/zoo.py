@@ -15,21 +15,31 @@ import torch
 from torch import nn
 
 from pipeline.networks.checkpoint import CheckpointError, load_strict, read_state
+from pipeline.networks.lama import LaMa, LaMaConfig
 from pipeline.networks.srcnn import SRCNN, SRCNNConfig
 from pipeline.networks.swinir import SwinIRConfig, build_swinir, from_published
 from pipeline.networks.unet import UNet, UNetConfig
 
-Kind = Literal["unet", "srcnn", "swinir"]
+Kind = Literal["unet", "srcnn", "swinir", "lama"]
 
 PRESETS = Path(__file__).parent.parent / "presets"
 
 # What makes a network of each kind: its configuration, and the builder.
-_CONFIGS: dict[str, type[UNetConfig] | type[SRCNNConfig] | type[SwinIRConfig]] = {
+Config = UNetConfig | SRCNNConfig | SwinIRConfig | LaMaConfig
+_CONFIGS: dict[str, type[Config]] = {
     "unet": UNetConfig,
     "srcnn": SRCNNConfig,
     "swinir": SwinIRConfig,
+    "lama": LaMaConfig,
 }
-_BUILDERS: dict[str, Callable[[Any], nn.Module]] = {"unet": UNet, "srcnn": SRCNN, "swinir": build_swinir}
+_BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
+    "unet": UNet,
+    "srcnn": SRCNN,
+    "swinir": build_swinir,
+    "lama": LaMa,
+}
+# Estimators by what a preset may call theirs.
+ESTIMATORS = ("srcnn", "swinir", "lama")
 
 
 class PresetError(ValueError):
@@ -133,9 +143,14 @@ def load_network(spec: NetworkSpec, path: Path | str) -> nn.Module:
     return net.eval()
 
 
-def network_config(spec: NetworkSpec) -> UNetConfig | SRCNNConfig | SwinIRConfig:
+def takes_mask(spec: NetworkSpec) -> bool:
+    """Whether the estimator is given a fourth channel, 1 in the hole that it is to fill."""
+    return spec.kind == "lama"
+
+
+def network_config(spec: NetworkSpec) -> Config:
     """The specification's options as the configuration of its kind."""
-    kind: Callable[..., UNetConfig | SRCNNConfig | SwinIRConfig] = _CONFIGS[spec.kind]
+    kind: Callable[..., Config] = _CONFIGS[spec.kind]
     known = {f.name: f for f in dataclasses.fields(_CONFIGS[spec.kind])}
     unknown = sorted(set(spec.options) - set(known))
     missing = [
@@ -162,7 +177,7 @@ def network_config(spec: NetworkSpec) -> UNetConfig | SRCNNConfig | SwinIRConfig
 def _preset(content: dict[str, Any], path: Path) -> Preset:
     where = f"preset file {path}"
     values = _fields(content, Preset, {"name"}, where)
-    for role, kinds in (("prior", ("unet",)), ("estimator", ("srcnn", "swinir"))):
+    for role, kinds in (("prior", ("unet",)), ("estimator", ESTIMATORS)):
         values[role] = _network(content[role], kinds, f"{where}, [{role}]", path.parent)
     preset = Preset(name=path.stem, **values)
     _check_ranges(preset, where)

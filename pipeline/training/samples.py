@@ -6,7 +6,7 @@ timestep. A run that is stopped and continued therefore sees the very samples it
 
 import logging
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from pipeline import images, store
 from pipeline.training.degradation import degrade, draw_degradation
+from pipeline.training.masks import draw_hole
 
 log = logging.getLogger(__name__)
 
@@ -95,16 +96,32 @@ def wanted_side(picture: NDArray[np.uint8], side: int, shard: str) -> NDArray[np
     return picture
 
 
+# A clean face and random numbers → the estimator's input, [C, S, S] float32 in [0, 1], and the face it is to find.
+Spoil = Callable[[NDArray[np.uint8], np.random.Generator], tuple[Tensor, NDArray[np.uint8]]]
+
+
+def degrade_face(face: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tensor, NDArray[np.uint8]]:
+    """The synthetic degradation of blind restoration: three channels."""
+    low, target = degrade(face, draw_degradation(rng), rng)
+    return to_tensor(low), target
+
+
+def make_hole(face: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tensor, NDArray[np.uint8]]:
+    """A hole to be filled: the face with 0 in it, and as a fourth channel where it is."""
+    hole = torch.from_numpy(draw_hole(face.shape[0], rng)).float()[None]
+    return torch.cat([to_tensor(face) * (1 - hole), hole]), face
+
+
 class FaceSamples(Dataset[dict[str, Tensor]]):
-    """Sample i: `hq` and, with degradation, `lq`: [3, S, S] float32 in [0, 1]; `index`: i itself."""
+    """Sample i: `hq`, [3, S, S] float32 in [0, 1], and `lq`, what `spoil` makes of it; `index`: i itself."""
 
     def __init__(
-        self, faces: Sequence[FaceAddress], side: int, seed: int, degraded: bool, flip: bool
+        self, faces: Sequence[FaceAddress], side: int, seed: int, spoil: Spoil | None, flip: bool
     ) -> None:
         self._faces = faces
         self._side = side
         self._seed = seed
-        self._degraded = degraded
+        self._spoil = spoil
         self._flip = flip
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
@@ -114,9 +131,8 @@ class FaceSamples(Dataset[dict[str, Tensor]]):
         if self._flip and rng.random() < 0.5:
             picture = np.ascontiguousarray(picture[:, ::-1])
         sample = {"index": torch.tensor(i)}
-        if self._degraded:
-            low, picture = degrade(picture, draw_degradation(rng), rng)
-            sample["lq"] = to_tensor(low)
+        if self._spoil is not None:
+            sample["lq"], picture = self._spoil(picture, rng)
         sample["hq"] = to_tensor(picture)
         return sample
 

@@ -13,7 +13,7 @@ from pipeline.diffusion.difface import enter_chain, face_noise, from_signed, rev
 from pipeline.diffusion.noise import DRAW_X_N, noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.training.loop import Objective
-from pipeline.training.samples import FaceAddress, FaceSamples, stack, to_picture
+from pipeline.training.samples import FaceAddress, FaceSamples, Spoil, stack, to_picture
 
 # Faces shown in a grid.
 SHOWN = 8
@@ -33,7 +33,7 @@ class EstimatorPreview:
     """degraded | estimated | truth."""
 
     def __call__(self, network: nn.Module, batch: dict[str, Tensor]) -> list[Tensor]:
-        return [batch["lq"], network(batch["lq"]).float(), batch["hq"]]
+        return [batch["lq"][:, :3], network(batch["lq"]).float(), batch["hq"]]
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class FixedBatch:
     """The same faces, degradations, timesteps and noises at every validation."""
 
     def __init__(
-        self, faces: Sequence[FaceAddress], side: int, seed: int, degraded: bool, count: int
+        self, faces: Sequence[FaceAddress], side: int, seed: int, spoil: Spoil | None, count: int
     ) -> None:
-        samples = FaceSamples(faces, side, seed, degraded, flip=False)
+        samples = FaceSamples(faces, side, seed, spoil, flip=False)
         self._samples = [samples[FIRST + i] for i in range(min(count, len(faces)))]
 
     def loss(self, network: nn.Module, objective: Objective, device: torch.device, batch: int) -> float:

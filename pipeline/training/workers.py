@@ -16,7 +16,7 @@ from pipeline.networks import zoo
 from pipeline.networks.checkpoint import write_state
 from pipeline.training.loop import LoopConfig, Metrics, Objective, Trainer, load_checkpoint, save_checkpoint
 from pipeline.training.progress import Progress, Tracker
-from pipeline.training.samples import FaceAddress, FaceSamples, StepSampler
+from pipeline.training.samples import FaceAddress, FaceSamples, Spoil, StepSampler
 from pipeline.training.validation import FixedBatch, Preview
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
@@ -35,8 +35,8 @@ class TrainingPlan:
     held_out: tuple[FaceAddress, ...]
     side: int
     seed: int
-    # samples carry a degraded face
-    degraded: bool
+    # makes the estimator's input of a clean face; a prior has none
+    spoil: Spoil | None
     # half of the samples are mirrored
     flip: bool
     # folder or prefix of checkpoint, weights, metrics and sample grids
@@ -110,7 +110,7 @@ def _run(plan: TrainingPlan, place: Place, trainer: Trainer, progress: Progress 
     fixed = None
     if progress and plan.loop.validate_every:
         watched = plan.held_out or plan.faces
-        fixed = FixedBatch(watched, plan.side, plan.seed, plan.degraded, plan.validation_faces)
+        fixed = FixedBatch(watched, plan.side, plan.seed, plan.spoil, plan.validation_faces)
 
     def on_metrics(step: int, metrics: Metrics) -> None:
         if progress:
@@ -136,7 +136,7 @@ def _run(plan: TrainingPlan, place: Place, trainer: Trainer, progress: Progress 
 def make_batches(plan: TrainingPlan, place: Place, first: int) -> DataLoader[dict[str, torch.Tensor]]:
     """This worker's share of every batch, from step `first` on."""
     return DataLoader(
-        FaceSamples(plan.faces, plan.side, plan.seed, plan.degraded, plan.flip),
+        FaceSamples(plan.faces, plan.side, plan.seed, plan.spoil, plan.flip),
         batch_sampler=StepSampler(first, plan.loop.steps, plan.loop.batch, place.rank, place.world),
         num_workers=plan.loaders,
         pin_memory=place.device.type == "cuda",

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipeline.diffusion.constraints import Constraint, Inpaint
 from pipeline.diffusion.difface import (
     advance,
     enter_chain,
@@ -10,6 +11,7 @@ from pipeline.diffusion.difface import (
     from_signed,
     restore,
     reverse_chain,
+    unrefined,
 )
 from pipeline.diffusion.noise import DRAW_X_N, noise_key
 from pipeline.diffusion.sampler import coefficients, step_table
@@ -26,16 +28,39 @@ def recorded_noise(case, schedule, chain):
     return lambda step: bank[0 if step == DRAW_X_N else place[step]]
 
 
+def holder(case):
+    """What holds each x̂_0 to the known pixels, as the official program does; the faces' estimator, too."""
+    if case.hole is None:
+        return unrefined, golden_data.network(case.estimator) if case.estimated else torch.nn.Identity()
+    known = 1 - case.hole
+    held = [
+        Constraint(Inpaint(k), k * y, steps=case.updates, rate=case.gamma)
+        for k, y in zip(known, case.input * 2 - 1, strict=True)
+    ]
+    lama = golden_data.network("lama")
+    return (
+        lambda x0: torch.stack([c.refine(x) for c, x in zip(held, x0, strict=True)]),
+        lambda faces: lama(torch.cat([faces, case.hole], dim=1)),
+    )
+
+
 @pytest.mark.parametrize("name", golden_data.case_names())
 def test_restoration_agrees_with_the_official_program(name):
     case = golden_data.case(name)
     schedule = make_schedule(case.respacing)
     chain = Chain(case.start, tuple(range(case.start - 1, -1, -1)))
     noise = recorded_noise(case, schedule, chain)
-    estimator = golden_data.network(case.estimator) if case.estimated else torch.nn.Identity()
+    refine, estimator = holder(case)
     with torch.inference_mode():
         estimated, restored = restore(
-            case.input, estimator, golden_data.network("unet"), schedule, chain, case.eta, noise
+            case.input,
+            estimator,
+            golden_data.network("unet"),
+            schedule,
+            chain,
+            case.eta,
+            noise,
+            refine=refine,
         )
         x_n = enter_chain(estimated, schedule, chain, noise(DRAW_X_N))
     torch.testing.assert_close(estimated, case.arrays["im_hq"], atol=FINAL, rtol=0)
@@ -49,13 +74,14 @@ def test_inner_states_agree_with_the_official_program(name):
     schedule = make_schedule(case.respacing)
     whole = Chain(case.start, tuple(range(case.start - 1, -1, -1)))
     noise = recorded_noise(case, schedule, whole)
-    prior = golden_data.network("unet")
+    prior, (refine, _) = golden_data.network("unet"), holder(case)
     x, x0 = case.arrays["yt"], torch.zeros_like(case.arrays["yt"])
     for k, (index, row) in enumerate(zip(whole.walk, step_table(schedule, whole, case.eta), strict=True)):
         step = int(schedule.t[index])
         t = torch.full((len(x),), step)
         with torch.inference_mode():
-            x, x0 = advance(x, x0, prior, t, noise(step), coefficients(row.expand(len(x), -1)))
+            c = coefficients(row.expand(len(x), -1))
+            x, x0 = advance(x, x0, prior, t, noise(step), c, refine)
         if k in case.recorded_steps:
             torch.testing.assert_close(x, case.arrays[f"x_after_{k}"], atol=INNER, rtol=0)
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.diffusion.constraints import Constraint, Grey, Inpaint, Shrink
 from pipeline.diffusion.difface import face_noise, restore
 from pipeline.diffusion.engine import Engine, FaceJob, NonFiniteFace
 from pipeline.diffusion.lanes import Forms, find_forms, to_bytes
@@ -47,6 +48,53 @@ def alone():
 @pytest.fixture(scope="module")
 def folded():
     return FoldedUNet(golden_data.network("unet"), range(0, 1000, 20))
+
+
+def constrained(number):
+    """The job of a face of which something else is known, or nothing."""
+    job = make_job(number)
+    signed = torch.from_numpy(job.crop.transpose(2, 0, 1).copy()).float() / 127.5 - 1
+    known = torch.ones(1, SIDE, SIDE)
+    known[:, :12] = 0
+    how = (Inpaint(known), Grey(), Shrink(4), None)[number % 4]
+    return job if how is None else replace(job, constraint=Constraint(how, how.observe(signed)))
+
+
+def test_faces_of_different_tasks_share_calls_and_end_as_they_do_alone(alone):
+    jobs = [constrained(i) for i in range(8)]
+    each = [run(make_engine(), [job])[0] for job in jobs]
+    assert run(make_engine(slots=8), jobs) == each
+    assert [a == b for a, b in zip(each, alone, strict=True)] == [job.constraint is None for job in jobs]
+
+
+def test_what_is_known_of_a_face_comes_out_of_the_engine():
+    engine, jobs = make_engine(), [constrained(i) for i in range(3)]
+    found = [f.result(timeout=60).restored for f in [engine.submit(j) for j in jobs]]
+    engine.close()
+    grey, shrunk = (torch.from_numpy(f.transpose(2, 0, 1).copy()).float() / 127.5 - 1 for f in found[1:])
+    assert np.array_equal(found[0][12:], jobs[0].crop[12:])
+    assert not np.array_equal(found[0][:12], jobs[0].crop[:12])
+    # the last step clips colours to what a picture can hold
+    assert float((Grey().observe(grey) - jobs[1].constraint.seen).abs().median()) < 0.01
+    assert float((Shrink(4).observe(shrunk) - jobs[2].constraint.seen).abs().median()) < 0.01
+
+
+def test_an_estimator_that_takes_a_mask_sees_nothing_in_the_hole():
+    hole = np.zeros((SIDE, SIDE), bool)
+    hole[4:20, 8:24] = True
+    jobs = [replace(make_job(i), hole=hole if i else None) for i in range(3)]
+    other = jobs[1].crop.copy()
+    other[hole] = 7
+    jobs.append(replace(jobs[1], crop=other))
+    networks = golden_data.network("lama"), golden_data.network("unet")
+    engine = Engine(*networks, SCHEDULE, SIDE, LANES, takes_mask=True)
+    results = [f.result(timeout=60) for f in [engine.submit(j) for j in jobs]]
+    engine.close()
+    assert np.array_equal(results[1].estimated, results[3].estimated)
+    given = torch.from_numpy(jobs[1].crop.transpose(2, 0, 1).copy()).float() / 255 * ~torch.from_numpy(hole)
+    with torch.inference_mode():
+        wanted = networks[0](torch.cat([given, torch.from_numpy(hole)[None].float()])[None])
+    assert np.array_equal(results[1].estimated, to_bytes(wanted[0]).numpy())
 
 
 def test_the_engine_agrees_with_algorithm_1():

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.networks.zoo import build, find_preset
 from pipeline.training.objectives import EstimatorL1, PriorEps
-from pipeline.training.samples import find_shards, list_faces
+from pipeline.training.samples import degrade_face, find_shards, list_faces
 from pipeline.training.validation import EstimatorPreview, FixedBatch, PriorPreview
 
 CPU = torch.device("cpu")
@@ -19,7 +19,9 @@ def test_loss_does_not_depend_on_the_batch_and_the_grid_has_a_row_per_face(prese
     )
     torch.manual_seed(0)
     network = build(find_preset(preset).estimator if estimates else find_preset(preset).prior)
-    fixed = FixedBatch(list_faces(find_shards(shards)), 32, seed=0, degraded=estimates, count=5)
+    fixed = FixedBatch(
+        list_faces(find_shards(shards)), 32, seed=0, spoil=degrade_face if estimates else None, count=5
+    )
     whole, parts = (fixed.loss(network, objective, CPU, batch) for batch in (5, 2))
     assert whole == pytest.approx(parts, rel=1e-5)
     grid = fixed.grid(network, preview, CPU)
