@@ -31,6 +31,7 @@ from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
 from pipeline.stages.publish import Publish
 from pipeline.stages.read import LoadUnit
 from pipeline.stages.restore import RestoreSettings
+from pipeline.stages.task import Task
 from pipeline.tracking import RunTracker, Status, default_uri, ui_command
 from pipeline.weights import DETECTOR_WEIGHTS, WeightsError, resolve
 
@@ -242,7 +243,14 @@ def read_stage(config: RestoreConfig, method: Method, stop_uri: str) -> ReadAndA
         max_pixels=c.max_pixels,
         image_column=c.image_column,
         stop_uri=stop_uri,
+        task=task_of(c),
+        mask=c.mask,
     )
+
+
+def task_of(config: RestoreConfig) -> Task:
+    """What is asked of the faces."""
+    return Task(config.task, config.weight, config.gradient_steps, config.gradient_rate, config.factor)
 
 
 def restore_stage(
@@ -267,6 +275,7 @@ def restore_stage(
         slots=c.slot_count,
         threads=threads,
         stop_uri=stop_uri,
+        task=task_of(c),
     )
 
 
@@ -287,6 +296,8 @@ def publish_stage(config: RestoreConfig, method: Method, device: str) -> Publish
             "model_sha256": m.model_sha256,
         },
         device=device,
+        task=task_of(c),
+        mask=c.mask,
     )
 
 

@@ -112,6 +112,41 @@ class RestoreConfig:
         False, help="also write the aligned crops before and after", group="what", pixels=True
     )
 
+    task: Literal["restore", "inpaint", "colourise", "upscale"] = option(
+        "restore",
+        help="restore faces of unknown degradation; or, with the known part kept: fill the holes of --mask, give grey "
+        "faces colours, enlarge small ones (aligned pictures)",
+        group="task",
+        pixels=True,
+    )
+    mask: str | None = option(
+        None,
+        help="where pictures have holes: alpha, black, #rrggbb, sibling:SUFFIX (NAME + SUFFIX beside NAME), or a "
+        "folder of masks under the pictures' names, white in the hole",
+        group="task",
+        metavar="WHERE",
+        pixels=True,
+    )
+    factor: int = option(
+        0,
+        help="how many times an upscale enlarges; 0 tells it from the picture's size",
+        group="task",
+        pixels=True,
+    )
+    weight: float | None = option(
+        None,
+        help="how closely each step holds to what is known, lambda of the paper's Eq. 15 (default: exactly)",
+        group="task",
+        pixels=True,
+    )
+    gradient_steps: int = option(
+        0,
+        help="hold to what is known by so many gradient steps instead of the closed form; the official program takes 1",
+        group="task",
+        pixels=True,
+    )
+    gradient_rate: float = option(0.5, help="size of a gradient step", group="task", pixels=True)
+
     preset: str = option("small-swinir", help="a preset's name or the path of a preset file", group="method")
     eta: float | None = option(
         None,
@@ -289,7 +324,19 @@ class RestoreConfig:
             raise UsageError(f"--reason {self.reason} says what to retry; give --retry failed with it")
         if self.retry and self.redo_changed:
             raise UsageError("--retry and --redo-changed are two orders; give one, and the other after it")
+        if (self.task == "inpaint") != (self.mask is not None):
+            raise UsageError(
+                f"--task inpaint and --mask go together, got --task {self.task} --mask {self.mask}"
+            )
+        if self.task == "upscale" and not self.aligned:
+            raise UsageError(
+                "--task upscale takes aligned faces; give --aligned, or --task restore for photographs"
+            )
         wanted = {
+            "--weight must be above 0": self.weight is None or self.weight > 0,
+            "--gradient-steps must not be negative": self.gradient_steps >= 0,
+            "--gradient-rate must be above 0": self.gradient_rate > 0,
+            "--factor must be 0 or a power of two": self.factor >= 0 and self.factor & (self.factor - 1) == 0,
             "--eta must lie in [0, 1]": self.eta is None or 0 <= self.eta <= 1,
             "--keep-detail must lie in [0, 1]": self.keep_detail is None or 0 <= self.keep_detail <= 1,
             "--max-error-rate must lie in [0, 1]": 0 <= self.max_error_rate <= 1,

@@ -54,6 +54,13 @@ Image.MAX_IMAGE_PIXELS = None
 # `warnings.catch_warnings` is not safe among threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+# How a picture is saved that is no edit of another.
+FINE: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+    "TIFF": {"compression": "tiff_lzw"},
+}
+
 ORIENTATION = 0x0112
 # How a stored picture becomes upright, and how an upright one becomes stored again.
 UPRIGHT: dict[int, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
@@ -100,6 +107,14 @@ class Picture:
     palette: Image.Image | None = None
     # the file itself, of a JPEG whose blocks can be kept
     jpeg: bytes = b""
+
+    def upright(self, stored: Array) -> Array:
+        """A plane of stored samples, turned as `rgb` is."""
+        return UPRIGHT[self.orientation][0](stored)
+
+    def as_stored(self, upright: Array) -> Array:
+        """The other way round."""
+        return UPRIGHT[self.orientation][1](upright)
 
 
 def is_image_name(name: str) -> bool:
@@ -337,7 +352,7 @@ def encode(original: Picture, rgb: NDArray[np.floating]) -> bytes:
     coefficients. Same picture, same bytes.
     """
     change = rgb.astype(np.float32) - original.rgb
-    change = UPRIGHT[original.orientation][1](change)
+    change = original.as_stored(change)
     stored = original.stored
     top = 255 if stored.dtype == np.uint8 else 65535
     if stored.ndim == 2:
@@ -352,6 +367,17 @@ def encode(original: Picture, rgb: NDArray[np.floating]) -> bytes:
         touched = np.asarray(change.reshape(*stored.shape[:2], -1).any(axis=2))
         return keep_untouched_blocks(original.jpeg, data, touched)
     return data
+
+
+def encode_anew(original: Picture, rgb: NDArray[np.uint8]) -> bytes:
+    """[H, W, 3] uint8 upright, of any size, as a file of the original's kind; its transparency where that still fits.
+
+    For a picture that is no edit of the original: metadata and depth stay behind. Same picture, same bytes.
+    """
+    alpha = None if original.alpha is None else original.upright(original.alpha)
+    if alpha is not None and alpha.shape == rgb.shape[:2]:
+        return _saved(_joined(rgb, _eight_bit(alpha)), original.format, FINE.get(original.format, {}))
+    return _saved(_joined(rgb, None), original.format, FINE.get(original.format, {}))
 
 
 def _joined(colour: Array, alpha: Array | None) -> Image.Image:

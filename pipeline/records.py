@@ -12,6 +12,7 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | images     | str   | list of `ImageRecord` as JSON, one per image of the unit       | read     | publish    |
 | faces      | str   | list of `FaceRecord` as JSON, one per face of the unit         | read     | publish    |
 | crops      | bytes | [F, S, S, 3] uint8 RGB, a crop per face that is not `kept`     | read     | publish    |
+| holes      | bytes | [F, S, S, 3] uint8, above 0 in the crops' holes; empty for none | read     | publish    |
 | estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
 | restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
 | sums       | str   | additive measurements as JSON                                  | read     | -          |

@@ -4,7 +4,7 @@ Pure array mathematics: no detector, no files. Coordinates are pixels, x to the 
 centres at integers (OpenCV's convention).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -22,6 +22,9 @@ FFHQ_TEMPLATE_512: NDArray[np.float64] = np.array(
         (313.08905, 371.15118),
     ]
 )
+
+
+Edge = Literal["feathered", "sharp", "none"]
 
 
 class UnusableLandmarks(ValueError):
@@ -103,14 +106,14 @@ def paste_face(
     to_crop: NDArray[np.floating],
     keep_detail: float | None = None,
     strength: float = 1.0,
-    feathered: bool = True,
+    edge: Edge = "feathered",
 ) -> None:
     """Blend a restored crop into `picture` ([H, W, 3] float32, 0..255 scale) in place.
 
     before, after: [S, S, 3] uint8, the crop and its restoration. `keep_detail` in [0, 1] fixes the share of
     the picture's own detail that stays; None takes `detail_weight` of the crop's scale. `strength` in [0, 1] is the
-    share of the restoration that is taken. Pixels outside the
-    feathered square are not touched; without feathering the crop covers the picture whole.
+    share of the restoration that is taken. edge: the crop fades out within itself, or ends where it ends; pixels
+    beyond are not touched. "none": the crop covers the picture whole.
     """
     side = before.shape[0]
     height, width = picture.shape[:2]
@@ -130,8 +133,8 @@ def paste_face(
         return warped
 
     mask: NDArray[Any] = np.ones((1, 1, 1), np.float32)
-    if feathered:
-        weights = feather_mask(side)
+    if edge != "none":
+        weights = feather_mask(side) if edge == "feathered" else np.ones((side, side), np.float32)
         mask = cv2.warpAffine(weights, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[
             ..., None
         ]

@@ -17,8 +17,10 @@ from pipeline.metrics.sharpness import crispness, sharpness
 from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, restorable
 from pipeline.stages.apart import Died, call_apart
 from pipeline.stages.failure import message, outline
+from pipeline.stages.mask import Hole, find_hole, is_mask
 from pipeline.stages.read import REFUSED, Read, Unreadable, read_unit
 from pipeline.stages.stop import is_stopping
+from pipeline.stages.task import BLIND, Task, fill, shrinking
 from pipeline.weights import DETECTOR_WEIGHTS, resolve
 
 # A unit's crops travel in one column of one row; what does not fit below this is a failed image.
@@ -28,8 +30,8 @@ KEPT = "nothing to gain"
 # Reason of a picture that no process survives.
 KILLED = "killed its worker"
 
-# A face and its crop, [S, S, 3] uint8 RGB
-FoundFace = tuple[FaceRecord, NDArray[np.uint8]]
+# A face, its crop, [S, S, 3] uint8 RGB, and the hole in it, of the same shape and above 0 in the hole
+FoundFace = tuple[FaceRecord, NDArray[np.uint8], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ class ReadAndAlign:
     image_column: str
     # while this object exists no further unit is begun
     stop_uri: str
+    task: Task = BLIND
+    # where pictures have holes, as --mask; None where none is to be filled
+    mask: str | None = None
     # look at each picture in a process of its own: the unit has killed workers
     careful: bool = False
 
@@ -79,18 +84,19 @@ class ReadAndAlign:
         records: list[ImageRecord] = []
         faces: list[FaceRecord] = []
         crops: list[NDArray[np.uint8]] = []
+        holes: list[NDArray[np.uint8]] = []
+        look = self._picture_apart if self.careful else self._picture
         for address, data in read_unit(unit, self.image_column, self.max_pixels):
-            record, found = (
-                self._picture_apart(address, data) if self.careful else self._picture(address, data)
-            )
-            for number, (face, crop) in enumerate(found):
+            record, found = look(unit, address, data)
+            for number, (face, crop, hole) in enumerate(found):
                 face.image, face.face = len(records), number
                 faces.append(face)
                 if not face.kept:
                     crops.append(crop)
+                    holes.append(hole)
             if sum(c.nbytes for c in crops) > MOST_CROP_BYTES:
                 faces = [f for f in faces if f.image != len(records)]
-                crops = crops[: len(restorable(faces))]
+                crops, holes = crops[: len(restorable(faces))], holes[: len(restorable(faces))]
                 record.settle(
                     "failed", "unit too large", "align",
                     f"the unit's face crops exceed {MOST_CROP_BYTES >> 20} MiB with this picture; lower --unit-images",
@@ -100,34 +106,41 @@ class ReadAndAlign:
             "images": dump_records(records),
             "faces": dump_records(faces),
             "crops": pack(crops),
+            "holes": pack(holes) if self.mask else b"",
             "sums": json.dumps({"seconds_read": time.monotonic() - began}),
         }
 
-    def _picture(self, address: Address, data: Read) -> tuple[ImageRecord, list[FoundFace]]:
+    def _picture(self, unit: Unit, address: Address, data: Read) -> tuple[ImageRecord, list[FoundFace]]:
         """The picture's record, settled when nothing is to be restored, and its faces with their crops."""
         record = ImageRecord(address.member)
-        return record, list(self._faces_of(record, address, data))
+        return record, list(self._faces_of(record, unit, address, data))
 
-    def _picture_apart(self, address: Address, data: Read) -> tuple[ImageRecord, list[FoundFace]]:
+    def _picture_apart(self, unit: Unit, address: Address, data: Read) -> tuple[ImageRecord, list[FoundFace]]:
         """`_picture` in a process of its own; one that it kills is a failed picture."""
         if isinstance(data, store.StoreError):
-            return self._picture(address, data)
+            return self._picture(unit, address, data)
         try:
-            return call_apart(partial(self._picture, address, data))
+            return call_apart(partial(self._picture, unit, address, data))
         except Died as error:
             record = ImageRecord(address.member, hashlib.sha256(data).hexdigest())
             record.settle("failed", KILLED, "align", f"{address.member}: {message(error)}")
             return record, []
 
-    def _faces_of(self, record: ImageRecord, address: Address, data: Read) -> Iterator[FoundFace]:
+    def _faces_of(self, record: ImageRecord, unit: Unit, address: Address, data: Read) -> Iterator[FoundFace]:
         """The picture's faces and crops; settles the record when there are none to restore."""
         try:
             if isinstance(data, store.StoreError):
                 raise data
             record.sha256 = hashlib.sha256(data).hexdigest()
-            picture = images.decode(data, self.max_pixels).rgb
-            record.height, record.width = picture.shape[:2]
-            found = list(self._whole(record, picture) if self.aligned else self._search(picture))
+            if is_mask(self.mask, address.member):
+                raise images.SkippedImage("a mask", f"{address.member} is the mask of another picture")
+            picture = images.decode(data, self.max_pixels)
+            record.height, record.width = picture.rgb.shape[:2]
+            hole = None
+            if self.mask:
+                hole = find_hole(self.mask, picture, address, unit, self.max_pixels)
+            cut = self._whole if self.aligned else self._search
+            found = list(cut(record, picture.rgb, hole))
         except Unreadable as error:
             record.settle(REFUSED[error.reason][0], error.reason, "read", message(error), outline(error))
         except store.StoreError as error:
@@ -142,21 +155,26 @@ class ReadAndAlign:
         else:
             if record.outcome is None and not found:
                 record.settle("no_face")
-            elif found and all(face.kept for face, _ in found):
+            elif found and all(face.kept for face, *_ in found):
                 record.settle("skipped", KEPT, "align", found[0][0].kept)
             yield from found
 
-    def _search(self, picture: NDArray[np.uint8]) -> Iterator[FoundFace]:
+    def _search(
+        self, record: ImageRecord, picture: NDArray[np.uint8], hole: Hole | None
+    ) -> Iterator[FoundFace]:
         """Detected faces, largest first."""
-        faces = select_faces(load_detector(self.detector)(picture), self.selection)
+        seen = picture if hole is None else fill(picture, hole)
+        faces = select_faces(load_detector(self.detector)(seen), self.selection)
         for face in faces:
             try:
                 to_crop = face_to_crop(face.landmarks, self.side)
             except UnusableLandmarks:
                 continue
-            yield self._cut(picture, face, to_crop)
+            yield self._cut(seen, hole, face, to_crop)
 
-    def _whole(self, record: ImageRecord, picture: NDArray[np.uint8]) -> Iterator[FoundFace]:
+    def _whole(
+        self, record: ImageRecord, picture: NDArray[np.uint8], hole: Hole | None
+    ) -> Iterator[FoundFace]:
         """The whole picture as the one face."""
         height, width = picture.shape[:2]
         if height != width:
@@ -167,15 +185,26 @@ class ReadAndAlign:
         shift = (ratio - 1) / 2
         to_crop = np.array([[ratio, 0, shift], [0, ratio, shift]])
         face = Face((0.0, 0.0, float(width), float(height)), np.zeros((5, 2), np.float32), 1.0)
-        record_of_face, _ = self._cut(picture, face, to_crop)
+        seen = picture if hole is None else fill(picture, hole)
+        record_of_face, _, hole_of_face = self._cut(seen, hole, face, to_crop)
         # the whole picture is wanted, however fine
-        record_of_face.kept, record_of_face.strength = "", 1.0 if self.strength is None else self.strength
-        crop = picture if width == self.side else images.resize(picture, self.side)
-        yield record_of_face, crop
+        record_of_face.strength = 1.0 if self.strength is None else self.strength
+        record_of_face.kept = self._why_not_task(record_of_face.scale, hole_of_face)
+        crop = seen if width == self.side else images.resize(seen, self.side)
+        yield record_of_face, crop, hole_of_face
 
-    def _cut(self, picture: NDArray[np.uint8], face: Face, to_crop: NDArray[np.float64]) -> FoundFace:
+    def _cut(
+        self, picture: NDArray[np.uint8], hole: Hole | None, face: Face, to_crop: NDArray[np.float64]
+    ) -> FoundFace:
         crop = warp_crop(picture, to_crop, self.side)
+        hole_of_face = np.zeros(crop.shape, np.uint8)
+        if hole is not None:
+            # a crop's pixel is a hole wherever one takes part in it
+            hole_of_face = warp_crop(
+                np.repeat(hole[..., None] * np.uint8(255), 3, axis=2), to_crop, self.side
+            )
         crisp, scale = round(crispness(crop), 6), crop_scale(to_crop)
+        strength = paste_strength(crisp, scale) if self.strength is None else self.strength
         record = FaceRecord(
             image=-1,
             face=-1,
@@ -185,11 +214,19 @@ class ReadAndAlign:
             score=round(face.score, 6),
             scale=scale,
             crispness=crisp,
-            strength=paste_strength(crisp, scale) if self.strength is None else self.strength,
-            kept=self._why_kept(crisp, scale),
+            strength=strength if self.task.is_blind else 1.0,
+            kept=self._why_not_task(scale, hole_of_face) or self._why_kept(crisp, scale),
             sharpness_before=sharpness(crop),
         )
-        return record, crop
+        return record, crop, hole_of_face
+
+    def _why_not_task(self, scale: float, hole: NDArray[np.uint8]) -> str:
+        """Why the task has nothing to do with a face, in one sentence; empty when it has."""
+        if self.mask and not hole.any():
+            return "no hole reaches into the face"
+        if self.task.name == "upscale" and not self.task.factor and shrinking(scale, self.side) == 1:
+            return f"the face is not smaller than the preset's side of {self.side} px; say with --factor how it was"
+        return ""
 
     def _why_kept(self, crisp: float, scale: float) -> str:
         """Why a face is left as it is, in one sentence; empty when it is restored."""

@@ -1,15 +1,21 @@
 """Put a picture's restored faces back into the picture it came from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import images
-from pipeline.faces.geometry import paste_face
+from pipeline.faces.geometry import Edge, paste_face
 from pipeline.records import FaceRecord
+from pipeline.stages.mask import Hole
+from pipeline.stages.task import BLIND, Task
 
 Crop = NDArray[np.uint8]
+# Share of the picture's own detail under a face whose task says it: a hole has none, and the luma is all of it.
+KEPT_DETAIL = {"inpaint": 0.0, "colourise": 1.0}
 
 
 def paste_faces(
@@ -18,15 +24,50 @@ def paste_faces(
     keep_detail: float | None,
     aligned: bool,
     max_pixels: int,
+    task: Task = BLIND,
+    find: Callable[[images.Picture], Hole] | None = None,
 ) -> bytes:
     """The picture's bytes with its faces restored, of the same kind, orientation and metadata.
 
     faces: each with its crop before and after, [S, S, 3] uint8. The smallest are pasted last, so that a face in
-    front of a larger one is not cut by it.
+    front of a larger one is not cut by it. find: tells the holes, outside of which nothing changes. A picture that
+    gets colours, or another size, is saved anew.
     """
     original = images.decode(data, max_pixels)
+    if task.name == "upscale":
+        return images.encode_anew(original, faces[0][2])
+    hole = find(original) if find is not None else None
+    keep = KEPT_DETAIL.get(task.name, keep_detail)
     edited = original.rgb.astype(np.float32)
+    # a hole's edge is its own; other faces fade into the picture
+    edge: Edge = "none" if aligned else "feathered" if hole is None else "sharp"
     for face, before, after in faces:
         to_crop = np.array(face.affine).reshape(2, 3)
-        paste_face(edited, before, after, to_crop, keep_detail, face.strength, feathered=not aligned)
+        paste_face(edited, before, after, to_crop, keep, face.strength, edge)
+    if task.name == "colourise":
+        # the luma is what is known, of every pixel of the picture
+        edited += ((original.rgb - edited) @ images.LUMA)[..., None]
+        return images.encode_anew(original, np.rint(edited).clip(0, 255).astype(np.uint8))
+    if hole is not None:
+        edited[~hole] = original.rgb[~hole]
+        original = _opaque(original, hole & _reached(original.rgb.shape[:2], faces))
     return images.encode(original, edited)
+
+
+def _reached(size: tuple[int, ...], faces: Sequence[tuple[FaceRecord, Crop, Crop]]) -> Hole:
+    """[H, W], True where a crop covers the picture."""
+    reached = np.zeros(size, bool)
+    for face, crop, _ in faces:
+        to_picture = cv2.invertAffineTransform(np.array(face.affine).reshape(2, 3))
+        covered = cv2.warpAffine(np.ones(crop.shape[:2], np.float32), to_picture, size[::-1])
+        reached |= covered > 0.5
+    return reached
+
+
+def _opaque(picture: images.Picture, filled: Hole) -> images.Picture:
+    """The picture with what was filled no longer transparent."""
+    if picture.alpha is None:
+        return picture
+    alpha = picture.alpha.copy()
+    alpha[picture.as_stored(filled)] = np.iinfo(alpha.dtype).max
+    return replace(picture, alpha=alpha)

@@ -9,7 +9,7 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.images import encode_png, most_bytes
+from pipeline.images import Picture, encode_png, most_bytes
 from pipeline.records import (
     Address,
     FaceRecord,
@@ -34,11 +34,13 @@ from pipeline.records import (
 )
 from pipeline.stages.apart import call_apart
 from pipeline.stages.failure import message, outline
+from pipeline.stages.mask import Hole, find_hole
 from pipeline.stages.paste import paste_faces
 from pipeline.stages.read import parquet_slice, read_unit
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.sample import sample_strip
 from pipeline.stages.tar import DamagedTar, Member, walk
+from pipeline.stages.task import BLIND, Task
 
 # Reasons of images that are not delivered, because there is nothing to deliver or no place for it.
 NOT_DELIVERED = frozenset({"unreadable", "too many bytes", "name refused", "damaged shard"})
@@ -64,6 +66,9 @@ class Publish:
     device: str = ""
     # paste each picture in a process of its own: the unit has killed workers
     careful: bool = False
+    task: Task = BLIND
+    # where pictures have holes, as --mask
+    mask: str | None = None
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
@@ -126,13 +131,17 @@ class Publish:
                     record.settle("failed", "unreadable", "paste", message(data), outline(data))
                 yield address, None
                 continue
-            yield address, data if record.outcome else self._paste_one(record, data, mine)
+            find = None
+            if self.mask:
+                find = partial(_find_hole, self.mask, address, replace(unit, images=()), self.max_pixels)
+            yield address, data if record.outcome else self._paste_one(record, data, mine, find)
 
     def _paste_one(
         self,
         record: ImageRecord,
         data: bytes,
         faces: list[tuple[FaceRecord, NDArray[np.uint8], NDArray[np.uint8]]],
+        find: Callable[[Picture], Hole] | None,
     ) -> bytes:
         """The restored picture; where that fails, the original bytes and a record that says so."""
         broken = [f for f, _, _ in faces if f.error]
@@ -144,8 +153,9 @@ class Publish:
             )
         else:
             try:
-                task = partial(paste_faces, data, faces, self.keep_detail, self.aligned, self.max_pixels)
-                restored = call_apart(task) if self.careful else task()
+                method = (self.keep_detail, self.aligned, self.max_pixels, self.task, find)
+                paste = partial(paste_faces, data, faces, *method)
+                restored = call_apart(paste) if self.careful else paste()
             except Exception as error:  # one picture's encoder must not take its neighbours along
                 said = f"{record.member}: {message(error)}"
                 record.settle("failed", type(error).__name__, "paste", said, outline(error))
@@ -243,6 +253,11 @@ class Publish:
     def _write(self, path: str, data: bytes) -> Output:
         store.write_bytes(store.join(self.output, path), data)
         return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+
+
+def _find_hole(choice: str, address: Address, unit: Unit, max_pixels: int, picture: Picture) -> Hole:
+    """`find_hole` of a picture that comes last."""
+    return find_hole(choice, picture, address, unit, max_pixels)
 
 
 def add_member(out: tarfile.TarFile, source: BinaryIO, member: Member, data: bytes | None) -> None:

@@ -22,10 +22,12 @@ from pipeline.memory import bytes_per_slot, fitting_slots, free_bytes
 from pipeline.metrics.sharpness import sharpness
 from pipeline.networks.folded import FoldedUNet
 from pipeline.networks.unet import UNet
-from pipeline.networks.zoo import Preset, load_network
-from pipeline.records import Row, dump_records, load_faces, load_images, pack, restorable, unpack
+from pipeline.networks.zoo import Preset, load_network, takes_mask
+from pipeline.records import FaceRecord, Row, dump_records, load_faces, load_images, pack, restorable, unpack
 from pipeline.stages.failure import message, outline
+from pipeline.stages.mask import Hole
 from pipeline.stages.stop import is_stopping
+from pipeline.stages.task import BLIND, Task
 from pipeline.weights import resolve
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
@@ -57,6 +59,7 @@ class RestoreSettings:
     threads: int
     # while this object exists no further unit is begun, however many were read ahead
     stop_uri: str
+    task: Task = BLIND
 
 
 def make_engine(
@@ -88,6 +91,7 @@ def make_engine(
         threads,
         # on a CPU one face at a time is as fast as many
         estimator_lanes=1 if on_cpu else max(lanes // 4, 1),
+        takes_mask=takes_mask(preset.estimator),
     )
 
 
@@ -154,8 +158,12 @@ class RestoreFaces:
         images, every = load_images(row), load_faces(row)
         faces = restorable(every)
         crops = unpack(row["crops"], self._settings.preset.side)
+        holes: list[Hole | None] = [None] * len(crops)
+        if row.get("holes"):
+            holes = [hole.any(axis=2) for hole in unpack(row["holes"], self._settings.preset.side)]
         waiting = [
-            self._submit(images[f.image].sha256, f.face, crop) for f, crop in zip(faces, crops, strict=True)
+            self._submit(images[f.image].sha256, f, crop, hole)
+            for f, crop, hole in zip(faces, crops, holes, strict=True)
         ]
         results = []
         for face, crop, future in zip(faces, crops, waiting, strict=True):
@@ -169,7 +177,7 @@ class RestoreFaces:
                 for one in waiting:
                     one.cancel()
                 raise
-            if not self._settings.free_colour:
+            if not self._settings.free_colour and self._settings.task.is_blind:
                 result = replace(result, restored=anchor_colour(crop, result.restored))
             face.sharpness_after = sharpness(result.restored)
             face.distance = float(np.abs(result.restored.astype(np.float32) - result.estimated).mean())
@@ -188,6 +196,10 @@ class RestoreFaces:
             "sums": json.dumps(json.loads(row["sums"]) | sums),
         }
 
-    def _submit(self, sha256: str, face: int, crop: NDArray[np.uint8]) -> "Future[FaceResult]":
-        key = noise_key(self._settings.seed, sha256, face)
-        return self._engine.submit(FaceJob(crop, key, self._settings.eta, self._chain, self._settings.solver))
+    def _submit(
+        self, sha256: str, face: FaceRecord, crop: NDArray[np.uint8], hole: Hole | None
+    ) -> "Future[FaceResult]":
+        s = self._settings
+        known = s.task.constraint(crop, hole, face.scale)
+        key = noise_key(s.seed, sha256, face.face)
+        return self._engine.submit(FaceJob(crop, key, s.eta, self._chain, s.solver, known, hole))

@@ -113,7 +113,7 @@ def test_without_feathering_the_crop_covers_the_picture_whole():
     picture = PORTRAIT[:64, :64].astype(np.float32)
     after = 255 - PORTRAIT[:64, :64]
     identity = np.array([[1.0, 0, 0], [0, 1, 0]])
-    paste_face(picture, PORTRAIT[:64, :64], after, identity, feathered=False)
+    paste_face(picture, PORTRAIT[:64, :64], after, identity, edge="none")
     np.testing.assert_array_equal(picture, after)
 
 

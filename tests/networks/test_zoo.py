@@ -117,7 +117,11 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
         ),
         ("side = 16", 'side = 16\nstart_rule = "mine"', "start_rule must be official or paper, got 'mine'"),
         ("side = 16", "side = 16\nlanes_cpu = 0", "lanes_cpu and lanes_gpu must be at least 1"),
-        ('kind = "srcnn"', 'kind = "unet"', r"\[estimator\]: kind must be srcnn or swinir or lama, got 'unet'"),
+        (
+            'kind = "srcnn"',
+            'kind = "unet"',
+            r"\[estimator\]: kind must be srcnn or swinir or lama, got 'unet'",
+        ),
         ('file = "elsewhere.pth"', "", r"\[estimator\]: file must be given"),
         ("depth = 2", "deep = 2", "hold deep; they must be among num_chns, depth"),
         ("image_size = 16", "", "options of a unet lack image_size"),
