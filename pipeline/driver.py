@@ -176,8 +176,9 @@ class Driver:
         while not self._done.wait(BEAT):
             try:
                 if store.exists(store.join(self._output, following.path)):
-                    self.follower = _read(self._output, following.number)
+                    follower = _read(self._output, following.number)
                     self.stop()
+                    self.follower = follower
                     return
                 self._start = replace(self._start, seen_at=time.time())
                 store.write_bytes(store.join(self._output, self._start.path), self._start.to_json())

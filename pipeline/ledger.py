@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 from pipeline import store
 from pipeline.config import fingerprint_digest
-from pipeline.metrics.shard import ShardMetrics
+from pipeline.metrics.shard import SUMS, ShardMetrics
 from pipeline.records import Counts, Pending, Unit, plan_path, unit_name
 from pipeline.stages import read
 from pipeline.stages.plan import InputError, Shard, cut_units, list_input, make_shards
@@ -90,15 +91,22 @@ class Settled:
 @dataclass
 class _Progress:
     parts: set[int] = field(default_factory=set)
-    # by part, until the shard is settled, and then of the whole shard
-    measured: dict[int, ShardMetrics] = field(default_factory=dict)
-    metrics: ShardMetrics = field(default_factory=ShardMetrics)
+    counts: Counts = field(default_factory=Counts)
+    # exact, so that a later start comes to the same floats, in whatever order the parts come
+    sums: dict[str, Fraction] = field(default_factory=lambda: dict.fromkeys(SUMS, Fraction()))
     finished_at: float = 0.0
 
-    def settle(self) -> None:
-        """Add up the parts, in their order: a later start must give the same floats, whatever came first."""
-        for part in sorted(self.measured):
-            self.metrics = self.metrics + self.measured.pop(part)
+    def add(self, marker: Marker) -> None:
+        self.parts.add(marker.part)
+        self.counts = self.counts + marker.metrics.counts
+        for name, value in marker.metrics.sums.items():
+            self.sums[name] += Fraction(value)
+        self.finished_at = max(self.finished_at, marker.finished_at)
+
+    @property
+    def metrics(self) -> ShardMetrics:
+        """Of all the parts."""
+        return ShardMetrics(self.counts, {name: float(value) for name, value in self.sums.items()})
 
 
 @dataclass(frozen=True)
@@ -323,16 +331,13 @@ class Ledger:
         self.retrying.discard(marker.unit)
         progress = self._progress.setdefault(marker.shard, _Progress())
         if marker.part not in progress.parts:
-            progress.parts.add(marker.part)
-            progress.measured[marker.part] = marker.metrics
+            progress.add(marker)
             self.totals = self.totals + marker.metrics
-            progress.finished_at = max(progress.finished_at, marker.finished_at)
 
     def _settled(self, planned: PlannedShard) -> Settled | None:
         progress = self._progress.get(planned.shard.name, _Progress())
         if len(progress.parts) < planned.units:
             return None
-        progress.settle()
         return Settled(planned, progress.metrics, progress.finished_at)
 
     @property

@@ -1,5 +1,6 @@
 """What is measured of a shard, as values that add."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,7 @@ class ShardMetrics:
     def from_marker(cls, marker: Mapping[str, Any]) -> "ShardMetrics":
         """The measurements in a unit's marker."""
         counts = Counts(marker["images"], marker["faces"], dict(marker["outcomes"]))
-        return cls(counts, {k: float(marker["sums"].get(k, 0.0)) for k in SUMS})
+        return cls(counts, {k: _finite(marker["sums"].get(k, 0.0)) for k in SUMS})
 
     def means(self) -> dict[str, float]:
         """What MLflow is told of a shard. A mean over nothing is left out."""
@@ -58,3 +59,8 @@ class ShardMetrics:
             # while other faces were waiting: below 1 the engine itself left slots empty
             told["slot_fill_pressed"] = sums["slot_steps_pressed"] / sums["slot_capacity_pressed"]
         return told
+
+
+def _finite(value: float) -> float:
+    """One measurement that is no number must not spoil the sum of its shard."""
+    return float(value) if math.isfinite(value) else 0.0

@@ -23,6 +23,8 @@ class StandInRead:
 
     side: int
     every: int = 1
+    # as of the product's, which looks more closely at units that killed workers
+    careful: bool = False
 
     def __call__(self, row: Row) -> Row:
         unit = Unit.from_json(row["work"])

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -26,8 +27,12 @@ PLANNED = 5
 
 @pytest.fixture(scope="module", autouse=True)
 def one_ray():
-    yield
-    ray.shutdown()
+    """The Ray that the first test starts; its workers find the stand-ins."""
+    tests = str(Path(__file__).parents[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH")))))
+        yield
+        ray.shutdown()
 
 
 def planned(folder: Path, images: int, unit_images: int) -> Ledger:
