@@ -165,7 +165,7 @@ def test_long_lists_of_names_are_cut():
         load_strict(nn.Identity(), {f"k{i}": torch.ones(1) for i in range(8)}, "w")
 
 
-@pytest.mark.parametrize("kind", ["unet", "srcnn", "swinir"])
+@pytest.mark.parametrize("kind", ["unet", "srcnn", "swinir", "lama"])
 def test_a_network_whose_file_lacks_one_tensor_and_has_one_too_many_is_refused(tmp_path, kind):
     spec = golden.network_spec(kind)
     state = read_state(golden.GOLDEN / spec.file)
@@ -176,7 +176,7 @@ def test_a_network_whose_file_lacks_one_tensor_and_has_one_too_many_is_refused(t
         load_network(spec, tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("kind", ["unet", "srcnn", "swinir"])
+@pytest.mark.parametrize("kind", ["unet", "srcnn", "swinir", "lama"])
 def test_a_wrapped_prefixed_half_file_loads_to_nearly_the_same_network(tmp_path, kind):
     spec = golden.network_spec(kind)
     state = read_state(golden.GOLDEN / spec.file)

@@ -105,7 +105,57 @@ def srcnn_shapes(o: dict) -> Shapes:
     return shapes | affine("tail.6", 3, c // 16, 5, 5)
 
 
-PUBLISHED = {"unet": unet_shapes, "swinir": swinir_shapes, "srcnn": srcnn_shapes}
+def lama_shapes(o: dict) -> Shapes:
+    """Halving convolutions, residual blocks of a local and a global branch, doubling transposed convolutions.
+
+    Counted in the generator's own order, in which paddings and activations without weights have numbers, too.
+    """
+
+    def norm(name: str, c: int) -> Shapes:
+        return {f"{name}.{of}": (c,) for of in ("weight", "bias", "running_mean", "running_var")} | {
+            f"{name}.num_batches_tracked": ()
+        }
+
+    def conv(name: str, kind: str, out: int, i: int, size: int) -> Shapes:
+        return {f"{name}.ffc.conv{kind}.weight": (out, i, size, size)}
+
+    def fourier(name: str, c: int) -> Shapes:
+        # the spectrum's real and imaginary parts are channels
+        half = c // 2
+        return (
+            {f"{name}.conv1.0.weight": (half, c, 1, 1), f"{name}.conv2.weight": (c, half, 1, 1)}
+            | {f"{name}.fu.conv_layer.weight": (2 * half, 2 * half, 1, 1)}
+            | norm(f"{name}.conv1.1", half)
+            | norm(f"{name}.fu.bn", 2 * half)
+        )
+
+    ngf, halvings = o["ngf"], o["n_downsampling"]
+    shapes = conv("model.1", "l2l", ngf, 4, 7) | norm("model.1.bn_l", ngf)
+    for number in range(2, 1 + halvings):
+        shapes |= conv(f"model.{number}", "l2l", 2 * ngf, ngf, 3) | norm(f"model.{number}.bn_l", 2 * ngf)
+        ngf *= 2
+    width = 2 * ngf
+    world = 3 * width // 4
+    near, number = width - world, 1 + halvings
+    shapes |= conv(f"model.{number}", "l2l", near, ngf, 3) | conv(f"model.{number}", "l2g", world, ngf, 3)
+    shapes |= norm(f"model.{number}.bn_l", near) | norm(f"model.{number}.bn_g", world)
+    for number in range(2 + halvings, 2 + halvings + o["n_blocks"]):
+        for name in (f"model.{number}.conv1", f"model.{number}.conv2"):
+            shapes |= conv(name, "l2l", near, near, 3) | conv(name, "l2g", world, near, 3)
+            shapes |= conv(name, "g2l", near, world, 3) | fourier(f"{name}.ffc.convg2g", world)
+            shapes |= norm(f"{name}.bn_l", near) | norm(f"{name}.bn_g", world)
+    number = 3 + halvings + o["n_blocks"]
+    for _ in range(halvings):
+        shapes |= {f"model.{number}.weight": (width, width // 2, 3, 3), f"model.{number}.bias": (width // 2,)}
+        shapes |= norm(f"model.{number + 1}", width // 2)
+        width //= 2
+        number += 3
+    return shapes | affine(f"model.{number + 1}", 3, width, 7, 7)
+
+
+PUBLISHED = {"unet": unet_shapes, "swinir": swinir_shapes, "srcnn": srcnn_shapes, "lama": lama_shapes}
+# What a file holds beside learnt numbers.
+COUNTED_OUT = ("attn_mask", "relative_position_index", "running_mean", "running_var", "num_batches_tracked")
 
 
 def our_shapes(spec: NetworkSpec) -> Shapes:
@@ -125,31 +175,20 @@ def test_the_written_list_is_that_of_the_official_program(kind):
 
 
 @pytest.mark.parametrize(
-    ("preset", "role", "millions"),
+    ("preset", "role", "file", "millions"),
     [
-        ("difface-512-swinir", "prior", 159.79),
-        ("difface-512-swinir", "estimator", 15.79),
-        ("difface-512-srcnn", "estimator", 1.03),
+        ("difface-512-swinir", "prior", "iddpm_ffhq512_ema500000.pth", 159.79),
+        ("difface-512-swinir", "estimator", "swinir_restoration512_L1.pth", 15.79),
+        ("difface-512-srcnn", "prior", "iddpm_ffhq512_ema500000.pth", 159.79),
+        ("difface-512-srcnn", "estimator", "srcnn_restoration512_L1.pth", 1.03),
+        ("difface-256-inpaint", "prior", "iddpm_ffhq256_ema750000.pth", 124.06),
+        ("difface-256-inpaint", "estimator", "lama_inpainting256.pth", 50.98),
     ],
 )
-def test_the_published_512_networks_have_their_published_names_shapes_and_size(preset, role, millions):
+def test_the_published_networks_have_their_published_names_shapes_and_size(preset, role, file, millions):
     spec = getattr(find_preset(preset), role)
+    assert spec.file == file
     shapes = our_shapes(spec)
     assert shapes == PUBLISHED[spec.kind](dict(spec.options))
-    learnt = [s for n, s in shapes.items() if not n.endswith(("attn_mask", "relative_position_index"))]
-    assert round(sum(math.prod(s) for s in learnt) / 1e6, 2) == millions
-
-
-def test_the_published_256_prior_has_its_published_names_shapes_and_size():
-    options = {
-        "image_size": 256,
-        "model_channels": 128,
-        "channel_mult": (1, 1, 2, 2, 4, 4),
-        "num_res_blocks": (2,) * 6,
-        "attention_resolutions": (16, 8),
-        "num_head_channels": 64,
-        "out_channels": 6,
-    }
-    shapes = our_shapes(NetworkSpec("unet", options, "iddpm_ffhq256_ema750000.pth"))
-    assert shapes == unet_shapes(options)
-    assert round(sum(math.prod(s) for s in shapes.values()) / 1e6, 1) == 124.1
+    learnt = [shape for name, shape in shapes.items() if not name.endswith(COUNTED_OUT)]
+    assert round(sum(math.prod(shape) for shape in learnt) / 1e6, 2) == millions

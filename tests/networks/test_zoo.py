@@ -35,7 +35,13 @@ depth = 2
 
 
 def test_the_presets_of_the_package_are_these():
-    assert preset_names() == ["difface-512-srcnn", "difface-512-swinir", "small-srcnn", "small-swinir"]
+    assert preset_names() == [
+        "difface-256-inpaint",
+        "difface-512-srcnn",
+        "difface-512-swinir",
+        "small-srcnn",
+        "small-swinir",
+    ]
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -47,11 +53,18 @@ def test_every_preset_of_the_package_is_sound_and_travels(name):
     assert pickle.loads(pickle.dumps(preset)) == preset
 
 
-@pytest.mark.parametrize("name", ["difface-512-srcnn", "difface-512-swinir"])
-def test_the_published_presets_have_the_defaults_of_the_paper(name):
+@pytest.mark.parametrize(
+    ("name", "side", "eta", "start_step"),
+    [
+        ("difface-512-srcnn", 512, 0.5, 400),
+        ("difface-512-swinir", 512, 0.5, 400),
+        ("difface-256-inpaint", 256, 1.0, 480),
+    ],
+)
+def test_the_published_presets_have_the_defaults_of_the_official_program(name, side, eta, start_step):
     preset = find_preset(name)
     defaults = (preset.side, preset.eta, preset.start_step, preset.steps, preset.start_rule)
-    assert defaults == (512, 0.5, 400, "ddim250", "official")
+    assert defaults == (side, eta, start_step, "ddim250", "official")
 
 
 @pytest.mark.parametrize("role", ["prior", "estimator"])
@@ -66,8 +79,11 @@ def test_small_networks_keep_the_size_of_a_face(name, role):
     assert out.shape == face.shape
 
 
-def test_published_weights_name_their_licence():
-    spec = find_preset("difface-512-swinir").prior
+@pytest.mark.parametrize("name", ["difface-512-swinir", "difface-256-inpaint"])
+@pytest.mark.parametrize("role", ["prior", "estimator"])
+def test_published_weights_name_their_address_and_licence(name, role):
+    spec = getattr(find_preset(name), role)
+    assert spec.url == f"https://github.com/zsyOAOA/DifFace/releases/download/V1.0/{spec.file}"
     assert "S-Lab" in spec.licence and "non-commercial" in spec.licence
 
 
@@ -75,8 +91,8 @@ def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(PresetError) as caught:
         find_preset("large")
     assert str(caught.value) == (
-        "preset 'large' is not known; choose one of difface-512-srcnn, difface-512-swinir, small-srcnn, "
-        "small-swinir, or give the path of your own .toml file"
+        "preset 'large' is not known; choose one of difface-256-inpaint, difface-512-srcnn, difface-512-swinir, "
+        "small-srcnn, small-swinir, or give the path of your own .toml file"
     )
 
 
