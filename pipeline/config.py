@@ -25,12 +25,20 @@ def option(
     group: str = "options",
     metavar: str | None = None,
     pixels: bool = False,
+    positional: bool = False,
 ) -> Any:
     """A dataclass field that is also a command-line option. Without a default it is required.
 
-    pixels: a changed value changes the restored pixels, so that it belongs into the run's fingerprint.
+    pixels: a changed value changes the restored pixels, so that it belongs into the run's fingerprint. positional:
+    given by its place and not by its name; needs a default; one of a Literal's words, or a tuple of all that follow.
     """
-    metadata = {"help": help, "group": group, "metavar": metavar, "pixels": pixels}
+    metadata = {
+        "help": help,
+        "group": group,
+        "metavar": metavar,
+        "pixels": pixels,
+        "positional": positional,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -55,6 +63,9 @@ def make_parser(cls: type[Any], description: str, epilog: str | None = None) -> 
     groups: dict[str, Any] = {}
     for f in fields(cls):
         group = groups.setdefault(f.metadata["group"], parser.add_argument_group(f.metadata["group"]))
+        if f.metadata["positional"]:
+            group.add_argument(f.name, **_place(f, hints[f.name]))
+            continue
         group.add_argument("--" + f.name.replace("_", "-"), dest=f.name, **_argument(f, hints[f.name]))
     return parser
 
@@ -75,10 +86,20 @@ def _argument(f: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
     return settings | {"type": hint, "metavar": f.metadata["metavar"] or hint.__name__.upper()}
 
 
+def _place(f: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
+    """What argparse needs to know of a field that is given by its place."""
+    settings = {"help": f.metadata["help"], "default": f.default, "metavar": f.metadata["metavar"]}
+    if get_origin(hint) is tuple:
+        return settings | {"nargs": "*"}
+    return settings | {"nargs": "?", "choices": get_args(hint)}
+
+
 def parse(cls: type[C], argv: Sequence[str] | None, description: str, epilog: str | None = None) -> C:
     """The dataclass that the arguments describe. Wrong arguments exit with code 2, as argparse does."""
     parser = make_parser(cls, description, epilog)
-    values = vars(parser.parse_args(argv))
+    # words and options may come in any order
+    given = vars(parser.parse_intermixed_args(argv))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
         return cls(**values)
     except UsageError as error:

@@ -1,8 +1,19 @@
 """The command line is the dataclass, and the fingerprint is what changes pixels."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import pytest
 
-from pipeline.config import RestoreConfig, UsageError, fingerprint, fingerprint_digest, make_parser, parse
+from pipeline.config import (
+    RestoreConfig,
+    UsageError,
+    fingerprint,
+    fingerprint_digest,
+    make_parser,
+    option,
+    parse,
+)
 
 PLACES = {"input": "in", "output": "out"}
 
@@ -18,6 +29,29 @@ def test_arguments_become_typed_fields():
     argv = ["--input", "a", "--output", "b", "--eta", "0.25", "--start-step", "200", "--aligned"]
     config = parse(RestoreConfig, argv, "")
     assert (config.eta, config.start_step, config.aligned, config.seed) == (0.25, "200", True, 0)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Two fields by place and one by name."""
+
+    deed: Literal["look", "take"] = option("look", help="what to do", positional=True)
+    things: tuple[str, ...] = option((), help="with what", positional=True)
+    to: str | None = option(None, help="where to")
+
+
+@pytest.mark.parametrize(
+    ("argv", "wanted"),
+    [
+        ([], Words()),
+        (["take"], Words("take")),
+        (["take", "a", "b", "--to", "x"], Words("take", ("a", "b"), "x")),
+        (["take", "--to", "x", "a", "b"], Words("take", ("a", "b"), "x")),
+        (["--to", "x", "take", "a"], Words("take", ("a",), "x")),
+    ],
+)
+def test_fields_by_place_stand_before_or_after_options(argv, wanted):
+    assert parse(Words, argv, "") == wanted
 
 
 @pytest.mark.parametrize(
