@@ -2,6 +2,9 @@
 
 The driver resolves every file before any actor starts; an actor resolves it again and finds it in the package, the
 folder or its machine's cache. Several processes may do so at once: what a process finds under a final name is whole.
+
+Where the publisher gives no digest, the first fetch records the one it found in a small file beside the weights, and
+every later use is held to it.
 """
 
 import fcntl
@@ -9,6 +12,7 @@ import hashlib
 import http.client
 import os
 import random
+import re
 import shutil
 import ssl
 import sys
@@ -20,11 +24,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline import store
 
 PACKAGED = Path(__file__).parent / "presets" / "weights"
+# Ends the name of the file beside a weights file that records its digest, as sha256sum writes and reads it.
+RECORD = ".sha256"
 
 # Socket silence after which a download counts as broken, seconds.
 TIMEOUT = 30.0
@@ -52,6 +58,14 @@ class Resolved:
     path: Path
     # hexadecimal digest of its bytes
     sha256: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A weights file that is there, whether or not it is the one wanted."""
+
+    place: Literal["path", "package", "weights-dir", "cache"]
+    file: store.Entry
 
 
 @dataclass(frozen=True)
@@ -93,23 +107,36 @@ def resolve(
     """
     name = Path(file).name
     wanted = sha256.lower() if sha256 else None
-    given = [Path(file).expanduser()] if Path(file).name != file else []
-    for path in [*given, PACKAGED / name]:
-        if path.is_file():
-            return _checked(path, wanted)
-    if weights_dir is not None:
-        found = _in_weights_dir(name, weights_dir, wanted)
-        if found is not None:
-            return found
-    if (path := cache_dir() / name).is_file():
-        return _checked(path, wanted)
+    found = next(copies(file, None, weights_dir), None)
+    if found is not None:
+        with _explained(name, found.file.uri):
+            return _taken(found, name, wanted)
     if url is not None:
         return _downloaded(name, url, wanted)
-    places = [*map(str, given), "the package", *([weights_dir] if weights_dir else []), str(cache_dir())]
+    given = [str(Path(file).expanduser())] if name != file else []
+    places = [*given, "the package", *([weights_dir] if weights_dir else []), str(cache_dir())]
     raise WeightsError(
         f"weights file {name} is in none of {', '.join(places)}, and it has no published address; "
         "put it into a folder and give that as --weights-dir"
     )
+
+
+def copies(file: str, url: str | None = None, weights_dir: str | None = None) -> Iterator[Copy]:
+    """The files of this name that are there, in the order in which `resolve` looks; nothing is fetched or read.
+
+    The cache of the published address is looked into where `url` is given. Raises WeightsError when `weights_dir` is
+    no folder or can not be asked.
+    """
+    name = Path(file).name
+    if name != file and (path := Path(file).expanduser()).is_file():
+        yield Copy("path", store.stat(str(path.absolute())))
+    if (path := PACKAGED / name).is_file():
+        yield Copy("package", store.stat(str(path)))
+    if weights_dir is not None and (found := _in_weights_dir(name, weights_dir)) is not None:
+        yield Copy("weights-dir", found)
+    for path in (cache_dir() / name, *([_cache_path(url, name)] if url else [])):
+        if path.is_file():
+            yield Copy("cache", store.stat(str(path.absolute())))
 
 
 def cache_dir() -> Path:
@@ -117,7 +144,64 @@ def cache_dir() -> Path:
     return Path(os.environ.get("DIFFACE_CACHE") or Path.home() / ".cache" / "difface").expanduser()
 
 
-def _in_weights_dir(name: str, weights_dir: str, wanted: str | None) -> Resolved | None:
+def digest_of(uri: str) -> str:
+    """Hexadecimal digest of a file's bytes, all of them read now. Raises store.StoreError."""
+    digest = hashlib.sha256()
+    with store.open_read(uri) as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def recorded(uri: str) -> str | None:
+    """The digest that was recorded beside a weights file. Raises WeightsError on a damaged record, store.StoreError."""
+    beside = f"{uri}{RECORD}"
+    if not store.exists(beside):
+        return None
+    line = re.search(r"(?m)^([0-9a-f]{64})\b", store.read_bytes(beside).decode(errors="replace"))
+    if line is None:
+        raise WeightsError(
+            f"{beside} holds no sha256; delete it, and it is written anew when the file is fetched"
+        )
+    return line[1]
+
+
+def record(uri: str, digest: str, source: str | None = None, licence: str | None = None) -> None:
+    """Write beside a weights file what it is; `sha256sum --check` reads it, too. Raises store.StoreError."""
+    notes = [f"# {what}: {text}" for what, text in (("from", source), ("licence", licence)) if text]
+    lines = [*notes, f"{digest}  {store.name_of(uri)}"]
+    store.write_bytes(f"{uri}{RECORD}", "".join(f"{line}\n" for line in lines).encode())
+
+
+def mirror(found: Resolved, folder: str, source: str | None, licence: str) -> bool:
+    """Copy a weights file into a folder or prefix, whole or not at all, and record it there; whether it was missing.
+
+    A file that is there is read and compared. Raises WeightsError when another one has the name, store.StoreError.
+    """
+    uri = store.join(folder, found.path.name)
+    there = digest_of(uri) if store.exists(uri) else None
+    if there not in (None, found.sha256) and recorded(uri) != found.sha256:
+        raise WeightsError(
+            f"{uri} is another file than {found.path}: its sha256 is {there} and not {found.sha256}; "
+            "mirror to another place, or delete it there first"
+        )
+    if there != found.sha256:
+        store.write_bytes(uri, found.path.read_bytes())
+    if recorded(uri) != found.sha256:
+        record(uri, found.sha256, source, licence)
+    return there != found.sha256
+
+
+def discard(found: Resolved) -> bool:
+    """Remove a fetched file, and its record, that proved to be something else; whether it was one of ours to remove."""
+    ours = found.path.is_relative_to(cache_dir().absolute())
+    if ours:
+        found.path.unlink(missing_ok=True)
+        found.path.with_name(f"{found.path.name}{RECORD}").unlink(missing_ok=True)
+    return ours
+
+
+def _in_weights_dir(name: str, weights_dir: str) -> store.Entry | None:
     """The file in the user's folder; None when it is not there."""
     if not store.is_remote(weights_dir):
         folder = Path(weights_dir.removeprefix("file://")).expanduser()
@@ -125,21 +209,59 @@ def _in_weights_dir(name: str, weights_dir: str, wanted: str | None) -> Resolved
             raise WeightsError(
                 f"--weights-dir {weights_dir} is not a folder; give the folder that holds {name}"
             )
-        return _checked(folder / name, wanted) if (folder / name).is_file() else None
+        path = (folder / name).absolute()
+        return store.stat(str(path)) if path.is_file() else None
     uri = store.join(weights_dir, name)
+    with _explained(name, weights_dir):
+        return store.stat(uri) if store.exists(uri) else None
+
+
+@contextmanager
+def _explained(name: str, place: str) -> Iterator[None]:
+    """A storage that does not answer is a weights file that can not be had."""
     try:
-        if not store.exists(uri):
-            return None
-        # The version is part of the address: a replaced object is another file.
-        version = store.stat(uri).version
-
-        def fetch(partial: Path) -> None:
-            with store.open_read(uri) as source, partial.open("wb") as target:
-                shutil.copyfileobj(source, target, PIECE)
-
-        return _cached(_cache_path(f"{uri}@{version}", name), fetch, wanted, uri)
+        yield
     except store.StoreError as error:
-        raise WeightsError(f"weights file {name} could not be read from {weights_dir}: {error}") from error
+        raise WeightsError(f"weights file {name} could not be read from {place}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """The digest that a file must have, None where nobody knows it, and what to do when it has another."""
+
+    digest: str | None
+    remedy: str = "fetch it again or correct the preset"
+
+    def allows(self, digest: str) -> bool:
+        return self.digest in (None, digest)
+
+
+def _expected(wanted: str | None, *uris: str) -> _Expected:
+    """What the preset wants; where it says nothing, what was recorded beside the first of these files that has it."""
+    if wanted is not None:
+        return _Expected(wanted)
+    for uri in uris:
+        if (digest := recorded(uri)) is not None:
+            return _Expected(digest, f"delete {uri}{RECORD}, which wants it, where the new one is right")
+    return _Expected(None)
+
+
+def _taken(found: Copy, name: str, wanted: str | None) -> Resolved:
+    """The copy on this machine, with the digest that is wanted of it."""
+    uri = found.file.uri
+    if not store.is_remote(uri):
+        digest, expected = file_sha256(Path(uri)), _expected(wanted, uri)
+        if not expected.allows(digest):
+            raise _wrong_digest(uri, expected, digest)
+        return Resolved(Path(uri), digest)
+
+    def fetch(partial: Path) -> None:
+        with store.open_read(uri) as source, partial.open("wb") as target:
+            shutil.copyfileobj(source, target, PIECE)
+
+    # The version is part of the address: a replaced object is another file.
+    path = _cache_path(f"{uri}@{found.file.version}", name)
+    return _cached(path, fetch, _expected(wanted, uri, str(path)), uri)
 
 
 def _downloaded(name: str, url: str, wanted: str | None) -> Resolved:
@@ -148,32 +270,36 @@ def _downloaded(name: str, url: str, wanted: str | None) -> Resolved:
             f"weights file {name}: its address must start with https:// or http://, got {url}; "
             "correct the preset or put the file into --weights-dir"
         )
-    return _cached(_cache_path(url, name), lambda partial: download(url, partial), wanted, url)
+    path = _cache_path(url, name)
+    with _explained(name, url):
+        return _cached(path, lambda partial: download(url, partial), _expected(wanted, str(path)), url)
 
 
 def _cache_path(address: str, name: str) -> Path:
     # The address takes part in the path: files of one name from two places are two files.
-    return cache_dir() / hashlib.sha256(address.encode()).hexdigest()[:16] / name
+    return cache_dir().absolute() / hashlib.sha256(address.encode()).hexdigest()[:16] / name
 
 
-def _cached(path: Path, fetch: Callable[[Path], None], wanted: str | None, source: str) -> Resolved:
+def _cached(path: Path, fetch: Callable[[Path], None], expected: _Expected, source: str) -> Resolved:
     """The cached file, fetched first where it is not there; one process fetches while others wait."""
     try:
         # First without the lock, which a cache that may only be read would not give.
-        if (found := _whole(path, wanted)) is not None:
+        if (found := _whole(path, expected)) is not None:
             return found
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f"{path.name}.lock")):
-            if (found := _whole(path, wanted)) is not None:
+            if (found := _whole(path, expected)) is not None:
                 return found
             partial = path.with_name(f"{path.name}.partial")
             fetch(partial)
             digest = file_sha256(partial)
-            if wanted not in (None, digest):
+            if not expected.allows(digest):
                 forget(partial)
-                raise _wrong_digest(f"{path.name} from {source}", wanted, digest)
+                raise _wrong_digest(f"{path.name} from {source}", expected, digest)
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
+            # first the record: what is found under the final name has one
+            record(str(path), digest, source)
             partial.replace(path)
             forget(partial)
             return Resolved(path, digest)
@@ -184,12 +310,12 @@ def _cached(path: Path, fetch: Callable[[Path], None], wanted: str | None, sourc
         ) from error
 
 
-def _whole(path: Path, wanted: str | None) -> Resolved | None:
+def _whole(path: Path, expected: _Expected) -> Resolved | None:
     """A cached file that is there and, where its digest is known, undamaged."""
     if not path.is_file():
         return None
     digest = file_sha256(path)
-    return Resolved(path, digest) if wanted in (None, digest) else None
+    return Resolved(path, digest) if expected.allows(digest) else None
 
 
 @contextmanager
@@ -200,18 +326,10 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _checked(path: Path, wanted: str | None) -> Resolved:
-    path = path.absolute()
-    digest = file_sha256(path)
-    if wanted not in (None, digest):
-        raise _wrong_digest(str(path), wanted, digest)
-    return Resolved(path, digest)
-
-
-def _wrong_digest(what: str, wanted: str | None, digest: str) -> WeightsError:
+def _wrong_digest(what: str, expected: _Expected, digest: str) -> WeightsError:
     return WeightsError(
-        f"weights file {what}: wanted sha256 {wanted}, got {digest}; it is another file or a damaged one, "
-        "fetch it again or correct the preset"
+        f"weights file {what}: wanted sha256 {expected.digest}, got {digest}; it is another file or a damaged one, "
+        f"{expected.remedy}"
     )
 
 
@@ -244,6 +362,8 @@ def download(url: str, partial: Path) -> None:
         except urllib.error.HTTPError as error:
             why = f"the server answered {error.code} {error.reason}"
             if error.code == HTTP_RANGE_REFUSED:
+                if error.headers.get("Content-Range") == f"bytes */{before}":
+                    return  # nothing is missing: an earlier process ended between the last byte and the final name
                 forget(partial)
             elif error.code < 500 and error.code not in (
                 408,

@@ -1,15 +1,13 @@
 import hashlib
-import http.server
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from website import Site, published
 
 from pipeline import store, weights
 from pipeline.weights import WeightsError, resolve
@@ -19,66 +17,9 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
 NAME = "net.safetensors"
 
 
-@dataclass
-class Site:
-    """A published address on loopback, and what it has been asked."""
-
-    url: str = ""
-    data: bytes = DATA
-    etag: str = '"one"'
-    # how many bytes of an answer are sent before the connection breaks; one entry a request
-    breaks: list[int] = field(default_factory=list)
-    status: int = 200
-    asked: list[str | None] = field(default_factory=list)
-    sent: int = 0
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    site: Site
-
-    def do_GET(self) -> None:
-        site = self.site
-        wanted = self.headers.get("Range")
-        site.asked.append(wanted)
-        if site.status != 200:
-            self.send_error(site.status)
-            return
-        start = 0
-        if wanted and self.headers.get("If-Range") == site.etag:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        self.send_response(206 if start else 200)
-        self.send_header("ETag", site.etag)
-        self.send_header("Content-Length", str(len(site.data) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(site.data) - 1}/{len(site.data)}")
-        self.end_headers()
-        stop = start + site.breaks.pop(0) if site.breaks else len(site.data)
-        site.sent += len(site.data[start:stop])
-        self.wfile.write(site.data[start:stop])
-
-    def log_message(self, *_args: object) -> None:
-        pass
-
-
-@contextmanager
-def published() -> Iterator[Site]:
-    site = Site()
-    handler = type("SiteHandler", (Handler,), {"site": site})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    site.url = f"http://127.0.0.1:{server.server_port}/{NAME}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield site
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with published() as one:
+    with published(DATA) as one:
         yield one
 
 
@@ -89,6 +30,10 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
+def url_of(site: Site) -> str:
+    return f"{site.root}/{NAME}"
+
+
 def put(folder: Path, data: bytes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / NAME).write_bytes(data)
@@ -96,8 +41,9 @@ def put(folder: Path, data: bytes) -> Path:
 
 
 def kept(cache: Path) -> list[str]:
-    """Names of the files in the cache, locks left out."""
-    return sorted(p.name for p in cache.rglob("*") if p.is_file() and p.suffix != ".lock")
+    """Names of the files in the cache, locks and records left out."""
+    left_out = (".lock", weights.RECORD)
+    return sorted(p.name for p in cache.rglob("*") if p.is_file() and p.suffix not in left_out)
 
 
 def test_places_are_searched_in_order(tmp_path, cache, site):
@@ -107,13 +53,13 @@ def test_places_are_searched_in_order(tmp_path, cache, site):
         put(tmp_path / "weights", b"folder"),
         put(cache, b"cached"),
     ]
-    assert resolve(str(beside), site.url, weights_dir=str(tmp_path / "weights")).path == beside
+    assert resolve(str(beside), url_of(site), weights_dir=str(tmp_path / "weights")).path == beside
     for place in places:
-        found = resolve(NAME, site.url, weights_dir=str(tmp_path / "weights"))
+        found = resolve(NAME, url_of(site), weights_dir=str(tmp_path / "weights"))
         assert found.path == place
         assert found.sha256 == hashlib.sha256(place.read_bytes()).hexdigest()
         place.unlink()
-    assert resolve(NAME, site.url, weights_dir=str(tmp_path / "weights")).sha256 == DIGEST
+    assert resolve(NAME, url_of(site), weights_dir=str(tmp_path / "weights")).sha256 == DIGEST
     assert site.asked == [None]
 
 
@@ -133,7 +79,7 @@ def test_a_file_that_is_nowhere_names_the_places(tmp_path, cache):
 
 def test_a_weights_dir_that_is_no_folder_is_refused(tmp_path, site):
     with pytest.raises(WeightsError, match="is not a folder; give the folder that holds"):
-        resolve(NAME, site.url, weights_dir=str(tmp_path / "typo"))
+        resolve(NAME, url_of(site), weights_dir=str(tmp_path / "typo"))
 
 
 @pytest.mark.parametrize("place", ["packaged", "weights", "cache"])
@@ -160,10 +106,10 @@ def test_a_changed_file_gets_a_new_digest(tmp_path):
 
 
 def test_a_published_file_is_fetched_once(cache, site, capsys):
-    found = resolve(NAME, site.url, DIGEST)
+    found = resolve(NAME, url_of(site), DIGEST)
     assert found.path.read_bytes() == DATA
     assert found.sha256 == DIGEST
-    assert resolve(NAME, site.url, DIGEST) == found
+    assert resolve(NAME, url_of(site), DIGEST) == found
     assert site.asked == [None]
     assert kept(cache) == [NAME]
     progress = capsys.readouterr().err
@@ -172,7 +118,7 @@ def test_a_published_file_is_fetched_once(cache, site, capsys):
 
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(cache, site):
     site.breaks = [1_000_000]
-    assert resolve(NAME, site.url, DIGEST).path.read_bytes() == DATA
+    assert resolve(NAME, url_of(site), DIGEST).path.read_bytes() == DATA
     assert site.asked == [None, "bytes=1000000-"]
     assert site.sent == len(DATA)
     assert kept(cache) == [NAME]
@@ -182,41 +128,140 @@ def test_a_download_given_up_is_continued_by_the_next_run(cache, site, monkeypat
     monkeypatch.setattr(weights, "TRIES", 1)
     site.breaks = [700_000, 0]
     with pytest.raises(WeightsError, match=r"the connection broke off; run again to go on where it stopped"):
-        resolve(NAME, site.url, DIGEST)
+        resolve(NAME, url_of(site), DIGEST)
     assert NAME not in kept(cache)
-    assert resolve(NAME, site.url, DIGEST).path.read_bytes() == DATA
+    assert resolve(NAME, url_of(site), DIGEST).path.read_bytes() == DATA
     assert site.asked == [None, "bytes=700000-", "bytes=700000-"]
+
+
+def test_a_download_that_had_all_but_its_final_name_is_not_fetched_again(cache, site, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(weights, "file_sha256", killed)
+        resolve(NAME, url_of(site))
+    assert kept(cache) == [f"{NAME}.partial", f"{NAME}.partial.from"]
+    assert resolve(NAME, url_of(site), DIGEST).path.read_bytes() == DATA
+    assert site.sent == len(DATA)
 
 
 def test_a_file_replaced_between_two_tries_is_fetched_anew(site, monkeypatch):
     monkeypatch.setattr(weights, "TRIES", 1)
     site.breaks = [700_000, 0]
     with pytest.raises(WeightsError):
-        resolve(NAME, site.url)
+        resolve(NAME, url_of(site))
     site.data, site.etag = DATA[::-1], '"two"'
-    assert resolve(NAME, site.url).path.read_bytes() == DATA[::-1]
+    assert resolve(NAME, url_of(site)).path.read_bytes() == DATA[::-1]
 
 
 def test_a_published_file_with_another_digest_is_refused_and_not_kept(cache, site):
     with pytest.raises(
-        WeightsError, match=rf"{NAME} from {site.url}: wanted sha256 {'0' * 64}, got {DIGEST}"
+        WeightsError, match=rf"{NAME} from {url_of(site)}: wanted sha256 {'0' * 64}, got {DIGEST}"
     ):
-        resolve(NAME, site.url, "0" * 64)
+        resolve(NAME, url_of(site), "0" * 64)
     assert kept(cache) == []
 
 
 def test_a_cached_download_that_was_damaged_is_fetched_again(site):
-    path = resolve(NAME, site.url, DIGEST).path
+    path = resolve(NAME, url_of(site), DIGEST).path
     path.write_bytes(DATA[:-1])
-    assert resolve(NAME, site.url, DIGEST).path.read_bytes() == DATA
+    assert resolve(NAME, url_of(site), DIGEST).path.read_bytes() == DATA
     assert len(site.asked) == 2
+
+
+def test_the_first_fetch_records_the_digest_that_the_publisher_does_not_give(site):
+    path = resolve(NAME, url_of(site)).path
+    assert weights.recorded(str(path)) == DIGEST
+    checked = subprocess.run(
+        ["sha256sum", "--check", "--strict", f"{NAME}.sha256"],
+        cwd=path.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout) == (0, f"{NAME}: OK\n")
+
+
+def test_a_cached_download_that_was_damaged_is_known_by_its_record_and_fetched_again(site):
+    path = resolve(NAME, url_of(site)).path
+    path.write_bytes(DATA[:-1])
+    assert resolve(NAME, url_of(site)).path.read_bytes() == DATA
+    assert len(site.asked) == 2
+
+
+def test_an_address_that_gives_another_file_than_before_is_refused_until_that_is_meant(cache, site):
+    path = resolve(NAME, url_of(site)).path
+    path.unlink()
+    site.data, site.etag = DATA[::-1], '"two"'
+    with pytest.raises(WeightsError, match=rf"wanted sha256 {DIGEST}, got .*; .* delete {path}\.sha256"):
+        resolve(NAME, url_of(site))
+    assert kept(cache) == []
+    path.with_name(f"{NAME}.sha256").unlink()
+    assert resolve(NAME, url_of(site)).path.read_bytes() == DATA[::-1]
+
+
+def test_a_damaged_record_is_refused(tmp_path):
+    put(tmp_path / "packaged", DATA).with_name(f"{NAME}.sha256").write_text("no digest\n")
+    with pytest.raises(WeightsError, match=rf"{NAME}\.sha256 holds no sha256; delete it"):
+        resolve(NAME)
+
+
+def test_the_copies_are_listed_in_the_order_in_which_they_are_taken_and_nothing_is_asked(
+    tmp_path, cache, site
+):
+    fetched = resolve(NAME, url_of(site)).path
+    beside = put(tmp_path / "mine", b"beside")
+    there = [put(tmp_path / "packaged", b"package"), put(tmp_path / "weights", b"dir"), put(cache, b"cache")]
+    asked = len(site.asked)
+    found = list(weights.copies(str(beside), url_of(site), str(tmp_path / "weights")))
+    assert [(c.place, Path(c.file.uri), c.file.size) for c in found] == [
+        ("path", beside, 6),
+        ("package", there[0], 7),
+        ("weights-dir", there[1], 3),
+        ("cache", there[2], 5),
+        ("cache", fetched, len(DATA)),
+    ]
+    assert len(site.asked) == asked
+
+
+def mirrored(folder: str, data: bytes, tmp_path: Path) -> bool:
+    """Mirror a file of these bytes into the folder; whether it was missing."""
+    path = put(tmp_path / "from", data)
+    found = weights.Resolved(path, hashlib.sha256(data).hexdigest())
+    return weights.mirror(found, folder, "https://example.org/net", "CC0-1.0")
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_a_mirror_is_read_as_weights_dir_and_told_from_another_file_by_its_record(kind, tmp_path, s3, cache):
+    place = str(tmp_path / "mirror") if kind == "folder" else f"{s3.uri}/mirror"
+    assert mirrored(place, DATA, tmp_path)
+    assert not mirrored(place, DATA, tmp_path)
+    uri = f"{place}/{NAME}"
+    assert b"# licence: CC0-1.0\n" in store.read_bytes(f"{uri}.sha256")
+    assert resolve(NAME, weights_dir=place).path.read_bytes() == DATA
+    with pytest.raises(WeightsError, match=r"is another file than .*; mirror to another place"):
+        mirrored(place, b"another", tmp_path)
+    store.write_bytes(uri, DATA[:-1])
+    with pytest.raises(WeightsError, match=rf"wanted sha256 {DIGEST}, got .*mirror/{NAME}\.sha256"):
+        resolve(NAME, weights_dir=place)
+    # a damaged copy of the same file is written again
+    assert mirrored(place, DATA, tmp_path)
+    assert weights.digest_of(uri) == DIGEST
+
+
+def test_only_what_was_fetched_is_discarded(tmp_path, cache, site):
+    own, fetched = resolve(str(put(tmp_path / "mine", DATA))), resolve(NAME, url_of(site))
+    assert not weights.discard(own) and own.path.is_file()
+    assert weights.discard(fetched)
+    assert [p for p in fetched.path.parent.iterdir() if p.suffix != ".lock"] == []
 
 
 def test_files_of_one_name_from_two_addresses_are_two_files(site):
     with published() as other:
         other.data = b"another network"
-        assert resolve(NAME, site.url).path.read_bytes() == DATA
-        assert resolve(NAME, other.url).path.read_bytes() == b"another network"
+        assert resolve(NAME, url_of(site)).path.read_bytes() == DATA
+        assert resolve(NAME, url_of(other)).path.read_bytes() == b"another network"
 
 
 def test_an_address_that_has_no_such_file_is_asked_once(site):
@@ -224,7 +269,7 @@ def test_an_address_that_has_no_such_file_is_asked_once(site):
     with pytest.raises(
         WeightsError, match=r"could not be fetched: the server answered 404 Not Found; .*--weights-dir"
     ):
-        resolve(NAME, site.url)
+        resolve(NAME, url_of(site))
     assert len(site.asked) == 1
 
 
@@ -232,14 +277,14 @@ def test_a_server_in_trouble_is_asked_again_and_then_given_up(site, monkeypatch)
     monkeypatch.setattr(weights.time, "sleep", lambda _seconds: None)
     site.status = 503
     with pytest.raises(WeightsError, match="the server answered 503"):
-        resolve(NAME, site.url)
+        resolve(NAME, url_of(site))
     assert len(site.asked) == weights.TRIES
 
 
 def test_an_address_that_does_not_answer_says_what_to_do(site, monkeypatch):
     monkeypatch.setattr(weights.time, "sleep", lambda _seconds: None)
     with published() as gone:
-        url = gone.url
+        url = url_of(gone)
     with pytest.raises(
         WeightsError, match=r"could not be fetched: .*refused.*give its folder as --weights-dir"
     ):
@@ -255,7 +300,7 @@ def test_a_cache_that_can_not_be_written_says_so(tmp_path, site, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("DIFFACE_CACHE", str(tmp_path / "file"))
     with pytest.raises(WeightsError, match=r"can not be kept under .* set DIFFACE_CACHE to another folder"):
-        resolve(NAME, site.url)
+        resolve(NAME, url_of(site))
 
 
 def test_many_processes_at_once_fetch_once_and_all_get_the_whole_file(site):
@@ -263,7 +308,7 @@ def test_many_processes_at_once_fetch_once_and_all_get_the_whole_file(site):
         "import sys; from pipeline.weights import resolve; "
         "print(resolve(sys.argv[1], sys.argv[2], sys.argv[3]).sha256)"
     )
-    command = [sys.executable, "-c", script, NAME, site.url, DIGEST]
+    command = [sys.executable, "-c", script, NAME, url_of(site), DIGEST]
     site.breaks = [1_000_000]
     actors = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(4)]
     assert [actor.communicate(timeout=60)[0].strip() for actor in actors] == [DIGEST] * 4
@@ -273,7 +318,7 @@ def test_many_processes_at_once_fetch_once_and_all_get_the_whole_file(site):
 def test_many_threads_at_once_fetch_once(site):
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(resolve(NAME, site.url, DIGEST))) for _ in range(6)
+        threading.Thread(target=lambda: found.append(resolve(NAME, url_of(site), DIGEST))) for _ in range(6)
     ]
     for thread in threads:
         thread.start()
@@ -295,7 +340,7 @@ def test_a_bucket_of_ones_own_is_read_once_for_each_version(s3, cache):
 
 
 def test_a_file_that_is_not_in_the_bucket_is_looked_for_further(s3, site):
-    assert resolve(NAME, site.url, weights_dir=f"{s3.uri}/empty").sha256 == DIGEST
+    assert resolve(NAME, url_of(site), weights_dir=f"{s3.uri}/empty").sha256 == DIGEST
 
 
 def test_a_bucket_that_is_not_there_is_refused(s3):
