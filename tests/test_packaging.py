@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from jobs import cli
+from jobs.models import ModelsConfig
 from jobs.status import StatusConfig
 from jobs.verify import VerifyConfig
 from pipeline.config import RestoreConfig, make_parser
@@ -155,7 +156,13 @@ def test_documents_name_only_modules_files_and_options_that_exist(document):
     assert {m for m in modules if find_spec(m) is None} == set()
     links = {link for link in re.findall(r"\]\(([^)#:]+)\)", text)}
     assert {link for link in links if not (ROOT / document).parent.joinpath(link).exists()} == set()
-    for job, config in (("restore", RestoreConfig), ("status", StatusConfig), ("verify", VerifyConfig)):
+    configs = {
+        "restore": RestoreConfig,
+        "status": StatusConfig,
+        "verify": VerifyConfig,
+        "models": ModelsConfig,
+    }
+    for job, config in configs.items():
         known = {option for action in make_parser(config, "")._actions for option in action.option_strings}
         assert {option for command in commands(text, job) for option in command} - known == set()
 

@@ -1,0 +1,239 @@
+"""The job that lists, fetches, mirrors and checks models; tiny networks on a web site and a bucket of the tests."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from website import Site, published
+
+from jobs import models as job
+from pipeline import store, weights
+from pipeline.networks.zoo import find_preset, load_network
+from pipeline.weights import resolve
+from tests import golden_data as golden
+
+FILES = {kind: f"{kind}_tiny.safetensors" for kind in ("unet", "lama", "srcnn")}
+PRIOR, ESTIMATOR = FILES["unet"], FILES["lama"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("DIFFACE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with published() as one:
+        one.files = {name: (golden.GOLDEN / name).read_bytes() for name in FILES.values()}
+        yield one
+
+
+@pytest.fixture
+def album(tmp_path, site) -> Path:
+    """A preset of one's own, whose files lie at published addresses."""
+    return write_preset(tmp_path / "album.toml", "lama", site)
+
+
+def write_preset(path: Path, estimator: str, site: Site) -> Path:
+    """A preset file of the golden prior and this estimator."""
+    lines = ['description = "tiny"', "side = 32", "eta = 1.0", "start_step = 480"]
+    for role, kind in (("prior", "unet"), ("estimator", estimator)):
+        options = golden.network_spec(kind).options
+        lines += [
+            f"[{role}]",
+            f'kind = "{kind}"',
+            f'file = "{FILES[kind]}"',
+            f'url = "{site.root}/{FILES[kind]}"',
+            'licence = "CC0-1.0"',
+            f"[{role}.options]",
+            *[f"{name} = {json.dumps(value)}" for name, value in options.items()],
+        ]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def told(capsys, *argv: str, code: int = job.DONE) -> list[dict[str, Any]]:
+    """What the job says of each file, as JSON."""
+    capsys.readouterr()
+    assert job.main([*argv, "--json", "-"]) == code
+    values = json.loads(capsys.readouterr().out)
+    assert values["exit_code"] == code
+    return values["files"]
+
+
+def test_the_list_names_every_model_with_its_files_terms_and_whereabouts(capsys):
+    assert job.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["MODEL", "SIDE", "USE", "FILE", "SIZE", "FOUND", "LICENCE"]
+    named = {line.split()[0] for line in lines if not line.startswith(" ")} - {"MODEL"}
+    assert named == set(job.known_models()) >= {"difface-512-swinir", "small-srcnn", "retinaface-resnet50"}
+    (published_line,) = [line for line in lines if "lama_inpainting256.pth" in line]
+    assert published_line.split(maxsplit=3)[1:3] == ["-", "missing"]
+    assert published_line.endswith("NTU S-Lab License 1.0 (non-commercial)")
+    (prior,) = [line for line in lines if line.startswith("difface-256-inpaint")]
+    assert prior.split()[1:4] == ["256", "inpainting", "iddpm_ffhq256_ema750000.pth"]
+    assert sum("small_prior.safetensors            8.5 MB  package" in line for line in lines) == 2
+
+
+def test_a_preset_of_ones_own_is_listed_without_asking_anybody(album, site, capsys):
+    files = told(capsys, "list", str(album))
+    assert [(f["model"], f["use"], f["file"], f["found"]) for f in files] == [
+        ("album", "inpainting", PRIOR, "missing"),
+        ("album", "inpainting", ESTIMATOR, "missing"),
+    ]
+    assert site.asked == []
+
+
+def test_files_are_fetched_over_a_broken_connection_recorded_and_fit(album, site, capsys):
+    size = len(site.files[PRIOR])
+    site.breaks = [size // 2]
+    files = told(capsys, "fetch", str(album))
+    assert site.asked == [None, f"bytes={size // 2}-", None]
+    assert [(f["file"], f["found"], f["state"]) for f in files] == [
+        (PRIOR, "cache", "is here and fits its network"),
+        (ESTIMATOR, "cache", "is here and fits its network"),
+    ]
+    for one in files:
+        assert weights.recorded(one["uri"]) == one["sha256"]
+        assert Path(one["uri"]).read_bytes() == site.files[one["file"]]
+    assert job.main(["fetch", str(album)]) == 0
+    assert f"sha256 {files[0]['sha256']}" in capsys.readouterr().out
+    assert len(site.asked) == 3
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+@torch.inference_mode()
+def test_everything_works_from_a_mirror_without_the_internet(
+    kind, tmp_path, album, site, s3, capsys, monkeypatch
+):
+    place = str(tmp_path / "mirror") if kind == "folder" else f"{s3.uri}/{tmp_path.name}"
+    files = told(capsys, "mirror", "--to", place, str(album))
+    assert [f["state"] for f in files] == [f"copied to {place}"] * 2
+    again = told(capsys, "mirror", str(album), "--to", place)
+    assert [f["state"] for f in again] == [f"is in {place}, read again"] * 2
+    names = {PRIOR, ESTIMATOR, f"{PRIOR}.sha256", f"{ESTIMATOR}.sha256", "album.toml"}
+    assert {e.path for e in store.list_files(place)} == names
+    (tmp_path / "moved.toml").write_bytes(store.read_bytes(f"{place}/album.toml"))
+
+    monkeypatch.setenv("DIFFACE_CACHE", str(tmp_path / "another machine"))
+    site.status, asked = 500, len(site.asked)
+    moved = str(tmp_path / "moved.toml")
+    assert {f["found"] for f in told(capsys, "fetch", moved, "--weights-dir", place)} == {"weights-dir"}
+    checked = told(capsys, "check", moved, "--weights-dir", place)
+    assert ("weights-dir", "as its record says") in {(f["found"], f["state"]) for f in checked}
+    spec = find_preset(moved).estimator
+    net = load_network(spec, resolve(spec.file, spec.url, spec.sha256, place).path)
+    given = golden.arrays("inputs")
+    out = net(torch.cat([given["masked"], given["mask"]], dim=1))
+    torch.testing.assert_close(out, golden.arrays("estimators")["lama"], rtol=2e-6, atol=2e-6)
+    assert len(site.asked) == asked
+
+
+def test_a_preset_in_a_mirrored_folder_finds_its_files_beside_it(tmp_path, album, capsys):
+    told(capsys, "mirror", str(album), "--to", str(tmp_path / "mirror"))
+    files = told(capsys, "list", str(tmp_path / "mirror" / "album.toml"))
+    assert [(f["found"], Path(f["uri"]).parent) for f in files] == [("path", tmp_path / "mirror")] * 2
+
+
+def test_a_damaged_mirror_is_found_out_file_by_file(tmp_path, album, capsys):
+    place = str(tmp_path / "mirror")
+    told(capsys, "mirror", str(album), "--to", place)
+    damaged = tmp_path / "mirror" / PRIOR
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    files = told(capsys, "check", str(album), "--weights-dir", place, code=job.WRONG)
+    assert [(f["file"], f["found"], f["good"]) for f in files] == [
+        (PRIOR, "weights-dir", False),
+        (PRIOR, "cache", True),
+        (ESTIMATOR, "weights-dir", True),
+        (ESTIMATOR, "cache", True),
+    ]
+    assert files[0]["state"].startswith("damaged or another file: its record says sha256")
+    (tmp_path / "mirror" / f"{ESTIMATOR}.sha256").unlink()
+    files = told(capsys, "check", str(album), "--weights-dir", place, code=job.WRONG)
+    assert files[2]["state"] == "no digest is known to compare with"
+
+
+def test_what_a_web_page_gives_instead_of_weights_is_not_kept(album, site, cache, capsys):
+    site.files[PRIOR] = b"<html>please log in</html>"
+    files = told(capsys, "fetch", str(album), code=job.WRONG)
+    assert [f["good"] for f in files] == [False, True]
+    assert "got 26 bytes that are neither" in files[0]["state"]
+    assert files[0]["state"].endswith("it was removed from the cache")
+    kept = {path.name for path in cache.rglob("*") if path.suffix != ".lock" and path.is_file()}
+    assert kept == {ESTIMATOR, f"{ESTIMATOR}.sha256"}
+    site.files[PRIOR] = (golden.GOLDEN / PRIOR).read_bytes()
+    told(capsys, "fetch", str(album))
+
+
+def test_the_file_of_another_network_is_refused_with_the_names_that_differ(album, site, tmp_path, capsys):
+    site.files[ESTIMATOR] = (golden.GOLDEN / FILES["srcnn"]).read_bytes()
+    assert job.main(["mirror", str(album), "--to", str(tmp_path / "mirror")]) == job.WRONG
+    said = capsys.readouterr().out
+    assert f"{ESTIMATOR} (album): error: " in said
+    assert "missing (model.1.ffc.convl2l.weight," in said and "surplus (body.0.bias," in said
+    assert not (tmp_path / "mirror" / ESTIMATOR).exists()
+
+
+def test_two_presets_share_a_file_that_is_fetched_and_told_once(album, tmp_path, site, capsys):
+    other = write_preset(tmp_path / "other.toml", "srcnn", site)
+    files = told(capsys, "fetch", str(album), str(other))
+    assert [f["file"] for f in files] == [PRIOR, ESTIMATOR, FILES["srcnn"]]
+    assert len(site.asked) == 3
+
+
+def test_a_check_of_everything_forgives_what_is_not_here_and_one_of_a_model_does_not(capsys):
+    files = told(capsys, "check")
+    assert {f["state"] for f in files} == {"as the preset says", "is nowhere on this machine"}
+    (one,) = told(capsys, "check", "retinaface-resnet50", code=job.WRONG)
+    assert (one["found"], one["state"]) == ("missing", "is nowhere on this machine")
+
+
+def test_a_file_that_nobody_publishes_says_where_to_put_it(capsys):
+    spec = find_preset("difface-512-srcnn").estimator
+    piece = job.Piece(spec.file, spec.url, spec.sha256, spec.licence, spec)
+    model = job.Model("difface-512-srcnn", 512, "restoration", (piece,))
+    config = job.ModelsConfig("fetch", (model.name,))
+    (one,) = job.fetch(job.about(model, piece), piece, config)
+    assert not one.good
+    assert "has no published address; put it into a folder and give that as --weights-dir" in one.state
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["fetch"], "fetch needs the names of models; `list` shows them"),
+        (["mirror", "small-srcnn"], "--to is where mirror copies files to"),
+        (["fetch", "small-srcnn", "--to", "x"], "--to is where mirror copies files to"),
+        (["fetch", "large"], "preset 'large' is not known; choose one of difface-256-inpaint"),
+        (["check", "--weights-dir", "/nowhere/at/all"], "could not read /nowhere/at/all"),
+    ],
+)
+def test_wrong_arguments_exit_with_2_and_one_sentence(argv, words, capsys):
+    try:
+        code = job.main(argv)
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == job.BAD_ARGUMENTS
+    assert capsys.readouterr().err.startswith(f"error: {words}")
+
+
+def test_another_preset_of_the_same_name_is_not_overwritten_in_a_mirror(tmp_path, album, site, capsys):
+    place = str(tmp_path / "mirror")
+    told(capsys, "mirror", str(album), "--to", place)
+    album.write_text(album.read_text().replace("tiny", "changed"))
+    assert job.main(["mirror", str(album), "--to", place]) == job.BAD_ARGUMENTS
+    assert "is another preset than" in capsys.readouterr().err
+    assert '"tiny"' in (tmp_path / "mirror" / "album.toml").read_text()
+
+
+def test_an_interrupt_says_that_the_same_command_goes_on(album, monkeypatch, capsys):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights, "download", interrupt)
+    assert job.main(["fetch", str(album)]) == job.INTERRUPTED
+    assert "the same command goes on" in capsys.readouterr().err
