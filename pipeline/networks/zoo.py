@@ -15,22 +15,24 @@ import torch
 from torch import nn
 
 from pipeline.networks.checkpoint import CheckpointError, load_strict, read_state
+from pipeline.networks.foreign import ForeignConfig, load_foreign
 from pipeline.networks.lama import LaMa, LaMaConfig
 from pipeline.networks.srcnn import SRCNN, SRCNNConfig
 from pipeline.networks.swinir import SwinIRConfig, build_swinir, from_published
 from pipeline.networks.unet import UNet, UNetConfig
 
-Kind = Literal["unet", "srcnn", "swinir", "lama"]
+Kind = Literal["unet", "srcnn", "swinir", "lama", "spandrel"]
 
 PRESETS = Path(__file__).parent.parent / "presets"
 
-# What makes a network of each kind: its configuration, and the builder.
-Config = UNetConfig | SRCNNConfig | SwinIRConfig | LaMaConfig
+# What makes a network of each kind: its configuration, and the builder where the preset alone says what it is.
+Config = UNetConfig | SRCNNConfig | SwinIRConfig | LaMaConfig | ForeignConfig
 _CONFIGS: dict[str, type[Config]] = {
     "unet": UNetConfig,
     "srcnn": SRCNNConfig,
     "swinir": SwinIRConfig,
     "lama": LaMaConfig,
+    "spandrel": ForeignConfig,
 }
 _BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
     "unet": UNet,
@@ -39,7 +41,7 @@ _BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
     "lama": LaMa,
 }
 # Estimators by what a preset may call theirs.
-ESTIMATORS = ("srcnn", "swinir", "lama")
+ESTIMATORS = ("srcnn", "swinir", "lama", "spandrel")
 
 
 class PresetError(ValueError):
@@ -118,7 +120,12 @@ def find_preset(name: str | Path) -> Preset:
 
 def build(spec: NetworkSpec) -> nn.Module:
     """The untrained network of a specification, in evaluation mode. Raises PresetError on options it can not have."""
-    return _BUILDERS[spec.kind](network_config(spec)).eval()
+    config = network_config(spec)
+    if spec.kind not in _BUILDERS:
+        raise PresetError(
+            f"{spec.file}: a {spec.kind} network is what its file says; it is built from that alone"
+        )
+    return _BUILDERS[spec.kind](config).eval()
 
 
 def load_network(spec: NetworkSpec, path: Path | str) -> nn.Module:
@@ -127,6 +134,9 @@ def load_network(spec: NetworkSpec, path: Path | str) -> nn.Module:
     Raises CheckpointError when the file does not hold exactly this network's weights.
     """
     state = read_state(path)
+    config = network_config(spec)
+    if isinstance(config, ForeignConfig):
+        return load_foreign(config, state, str(path))
     what = f"{path} as {spec.kind}"
     if spec.kind == "swinir":
         net = build(spec)

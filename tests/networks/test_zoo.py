@@ -36,9 +36,13 @@ depth = 2
 
 def test_the_presets_of_the_package_are_these():
     assert preset_names() == [
+        "codeformer-512",
         "difface-256-inpaint",
         "difface-512-srcnn",
         "difface-512-swinir",
+        "gfpgan-512",
+        "restoreformer-512",
+        "small-inpaint",
         "small-srcnn",
         "small-swinir",
     ]
@@ -56,8 +60,7 @@ def test_every_preset_of_the_package_is_sound_and_travels(name):
 @pytest.mark.parametrize(
     ("name", "side", "eta", "start_step"),
     [
-        ("difface-512-srcnn", 512, 0.5, 400),
-        ("difface-512-swinir", 512, 0.5, 400),
+        *((name, 512, 0.5, 400) for name in preset_names() if "512" in name),
         ("difface-256-inpaint", 256, 1.0, 480),
     ],
 )
@@ -91,8 +94,9 @@ def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(PresetError) as caught:
         find_preset("large")
     assert str(caught.value) == (
-        "preset 'large' is not known; choose one of difface-256-inpaint, difface-512-srcnn, difface-512-swinir, "
-        "small-srcnn, small-swinir, or give the path of your own .toml file"
+        "preset 'large' is not known; choose one of codeformer-512, difface-256-inpaint, difface-512-srcnn, "
+        "difface-512-swinir, gfpgan-512, restoreformer-512, small-inpaint, small-srcnn, small-swinir, "
+        "or give the path of your own .toml file"
     )
 
 
@@ -133,11 +137,7 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
         ),
         ("side = 16", 'side = 16\nstart_rule = "mine"', "start_rule must be official or paper, got 'mine'"),
         ("side = 16", "side = 16\nlanes_cpu = 0", "lanes_cpu and lanes_gpu must be at least 1"),
-        (
-            'kind = "srcnn"',
-            'kind = "unet"',
-            r"\[estimator\]: kind must be srcnn or swinir or lama, got 'unet'",
-        ),
+        ('kind = "srcnn"', 'kind = "unet"', "kind must be srcnn or swinir or lama or spandrel, got 'unet'"),
         ('file = "elsewhere.pth"', "", r"\[estimator\]: file must be given"),
         ("depth = 2", "deep = 2", "hold deep; they must be among num_chns, depth"),
         ("image_size = 16", "", "options of a unet lack image_size"),

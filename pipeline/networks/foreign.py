@@ -1,0 +1,208 @@
+"""Any restoration network as an estimator: the door to the architectures that spandrel knows.
+
+What a network is, spandrel reads from the names and shapes in its file; what the file does not say stands in the
+preset. Three things are put right here: the library hands networks out in training mode, it leaves GFPGAN and
+CodeFormer without their range of [-1, 1], and it lets GFPGAN draw its noise anew at each call.
+"""
+
+import copy
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.networks.checkpoint import CheckpointError
+
+RANGES = ("unit", "signed")
+
+# Of the package spandrel_extra_arches, which is installed by those whose use its licences allow.
+EXTRA = frozenset(
+    [
+        "AdaCode",
+        "CodeFormer",
+        "DDColor",
+        "FeMaSR",
+        "M3SNet",
+        "MAT",
+        "MIRNet2",
+        "MPRNet",
+        "Restormer",
+        "SRFormer",
+    ]
+)
+INSTALL_EXTRA = (
+    "install it as difface-pipeline[extra-networks] where the networks' own licences, most of them "
+    "non-commercial, allow your use"
+)
+
+
+@dataclass(frozen=True)
+class ForeignConfig:
+    """What a weights file does not say of its network."""
+
+    # side of the picture that the network is given, pixels; the face is resized to it, and what it gives back
+    input_size: int
+    # the architecture by spandrel's name, as GFPGAN, for a file of another one to be refused; empty: any
+    architecture: str = ""
+    # "unit": the network works in [0, 1]; "signed": in [-1, 1]; empty: as its architecture is known to
+    range: str = ""
+    # CodeFormer's w: 0 for the cleanest face, 1 for the one most like the input
+    fidelity: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.input_size < 1:
+            raise ValueError(f"input_size must be at least 1, got {self.input_size}")
+        if self.range not in ("", *RANGES):
+            raise ValueError(f"range must be {' or '.join(RANGES)}, got {self.range!r}")
+        if not 0 <= self.fidelity <= 1:
+            raise ValueError(f"fidelity must lie in [0, 1], got {self.fidelity}")
+
+
+class ForeignNetwork(nn.Module):
+    """[B, 3, S, S] float32 in [0, 1] → the same shape and range, for every S.
+
+    described: a descriptor of spandrel's for an image network.
+    """
+
+    def __init__(self, described: Any, config: ForeignConfig) -> None:
+        super().__init__()
+        self.network: nn.Module = described.model
+        self._described = described
+        self._side = config.input_size
+        keywords: dict[str, dict[str, Any]] = {
+            "GFPGAN": {"return_rgb": False, "randomize_noise": False},
+            "CodeFormer": {"weight": config.fidelity},
+        }
+        name = str(described.architecture.id)
+        known = name in keywords
+        self._signed = (config.range or ("signed" if known else "unit")) == "signed"
+        self._plain = not known and not self._signed
+        self._keywords = keywords.get(name, {})
+
+    def forward(self, x: Tensor) -> Tensor:
+        restored = self.ask(resized(x, self._side)).float()
+        return resized(restored, x.shape[-1]).clamp(0, 1)
+
+    def ask(self, x: Tensor) -> Tensor:
+        """What the network makes of [B, 3, input_size, input_size] in [0, 1], at a size of its own."""
+        if self._plain:  # spandrel's call also pads to what the network needs
+            y: Tensor = self._described(x)
+            return y
+        y = self.network(x * 2 - 1 if self._signed else x, **self._keywords)
+        y = y[0] if isinstance(y, tuple) else y
+        return (y + 1) / 2 if self._signed else y
+
+
+def load_foreign(config: ForeignConfig, state: Mapping[str, Tensor], what: str) -> ForeignNetwork:
+    """The network of a file's tensors, in evaluation mode, float32, on the CPU.
+
+    what: names the file in errors. Raises CheckpointError when the tensors are of another architecture than wanted,
+    of none that is known, do not fit it exactly, or make no network that gives a face back.
+    """
+    from spandrel import canonicalize_state_dict
+
+    tensors = canonicalize_state_dict(dict(state))
+    architecture = _recognised(tensors, config.architecture, what)
+    with warnings.catch_warnings():
+        # The library calls torch in old ways; no user can do anything about it.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            described = architecture.load(tensors)
+        except Exception as error:  # each architecture reads its shape from the tensors in a way of its own
+            raise CheckpointError(
+                f"{what}: wanted exactly the tensors of a {architecture.id}, but these do not fit it "
+                f"({_line(error)}); give the network's own file"
+            ) from error
+        network = _checked(described, config, what)
+        _try_out(network, what)
+    return network
+
+
+def resized(x: Tensor, side: int) -> Tensor:
+    """[B, 3, side, side]: x itself where it has that size."""
+    if x.shape[-2:] == (side, side):
+        return x
+    return nn.functional.interpolate(x, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _recognised(state: dict[str, Tensor], wanted: str, what: str) -> Any:
+    """spandrel's architecture of these tensors: the wanted one, or where none is named the first that fits."""
+    known, extra = _architectures()
+    if wanted and wanted not in known:
+        if wanted in EXTRA:
+            raise CheckpointError(
+                f"{what}: {wanted} is in the package spandrel_extra_arches, which is not installed; {INSTALL_EXTRA}"
+            )
+        names = ", ".join(sorted([*(str(a.architecture.id) for a in known), *EXTRA]))
+        raise CheckpointError(f"{what}: architecture {wanted!r} is not known; write one of {names}")
+    if wanted and known[wanted].detect(state):
+        return known[wanted].architecture
+    found = next((a.architecture for a in known.architectures("detection") if a.detect(state)), None)
+    if found is None or wanted:
+        got = f"those of a {found.id}" if found else f"{len(state)} of none that is known here"
+        more = "" if extra or wanted else f", or if they are of {', '.join(EXTRA)} {INSTALL_EXTRA}"
+        raise CheckpointError(
+            f"{what}: wanted the tensors of {f'a {wanted}' if wanted else 'a network that spandrel knows'}, "
+            f"got {got}; give the network's own file{more}"
+        )
+    return found
+
+
+def _architectures() -> tuple[Any, bool]:
+    """A registry of what is installed, and whether that includes the extra architectures."""
+    from spandrel import MAIN_REGISTRY
+
+    known = MAIN_REGISTRY.copy()
+    try:
+        from spandrel_extra_arches import EXTRA_REGISTRY
+    except ModuleNotFoundError as error:
+        if error.name != "spandrel_extra_arches":
+            raise
+        return known, False
+    known.add(*EXTRA_REGISTRY, ignore_duplicates=True)
+    return known, True
+
+
+def _checked(described: Any, config: ForeignConfig, what: str) -> ForeignNetwork:
+    """The network in evaluation mode. Raises CheckpointError when it does not turn one RGB picture into another."""
+    from spandrel import ImageModelDescriptor
+
+    channels = (described.input_channels, described.output_channels)
+    if not isinstance(described, ImageModelDescriptor) or channels != (3, 3):
+        raise CheckpointError(
+            f"{what}: wanted a network from RGB to RGB, got a {described.architecture.id} "
+            f"({described.purpose}) from {channels[0]} to {channels[1]} channels; choose another"
+        )
+    return ForeignNetwork(described, config).eval()
+
+
+def _try_out(network: ForeignNetwork, what: str) -> None:
+    """Call a copy of the network on shapes alone. Raises CheckpointError when its input size is not for it."""
+    without_storage: dict[int, Any] = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
+        for p in network.parameters()
+    }
+    without_storage |= {id(b): torch.empty_like(b, device="meta") for b in network.buffers()}
+    trial, side = copy.deepcopy(network, without_storage), network._side
+    try:
+        with torch.inference_mode():
+            shape = tuple(trial.ask(torch.empty(1, 3, side, side, device="meta")).shape)
+    except Exception as error:
+        if isinstance(error, NotImplementedError) or "meta" in str(error):
+            return  # it looks at values, which are not there
+        raise CheckpointError(
+            f"{what}: the network does not take {side}x{side} pixels ({_line(error)}); correct the preset's input_size"
+        ) from error
+    if shape[:2] != (1, 3) or shape[2] != shape[3]:
+        raise CheckpointError(
+            f"{what}: wanted a square RGB picture of one of {side}x{side}, got a tensor of {shape}; choose another"
+        )
+
+
+def _line(error: Exception) -> str:
+    """An error's text as one short line."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else f"{text[:300]}…"
