@@ -337,14 +337,9 @@ class Engine:
     def _begin(self, faces: Sequence[_Face]) -> list[_Estimate]:
         """Estimate and x_N of each face, by one call of the estimator's own fixed shape."""
         n, jobs = len(faces), [face.job for face in faces]
-        crops = np.zeros((self._estimator_lanes, self._channels, self._side, self._side), np.uint8)
-        crops[:n, :3] = np.stack([j.crop for j in jobs]).transpose(0, 3, 1, 2)
-        if self._channels == 4:
-            for crop, job in zip(crops, jobs, strict=False):
-                if job.hole is not None:
-                    crop[:3, job.hole], crop[3, job.hole] = 0, 255
-        pixels = to_device(torch.from_numpy(crops), self._device)
-        estimated = self._estimator(pixels.float() / 255)[:n].float().clamp(0, 1).contiguous()
+        estimated = estimate(
+            self._estimator, jobs, self._estimator_lanes, self._channels, self._side, self._device
+        )
         chains = [self._chain(job, face) for job, face in zip(jobs, estimated, strict=True)]
         keys = to_device(key_tensor([j.key for j in jobs]), self._device)
         draw = torch.full((n,), DRAW_X_N, dtype=torch.int64, device=self._device)
@@ -442,6 +437,29 @@ class Engine:
         """Let this worker's next call run in so many threads."""
         if self._device.type == "cpu" and torch.get_num_threads() != count:
             torch.set_num_threads(count)
+
+
+def estimate(
+    estimator: Callable[[Tensor], Tensor],
+    jobs: Sequence[FaceJob],
+    lanes: int,
+    channels: int,
+    side: int,
+    device: torch.device,
+) -> Tensor:
+    """f(y_0) of the faces, [n, 3, S, S] float32 in [0, 1] on the device, by one call of `lanes` faces.
+
+    channels: 4 for an estimator that is given the face with 0 in its hole, and 1 where that is.
+    """
+    n = len(jobs)
+    crops = np.zeros((lanes, channels, side, side), np.uint8)
+    crops[:n, :3] = np.stack([j.crop for j in jobs]).transpose(0, 3, 1, 2)
+    if channels == 4:
+        for crop, job in zip(crops, jobs, strict=False):
+            if job.hole is not None:
+                crop[:3, job.hole], crop[3, job.hole] = 0, 255
+    pixels = to_device(torch.from_numpy(crops), device)
+    return estimator(pixels.float() / 255)[:n].float().clamp(0, 1).contiguous()
 
 
 def each_alone(
