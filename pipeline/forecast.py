@@ -32,8 +32,8 @@ def face_cost(preset: Preset, steps: int) -> Cost:
 
 
 def _flops(spec: NetworkSpec, side: int) -> float:
+    network = build(spec).to("meta")  # moved there: SwinIR reads numbers while it is built
     with torch.device("meta"):
-        network = build(spec)
         inputs = [torch.empty(1, 3, side, side)]
         if spec.kind == "unet":
             inputs.append(torch.empty(1, dtype=torch.int64))
