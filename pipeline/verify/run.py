@@ -55,7 +55,8 @@ class Run:
             return {}
         weights = self.fingerprint["weights"]
         same = {n: self.fingerprint[n] for n in ("eta", "seed")}
-        same["model_sha256"] = f"{weights['prior'][:16]}+{weights['estimator'][:16]}"
+        networks = (weights[role][:16] for role in ("prior", "estimator") if role in weights)
+        same["model_sha256"] = "+".join(networks)
         each_its_own = self.fingerprint.get("start_bounds")
         return same if each_its_own else same | {"start_step": self.fingerprint["start_step"]}
 
