@@ -89,8 +89,8 @@ class Method:
 
     @property
     def model_sha256(self) -> str:
-        """One name for prior and estimator together."""
-        return f"{self.sha256['prior'][:16]}+{self.sha256['estimator'][:16]}"
+        """One name for the networks together."""
+        return "+".join(self.sha256[role][:16] for role in ("prior", "estimator") if role in self.sha256)
 
 
 def choose_method(config: RestoreConfig, preset: Preset | None = None) -> tuple[Preset, dict[str, Any]]:
@@ -100,6 +100,9 @@ def choose_method(config: RestoreConfig, preset: Preset | None = None) -> tuple[
     """
     preset = preset or find_preset(config.preset)
     names = ("eta", "steps", "start_rule")
+    if config.method == "estimator":
+        no_chain = {"eta": 0.0, "start_step": 0, "start_bounds": None}
+        return preset, {n: getattr(preset, n) for n in names} | no_chain
     chosen = {n: getattr(preset if getattr(config, n) is None else config, n) for n in names}
     wished = config.start_step or ""
     chosen |= {"start_step": int(wished.removeprefix("auto").lstrip(":") or preset.start_step)}
@@ -132,7 +135,10 @@ def check_start(preset: Preset, steps: str, start_step: int, rule: Any) -> None:
 def check_weights(config: RestoreConfig, preset: Preset) -> dict[str, str]:
     """Find, verify and load every weights file once, here, before any actor starts; their digests by role."""
     digests = {}
-    for role, spec in (("prior", preset.prior), ("estimator", preset.estimator)):
+    roles = {"prior": preset.prior, "estimator": preset.estimator}
+    if config.method == "estimator":
+        del roles["prior"]
+    for role, spec in roles.items():
         found = resolve(spec.file, spec.url, spec.sha256, config.weights_dir)
         load_network(spec, found.path)
         digests[role] = found.sha256
@@ -150,6 +156,8 @@ def settle_method(
     """The method with its weights found and checked, and the fingerprint of a run with it."""
     method = Method(preset, sha256=check_weights(config, preset), **chosen)
     resolved = chosen | {"weights": method.sha256, "preset_side": preset.side}
+    if preset.estimator.kind == "spandrel":  # whose options change pixels and not only what file fits
+        resolved |= {"estimator_options": dict(preset.estimator.options)}
     return method, fingerprint(config, resolved)
 
 
@@ -276,6 +284,7 @@ def restore_stage(
         threads=threads,
         stop_uri=stop_uri,
         task=task_of(c),
+        method=c.method,
     )
 
 
@@ -342,7 +351,7 @@ class Restoration:
             params=asdict(config) | {"eta": method.eta, "start_step": method.start_step}
             | {"steps": method.steps, "start_rule": method.start_rule},
             tags={f"sha256.{role}": digest for role, digest in method.sha256.items()}
-            | {"fingerprint": ledger.digest, "preset": method.preset.name},
+            | {"fingerprint": ledger.digest, "preset": method.preset.name, "method": config.method},
             state_uri=store.join(config.output, "_ledger", "tracking.json"),
             warn=lambda text: say(f"warning: {text}"),
         )  # fmt: skip
@@ -490,10 +499,16 @@ def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> in
         faces = found.faces_per_image * images
         how = "counted" if found.images == images else f"estimated from {found.images} images"
         print(f"faces    {faces:.0f} ({how}; {found.unreadable} of {found.images} images unreadable)")
-    schedule = make_schedule(chosen["steps"])
-    calls = len(chain_from(schedule, chosen["start_step"], chosen["start_rule"], config.calls).walk)
+    calls, how = 0, "the estimator alone"
+    if config.method != "estimator":
+        schedule = make_schedule(chosen["steps"])
+        calls = len(chain_from(schedule, chosen["start_step"], chosen["start_rule"], config.calls).walk)
+        how = f"{calls} steps a face, eta {chosen['eta']}"
+    print(f"method   {preset.name}, {preset.side} px, {how}")
+    if preset.estimator.kind == "spandrel":
+        print("time     not known: what this estimator is, and costs, its file alone says")
+        return OK
     each = seconds_per_face(preset, calls)
-    print(f"method   {preset.name}, {preset.side} px, {calls} steps a face, eta {chosen['eta']}")
     print(f"time     about {duration(faces * each)} on this machine's CPU ({each:.1f} s a face)")
     return OK
 

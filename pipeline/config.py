@@ -169,6 +169,13 @@ class RestoreConfig:
     gradient_rate: float = option(0.5, help="size of a gradient step", group="task", pixels=True)
 
     preset: str = option("small-swinir", help="a preset's name or the path of a preset file", group="method")
+    method: Literal["difface", "estimator"] = option(
+        "difface",
+        help="difface: the preset's estimator and then the reverse chain; estimator: the estimator's picture as it "
+        "is, without the prior, as a baseline",
+        group="method",
+        pixels=True,
+    )
     eta: float | None = option(
         None,
         help="randomness of the reverse chain, 0 (deterministic) to 1 (default: the preset's, 0.5)",
@@ -353,6 +360,8 @@ class RestoreConfig:
             raise UsageError(
                 "--task upscale takes aligned faces; give --aligned, or --task restore for photographs"
             )
+        if self.method == "estimator":
+            self._refuse_chain()
         wanted = {
             "--weight must be above 0": self.weight is None or self.weight > 0,
             "--gradient-steps must not be negative": self.gradient_steps >= 0,
@@ -383,6 +392,15 @@ class RestoreConfig:
             if not holds:
                 name = rule.split()[0].removeprefix("--").rstrip(",").replace("-", "_")
                 raise UsageError(f"{rule}, got {getattr(self, name)}")
+
+    def _refuse_chain(self) -> None:
+        """Raise UsageError when an option of the chain was given."""
+        names = ("eta", "start_step", "start_bounds", "steps", "calls", "start_rule")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        given |= {"solver": self.solver} if self.solver != "ddim" else {}
+        for name, value in given.items():
+            shown = name.replace("_", "-")
+            raise UsageError(f"--method estimator walks no chain; leave --{shown} {value} out")
 
     @property
     def slot_count(self) -> int:

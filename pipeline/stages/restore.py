@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.diffusion.direct import DirectEngine
 from pipeline.diffusion.engine import Engine, FaceJob, FaceResult
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.sampler import Solver
@@ -22,7 +24,7 @@ from pipeline.memory import bytes_per_slot, fitting_slots, free_bytes
 from pipeline.metrics.sharpness import sharpness
 from pipeline.networks.folded import FoldedUNet
 from pipeline.networks.unet import UNet
-from pipeline.networks.zoo import Preset, load_network, takes_mask
+from pipeline.networks.zoo import NetworkSpec, Preset, load_network, takes_mask
 from pipeline.records import FaceRecord, Row, dump_records, load_faces, load_images, pack, restorable, unpack
 from pipeline.stages.failure import message, outline
 from pipeline.stages.mask import Hole
@@ -60,6 +62,8 @@ class RestoreSettings:
     # while this object exists no further unit is begun, however many were read ahead
     stop_uri: str
     task: Task = BLIND
+    # "estimator": its picture is the restored face, and the prior is not loaded
+    method: Literal["difface", "estimator"] = "difface"
 
 
 def make_engine(
@@ -70,9 +74,7 @@ def make_engine(
     place = torch.device(device)
     on_cpu = place.type == "cpu"
     dtype = number_type(precision, on_cpu)
-    if not on_cpu:  # the same kernels every time, and float32 that is float32
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    fix_kernels(place)
     steps = [int(t) for t in schedule.t if t <= preset.max_step]
     lanes = preset.lanes_cpu if on_cpu else preset.lanes_gpu
     useful = lanes * (threads if on_cpu else CALLS_ON_GPU)
@@ -89,10 +91,38 @@ def make_engine(
         slots,
         place,
         threads,
-        # on a CPU one face at a time is as fast as many
-        estimator_lanes=1 if on_cpu else max(lanes // 4, 1),
+        estimator_lanes=estimator_lanes(preset, on_cpu),
         takes_mask=takes_mask(preset.estimator),
     )
+
+
+def make_direct(
+    preset: Preset, estimator: nn.Module, device: str, precision: str = "auto", threads: int = 1
+) -> DirectEngine:
+    """What gives the estimator's picture alone, in the bits that `make_engine`'s engine diffuses."""
+    place = torch.device(device)
+    on_cpu = place.type == "cpu"
+    fix_kernels(place)
+    return DirectEngine(
+        _in_precision(estimator.to(place), place, number_type(precision, on_cpu)),
+        preset.side,
+        estimator_lanes(preset, on_cpu),
+        place,
+        threads if on_cpu else CALLS_ON_GPU,
+        takes_mask(preset.estimator),
+    )
+
+
+def fix_kernels(device: torch.device) -> None:
+    """On a GPU, the same kernels every time, and float32 that is float32."""
+    if device.type != "cpu":
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def estimator_lanes(preset: Preset, on_cpu: bool) -> int:
+    """Faces of one call of the estimator; on a CPU one at a time is as fast as many."""
+    return 1 if on_cpu else max(preset.lanes_gpu // 4, 1)
 
 
 def number_type(precision: str, on_cpu: bool) -> torch.dtype:
@@ -135,13 +165,16 @@ class RestoreFaces:
 
     def __init__(self, settings: RestoreSettings) -> None:
         s = self._settings = settings
-        estimator, prior = (
-            load_network(spec, resolve(spec.file, spec.url, spec.sha256, s.weights_dir).path)
-            for spec in (s.preset.estimator, s.preset.prior)
-        )
+        estimator = self._load(s.preset.estimator)
+        self._engine: Engine | DirectEngine
+        self._chain: Chain | StartChoice = Chain(0, ())
+        if s.method == "estimator":
+            self._engine = make_direct(s.preset, estimator, s.device, s.precision, s.threads)
+            return
+        prior = self._load(s.preset.prior)
         assert isinstance(prior, UNet)
         schedule = make_schedule(s.steps)
-        self._chain: Chain | StartChoice = chain_from(schedule, s.start_step, s.start_rule, s.calls)
+        self._chain = chain_from(schedule, s.start_step, s.start_rule, s.calls)
         if s.start_bounds is not None:
             self._chain = choose_start(
                 s.preset, schedule, s.start_step, s.start_bounds, s.start_rule, s.calls
@@ -149,6 +182,9 @@ class RestoreFaces:
         self._engine = make_engine(
             s.preset, estimator, prior, schedule, s.device, s.precision, s.slots, s.threads
         )
+
+    def _load(self, spec: NetworkSpec) -> nn.Module:
+        return load_network(spec, resolve(spec.file, spec.url, spec.sha256, self._settings.weights_dir).path)
 
     def __call__(self, row: Row) -> Row:
         if row.get("crops") is None or is_stopping(self._settings.stop_uri):
