@@ -31,7 +31,15 @@ from pipeline.networks.zoo import Preset, PresetError, find_preset, load_network
 from pipeline.stages.restore import choose_start, make_engine
 from pipeline.tracking import RunTracker, default_uri
 from pipeline.training.degradation import degrade, draw_test_degradation
-from pipeline.training.samples import SampleError, check_side, find_shards, list_faces, to_picture, to_tensor
+from pipeline.training.samples import (
+    FaceAddress,
+    SampleError,
+    check_side,
+    find_shards,
+    list_faces,
+    to_picture,
+    to_tensor,
+)
 from pipeline.weights import WeightsError, resolve
 
 REFUSALS = (UsageError, PresetError, CheckpointError, WeightsError, SampleError, store.StoreError)
@@ -139,21 +147,29 @@ def make_test_set(config: EvaluateConfig, side: int) -> TestSet:
     """Faces spread over the shards, each degraded by a draw from the paper's test grid that its number decides."""
     faces = list_faces(find_shards(config.shards))
     check_side(faces, side)
-    if config.limit:
-        faces = [faces[i] for i in np.linspace(0, len(faces) - 1, min(config.limit, len(faces))).astype(int)]
+    return degraded_set(spread(faces, config.limit), config.seed, config.batch)
+
+
+def spread(faces: Sequence[FaceAddress], limit: int) -> list[FaceAddress]:
+    """At most `limit` of the faces, taken evenly; 0 takes all."""
+    count = min(limit or len(faces), len(faces))
+    return [faces[i] for i in np.linspace(0, len(faces) - 1, count).astype(int)]
+
+
+def degraded_set(faces: Sequence[FaceAddress], seed: int, batch: int) -> TestSet:
+    """Faces of one side, each degraded by a draw from the paper's test grid that seed and its number decide."""
     clean, degraded, names = [], [], []
     for number, face in enumerate(faces):
-        rng = np.random.default_rng([config.seed, number])
-        picture = images.decode_rgb(store.read_range(face.shard, face.offset, face.length))
-        low, truth = degrade(picture, draw_test_degradation(rng), rng)
+        rng = np.random.default_rng([seed, number])
+        low, truth = degrade(images.decode_rgb(face.read()), draw_test_degradation(rng), rng)
         clean.append(to_tensor(truth))
         degraded.append(to_tensor(low))
         names.append(f"{number:08x}")
-    cut = range(0, len(faces), config.batch)
+    cut = range(0, len(faces), batch)
     return TestSet(
-        [torch.stack(clean[i : i + config.batch]) for i in cut],
-        [torch.stack(degraded[i : i + config.batch]) for i in cut],
-        [names[i : i + config.batch] for i in cut],
+        [torch.stack(clean[i : i + batch]) for i in cut],
+        [torch.stack(degraded[i : i + batch]) for i in cut],
+        [names[i : i + batch] for i in cut],
     )
 
 
