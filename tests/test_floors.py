@@ -19,6 +19,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.driver": 3,
     "pipeline.tracking": 3,
     "pipeline.report": 3,
+    "pipeline.figures": 3,
     "pipeline.progress": 3,
     "pipeline.census": 3,
     "pipeline.forecast": 3,
