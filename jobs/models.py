@@ -14,7 +14,7 @@ from typing import Literal
 
 from pipeline import store, weights
 from pipeline.config import UsageError, option, parse
-from pipeline.networks.checkpoint import CheckpointError
+from pipeline.networks.checkpoint import CheckpointError, read_state
 from pipeline.networks.zoo import (
     NetworkSpec,
     PresetError,
@@ -48,7 +48,7 @@ class ModelsConfig:
     """One question about models, or one errand."""
 
     deed: Literal["list", "fetch", "mirror", "check"] = option(
-        "list", help="what to do", group="what", positional=True
+        "list", help="what to do; list where nothing is said", group="what", positional=True
     )
     models: tuple[str, ...] = option(
         (),
@@ -188,15 +188,25 @@ def obtain(told: Told, piece: Piece, config: ModelsConfig) -> tuple[Told, Resolv
 
 
 def check_fits(piece: Piece, found: Resolved) -> None:
-    """Raise CheckpointError when a file is not its network's; what was fetched as such is not kept."""
+    """Raise CheckpointError when a file is not its network's; what was fetched and is no weights at all is not kept."""
     if piece.network is None:
         return
     try:
         load_network(piece.network, found.path)
     except CheckpointError as error:
-        if weights.discard(found):
+        # a misfit may also be the preset's mistake, or a package that is not installed: then the file is a good one
+        if not is_weights(found.path) and weights.discard(found):
             raise CheckpointError(f"{error}; it was removed from the cache") from error
         raise
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file holds weights, of whatever network."""
+    try:
+        read_state(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def check(told: Told, piece: Piece, config: ModelsConfig) -> Iterator[Told]:
