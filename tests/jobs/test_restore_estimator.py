@@ -6,9 +6,11 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from mlflow import MlflowClient
 from photographs import encoded, portrait, portraits, write_folder
 from PIL import Image
+from spandrel.architectures.ESRGAN import ESRGAN
 
 from jobs import restore as job
 from jobs import verify
@@ -107,6 +109,23 @@ def test_the_prior_is_not_even_looked_for(restore, tmp_path, capsys):
     assert run(restore, photos, tmp_path / "out", "--method", "estimator", *own) == 0
     assert run(restore, photos, tmp_path / "other", *own) == 2
     assert "nobody_has_this" in capsys.readouterr().err
+
+
+def test_another_library_s_network_restores_and_its_options_are_the_run_s(restore, tmp_path, capsys):
+    torch.save(ESRGAN(num_filters=8, num_blocks=1, scale=2).state_dict(), tmp_path / "tiny.pth")
+    text = (PRESETS / "small-srcnn.toml").read_text().split("[estimator]")[0]
+    text += '[estimator]\nkind = "spandrel"\nfile = "tiny.pth"\n[estimator.options]\ninput_size = 32\n'
+    (tmp_path / "tiny.toml").write_text(text)
+    photos = write_folder(tmp_path / "photos", {"a.jpg": encoded(portrait(), "JPEG")})
+    options = ("--method", "estimator", "--preset", str(tmp_path / "tiny.toml"))
+    assert run(restore, photos, tmp_path / "out", *options) == 0
+    assert verify.main(["--output", str(tmp_path / "out"), "--sample", "1"]) == 0
+    (tmp_path / "tiny.toml").write_text(text.replace("32", "64"))
+    capsys.readouterr()
+    assert run(restore, photos, tmp_path / "out", *options) == 2
+    assert "estimator_options" in capsys.readouterr().err
+    assert run(restore, photos, tmp_path / "out", *options, "--dry-run") == 0
+    assert "time     not known" in capsys.readouterr().out
 
 
 def test_a_dry_run_counts_the_estimator_alone(restore, source, tmp_path, capsys):
