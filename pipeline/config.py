@@ -398,6 +398,8 @@ class RestoreConfig:
         names = ("eta", "start_step", "start_bounds", "steps", "calls", "start_rule")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         given |= {"solver": self.solver} if self.solver != "ddim" else {}
+        # what these know of a face is held in the chain
+        given |= {"task": self.task} if self.task in ("colourise", "upscale") else {}
         for name, value in given.items():
             shown = name.replace("_", "-")
             raise UsageError(f"--method estimator walks no chain; leave --{shown} {value} out")
