@@ -372,9 +372,8 @@ class Restoration:
         return code
 
     def _restore(self) -> int:
-        with on_stop_signals(
-            leave
-        ):  # at the end of the block ours are back: Ray installs handlers of its own
+        # Ray installs handlers of its own; at the end of the block ours are back
+        with on_stop_signals(leave):
             connect(self.config.ray_address)
         resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
         say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
@@ -383,9 +382,7 @@ class Restoration:
             code = self._walk(resources, device, progress)
             lost = self.ledger.units_pending - self._undelivered_units
             if code == OK and lost:
-                say(
-                    f"{lost} units did not survive; they are done again, each picture in a process of its own"
-                )
+                say(f"{lost} units were lost with their workers and are done again, each picture by itself")
                 code = self._walk(resources, device, progress, careful=True)
         if self.driver.follower is not None:
             say(f"{self.driver.follower.who} has taken this output over; this one leaves it to that")

@@ -49,7 +49,7 @@ def test_struck_at_one_point_a_run_ends_as_if_nothing_had_happened(scene: Scene,
 
 def test_a_picture_that_no_worker_survives_fails_alone(scene):
     assert scene.start("deadly", struck=("picture-deadly",)) == 0, scene.log("deadly").read_text()
-    assert "1 units did not survive" in scene.log("deadly").read_text()
+    assert "1 units were lost with their workers" in scene.log("deadly").read_text()
     marks = [
         json.loads(f.read_bytes()) for f in (scene.output("deadly") / "_ledger" / "done").glob("*/*.json")
     ]
