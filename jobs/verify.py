@@ -205,7 +205,7 @@ class Repeater:
 
     def __init__(self, config: VerifyConfig, run: Run) -> None:
         """Raises UsageError when the run can not be repeated here, or what its weights raise."""
-        from jobs.restore import choose_method, settle_method
+        from jobs.method import choose_method, settle_method
 
         self._wanted_device = config.device
         self.device = self.batching = ""
@@ -228,7 +228,7 @@ class Repeater:
         """The stages, with the networks loaded. devices: the device types on which the run restored."""
         import torch
 
-        from jobs.restore import publish_stage, read_stage, restore_stage
+        from jobs.method import publish_stage, read_stage, restore_stage
         from pipeline.stages.restore import RestoreFaces
 
         self.device = self._wanted_device

@@ -20,7 +20,7 @@ from photographs import read_folder
 from PIL import ImageEnhance
 from torch import nn
 
-from jobs.restore import Method, choose_method, restore_stage
+from jobs.method import Method, choose_method, restore_stage
 from pipeline.config import RestoreConfig
 from pipeline.networks.unet import UNet
 from pipeline.stages import read, restore

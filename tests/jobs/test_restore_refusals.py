@@ -8,7 +8,7 @@ import pytest
 from photographs import encoded, portrait, read_folder, write_folder
 from servers import S3Server
 
-from jobs import restore
+from jobs import restoration, restore
 from pipeline import weights
 from pipeline.networks.checkpoint import read_state, write_state
 from pipeline.networks.zoo import PRESETS
@@ -21,7 +21,7 @@ def no_ray(monkeypatch):
     def tripwire(_address):
         pytest.fail("the job went on to Ray")
 
-    monkeypatch.setattr(restore, "connect", tripwire)
+    monkeypatch.setattr(restoration, "connect", tripwire)
 
 
 @pytest.fixture

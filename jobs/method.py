@@ -1,0 +1,175 @@
+"""From options to a method with its weights, and to the stages that carry it out. Not a command itself."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import RestoreConfig, UsageError, fingerprint
+from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.faces.detect import Selection
+from pipeline.networks.zoo import Preset, find_preset, load_network
+from pipeline.stages.align import DetectorChoice, ReadAndAlign
+from pipeline.stages.publish import Publish
+from pipeline.stages.restore import RestoreSettings
+from pipeline.stages.task import Task
+from pipeline.weights import DETECTOR_WEIGHTS, resolve
+
+
+@dataclass(frozen=True)
+class Method:
+    """The preset with the command line's wishes applied, and what its weights resolved to."""
+
+    preset: Preset
+    eta: float
+    # N, or where there are bounds to each face's own N that of a typical face
+    start_step: int
+    start_bounds: list[int] | None
+    steps: str
+    start_rule: Any
+    # digests of the weights by role
+    sha256: dict[str, str]
+
+    @property
+    def model_sha256(self) -> str:
+        """One name for the networks together."""
+        return "+".join(self.sha256[role][:16] for role in ("prior", "estimator") if role in self.sha256)
+
+
+def choose_method(config: RestoreConfig, preset: Preset | None = None) -> tuple[Preset, dict[str, Any]]:
+    """The preset and the method's settings; raises when N is not in the schedule or above what the prior knows.
+
+    preset: taken instead of the one that the configuration names.
+    """
+    preset = preset or find_preset(config.preset)
+    names = ("eta", "steps", "start_rule")
+    if config.method == "estimator":
+        no_chain = {"eta": 0.0, "start_step": 0, "start_bounds": None}
+        return preset, {n: getattr(preset, n) for n in names} | no_chain
+    chosen = {n: getattr(preset if getattr(config, n) is None else config, n) for n in names}
+    wished = config.start_step or ""
+    chosen |= {"start_step": int(wished.removeprefix("auto").lstrip(":") or preset.start_step)}
+    chosen |= {"start_bounds": None}
+    if wished.startswith("auto"):
+        if not preset.auto_start:
+            raise UsageError(f"{preset.name} has no [auto_start]; give --start-step as a number")
+        within = config.start_bounds.split(",") if config.start_bounds else preset.auto_start["bounds"]
+        chosen |= {"start_bounds": [int(n) for n in within]}
+    if config.solver == "dpm++" and config.eta:
+        raise UsageError(f"--solver dpm++ draws no noise; leave --eta {config.eta} out")
+    for start_step in (chosen["start_step"], *(chosen["start_bounds"] or ())):
+        check_start(preset, chosen["steps"], start_step, chosen["start_rule"])
+    return preset, chosen
+
+
+def check_start(preset: Preset, steps: str, start_step: int, rule: Any) -> None:
+    """Refuse an N that no chain of the preset can be entered at."""
+    try:
+        chain_from(make_schedule(steps), start_step, rule)
+    except ValueError as error:
+        raise UsageError(f"--steps {steps} --start-step {start_step}: {error}") from error
+    if start_step > preset.max_step:
+        raise UsageError(
+            f"--start-step {start_step} lies above {preset.max_step}, the last step that the prior of "
+            f"{preset.name} was trained on; choose a smaller one"
+        )
+
+
+def check_weights(config: RestoreConfig, preset: Preset) -> dict[str, str]:
+    """Find, verify and load every weights file once, here, before any actor starts; their digests by role."""
+    digests = {}
+    roles = {"prior": preset.prior, "estimator": preset.estimator}
+    if config.method == "estimator":
+        del roles["prior"]
+    for role, spec in roles.items():
+        found = resolve(spec.file, spec.url, spec.sha256, config.weights_dir)
+        load_network(spec, found.path)
+        digests[role] = found.sha256
+    if config.detector in DETECTOR_WEIGHTS and not config.aligned:
+        published = DETECTOR_WEIGHTS[config.detector]
+        digests["detector"] = resolve(
+            published.file, published.url, published.sha256, config.weights_dir
+        ).sha256
+    return digests
+
+
+def settle_method(
+    config: RestoreConfig, preset: Preset, chosen: dict[str, Any]
+) -> tuple[Method, dict[str, Any]]:
+    """The method with its weights found and checked, and the fingerprint of a run with it."""
+    method = Method(preset, sha256=check_weights(config, preset), **chosen)
+    resolved = chosen | {"weights": method.sha256, "preset_side": preset.side}
+    if preset.estimator.kind == "spandrel":  # whose options change pixels and not only what file fits
+        resolved |= {"estimator_options": dict(preset.estimator.options)}
+    return method, fingerprint(config, resolved)
+
+
+def read_stage(config: RestoreConfig, method: Method, stop_uri: str) -> ReadAndAlign:
+    """The stage that reads pictures and cuts out their faces."""
+    c = config
+    return ReadAndAlign(
+        side=method.preset.side,
+        detector=DetectorChoice(c.detector, c.min_score, c.weights_dir),
+        selection=Selection(c.min_face, c.max_faces, c.max_overlap),
+        aligned=c.aligned,
+        max_crispness=c.max_crispness,
+        max_scale=c.max_scale,
+        strength=c.strength,
+        max_pixels=c.max_pixels,
+        image_column=c.image_column,
+        stop_uri=stop_uri,
+        task=task_of(c),
+        mask=c.mask,
+    )
+
+
+def task_of(config: RestoreConfig) -> Task:
+    """What is asked of the faces."""
+    return Task(config.task, config.weight, config.gradient_steps, config.gradient_rate, config.factor)
+
+
+def restore_stage(
+    config: RestoreConfig, method: Method, device: str, threads: int, stop_uri: str
+) -> RestoreSettings:
+    """What every engine is told."""
+    m, c = method, config
+    return RestoreSettings(
+        preset=m.preset,
+        weights_dir=c.weights_dir,
+        eta=m.eta,
+        start_step=m.start_step,
+        start_bounds=m.start_bounds,
+        steps=m.steps,
+        start_rule=m.start_rule,
+        calls=c.calls,
+        solver=c.solver,
+        seed=c.seed,
+        free_colour=c.free_colour,
+        device=device,
+        precision=c.precision,
+        slots=c.slot_count,
+        threads=threads,
+        stop_uri=stop_uri,
+        task=task_of(c),
+        method=c.method,
+    )
+
+
+def publish_stage(config: RestoreConfig, method: Method, device: str) -> Publish:
+    """The stage that writes what a unit delivers, and its marker."""
+    m, c = method, config
+    return Publish(
+        output=c.output,
+        side=m.preset.side,
+        image_column=c.image_column,
+        aligned=c.aligned,
+        keep_detail=c.keep_detail,
+        max_pixels=c.max_pixels,
+        save_faces=c.save_faces,
+        settings={
+            "eta": m.eta,
+            "seed": c.seed,
+            "model_sha256": m.model_sha256,
+        },
+        device=device,
+        task=task_of(c),
+        mask=c.mask,
+    )

@@ -1,0 +1,247 @@
+"""One start of a restoration: the flow, its bookkeeping, and what people see of it. Not a command itself."""
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+from jobs.method import Method, publish_stage, read_stage, restore_stage
+from pipeline import store
+from pipeline.config import RestoreConfig
+from pipeline.driver import Driver
+from pipeline.flow import Resources, connect, fit_resources, run_flow
+from pipeline.ledger import Ledger, Settled
+from pipeline.progress import Progress, duration
+from pipeline.records import OUTCOMES, Row
+from pipeline.report import write_report
+from pipeline.stages.read import LoadUnit
+from pipeline.tracking import RunTracker, Status, default_uri, ui_command
+
+OK, UNEXPECTED, BAD_ARGUMENTS, OVER_BUDGET, HAD_FAILURES, INTERRUPTED = 0, 1, 2, 3, 4, 130
+# A stopping run leaves when no unit in flight was finished for so long.
+DRAIN_SECONDS = 300.0
+# After so many units in a row that could not be written, the output counts as lost.
+MOST_UNDELIVERED = 16
+MEANINGS = {
+    OK: "every image accounted for",
+    UNEXPECTED: "not every image is accounted for",
+    OVER_BUDGET: "more failures than --max-error-rate allows",
+    HAD_FAILURES: "failures within the budget, but --strict",
+    INTERRUPTED: "interrupted; the same command goes on",
+}
+# How MLflow shows a run that ended so; every other code is FAILED.
+STATUSES: dict[int, Status] = {OK: "FINISHED", INTERRUPTED: "KILLED"}
+# Folders that a run writes below its output.
+DELIVERED = ("images", "shards", "faces", "records", "report", "_ledger")
+
+
+class Restoration:
+    """One start of a run: the flow, its bookkeeping, and what people see of it."""
+
+    def __init__(
+        self, config: RestoreConfig, method: Method, ledger: Ledger, settled: list[Settled], driver: Driver
+    ) -> None:
+        self.config, self.method, self.ledger, self.driver = config, method, ledger, driver
+        self.mlflow_uri = (
+            config.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(config.output)
+        )
+        self.began = time.monotonic()
+        self._stopping = False
+        self._leave_at = 0.0
+        self._undelivered_units = self._undelivered_in_a_row = 0
+        self.settled = {s.planned.index: s for s in settled}
+        self.tracker = RunTracker.open(
+            self.mlflow_uri,
+            config.experiment,
+            config.run_name or store.name_of(config.output),
+            params=asdict(config) | {"eta": method.eta, "start_step": method.start_step}
+            | {"steps": method.steps, "start_rule": method.start_rule},
+            tags={f"sha256.{role}": digest for role, digest in method.sha256.items()}
+            | {"fingerprint": ledger.digest, "preset": method.preset.name, "method": config.method},
+            state_uri=store.join(config.output, "_ledger", "tracking.json"),
+            warn=lambda text: say(f"warning: {text}"),
+        )  # fmt: skip
+
+    def run(self) -> int:
+        """Restore the pending units and close the books."""
+        self.tracker.log_input(self.config.input, input_digest(self.ledger))
+        for shard in self.settled.values():
+            self._track(shard)
+        ended = self._restore() if self.ledger.units_pending else OK
+        code = ended or self._verdict()
+        self._report(code)
+        if ended == OK:
+            for folder in DELIVERED:
+                store.sweep(store.join(self.config.output, folder))
+        # last: once it is closed, the same command orders the next retry
+        self.ledger.close_retry()
+        return code
+
+    def _restore(self) -> int:
+        # Ray installs handlers of its own; at the end of the block ours are back
+        with on_stop_signals(leave):
+            connect(self.config.ray_address)
+        resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
+        say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
+        before = self.ledger.totals.counts.images
+        with on_stop_signals(self._stop), Progress(self.ledger.images_planned, before) as progress:
+            code = self._walk(resources, device, progress)
+            lost = self.ledger.units_pending - self._undelivered_units
+            if code == OK and lost:
+                say(f"{lost} units were lost with their workers and are done again, each picture by itself")
+                code = self._walk(resources, device, progress, careful=True)
+        if self.driver.follower is not None:
+            say(f"{self.driver.follower.who} has taken this output over; this one leaves it to that")
+        return code
+
+    def _walk(self, resources: Resources, device: str, progress: Progress, careful: bool = False) -> int:
+        """Walk the pending units through the flow; OK unless something stopped it.
+
+        careful: a picture that kills the process that works on it fails alone.
+        """
+        config, method, stop_uri = self.config, self.method, self.driver.stop_uri
+        rows = run_flow(
+            list(self.ledger.pending()),
+            LoadUnit(config.output, self.driver.number),
+            replace(read_stage(config, method, stop_uri), careful=careful),
+            restore_stage(config, method, device, resources.threads, stop_uri),
+            replace(publish_stage(config, method, device), careful=careful),
+            resources,
+        )
+        for row in rows:
+            if self._stopping and time.monotonic() > self._leave_at:
+                break  # what was in flight has ended, and thousands that were not begun would still pass by
+            if row.get("undelivered") and self._undelivered(row):
+                return UNEXPECTED
+            if row.get("marker") is None:
+                continue  # not begun, because the run is stopping, or not written
+            self._undelivered_in_a_row = 0
+            counts, shard = self.ledger.add(row["marker"])
+            self._leave_at = time.monotonic() + DRAIN_SECONDS
+            progress.add(counts.images, counts.faces, counts.outcomes["failed"])
+            if shard is not None:
+                self.settled[shard.planned.index] = shard
+                self._track(shard)
+            if self._over_budget():
+                return OVER_BUDGET
+        return INTERRUPTED if self._stopping or self.driver.follower else OK
+
+    def _undelivered(self, row: Row) -> bool:
+        """Say that a unit could not be written; True when so many could not that nothing will be."""
+        self._undelivered_units += 1
+        self._undelivered_in_a_row += 1
+        say(f"warning: unit {row['unit']} is not done, the next start does it again: {row['undelivered']}")
+        if self._undelivered_in_a_row < MOST_UNDELIVERED:
+            return False
+        self.driver.stop()
+        say(f"error: {MOST_UNDELIVERED} units in a row could not be written; stopping")
+        return True
+
+    def _stop(self) -> None:
+        """First: begin nothing new, finish what is in flight. Second: leave at once."""
+        if self._stopping:
+            say("stopped; the same command goes on where this one was")
+            os._exit(INTERRUPTED)
+        self._stopping = True
+        self._leave_at = time.monotonic() + DRAIN_SECONDS
+        self.driver.stop()
+        say("stopping: units in flight are finished first (press again to leave at once)")
+
+    def _track(self, shard: Settled) -> None:
+        self.tracker.log_shard(
+            shard.planned.index + 1, shard.metrics.means(), round(shard.finished_at * 1000)
+        )
+
+    def _over_budget(self) -> bool:
+        failed: int = self.ledger.totals.counts.outcomes["failed"]
+        return failed > self.config.max_error_rate * self.ledger.images_planned
+
+    def _verdict(self) -> int:
+        """The exit code of a flow that came to its end."""
+        counts = self.ledger.totals.counts
+        if not counts.accounted or counts.images != self.ledger.images_planned:
+            say(
+                f"of {self.ledger.images_planned} planned images {counts.images} are accounted for, with "
+                f"{sum(counts.outcomes.values())} outcomes; run the same command again"
+            )
+            return UNEXPECTED
+        if self._over_budget():
+            return OVER_BUDGET
+        return HAD_FAILURES if self.config.strict and counts.outcomes["failed"] else OK
+
+    def _report(self, code: int) -> None:
+        write_report(self.config.output, summarise(self, code))
+        for name in ("report/contact_sheet.png", "report/index.html", "report/shards.parquet"):
+            if store.exists(uri := store.join(self.config.output, name)):
+                self.tracker.log_artifact(uri, name)
+        waiting = self.tracker.finish(STATUSES.get(code, "FAILED"))
+        print_summary(self, code, time.monotonic() - self.began)
+        if waiting:
+            say("MLflow did not take everything; the same command again delivers the rest")
+        print(f"records        {store.join(self.config.output, 'records')}")
+        print(f"report         {store.join(self.config.output, 'report', 'index.html')}")
+        print(f"contact sheet  {store.join(self.config.output, 'report', 'contact_sheet.png')}")
+        print(f"MLflow         {ui_command(self.mlflow_uri)}")
+
+
+def input_digest(ledger: Ledger) -> str:
+    """Changes when any shard of the input does."""
+    return hashlib.sha256("".join(p.shard.version for p in ledger.shards).encode()).hexdigest()[:32]
+
+
+def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
+    """What the report says of the run."""
+    totals = restoration.ledger.totals
+    return {
+        "title": store.name_of(restoration.config.output),
+        "exit_code": code,
+        "outcomes": totals.counts.outcomes,
+        "images": totals.counts.images,
+        "faces": totals.counts.faces,
+        "settings": restoration.ledger.fingerprint | {"preset": restoration.method.preset.name},
+        "means": totals.means(),
+        "shards": [
+            {"shard": s.planned.shard.name} | s.metrics.means()
+            for _, s in sorted(restoration.settled.items())
+        ],
+    }
+
+
+def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
+    """The table at the end."""
+    counts = restoration.ledger.totals.counts
+    print()
+    for outcome in OUTCOMES:
+        print(f"{outcome:<14} {counts.outcomes[outcome]:>8}")
+    print(f"{'images':<14} {counts.images:>8}  of {restoration.ledger.images_planned} planned")
+    print(f"{'faces':<14} {counts.faces:>8}")
+    print(f"{'time':<14} {duration(seconds):>8}")
+    print(f"{'exit code':<14} {code:>8}  {MEANINGS[code]}\n")
+
+
+@contextmanager
+def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call `act` inside the block; only the main thread of a program may ask for that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: act())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave() -> None:
+    """What a stop signal does while no picture is in flight."""
+    raise KeyboardInterrupt
+
+
+def say(text: str) -> None:
+    """A line for people, away from the output proper."""
+    print(text, file=sys.stderr, flush=True)
