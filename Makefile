@@ -34,7 +34,7 @@ fuzz: $(STAMP)  ## feed the readers broken files for FUZZ_SECONDS (120)
 	@PYTHONPATH=.:tests $(BIN)/python -m hostile.fuzz
 
 crash: $(STAMP)  ## kill runs at every single step and compare what they leave with an undisturbed one
-	@$(BIN)/python -m pytest tests/crash tests/crash/each_point.py
+	@$(BIN)/python -m pytest tests/crash tests/crash/on_a_cluster.py tests/crash/each_point.py
 
 load: $(STAMP)  ## put the pipeline under load: a million images, four nodes, a slow shard
 	@PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m load

@@ -1,6 +1,6 @@
 """Every crash point by itself, on an output of its own, and what takes long: `make crash`.
 
-The test suite strikes one start at each thing that the driver writes, and all the workers' points in one run.
+The test suite strikes a few starts one after another, and all the workers' points in one run.
 """
 
 import json
