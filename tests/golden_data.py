@@ -55,6 +55,11 @@ def case_names() -> list[str]:
     return [row["name"] for row in _rows()]
 
 
+def blind_names() -> list[str]:
+    """Those of them in which nothing is known of the face."""
+    return [row["name"] for row in _rows() if not row["mask"]]
+
+
 def case(name: str) -> Case:
     """One recorded case."""
     row = next(r for r in _rows() if r["name"] == name)

@@ -44,7 +44,7 @@ def test_struck_at_one_point_a_run_ends_as_if_nothing_had_happened(scene: Scene,
     assert scene.armed() == set()
     if expected(point):
         assert scene.start(name, *options) == 0, scene.log(name).read_text()
-    assert differences(scene.left(name), scene.undisturbed[options]) == {}
+    assert differences(scene.left(name), scene.undisturbed(*options)) == {}
 
 
 def test_a_picture_that_no_worker_survives_fails_alone(scene):
@@ -56,7 +56,7 @@ def test_a_picture_that_no_worker_survives_fails_alone(scene):
     killed = [m for m in marks if "align: killed its worker" in m["reasons"]["failed"]]
     assert [(m["unit"], m["outcomes"]["failed"]) for m in killed] == [("images-00001-0000", 1)]
     assert_all_accounted(scene.output("deadly"), Path(scene.source))
-    other = differences(scene.left("deadly"), scene.undisturbed[()])
+    other = differences(scene.left("deadly"), scene.undisturbed())
     assert [name for name in other if name.startswith(("images/", "records/"))] == [
         "images/a/p03.png",
         "records/images-00001-0000.parquet",
@@ -86,4 +86,4 @@ def test_signals_stop_a_run_at_any_time_and_the_same_command_completes_it(scene)
     assert "units in flight are finished first" in interrupted("sigint-flowing", "sigint-again")
     assert "the same command goes on" in interrupted("sigterm-reporting")
     assert scene.start("signals") == 0, scene.log("signals").read_text()
-    assert differences(scene.left("signals"), scene.undisturbed[()]) == {}
+    assert differences(scene.left("signals"), scene.undisturbed()) == {}

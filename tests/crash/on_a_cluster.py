@@ -46,7 +46,7 @@ def test_a_stopped_job_finishes_what_is_in_flight_and_the_same_command_completes
     assert "interrupted; the same command goes on" in log
     assert 1 < markers(scene, "stopped") < 21
     assert scene.start("stopped", "--ray-address", head.address) == 0, scene.log("stopped").read_text()
-    assert differences(scene.left("stopped"), scene.undisturbed[()]) == {}
+    assert differences(scene.left("stopped"), scene.undisturbed()) == {}
 
 
 def test_a_lost_node_with_the_engine_costs_nothing_but_time_on_the_one_that_remains(scene, cluster):
@@ -69,4 +69,4 @@ def test_a_lost_node_with_the_engine_costs_nothing_but_time_on_the_one_that_rema
     hunter.join()
     assert code == 0, scene.log("lost").read_text()
     assert len(lost) == 1
-    assert differences(scene.left("lost"), scene.undisturbed[()]) == {}
+    assert differences(scene.left("lost"), scene.undisturbed()) == {}

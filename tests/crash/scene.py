@@ -39,8 +39,17 @@ class Scene:
     starter: Starter
     source: str = ""
     mlflow_uri: str = ""
-    # what undisturbed runs left, by the options they were given
-    undisturbed: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
+    # what undisturbed runs left, by the options of their last start
+    calm: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
+
+    def undisturbed(self, *options: str) -> dict[str, Any]:
+        """What a run leaves that nobody disturbs; with options, after a second start with them."""
+        if options not in self.calm:
+            if options:
+                self.undisturbed()
+            assert self.start("calm", *options) == 0, self.log("calm").read_text()
+            self.calm[options] = self.left("calm")
+        return self.calm[options]
 
     def start(self, name: str, *options: str, struck: tuple[str, ...] = ()) -> int:
         """Exit code of one start on the output `name`, with these points armed and no other."""

@@ -8,7 +8,7 @@ from pipeline.diffusion.sampler import coefficients, diffuse, predict_x0, solver
 from pipeline.diffusion.schedule import Chain, chain_from, make_schedule
 from tests import golden_data as golden
 
-CASES = golden.case_names()
+CASES = golden.blind_names()
 
 
 def table_of(schedule, eta):

@@ -1,8 +1,6 @@
 """What a further start does with an output: refused beside another one, begun anew, changed pictures done again."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,9 +9,10 @@ import pytest
 from mlflow import MlflowClient
 from photographs import portraits, read_folder, write_folder
 
+from pipeline.driver import Driver
+
 pytestmark = pytest.mark.timeout(300)
 
-ROOT = Path(__file__).parents[2]
 OPTIONS = ("--unit-images", "1", "--shard-images", "2")
 
 
@@ -28,23 +27,13 @@ def tracked(output: Path, uri: str) -> tuple[str, list[int]]:
     return run_id, sorted(p.step for p in MlflowClient(uri).get_metric_history(run_id, "images"))
 
 
-def test_of_two_drivers_on_one_output_one_works_and_the_other_is_refused(photos, tmp_path, restore, capsys):
-    arguments = restore.arguments(photos, tmp_path / "out", *OPTIONS)
-    pair = [
-        subprocess.Popen(
-            [sys.executable, "-m", "jobs.restore", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    said = [one.communicate()[1] for one in pair]
-    assert sorted(one.returncode for one in pair) == [0, 2], said
-    refused = said[[one.returncode for one in pair].index(2)]
-    assert "out is being worked on by process" in refused and "Traceback" not in refused
-    assert read_folder(tmp_path / "out" / "images").keys() == read_folder(photos).keys()
-    assert tracked(tmp_path / "out", restore.mlflow_uri)[1] == [1, 2]
-    # the one that was refused left nothing
-    starts = [json.loads(f.read_text()) for f in (tmp_path / "out/_ledger/drivers").iterdir()]
-    assert [(s["number"], s["exit_code"]) for s in starts] == [(1, 0)]
+def test_an_output_that_somebody_works_on_is_refused_and_left_alone(photos, tmp_path, restore, capsys):
+    output = tmp_path / "out"
+    with Driver.take(str(output), print):
+        before = read_folder(output)
+        assert restore(photos, output, *OPTIONS) == 2
+        assert "error: out is being worked on by process" in capsys.readouterr().err
+        assert read_folder(output) == before
 
 
 def test_an_output_can_be_given_to_a_new_run(photos, tmp_path, restore, capsys):

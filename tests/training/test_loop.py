@@ -22,6 +22,7 @@ from pipeline.training.samples import (
     SampleError,
     StepSampler,
     check_side,
+    degrade_face,
     find_shards,
     list_faces,
 )
@@ -38,7 +39,9 @@ def train(preset, shards, steps, path=None, until=None, objective="estimator"):
     saved = load_checkpoint(path) if path else None
     if saved:
         trainer.restore(saved)
-    data = FaceSamples(list_faces(find_shards(shards)), 32, 0, objective == "estimator", flip=True)
+    data = FaceSamples(
+        list_faces(find_shards(shards)), 32, 0, degrade_face if objective == "estimator" else None, True
+    )
     sampler = StepSampler(trainer.step, until or steps, config.batch, 0, 1)
     losses = {}
     trainer.run(
