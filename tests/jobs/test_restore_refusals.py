@@ -8,8 +8,9 @@ import pytest
 from photographs import encoded, portrait, read_folder, write_folder
 from servers import S3Server
 
-from jobs import restoration, restore
+from jobs import method, restoration, restore
 from pipeline import weights
+from pipeline.config import RestoreConfig
 from pipeline.networks.checkpoint import read_state, write_state
 from pipeline.networks.zoo import PRESETS
 
@@ -136,17 +137,15 @@ def test_a_start_step_that_the_chain_can_not_enter_at_is_refused(refused, option
 
 def claimed(output: Path, photos: Path, **changed: object) -> None:
     """An output as another run left it: ours, but for the changed values."""
-    preset, chosen = restore.choose_method(config := configuration(photos, output))
-    digests = restore.check_weights(config, preset)
-    resolved = chosen | {"weights": digests, "preset_side": preset.side}
-    settings = restore.fingerprint(config, resolved)
+    preset, chosen = method.choose_method(config := configuration(photos, output))
+    _, settings = method.settle_method(config, preset, chosen)
     places = {"digest": "", "input": changed.pop("input", str(photos)), "created_at": 0.0}
     (output / "_ledger").mkdir(parents=True)
     (output / "_ledger" / "run.json").write_text(json.dumps(places | {"fingerprint": settings | changed}))
 
 
-def configuration(photos: Path, output: Path) -> restore.RestoreConfig:
-    return restore.RestoreConfig(input=str(photos), output=str(output), preset="small-srcnn")
+def configuration(photos: Path, output: Path) -> RestoreConfig:
+    return RestoreConfig(input=str(photos), output=str(output), preset="small-srcnn")
 
 
 def test_an_output_made_with_other_settings_is_refused_naming_the_difference(refused, tmp_path, photos):
