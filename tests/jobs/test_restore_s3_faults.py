@@ -11,6 +11,7 @@ from fault_proxy import FaultProxy, fault_proxy
 from photographs import encoded, portrait, portraits, read_folder, write_folder
 from servers import ACCESS_KEY, SECRET_KEY, S3Server
 
+from jobs import restoration
 from jobs import restore as job
 from pipeline import store
 
@@ -96,7 +97,7 @@ def ray_logs_folder() -> Path:
 @pytest.fixture
 def refused(line: FaultProxy, s3: S3Server, monkeypatch, capsys):
     """Runs the command, which must be refused before Ray or any write, and gives its one sentence."""
-    monkeypatch.setattr(job, "connect", lambda _address: pytest.fail("the job went on to Ray"))
+    monkeypatch.setattr(restoration, "connect", lambda _address: pytest.fail("the job went on to Ray"))
 
     def run(source: str, output: str) -> str:
         line.requests.clear()
