@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from load.stand_in import EngineCost, StandInEngine, StandInPublish, StandInRead
 
+from jobs import restoration
 from jobs import restore as job
 from pipeline.flow import run_flow
 from pipeline.ledger import Ledger
@@ -115,8 +116,8 @@ class Measured:
 def run(source: Path, output: Path, cost: EngineCost, options: list[str]) -> dict[str, Any]:
     """One start of the job in this process."""
     measured = Measured()
-    real = dict(vars(job))
-    publish = job.publish_stage
+    real = dict(vars(restoration))
+    publish = restoration.publish_stage
 
     def stand_in_publish(*args: Any) -> StandInPublish:
         return StandInPublish(**vars(publish(*args)) | {"side": SIDE})
@@ -124,18 +125,18 @@ def run(source: Path, output: Path, cost: EngineCost, options: list[str]) -> dic
     methods = {Ledger: ("plan", "resume"), RunTracker: ("finish",)}
     originals = {(owner, name): getattr(owner, name) for owner, names in methods.items() for name in names}
     try:
-        job.read_stage = lambda *_: StandInRead(SIDE, EVERY)
-        job.restore_stage = lambda *_: cost
-        job.publish_stage = stand_in_publish
-        job.run_flow = measured.flow
-        job.write_report = measured.timed("report", job.write_report)
+        restoration.read_stage = lambda *_: StandInRead(SIDE, EVERY)
+        restoration.restore_stage = lambda *_: cost
+        restoration.publish_stage = stand_in_publish
+        restoration.run_flow = measured.flow
+        restoration.write_report = measured.timed("report", restoration.write_report)
         for (owner, name), method in originals.items():
             setattr(owner, name, timed_method(measured, name, method))
         where = ["--input", str(source), "--output", str(output)]
         code = job.main([*where, "--mlflow-uri", f"sqlite:///{output.parent}/mlflow.db", *options])
     finally:
         for name, value in real.items():
-            setattr(job, name, value)
+            setattr(restoration, name, value)
         for (owner, name), method in originals.items():
             setattr(owner, name, method)
     return {"exit_code": code} | measured.told()
