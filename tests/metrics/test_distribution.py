@@ -1,11 +1,13 @@
 """Fréchet distance on features whose Gaussians are known, and on the real Inception once."""
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from skimage import data
 from torch import nn
 
-from pipeline.metrics.distribution import FID, InceptionFeatures
+from pipeline.metrics.distribution import FID, InceptionFeatures, frechet_distance
 
 
 class Colours(nn.Module):
@@ -44,3 +46,14 @@ def test_inception_tells_a_cat_from_a_person():
     a, b, c = features(person), features(person // 2 + 60), features(cat)
     assert a.shape == (1, 2048)
     assert (a - b).norm() < (a - c).norm()
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(5, 7), (40, 9), (30, 50)])
+def test_the_distance_from_features_is_the_formula_of_the_covariances(ours, theirs):
+    rng = np.random.default_rng(ours)
+    a, b = rng.normal(size=(ours, 12)), rng.normal(0.5, 2, size=(theirs, 12))
+    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(first @ second + 1e-12 * np.eye(12)).real
+    gap = a.mean(axis=0) - b.mean(axis=0)
+    wanted = gap @ gap + np.trace(first + second - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(wanted, rel=1e-5)
