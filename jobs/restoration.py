@@ -62,7 +62,8 @@ class Restoration:
             params=asdict(config) | {"eta": method.eta, "start_step": method.start_step}
             | {"steps": method.steps, "start_rule": method.start_rule},
             tags={f"sha256.{role}": digest for role, digest in method.sha256.items()}
-            | {"fingerprint": ledger.digest, "preset": method.preset.name, "method": config.method},
+            | {"fingerprint": ledger.digest, "preset": method.preset.name, "method": config.method}
+            | config.tag_values,
             state_uri=store.join(config.output, "_ledger", "tracking.json"),
             warn=lambda text: say(f"warning: {text}"),
         )  # fmt: skip

@@ -126,7 +126,7 @@ def open_books(
 
 def repeatable(config: RestoreConfig) -> dict[str, Any]:
     """What the run file keeps of the command, so that a picture can be restored again; nothing of other services."""
-    surroundings = {"mlflow_uri", "experiment", "run_name", "ray_address"}
+    surroundings = {"mlflow_uri", "experiment", "run_name", "tags", "ray_address"}
     kept = {name: value for name, value in asdict(config).items() if name not in surroundings}
     return kept | {"weights_dir": redact(config.weights_dir) if config.weights_dir else None}
 
@@ -184,7 +184,11 @@ def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> in
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The job: returns its exit code."""
-    config = parse(RestoreConfig, argv, description=__doc__ or "", epilog=EPILOG)
+    return carry_out(parse(RestoreConfig, argv, description=__doc__ or "", epilog=EPILOG))
+
+
+def carry_out(config: RestoreConfig) -> int:
+    """Restore as told; what refuses or stops the run is said, and is its exit code."""
     try:
         with on_stop_signals(leave):
             return run(config)

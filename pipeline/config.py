@@ -308,12 +308,18 @@ class RestoreConfig:
         group="surroundings",
     )  # fmt: skip
     mlflow_uri: str | None = option(
-        None, help="MLflow tracking server or database (default: a SQLite file beside the output)",
+        None, help="MLflow server or database (default: a SQLite file beside the output); `none` tracks nothing",
         group="surroundings",
     )  # fmt: skip
     experiment: str = option("difface-restore", help="MLflow experiment", group="surroundings")
     run_name: str | None = option(
         None, help="MLflow run name (default: the output's name)", group="surroundings"
+    )
+    tags: str = option(
+        "",
+        help="tags of the MLflow run, separated by commas; mlflow.parentRunId=ID shows it below another run",
+        group="surroundings",
+        metavar="NAME=VALUE,...",
     )
     ray_address: str | None = option(
         None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
@@ -387,6 +393,9 @@ class RestoreConfig:
             "--calls must be at least 1": self.calls is None or self.calls >= 1,
             "--engines and --readers must not be negative": min(self.engines, self.readers) >= 0,
             "--seed must not be negative": self.seed >= 0,
+            "--tags must be NAME=VALUE, separated by commas": all(
+                "=" in t for t in self.tags.split(",") if self.tags
+            ),
         }
         for rule, holds in wanted.items():
             if not holds:
@@ -403,6 +412,11 @@ class RestoreConfig:
         for name, value in given.items():
             shown = name.replace("_", "-")
             raise UsageError(f"--method estimator walks no chain; leave --{shown} {value} out")
+
+    @property
+    def tag_values(self) -> dict[str, str]:
+        """The tags by name."""
+        return {name: value for name, _, value in (t.partition("=") for t in self.tags.split(",") if t)}
 
     @property
     def slot_count(self) -> int:

@@ -46,6 +46,8 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+# The address of no tracking at all.
+NOBODY = "none"
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +67,8 @@ def default_uri(output_uri: str) -> str:
 
 def ui_command(uri: str) -> str:
     """The command line that opens the MLflow UI on this store, without credentials."""
+    if uri == NOBODY:
+        return "not tracked"
     if uri.startswith(("http://", "https://")):
         return f"python -m webbrowser {shlex.quote(redact(uri))}"
     program = Path(sys.executable).with_name("mlflow")
@@ -143,8 +147,10 @@ class RunTracker:
         a tag `changed.NAME`, since MLflow's parameters cannot change.
         state_uri: JSON file, local or remote, that remembers what was delivered; None: only while this
         process lives. interval: seconds between deliveries. warn: told one sentence, once, when something
-        stays behind.
+        stays behind. uri: `none` gives a tracker that tells nobody.
         """
+        if uri == NOBODY:
+            return Untracked()
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         _mlflow()  # here, so that the thread does not import it while the caller imports something else
@@ -461,6 +467,36 @@ class RunTracker:
                 with self._changed:
                     self._items.remove(item)
         return failure
+
+
+class Untracked(RunTracker):
+    """A run that nobody is told of."""
+
+    def __init__(self) -> None:
+        """Connects to nothing."""
+
+    run_id = None
+    undelivered = 0
+
+    def log_shard(self, step: int, metrics: Mapping[str, float], timestamp_ms: int) -> None:
+        """Nothing."""
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
+        """Nothing."""
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def flush(self, timeout: float = 30.0) -> int:
+        """Nothing waits."""
+        return 0
+
+    def finish(self, status: Status = "FINISHED", timeout: float = 30.0) -> int:
+        """Nothing is left."""
+        return 0
+
+    def _put(self, item: _Item) -> None:
+        pass
 
 
 def _mlflow() -> Any:

@@ -70,6 +70,7 @@ def test_fields_by_place_stand_before_or_after_options(argv, wanted):
         ),
         ({"start_bounds": "80"}, "--start-bounds must be two numbers as 80,240, got 80"),
         ({"calls": 0}, "--calls must be at least 1, got 0"),
+        ({"tags": "a=b,c"}, "--tags must be NAME=VALUE, separated by commas, got a=b,c"),
     ],
 )
 def test_impossible_values_are_named(wrong, sentence):
@@ -89,6 +90,6 @@ def test_only_what_changes_pixels_is_in_the_fingerprint():
         return fingerprint_digest(fingerprint(RestoreConfig(**PLACES, **options), {"weights": "x"}))
 
     assert digest() == digest(
-        slots="9", engines=4, mlflow_uri="http://x", strict=True, readers=3, device="cpu"
+        slots="9", engines=4, mlflow_uri="http://x", tags="a=b", strict=True, readers=3, device="cpu"
     )
     assert len({digest(), digest(seed=1), digest(min_face=20), digest(detector="retinaface-mobile0.25")}) == 4

@@ -14,7 +14,7 @@ import pytest
 from mlflow_server import MlflowServer
 
 from pipeline.delivery import Delivered, grouped, make_point, reason_of, redact
-from pipeline.tracking import RunTracker, default_uri, ui_command
+from pipeline.tracking import NOBODY, RunTracker, default_uri, ui_command
 
 FIRST_MS = 1_700_000_000_000
 
@@ -373,3 +373,13 @@ def test_a_new_sqlite_store_appears_whole_so_that_a_kill_leaves_none_that_can_no
     assert tracker.finish() == 0
     assert tables() == at_once
     assert len(runs(f"sqlite:///{path}", "made")) == 1
+
+
+def test_a_run_that_is_not_tracked_takes_everything_and_writes_nothing(tmp_path):
+    run = RunTracker.open(NOBODY, "e", "r", state_uri=str(tmp_path / "state.json"))
+    run.log_shard(1, {"images": 1}, 1)
+    run.log_metrics(1, {"loss": 1})
+    run.log_input("there", "digest")
+    run.set_tags({"a": "b"})
+    assert (run.flush(), run.finish(), run.run_id, run.undelivered) == (0, 0, None, 0)
+    assert not list(tmp_path.iterdir())
