@@ -46,7 +46,7 @@ def choose_method(config: RestoreConfig, preset: Preset | None = None) -> tuple[
         return preset, {n: getattr(preset, n) for n in names} | no_chain
     chosen = {n: getattr(preset if getattr(config, n) is None else config, n) for n in names}
     wished = config.start_step or ""
-    chosen |= {"start_step": int(wished.removeprefix("auto").lstrip(":") or preset.start_step)}
+    chosen |= {"start_step": int(wished.removeprefix("auto").lstrip(":") or preset.start_of(config.task))}
     chosen |= {"start_bounds": None}
     if wished.startswith("auto"):
         if not preset.auto_start:

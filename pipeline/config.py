@@ -186,7 +186,7 @@ class RestoreConfig:
         None,
         help="step N at which the chain is entered: larger is more realistic, smaller more faithful; auto chooses "
         "it for each face from how degraded it is, and auto:N around this N "
-        "(default: the preset's; 160 for the small ones, 400 for 512 px)",
+        "(default: the preset's for the task; of faces of unknown degradation 160 for the small ones, 400 for 512 px)",
         group="method",
         metavar="N|auto|auto:N",
         pixels=True,

@@ -43,6 +43,9 @@ _BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
 # Estimators by what a preset may call theirs.
 ESTIMATORS = ("srcnn", "swinir", "lama", "spandrel")
 
+# Tasks that may have an N of their own.
+TASKS = ("restore", "inpaint", "colourise", "upscale")
+
 
 class PresetError(ValueError):
     """A preset that is not known, or that does not say what it must."""
@@ -89,8 +92,15 @@ class Preset:
     # for an N of each face's own: `weights` and `typical_error` foretell what error the estimator leaves (see
     # pipeline/diffusion/start.py), `bounds` are the least and largest N. Empty: the preset was not measured for it
     auto_start: Mapping[str, Any] = field(default_factory=dict)
+    # N of tasks for which another one than `start_step` is better
+    task_start: Mapping[str, Any] = field(default_factory=dict)
     # one sentence for people who choose
     description: str = field(default="", compare=False)
+
+    def start_of(self, task: str) -> int:
+        """N of a task, where none is asked for."""
+        step: int = self.task_start.get(task, self.start_step)
+        return step
 
 
 def preset_names() -> list[str]:
@@ -260,6 +270,14 @@ def _check_ranges(preset: Preset, where: str) -> None:
         (
             not preset.auto_start or set(preset.auto_start) == {"weights", "typical_error", "bounds"},
             f"[auto_start] must hold weights, typical_error and bounds, got {', '.join(preset.auto_start)}",
+        ),
+        (
+            all(type(n) is int and 0 < n <= preset.max_step for n in preset.task_start.values()),
+            f"[task_start] must hold steps from 1 to {preset.max_step}, got {dict(preset.task_start)}",
+        ),
+        (
+            set(preset.task_start) <= set(TASKS),
+            f"[task_start] is for {', '.join(TASKS)}, got {', '.join(preset.task_start)}",
         ),
         (
             prior["image_size"] == preset.side,

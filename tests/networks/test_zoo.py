@@ -137,6 +137,8 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
         ),
         ("side = 16", 'side = 16\nstart_rule = "mine"', "start_rule must be official or paper, got 'mine'"),
         ("side = 16", "side = 16\nlanes_cpu = 0", "lanes_cpu and lanes_gpu must be at least 1"),
+        ("side = 16", "side = 16\ntask_start = { upscale = 1000 }", "must hold steps from 1 to 999"),
+        ("side = 16", "side = 16\ntask_start = { sing = 100 }", "is for restore, inpaint, colourise, upscale"),
         ('kind = "srcnn"', 'kind = "unet"', "kind must be srcnn or swinir or lama or spandrel, got 'unet'"),
         ('file = "elsewhere.pth"', "", r"\[estimator\]: file must be given"),
         ("depth = 2", "deep = 2", "hold deep; they must be among num_chns, depth"),
@@ -160,6 +162,11 @@ def test_a_wrong_preset_is_refused_with_file_place_and_remedy(tmp_path, old, new
 def test_a_preset_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(PresetError, match=r"none\.toml can not be read"):
         find_preset(tmp_path / "none.toml")
+
+
+def test_a_task_may_have_a_start_of_its_own():
+    preset = find_preset("small-swinir")
+    assert (preset.start_of("restore"), preset.start_of("colourise")) == (160, 400)
 
 
 def test_the_example_of_the_readme_is_a_preset(tmp_path):
