@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
+from servers import S3Server
 
 # The cheapest real method: the embedded networks, three network calls a face.
 QUICK = ("--preset", "small-srcnn", "--steps", "ddim50", "--start-step", "60")
@@ -28,10 +30,19 @@ class RestoreJob:
         return [*places, *QUICK, *options]
 
 
-@pytest.fixture(scope="module")
-def restore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestoreJob]:
-    """The job; its Ray is the one that the first run starts, and ends with the module."""
-    import ray
+@pytest.fixture(scope="session")
+def restore(tmp_path_factory: pytest.TempPathFactory, s3: S3Server) -> Iterator[RestoreJob]:
+    """The job; its Ray is the one that the first run starts, and ends with the session.
 
+    Ray's workers have the environment of that moment, so that the S3 server is up before.
+    """
     yield RestoreJob(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def own_ray() -> Iterator[None]:
+    """For modules with an environment of their own: they start a Ray that sees it, and the next ones another."""
+    ray.shutdown()
+    yield
     ray.shutdown()

@@ -24,7 +24,7 @@ OPTIONS = ("--unit-images", "2", "--max-error-rate", "0.5")
 
 
 @pytest.fixture(scope="module")
-def line(s3: S3Server) -> Iterator[FaultProxy]:
+def line(s3: S3Server, own_ray: None) -> Iterator[FaultProxy]:
     """A proxy in front of the server, for this process and the Ray that it starts."""
     with fault_proxy(s3.endpoint) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)

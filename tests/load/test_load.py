@@ -30,6 +30,7 @@ def one_ray():
     """The Ray that the first test starts; its workers find the stand-ins."""
     tests = str(Path(__file__).parents[1])
     with pytest.MonkeyPatch.context() as patch:
+        ray.shutdown()
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH")))))
         yield
         ray.shutdown()
