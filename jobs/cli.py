@@ -29,6 +29,7 @@ JOBS: Mapping[str, Job] = {
     "verify": Job(
         "jobs.verify", "read an output again, restore a sample again, and say what is not as it was"
     ),
+    "compare": Job("jobs.compare", "hold two runs over the same pictures against each other, face by face"),
     "models": Job("jobs.models", "list, fetch, mirror and check the models that presets name"),
     "demo": Job("jobs.demo", "write a small archive of public-domain photographs and restore it"),
     "align": Job("jobs.align", "cut aligned face crops out of pictures, to train on"),

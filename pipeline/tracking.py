@@ -81,6 +81,33 @@ def ui_command(uri: str) -> str:
     )
 
 
+class NotFound(ValueError):
+    """A store that can not be asked for its runs; the command exits with code 2."""
+
+
+def find_outputs(uri: str, run: str) -> list[str]:
+    """The outputs of the runs of this id or name, as their parameters name them: newest run first, each once.
+
+    Raises NotFound when the store can not be asked.
+    """
+    path = uri.removeprefix("sqlite:///")
+    if path != uri and not Path(path).exists():
+        raise NotFound(f"{path}: an MLflow database was wanted, there is none; name one with --mlflow-uri")
+    _quieten()
+    client = _mlflow().MlflowClient(uri)
+    quoted = run.replace("'", "''")
+    try:
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        found = client.search_runs(
+            experiments, f"attributes.run_name = '{quoted}'", order_by=["attributes.start_time DESC"]
+        )
+        if re.fullmatch("[0-9a-f]{32}", run):
+            found = [*found, *client.search_runs(experiments, f"attributes.run_id = '{run}'")]
+    except Exception as error:  # whatever server, network or database do
+        raise NotFound(f"MLflow at {redact(uri)} does not say where {run} is ({reason_of(error)})") from error
+    return list(dict.fromkeys(r.data.params["output"] for r in found if "output" in r.data.params))
+
+
 class _Item(NamedTuple):
     """An artifact, image or input: name and digest say whether the run has it, send takes client and run id."""
 
@@ -151,8 +178,7 @@ class RunTracker:
         """
         if uri == NOBODY:
             return Untracked()
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        _quieten()
         _mlflow()  # here, so that the thread does not import it while the caller imports something else
         tracker = cls(uri, experiment, run_name, run_id, params or {}, tags or {}, state_uri, interval, warn)
         tracker._thread.start()
@@ -497,6 +523,12 @@ class Untracked(RunTracker):
 
     def _put(self, item: _Item) -> None:
         pass
+
+
+def _quieten() -> None:
+    """Before mlflow is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def _mlflow() -> Any:

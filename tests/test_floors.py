@@ -25,6 +25,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.forecast": 3,
     "pipeline.roofline": 3,
     "pipeline.verify": 3,
+    "pipeline.compare": 3,
     "pipeline.status": 3,
     "pipeline.stages": 2,
     "pipeline.metrics": 2,
@@ -71,6 +72,11 @@ NEIGHBOURS: Mapping[tuple[str, str], str] = {
         "pipeline.status",
         "pipeline.verify",
     ): "run file and plan are opened, and damage named, as a verification does",
+    ("pipeline.compare", "pipeline.ledger"): "what the ledger wrote is read by the ledger's own functions",
+    (
+        "pipeline.compare",
+        "pipeline.verify",
+    ): "runs are opened, and delivered pictures found, as a verification does",
     ("pipeline.training", "pipeline.metrics"): "validation scores what it trains",
 }
 
