@@ -11,7 +11,7 @@ from pipeline.compare.crops import Face, both_saved, cut_faces
 from pipeline.compare.draw import Card, Measured, Panel, differences_plot, faces_sheet
 from pipeline.compare.paired import LEVEL, SAME, Paired, PairedSums
 from pipeline.compare.pairs import Comparison, columns_of, compare
-from pipeline.compare.runs import Compared, comparable, difference_of_settings, reservations
+from pipeline.compare.runs import Compared, Refused, comparable, difference_of_settings, reservations
 from pipeline.metrics.meaning import MEANINGS, meaning
 from pipeline.records import OUTCOMES
 
@@ -60,6 +60,9 @@ def hold_together(a: Compared, b: Compared, by: str | None, shown: int, sampled:
     at_side = [n for n in names if meaning(n).at_side]
     result = Result(a, b, found, comparable(names, a, b, at_side), "")
     measured = result.paired()
+    if by not in (None, PIXELS, *measured):
+        known = ", ".join([PIXELS, *measured])
+        raise Refused(f"--by {by}: one of {known} was wanted, which both runs measured")
     chosen = by or next((n for n in PREFERRED if n in measured), PIXELS)
     cut = cut_faces(a, b, found.sample[:sampled])
     cut = sorted((f for f in cut if np.isfinite(f.distance)), key=lambda f: -f.distance)
