@@ -1,13 +1,16 @@
 """From options to a method with its weights, and to the stages that carry it out. Not a command itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import RestoreConfig, UsageError, fingerprint
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection
+from pipeline.metrics.suite import Suite, columns_of, parse_metrics
 from pipeline.networks.zoo import Preset, find_preset, load_network
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
+from pipeline.stages.measure import MeasureSettings
 from pipeline.stages.publish import Publish
 from pipeline.stages.restore import RestoreSettings
 from pipeline.stages.task import Task
@@ -27,6 +30,8 @@ class Method:
     start_rule: Any
     # digests of the weights by role
     sha256: dict[str, str]
+    # what is measured besides, of --metrics what can be
+    metrics: tuple[str, ...] = ()
 
     @property
     def model_sha256(self) -> str:
@@ -97,9 +102,47 @@ def settle_method(
     """The method with its weights found and checked, and the fingerprint of a run with it."""
     method = Method(preset, sha256=check_weights(config, preset), **chosen)
     resolved = chosen | {"weights": method.sha256, "preset_side": preset.side}
+    if (config.truth or "").startswith("sibling:"):
+        resolved |= {"truth": config.truth}  # such pictures are not restored
     if preset.estimator.kind == "spandrel":  # whose options change pixels and not only what file fits
         resolved |= {"estimator_options": dict(preset.estimator.options)}
     return method, fingerprint(config, resolved)
+
+
+def settle_metrics(config: RestoreConfig, say: Callable[[str], None]) -> tuple[str, ...]:
+    """What of --metrics can be measured: every network is loaded once, here, and what is missing named.
+
+    Raises UsageError.
+    """
+    if config.metrics == "none":
+        return ()
+    try:
+        names = parse_metrics(config.metrics, config.truth is not None)
+    except ValueError as error:
+        raise UsageError(f"--metrics {config.metrics}: {error}") from error
+    suite = Suite(names, weights_dir=config.weights_dir)
+    for name, why in suite.left_out.items():
+        say(f"warning: the metric {name} is left out: {why}")
+    return suite.names
+
+
+def measure_stage(
+    config: RestoreConfig, method: Method, device: str, threads: int, gpus: float
+) -> MeasureSettings | None:
+    """What every measuring actor is told; None where nothing is measured."""
+    m, c = method, config
+    if not m.metrics:
+        return None
+    return MeasureSettings(
+        metrics=m.metrics,
+        truth=c.truth,
+        side=m.preset.side,
+        aligned=c.aligned,
+        max_pixels=c.max_pixels,
+        weights_dir=c.weights_dir,
+        device=device if gpus else "cpu",
+        threads=threads,
+    )
 
 
 def read_stage(config: RestoreConfig, method: Method, stop_uri: str) -> ReadAndAlign:
@@ -118,6 +161,7 @@ def read_stage(config: RestoreConfig, method: Method, stop_uri: str) -> ReadAndA
         stop_uri=stop_uri,
         task=task_of(c),
         mask=c.mask,
+        truth=c.truth,
     )
 
 
@@ -172,4 +216,5 @@ def publish_stage(config: RestoreConfig, method: Method, device: str) -> Publish
         device=device,
         task=task_of(c),
         mask=c.mask,
+        measured=columns_of(m.metrics),
     )

@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-from jobs.method import Method, publish_stage, read_stage, restore_stage
+from jobs.method import Method, measure_stage, publish_stage, read_stage, restore_stage
 from pipeline import store
 from pipeline.config import RestoreConfig
 from pipeline.driver import Driver
 from pipeline.flow import Resources, connect, fit_resources, run_flow
 from pipeline.ledger import Ledger, Settled
+from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.progress import Progress, duration
-from pipeline.records import OUTCOMES, Row
+from pipeline.records import FEATURE_COLUMNS, OUTCOMES, Row
 from pipeline.report import write_report
 from pipeline.stages.read import LoadUnit
 from pipeline.tracking import RunTracker, Status, default_uri, ui_command
@@ -44,8 +45,17 @@ class Restoration:
     """One start of a run: the flow, its bookkeeping, and what people see of it."""
 
     def __init__(
-        self, config: RestoreConfig, method: Method, ledger: Ledger, settled: list[Settled], driver: Driver
+        self,
+        config: RestoreConfig,
+        method: Method,
+        ledger: Ledger,
+        settled: list[Settled],
+        driver: Driver,
+        reference: FeatureStatistics | None = None,
     ) -> None:
+        self.reference = reference
+        # of the restored faces as a set, once the run is done
+        self.distances: dict[str, float] = {}
         self.config, self.method, self.ledger, self.driver = config, method, ledger, driver
         self.mlflow_uri = (
             config.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(config.output)
@@ -75,6 +85,8 @@ class Restoration:
             self._track(shard)
         ended = self._restore() if self.ledger.units_pending else OK
         code = ended or self._verdict()
+        if code not in (INTERRUPTED, UNEXPECTED):
+            self._measure_set()
         self._report(code)
         if ended == OK:
             for folder in DELIVERED:
@@ -87,7 +99,13 @@ class Restoration:
         # Ray installs handlers of its own; at the end of the block ours are back
         with on_stop_signals(leave):
             connect(self.config.ray_address)
-        resources, device = fit_resources(self.config.device, self.config.engines, self.config.readers)
+        resources, device = fit_resources(
+            self.config.device,
+            self.config.engines,
+            self.config.readers,
+            bool(self.method.metrics),
+            self.config.metrics_gpus,
+        )
         say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
         before = self.ledger.totals.counts.images
         with on_stop_signals(self._stop), Progress(self.ledger.images_planned, before) as progress:
@@ -113,6 +131,7 @@ class Restoration:
             restore_stage(config, method, device, resources.threads, stop_uri),
             replace(publish_stage(config, method, device), careful=careful),
             resources,
+            measure=measure_stage(config, method, device, resources.threads, resources.gpus_per_measurer),
         )
         for row in rows:
             if self._stopping and time.monotonic() > self._leave_at:
@@ -175,6 +194,21 @@ class Restoration:
             return OVER_BUDGET
         return HAD_FAILURES if self.config.strict and counts.outcomes["failed"] else OK
 
+    def _measure_set(self) -> None:
+        """FID of the restored faces against the true ones and the reference, from the records' features."""
+        if "features" not in self.method.metrics or not (self.config.truth or self.reference):
+            return
+        sums = sum_records(store.join(self.config.output, "records"), FEATURE_COLUMNS)
+        restored, true = (sums[name] for name in FEATURE_COLUMNS)
+        if restored.count < 2:
+            return
+        ours = restored.statistics
+        if true.count > 1:
+            self.distances["fid_truth"] = ours.distance(true.statistics)
+        if self.reference is not None:
+            self.distances["fid_reference"] = ours.distance(self.reference)
+        self.tracker.log_metrics(len(self.ledger.shards), self.distances)
+
     def _report(self, code: int) -> None:
         write_report(self.config.output, summarise(self, code))
         for name in ("report/contact_sheet.png", "report/index.html", "report/shards.parquet"):
@@ -205,6 +239,8 @@ def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
         "images": totals.counts.images,
         "faces": totals.counts.faces,
         "settings": restoration.ledger.fingerprint | {"preset": restoration.method.preset.name},
+        "measured": {name: str(interval) for name, interval in totals.intervals().items()}
+        | restoration.distances,
         "means": totals.means(),
         "shards": [
             {"shard": s.planned.shard.name} | s.metrics.means()
@@ -221,6 +257,12 @@ def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
         print(f"{outcome:<14} {counts.outcomes[outcome]:>8}")
     print(f"{'images':<14} {counts.images:>8}  of {restoration.ledger.images_planned} planned")
     print(f"{'faces':<14} {counts.faces:>8}")
+    for name, interval in restoration.ledger.totals.intervals().items():
+        print(f"{name:<14} {interval.mean:>8.4g}  ± {interval.half:.2g} over {interval.faces} faces")
+    for name, distance in restoration.distances.items():
+        print(f"{name:<14} {distance:>8.4g}")
+    if missing := restoration.ledger.totals.sums["truths_missing"]:
+        print(f"{'no truth':<14} {missing:>8.0f}  faces")
     print(f"{'time':<14} {duration(seconds):>8}")
     print(f"{'exit code':<14} {code:>8}  {MEANINGS[code]}\n")
 

@@ -1,12 +1,13 @@
 """Restore the faces of an archive: `python -m jobs.restore --input PATH_OR_URI --output PATH_OR_URI`."""
 
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.method import choose_method, settle_method
+from jobs.method import choose_method, settle_method, settle_metrics
 from jobs.restoration import (
     BAD_ARGUMENTS,
     DELIVERED,
@@ -26,6 +27,7 @@ from pipeline.driver import AlreadyDriven, Driver
 from pipeline.faces.detect import Selection
 from pipeline.forecast import seconds_per_face
 from pipeline.ledger import Ledger, RefusedMix, Settled
+from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import Preset, PresetError
 from pipeline.progress import duration
@@ -87,13 +89,15 @@ def run(config: RestoreConfig) -> int:
     if config.dry_run:
         return dry_run(config, preset, chosen)
     method, settings = settle_method(config, preset, chosen)
+    method = replace(method, metrics=settle_metrics(config, say))
+    reference = load_reference(config)
     with Driver.take(config.output, say) as driver:
         try:
             ledger, settled = open_books(config, preset, settings)
         except REFUSALS:
             driver.withdraw()
             raise
-        driver.exit_code = Restoration(config, method, ledger, settled, driver).run()
+        driver.exit_code = Restoration(config, method, ledger, settled, driver, reference).run()
         return driver.exit_code
 
 
@@ -104,6 +108,8 @@ def open_books(
     ledger = Ledger(config.output, settings)
     repeat = {"config": repeatable(config), "preset": asdict(preset)}
     new = ledger.claim(config.input, repeat, config.new_run)
+    if not new and (text := other_metrics(config)):
+        say(text)
     try:
         ledger.plan(
             config.input,
@@ -122,6 +128,31 @@ def open_books(
     if ledger.retrying or config.retry:
         say(retry_line(ledger, config))
     return ledger, settled
+
+
+def load_reference(config: RestoreConfig) -> FeatureStatistics | None:
+    """The set that restored faces are compared with. Raises UsageError for a file that is none."""
+    if config.reference is None:
+        return None
+    try:
+        return FeatureStatistics.load(config.reference)
+    except ValueError as error:
+        raise UsageError(f"--reference {error}") from error
+
+
+def other_metrics(config: RestoreConfig) -> str:
+    """What to say of an output that was begun with other metrics; empty for one that was not.
+
+    They change no pixel, so that nothing is refused or done again for their sake.
+    """
+    kept = json.loads(store.read_bytes(store.join(config.output, "_ledger", "run.json")))
+    before = kept.get("repeat", {}).get("config", {}).get("metrics", "none")
+    if before == config.metrics:
+        return ""
+    return (
+        f"this output was begun with --metrics {before}: units that are done keep what was measured of them then, "
+        f"and --metrics {config.metrics} is for those that are left; for all of them take --new-run"
+    )
 
 
 def repeatable(config: RestoreConfig) -> dict[str, Any]:

@@ -281,6 +281,33 @@ class RestoreConfig:
         178_956_970, help="pictures above this many pixels are skipped", group="faces", pixels=True
     )
 
+    metrics: str = option(
+        "none",
+        help="what is measured of every face besides: all, none, or some of identity, landmarks, quality, features, "
+        "and with --truth psnr, ssim, lpips, ids, lmd (docs/metrics.md)",
+        group="metrics",
+        metavar="NAMES",
+    )
+    truth: str | None = option(
+        None,
+        help="where the true pictures are: sibling:SUFFIX (NAME + SUFFIX beside NAME, which are then no inputs), "
+        "column:NAME (Parquet), or a folder of pictures under the inputs' names",
+        group="metrics",
+        metavar="WHERE",
+    )
+    reference: str | None = option(
+        None,
+        help="with --metrics features: statistics of a set of faces (.npz, made by jobs.reference) that the restored "
+        "ones are compared with by FID",
+        group="metrics",
+        metavar="PATH_OR_URI",
+    )
+    metrics_gpus: float = option(
+        0.0,
+        help="share of each engine's GPU for the networks that measure, 0.1 say; 0 measures on the CPU",
+        group="metrics",
+    )
+
     device: str = option("auto", help="auto, cpu, cuda", group="engine")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
@@ -396,6 +423,11 @@ class RestoreConfig:
             "--tags must be NAME=VALUE, separated by commas": all(
                 "=" in t for t in self.tags.split(",") if self.tags
             ),
+            "--metrics-gpus must lie in [0, 0.5]": 0 <= self.metrics_gpus <= 0.5,
+            "--truth is for --metrics; say which": self.truth is None or self.metrics != "none",
+            "--reference is for --metrics features": self.reference is None
+            or self.metrics == "all"
+            or "features" in self.metrics.split(","),
         }
         for rule, holds in wanted.items():
             if not holds:

@@ -13,6 +13,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline.records import Pending, Row
+from pipeline.stages.measure import MeasureFaces, MeasureSettings
 from pipeline.stages.read import LoadUnit
 from pipeline.stages.restore import RestoreFaces
 
@@ -26,6 +27,8 @@ MOST_DEATHS = 3
 MOST_BLOCKS = 10_000
 # what one task of the stages beside the engine takes
 READER_CPUS, PUBLISHER_CPUS = 1.0, 0.5
+# what one measuring actor takes
+MEASURER_CPUS = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Resources:
     readers: int
     # threads of the networks, on a CPU
     threads: int
+    # measuring actors, and the share of a GPU that each takes; none where nothing is measured
+    measurers: int = 0
+    gpus_per_measurer: float = 0.0
 
 
 def connect(address: str | None) -> None:
@@ -74,27 +80,36 @@ def _join(address: str) -> None:
         ray.init(address, **quiet)
 
 
-def fit_resources(device: str, engines: int, readers: int) -> tuple[Resources, str]:
-    """How many engines and readers the cluster carries, and the engines' device; 0 leaves a number to us."""
+def fit_resources(
+    device: str, engines: int, readers: int, measuring: bool = False, measurer_gpus: float = 0.0
+) -> tuple[Resources, str]:
+    """How many engines and readers the cluster carries, and the engines' device; 0 leaves a number to us.
+
+    measuring: an actor beside each engine measures its faces, on that share of the engine's GPU.
+    """
     total = ray.cluster_resources()
     gpus, cpus = int(total.get("GPU", 0)), int(total.get("CPU", 1))
     if device == "auto":
         device = "cuda" if gpus else "cpu"
     on_gpu = device.startswith("cuda")
     engines = engines or (gpus if on_gpu else 1) or 1
+    measurers = min(engines, max((cpus - 2) // 2, 1)) if measuring else 0
+    gpus_per_measurer = measurer_gpus if on_gpu and measuring else 0.0
     fitted = Resources(
         engines=engines,
-        gpus_per_engine=1.0 if on_gpu else 0.0,
-        cpus_per_engine=_cpu_share(cpus, engines),
-        readers=readers or max(min(cpus - engines - 1, 256), 1),
+        gpus_per_engine=1.0 - gpus_per_measurer if on_gpu else 0.0,
+        cpus_per_engine=_cpu_share(cpus, engines, measurers * MEASURER_CPUS),
+        readers=readers or max(min(cpus - engines - measurers - 1, 256), 1),
         threads=max((os.cpu_count() or 1) // engines, 1),
+        measurers=measurers,
+        gpus_per_measurer=gpus_per_measurer,
     )
     return fitted, device
 
 
-def _cpu_share(cpus: int, engines: int) -> float:
+def _cpu_share(cpus: int, engines: int, measuring: float = 0.0) -> float:
     """CPUs reserved for each engine: one, or less where a reader and a publisher would find none left and all wait."""
-    return max(min(1.0, (cpus - READER_CPUS - PUBLISHER_CPUS) / engines // 0.01 / 100), 0.0)
+    return max(min(1.0, (cpus - READER_CPUS - PUBLISHER_CPUS - measuring) / engines // 0.01 / 100), 0.0)
 
 
 def run_flow(
@@ -105,11 +120,12 @@ def run_flow(
     publish: Callable[[Row], Row],
     resources: Resources,
     engine: Callable[[Any], Callable[[Row], Row]] = RestoreFaces,
+    measure: MeasureSettings | None = None,
 ) -> Iterator[Row]:
-    """Walk units through load, read & align → restore → paste & publish; yields each unit's marker row.
+    """Walk units through load, read & align → restore (→ measure) → paste & publish; yields each unit's marker row.
 
     `load` and `read` ask for the same, so that Ray makes one task of them. engine: the actor's class; it is made of
-    `restore`.
+    `restore`. measure: None where nothing is measured, and then there is no such stage.
     """
     rows: list[dict[str, Any]] = [{"unit": u.name} | u._asdict() for u in units]
     readers = TaskPoolStrategy(size=resources.readers)
@@ -119,7 +135,7 @@ def run_flow(
         enable_true_multi_threading=True,
         max_tasks_in_flight_per_actor=6,
     )
-    yield from (
+    restored = (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
         .map(load, compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
         .map(read, compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
@@ -132,9 +148,16 @@ def run_flow(
             # unlike a reader in something: else Ray moves reading into the engines where there are as many of both
             label_selector={},
         )
-        .map(publish, num_cpus=PUBLISHER_CPUS, max_retries=MOST_DEATHS)
-        .iter_rows()
     )
+    if measure is not None:
+        restored = restored.map(
+            MeasureFaces,  # type: ignore[arg-type]  # as above
+            fn_constructor_args=(measure,),
+            compute=ActorPoolStrategy(size=resources.measurers),
+            num_cpus=MEASURER_CPUS,
+            num_gpus=resources.gpus_per_measurer,
+        )
+    yield from restored.map(publish, num_cpus=PUBLISHER_CPUS, max_retries=MOST_DEATHS).iter_rows()
 
 
 def run_tasks(rows: list[Row], task: Callable[[Row], Row]) -> Iterator[Row]:

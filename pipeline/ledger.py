@@ -100,7 +100,7 @@ class _Progress:
         self.parts.add(marker.part)
         self.counts = self.counts + marker.metrics.counts
         for name, value in marker.metrics.sums.items():
-            self.sums[name] += Fraction(value)
+            self.sums[name] = self.sums.get(name, Fraction()) + Fraction(value)
         self.finished_at = max(self.finished_at, marker.finished_at)
 
     @property

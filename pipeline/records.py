@@ -15,6 +15,8 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | holes      | bytes | [F, S, S, 3] uint8, above 0 in the crops' holes; empty for none | read     | publish    |
 | estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
 | restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
+| features   | bytes | [F, 2048] float16 of `restored`, nan for none; with --metrics features | measure | publish |
+| features_truth | bytes | the same of the true faces                                 | measure  | publish    |
 | sums       | str   | additive measurements as JSON                                  | read     | -          |
 | marker     | str   | the unit's marker as JSON                                      | publish  | -          |
 | undelivered| str   | why the unit is not done, and left to the next start           | any      | -          |
@@ -37,6 +39,9 @@ METHOD_VERSION = 2
 
 Outcome = Literal["restored", "no_face", "skipped", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("restored", "no_face", "skipped", "failed")
+
+# Columns of vectors, and their length: what Inception makes of the restored and of the true face.
+FEATURE_COLUMNS, FEATURES_LENGTH = ("features", "features_truth"), 2048
 
 Kind = Literal["folder", "tar", "parquet"]
 
@@ -215,6 +220,8 @@ class FaceRecord:
     sharpness_after: float = 0.0
     # mean absolute difference of restored and estimated, 0..255
     distance: float = 0.0
+    # what --metrics asked for, by column; what could not be told is not there
+    measured: dict[str, float] = field(default_factory=dict)
     error: str = ""
     traceback: str = ""
 
@@ -232,6 +239,15 @@ def load_images(row: Row) -> list[ImageRecord]:
 def load_faces(row: Row) -> list[FaceRecord]:
     """The row's face records."""
     return [FaceRecord(**r) for r in json.loads(row["faces"])]
+
+
+def load_features(row: Row) -> dict[str, NDArray[np.float16]]:
+    """The row's feature columns, [F, FEATURES_LENGTH] each; none where they were not asked for."""
+    return {
+        name: np.frombuffer(row[name], dtype=np.float16).reshape(-1, FEATURES_LENGTH)
+        for name in FEATURE_COLUMNS
+        if row.get(name) is not None
+    }
 
 
 def restorable(faces: Sequence[FaceRecord]) -> list[FaceRecord]:

@@ -126,7 +126,7 @@ class _Sheet:
 def write_report(output_uri: str, summary: Mapping[str, Any]) -> None:
     """Write OUT/report/: contact_sheet.png, histograms.png, shards.parquet (where there are any) and index.html.
 
-    summary: `title`; `outcomes`, `settings` and `means`, each a mapping; `shards`, a list of mappings;
+    summary: `title`; `outcomes`, `settings`, `measured` and `means`, each a mapping; `shards`, a list of mappings;
     any other value is a line of the table at the top. All may be missing. Raises StoreError.
     """
     folder = store.join(output_uri, "report")
@@ -153,7 +153,7 @@ def _sections(
     plots: bytes,
 ) -> list[str]:
     """The page's parts, in the order in which people ask."""
-    known = ("title", "outcomes", "settings", "means", "shards")
+    known = ("title", "outcomes", "settings", "means", "measured", "shards")
     outcomes = dict(summary.get("outcomes", {}))
     partly = f"from {records.read} of {records.files} records files, chosen evenly"
     coverage = page.note(partly if records.read < records.files else "")
@@ -173,7 +173,11 @@ def _sections(
         some = f"the first {SHOWN_SHARDS} of {len(shards)}; shards.parquet has all of them"
         parts += [page.heading("Shards"), page.note(some if len(shards) > SHOWN_SHARDS else "")]
         parts.append(page.table(list(shards[0]), [list(s.values()) for s in shards[:SHOWN_SHARDS]]))
-    for name, title in (("means", "Means over the run"), ("settings", "Settings")):
+    for name, title in (
+        ("measured", "Measured, means over faces ± 95 % interval"),
+        ("means", "Means over the run"),
+        ("settings", "Settings"),
+    ):
         if summary.get(name):
             parts += [page.heading(title), page.pairs(summary[name])]
     return parts

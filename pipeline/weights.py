@@ -95,6 +95,17 @@ DETECTOR_WEIGHTS = {
     ),
 }
 
+# Networks that judge, by the metric of `metrics/suite.py` that wants them. The others' lie inside packages.
+METRIC_WEIGHTS = {
+    # either torchvision's whole AlexNet, published at this address, or its feature layers alone
+    "lpips": Published(
+        file="alexnet_features.pth",
+        url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        sha256=None,
+        licence="BSD-3-Clause",
+    ),
+}
+
 
 def resolve(
     file: str, url: str | None = None, sha256: str | None = None, weights_dir: str | None = None

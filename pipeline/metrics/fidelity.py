@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 # AlexNet's feature layers in torchvision's layout; the learned heads are inside the lpips package.
 LPIPS_BACKBONE = "alexnet_features.pth"
@@ -21,6 +20,8 @@ def psnr(restored: Tensor, truth: Tensor) -> Tensor:
 
 def ssim(restored: Tensor, truth: Tensor) -> Tensor:
     """[B] structural similarity (Wang et al. 2004): Gaussian window of 11 px, σ 1.5, whole windows only."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     _, full = structural_similarity_index_measure(restored, truth, data_range=1.0, return_full_image=True)
     whole: Tensor = full[..., 5:-5, 5:-5]
     return whole.mean(dim=(1, 2, 3))
@@ -29,7 +30,7 @@ def ssim(restored: Tensor, truth: Tensor) -> Tensor:
 class LPIPS:
     """Learned perceptual distance (Zhang et al. 2018) on AlexNet features, version 0.1; lower is closer."""
 
-    def __init__(self, backbone: Path) -> None:
+    def __init__(self, backbone: Path, device: str = "cpu") -> None:
         import lpips
 
         self._network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
@@ -42,6 +43,7 @@ class LPIPS:
         with torch.no_grad():
             for parameter, value in zip((p for m in layers for p in m.parameters()), published, strict=True):
                 parameter.copy_(value)
+        self._network = self._network.to(device)
 
     @torch.inference_mode()
     def __call__(self, restored: Tensor, truth: Tensor) -> Tensor:

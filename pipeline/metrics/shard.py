@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.records import Counts
 
@@ -15,12 +15,29 @@ SUMS = (
     "distance",
     "seconds_read",
     "seconds_restore",
+    "seconds_measure",
     "seconds_paste",
     "slot_steps",
     "slot_capacity",
     "slot_steps_pressed",
     "slot_capacity_pressed",
+    # faces whose picture has no truth, where a truth was asked for
+    "truths_missing",
 )
+
+# What a marker carries besides of each measured column, as COLUMN/SUM: faces that have a value, its sum, its squares'.
+PER_COLUMN = ("count", "total", "squares")
+
+
+class Interval(NamedTuple):
+    """A mean over faces with the half width of its 95 % interval, as if all faces were independent."""
+
+    mean: float
+    half: float
+    faces: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} ± {self.half:.2g} ({self.faces} faces)"
 
 
 @dataclass(frozen=True)
@@ -31,13 +48,27 @@ class ShardMetrics:
     sums: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
 
     def __add__(self, other: "ShardMetrics") -> "ShardMetrics":
-        return ShardMetrics(self.counts + other.counts, {k: self.sums[k] + other.sums[k] for k in SUMS})
+        names = self.sums.keys() | other.sums.keys()
+        sums = {k: self.sums.get(k, 0.0) + other.sums.get(k, 0.0) for k in sorted(names)}
+        return ShardMetrics(self.counts + other.counts, sums)
 
     @classmethod
     def from_marker(cls, marker: Mapping[str, Any]) -> "ShardMetrics":
         """The measurements in a unit's marker."""
         counts = Counts(marker["images"], marker["faces"], dict(marker["outcomes"]))
-        return cls(counts, {k: _finite(marker["sums"].get(k, 0.0)) for k in SUMS})
+        names = [*SUMS, *(k for k in marker["sums"] if "/" in k)]
+        return cls(counts, {k: _finite(marker["sums"].get(k, 0.0)) for k in names})
+
+    def intervals(self) -> dict[str, Interval]:
+        """Of each column that was measured of any face."""
+        told = {}
+        for column in sorted({k.partition("/")[0] for k in self.sums if "/" in k}):
+            count, total, squares = (self.sums.get(f"{column}/{name}", 0.0) for name in PER_COLUMN)
+            if count:
+                mean = total / count
+                variance = max(squares - count * mean**2, 0.0) / (count - 1) if count > 1 else 0.0
+                told[column] = Interval(mean, 1.96 * math.sqrt(variance / count), round(count))
+        return told
 
     def means(self) -> dict[str, float]:
         """What MLflow is told of a shard. A mean over nothing is left out."""
@@ -49,8 +80,10 @@ class ShardMetrics:
         }
         told |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
         told |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
+        told |= {k: sums[k] for k in ("seconds_measure", "truths_missing") if sums[k]}
         if counts.faces:
             told |= {k: sums[k] / counts.faces for k in ("sharpness_before", "sharpness_after", "distance")}
+        told |= {column: interval.mean for column, interval in self.intervals().items()}
         if sums["seconds_restore"]:
             told["faces_per_second"] = counts.faces / sums["seconds_restore"]
         if sums["slot_capacity"]:

@@ -73,6 +73,8 @@ class ReadAndAlign:
     task: Task = BLIND
     # where pictures have holes, as --mask; None where none is to be filled
     mask: str | None = None
+    # where true pictures are, as --truth
+    truth: str | None = None
     # look at each picture in a process of its own: the unit has killed workers
     careful: bool = False
 
@@ -134,6 +136,8 @@ class ReadAndAlign:
             record.sha256 = hashlib.sha256(data).hexdigest()
             if is_mask(self.mask, address.member):
                 raise images.SkippedImage("a mask", f"{address.member} is the mask of another picture")
+            if is_mask(self.truth, address.member):
+                raise images.SkippedImage("a truth", f"{address.member} is the truth of another picture")
             picture = images.decode(data, self.max_pixels)
             record.height, record.width = picture.rgb.shape[:2]
             hole = None

@@ -59,20 +59,28 @@ def _transparent(picture: Picture) -> Hole:
 
 
 def _mask_uri(choice: str, address: Address, unit: Unit) -> str:
-    name = PurePosixPath(address.member)
     if unit.kind != "folder":
         raise NoMask(
             "no mask", f"masks beside pictures are for folders; in a {unit.kind} shard use alpha or a colour"
         )
+    stem, found = beside(choice, address)
+    if found is None:
+        raise NoMask("no mask", f"a mask was wanted at {stem} with the suffix of a picture, there is none")
+    return found
+
+
+def beside(choice: str, address: Address) -> tuple[str, str | None]:
+    """Where the picture that belongs to another one is wanted, without its suffix, and where it is, if it is.
+
+    choice: `sibling:SUFFIX` or a folder, as `find_hole`.
+    """
+    name = PurePosixPath(address.member)
     if choice.startswith("sibling:"):
         stem = f"{address.uri[: len(address.uri) - len(name.suffix)]}{choice.removeprefix('sibling:')}"
     else:
         stem = store.join(choice, str(name.with_suffix("")))
     places = [f"{stem}{suffix}" for suffix in dict.fromkeys((name.suffix.lower(), *SUFFIXES))]
-    found = next((uri for uri in places if store.exists(uri)), None)
-    if found is None:
-        raise NoMask("no mask", f"a mask was wanted at {stem} with the suffix of a picture, there is none")
-    return found
+    return stem, next((uri for uri in places if store.exists(uri)), None)
 
 
 def _from_file(uri: str, picture: Picture, address: Address, max_pixels: int) -> Hole:

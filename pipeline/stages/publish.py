@@ -28,6 +28,7 @@ from pipeline.records import (
     Row,
     Unit,
     load_faces,
+    load_features,
     load_images,
     restorable,
     unpack,
@@ -69,6 +70,8 @@ class Publish:
     task: Task = BLIND
     # where pictures have holes, as --mask
     mask: str | None = None
+    # columns of the records that were measured besides
+    measured: tuple[str, ...] = ()
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
@@ -101,9 +104,12 @@ class Publish:
         records, faces = load_images(row), load_faces(row)
         crops = [unpack(row[c], self.side) for c in ("crops", "estimated", "restored")]
         outputs = self._deliver(unit, records, self.pasted(unit, records, faces, crops[0], crops[2]))
-        outputs += [self._write(path, data) for path, data in self._extras(unit, records, faces, crops)]
+        features = load_features(row)
+        outputs += [
+            self._write(path, data) for path, data in self._extras(unit, records, faces, crops, features)
+        ]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
-        marker = make_marker(unit, records, faces, sums, outputs) | {"device": self.device}
+        marker = make_marker(unit, records, faces, sums, outputs, self.measured) | {"device": self.device}
         for left in {o["path"] for o in (earlier or {}).get("outputs", [])} - {o["path"] for o in outputs}:
             store.delete(store.join(self.output, left))
         uri, body = store.join(self.output, unit.marker_path), json.dumps(marker, indent=1).encode()
@@ -237,10 +243,18 @@ class Publish:
         return parquet_bytes(table)
 
     def _extras(
-        self, unit: Unit, records: list[ImageRecord], faces: list[FaceRecord], crops: list[NDArray[np.uint8]]
+        self,
+        unit: Unit,
+        records: list[ImageRecord],
+        faces: list[FaceRecord],
+        crops: list[NDArray[np.uint8]],
+        features: dict[str, NDArray[np.float16]],
     ) -> Iterator[tuple[str, bytes]]:
         """Records, samples for the contact sheet, and the aligned crops when they are wanted."""
-        yield unit.records_path, record_table(unit, records, faces, self.settings)
+        yield (
+            unit.records_path,
+            record_table(unit, records, faces, self.settings, self.measured, features),
+        )
         triples = list(zip(*crops, strict=True))
         if triples:
             yield unit.sample_path, sample_strip(triples)

@@ -3,12 +3,15 @@
 import io
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from pipeline.metrics.shard import PER_COLUMN
 from pipeline.records import OUTCOMES, FaceRecord, ImageRecord, Unit, restorable
 
 SCHEMA = pa.schema(
@@ -46,12 +49,21 @@ SCHEMA = pa.schema(
 
 
 def record_table(
-    unit: Unit, images: Sequence[ImageRecord], faces: Sequence[FaceRecord], settings: dict[str, Any]
+    unit: Unit,
+    images: Sequence[ImageRecord],
+    faces: Sequence[FaceRecord],
+    settings: dict[str, Any],
+    measured: Sequence[str] = (),
+    features: Mapping[str, NDArray[np.float16]] | None = None,
 ) -> bytes:
     """One row per image and one per face, as Parquet bytes that depend on the unit and the settings alone.
 
-    settings: eta, seed, model_sha256.
+    settings: eta, seed, model_sha256. measured: columns that were asked for besides, null where they are not told.
+    features: further columns, [F, D] each with a row per face that is not kept, nan for none.
     """
+    features = features or {}
+    schema = wider_schema(measured, list(features))
+    vectors = {id(f): {n: v[i] for n, v in features.items()} for i, f in enumerate(restorable(faces))}
     rows: list[dict[str, Any]] = []
     for place, image in enumerate(images):
         address = {"unit": unit.name, "member": image.member, "sha256": image.sha256}
@@ -61,12 +73,21 @@ def record_table(
         rows.append({"kind": "image", "face": -1} | address | size | what)
         for face in faces:
             if face.image == place:
-                measured = {k: v for k, v in vars(face).items() if k != "image"}
-                rows.append({"kind": "face"} | address | size | measured | settings)
-    columns = [pa.array([storable(row.get(f.name)) for row in rows], type=f.type) for f in SCHEMA]
+                told = {k: v for k, v in vars(face).items() if k != "image"} | face.measured
+                told |= {n: v for n, v in vectors.get(id(face), {}).items() if np.isfinite(v).all()}
+                rows.append({"kind": "face"} | address | size | told | settings)
+    columns = [pa.array([storable(row.get(f.name)) for row in rows], type=f.type) for f in schema]
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=SCHEMA), buffer)
+    pq.write_table(pa.table(columns, schema=schema), buffer)
     return buffer.getvalue()
+
+
+def wider_schema(measured: Sequence[str], features: Sequence[str]) -> pa.Schema:
+    """SCHEMA with a column per measurement, and one of vectors per name in `features`."""
+    fields = [pa.field(name, pa.float32()) for name in measured]
+    # lists of a fixed size can not be read again where one of them is null (pyarrow 25)
+    fields += [pa.field(name, pa.list_(pa.float16())) for name in features]
+    return pa.schema([*SCHEMA, *fields])
 
 
 def storable(value: Any) -> Any:
@@ -85,13 +106,17 @@ def make_marker(
     faces: Sequence[FaceRecord],
     sums: dict[str, float],
     outputs: list[dict[str, str | int]],
+    measured: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the ledger needs to know of a finished unit. Raises ValueError when an image has no outcome."""
+    """What the ledger needs to know of a finished unit. Raises ValueError when an image has no outcome.
+
+    measured: columns whose sums it carries besides.
+    """
     counted = Counter(image.outcome for image in images)
     if set(counted) - set(OUTCOMES):
         raise ValueError(f"unit {unit.name}: every image needs one of {OUTCOMES}, got {dict(counted)}")
     names = ("sharpness_before", "sharpness_after", "distance")
-    measured = {name: sum(getattr(f, name) for f in faces) for name in names}
+    summed = {name: sum(getattr(f, name) for f in faces) for name in names} | measured_sums(faces, measured)
     return {
         "unit": unit.name,
         "shard": unit.shard,
@@ -103,6 +128,16 @@ def make_marker(
         "reasons": {name: causes(images, name) for name in ("skipped", "failed")},
         "attempts": unit.attempts,
         "outputs": outputs,
-        "sums": sums | measured | {"faces_kept": float(sum(bool(f.kept) for f in faces))},
+        "sums": sums | summed | {"faces_kept": float(sum(bool(f.kept) for f in faces))},
         "finished_at": time.time(),
     }
+
+
+def measured_sums(faces: Sequence[FaceRecord], columns: Sequence[str]) -> dict[str, float]:
+    """COLUMN/SUM of every column: how many faces have a value, its sum, and its squares'."""
+    sums: dict[str, float] = {}
+    for column in columns:
+        values = [f.measured[column] for f in faces if column in f.measured]
+        told = (float(len(values)), sum(values), sum(v * v for v in values))
+        sums |= {f"{column}/{name}": value for name, value in zip(PER_COLUMN, told, strict=True)}
+    return sums

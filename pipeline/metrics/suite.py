@@ -1,0 +1,222 @@
+"""Everything that may be measured of a restored face, by name, and the one object that measures it.
+
+A metric whose package or weights are missing is left out and named; a face that a metric can say nothing about has no
+value of it. A value depends on the face alone: on a CPU each face goes through the networks by itself, on a GPU in
+batches of one size.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.metrics.distribution import DIMENSIONS, InceptionFeatures
+from pipeline.metrics.fidelity import LPIPS, psnr, ssim
+from pipeline.metrics.identity import FaceReader, angle, find_models, landmark_distance
+from pipeline.metrics.quality import Brisque, find_brisque
+from pipeline.weights import METRIC_WEIGHTS, WeightsError, resolve
+
+log = logging.getLogger(__name__)
+
+Crop = NDArray[np.uint8]
+Values = dict[str, float]
+
+# faces of one call of a network on a GPU
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one name of --metrics stands for."""
+
+    # of the records, one value per face
+    columns: tuple[str, ...]
+    # the true face is compared with
+    wants_truth: bool
+    # which values are better
+    better: Literal["higher", "lower"]
+
+
+METRICS: Mapping[str, Metric] = {
+    "identity": Metric(("identity_kept",), False, "lower"),
+    "landmarks": Metric(("landmark_shift",), False, "lower"),
+    "quality": Metric(("quality_before", "quality_after"), False, "lower"),
+    "features": Metric((), False, "lower"),
+    "psnr": Metric(("psnr",), True, "higher"),
+    "ssim": Metric(("ssim",), True, "higher"),
+    "lpips": Metric(("lpips",), True, "lower"),
+    "ids": Metric(("ids",), True, "lower"),
+    "lmd": Metric(("lmd",), True, "lower"),
+}
+
+
+def columns_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The records' columns of these metrics, in the order of METRICS."""
+    return tuple(column for name, metric in METRICS.items() if name in names for column in metric.columns)
+
+
+def parse_metrics(text: str, with_truth: bool) -> tuple[str, ...]:
+    """Names, separated by commas, or `all` or `none`, in the order of METRICS; `all` means what can be told.
+
+    Raises ValueError for an unknown name, and for one that compares with a truth where there is none.
+    """
+    if text == "none":
+        return ()
+    if text == "all":
+        return tuple(name for name, metric in METRICS.items() if with_truth or not metric.wants_truth)
+    wanted = {name.strip() for name in text.split(",")}
+    if unknown := sorted(wanted - METRICS.keys()):
+        raise ValueError(f"all, none, or some of {', '.join(METRICS)} were wanted, got {', '.join(unknown)}")
+    blind = [name for name in METRICS if name in wanted and METRICS[name].wants_truth and not with_truth]
+    if blind:
+        raise ValueError(f"{', '.join(blind)} compare with the true picture; say with --truth where that is")
+    return tuple(name for name in METRICS if name in wanted)
+
+
+@dataclass(frozen=True)
+class Face:
+    """What is known of one face: [S, S, 3] uint8 RGB each."""
+
+    before: Crop
+    after: Crop
+    truth: Crop | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of some faces."""
+
+    # of each face, by column; what could not be told is not there
+    values: list[Values]
+    # [F, DIMENSIONS] float16 of the restored and the true faces, nan in the rows of those without; None: not asked for
+    features: NDArray[np.float16] | None = None
+    features_truth: NDArray[np.float16] | None = None
+
+
+class Suite:
+    """The metrics of these names whose weights are at hand. Serves one call at a time.
+
+    device: where networks run that torch runs; dlib's and the statistics are the CPU's.
+    """
+
+    def __init__(self, names: Sequence[str], device: str = "cpu", weights_dir: str | None = None) -> None:
+        self._device = torch.device(device)
+        # why a metric that was asked for is not measured, by name
+        self.left_out: dict[str, str] = {}
+        self._paired: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
+        self._reader: FaceReader | None = None
+        self._brisque: Brisque | None = None
+        self._inception: InceptionFeatures | None = None
+        makers: dict[str, Callable[[], None]] = {
+            "identity": self._read_faces,
+            "landmarks": self._read_faces,
+            "ids": self._read_faces,
+            "lmd": self._read_faces,
+            "quality": lambda: self._judge_quality(weights_dir),
+            "features": self._extract_features,
+            "psnr": lambda: self._paired.update(psnr=psnr),
+            "ssim": self._compare_structure,
+            "lpips": lambda: self._compare_perception(weights_dir),
+        }
+        for name in names:
+            try:
+                makers[name]()
+            except (WeightsError, ImportError, FileNotFoundError, ValueError) as error:
+                self.left_out[name] = str(error)
+        self.names = tuple(name for name in names if name not in self.left_out)
+
+    def _read_faces(self) -> None:
+        self._reader = self._reader or FaceReader(find_models())
+
+    def _judge_quality(self, weights_dir: str | None) -> None:
+        self._brisque = Brisque(find_brisque(weights_dir).path)
+
+    def _extract_features(self) -> None:
+        self._inception = InceptionFeatures().to(self._device)
+
+    def _compare_structure(self) -> None:
+        if find_spec("torchmetrics") is None:
+            raise ImportError("SSIM wants the package torchmetrics")
+        self._paired["ssim"] = ssim
+
+    def _compare_perception(self, weights_dir: str | None) -> None:
+        published = METRIC_WEIGHTS["lpips"]
+        found = resolve(published.file, published.url, published.sha256, weights_dir)
+        self._paired["lpips"] = LPIPS(found.path, str(self._device))
+
+    def __call__(self, faces: Sequence[Face]) -> Measured:
+        """Everything of these faces, whose crops have one side."""
+        values: list[Values] = [self._told(face) for face in faces]
+        for place, found in self._compared(faces):
+            values[place] |= found
+        finite = [{k: float(np.float32(v)) for k, v in one.items() if np.isfinite(v)} for one in values]
+        if self._inception is None:
+            return Measured(finite)
+        truths = [face.truth for face in faces]
+        return Measured(finite, self._features([face.after for face in faces]), self._features(truths))
+
+    def _told(self, face: Face) -> Values:
+        """What is told of one face by itself; a library that breaks on it says nothing of it."""
+        values: Values = {}
+        for tell in (self._quality, self._identity, self._landmarks):
+            try:
+                values |= tell(face)
+            except Exception as error:  # one face must not take its unit along
+                log.warning("a face could not be measured: %s: %s", type(error).__name__, error)
+        return values
+
+    def _quality(self, face: Face) -> Values:
+        if self._brisque is None:
+            return {}
+        return {"quality_before": self._brisque(face.before), "quality_after": self._brisque(face.after)}
+
+    def _identity(self, face: Face) -> Values:
+        others = {"identity_kept": face.before} if "identity" in self.names else {}
+        others |= {"ids": face.truth} if "ids" in self.names and face.truth is not None else {}
+        if self._reader is None or not others:
+            return {}
+        ours = self._reader.embedding(face.after)
+        return {column: angle(self._reader.embedding(other), ours) for column, other in others.items()}
+
+    def _landmarks(self, face: Face) -> Values:
+        others = {"landmark_shift": face.before} if "landmarks" in self.names else {}
+        others |= {"lmd": face.truth} if "lmd" in self.names and face.truth is not None else {}
+        if self._reader is None or not others:
+            return {}
+        ours = self._reader.landmarks(face.after)
+        return {c: landmark_distance(self._reader.landmarks(other), ours) for c, other in others.items()}
+
+    def _compared(self, faces: Sequence[Face]) -> Iterator[tuple[int, Values]]:
+        """The metrics of pairs, of the faces that have a truth."""
+        paired = [(i, face.after, face.truth) for i, face in enumerate(faces) if face.truth is not None]
+        for places, batch in self._batches([(i, np.stack([a, t])) for i, a, t in paired]):
+            if not self._paired:
+                return
+            scaled = batch.float() / 255
+            after, truth = scaled[:, 0], scaled[:, 1]
+            found = {name: compare(after, truth).tolist() for name, compare in self._paired.items()}
+            for row, place in enumerate(places):
+                yield place, {name: values[row] for name, values in found.items()}
+
+    def _features(self, crops: Sequence[Crop | None]) -> NDArray[np.float16]:
+        assert self._inception is not None
+        features = np.full((len(crops), DIMENSIONS), np.nan, np.float16)
+        for places, batch in self._batches([(i, c[None]) for i, c in enumerate(crops) if c is not None]):
+            found = self._inception(batch[:, 0])
+            features[places] = found[: len(places)].cpu().numpy().astype(np.float16)
+        return features
+
+    def _batches(self, items: Sequence[tuple[int, Crop]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Places and [B, K, 3, S, S] uint8 of items [K, S, S, 3]; on a GPU B is BATCH, the last one repeated."""
+        size = 1 if self._device.type == "cpu" else BATCH
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
+            filled = [crops for _, crops in part] + [part[-1][1]] * (size - len(part))
+            batch = torch.from_numpy(np.stack(filled)).to(self._device)
+            yield [place for place, _ in part], batch.permute(0, 1, 4, 2, 3).contiguous()

@@ -1,0 +1,91 @@
+"""The actor that measures restored faces: against their inputs, and against true pictures where there are any.
+
+A stage of its own, so that its networks are loaded once and the engines wait for no measurement. It changes no pixel.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipeline.metrics.suite import Crop, Face, Measured, Suite
+from pipeline.records import FaceRecord, Row, Unit, dump_records, load_faces, load_images, restorable, unpack
+from pipeline.stages.restore import fix_kernels
+from pipeline.stages.truth import read_truths, truth_crop
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """What a measuring actor needs to know."""
+
+    # names of metrics/suite.py
+    metrics: tuple[str, ...]
+    # where true pictures are, as --truth; None where there are none
+    truth: str | None
+    side: int
+    aligned: bool
+    max_pixels: int
+    weights_dir: str | None
+    device: str = "cpu"
+    threads: int = 1
+
+
+class MeasureFaces:
+    """Row with `restored` → row with what was measured in its `faces`, and the columns of features asked for."""
+
+    def __init__(self, settings: MeasureSettings) -> None:
+        self._settings = settings
+        torch.set_num_threads(settings.threads)
+        fix_kernels(torch.device(settings.device))
+        self._suite = Suite(settings.metrics, settings.device, settings.weights_dir)
+
+    def __call__(self, row: Row) -> Row:
+        if row.get("restored") is None:
+            return row  # not begun
+        began = time.monotonic()
+        every = load_faces(row)
+        faces = restorable(every)
+        before, after = (unpack(row[name], self._settings.side) for name in ("crops", "restored"))
+        truths = self._truths(row, faces)
+        # a face that failed has its input in the place of its restoration, which must not be measured
+        good = [i for i, face in enumerate(faces) if not face.error]
+        measured = self._suite([Face(before[i], after[i], truths[i]) for i in good])
+        for i, values in zip(good, measured.values, strict=True):
+            faces[i].measured = values
+        sums = {"seconds_measure": time.monotonic() - began}
+        if self._settings.truth is not None:
+            sums["truths_missing"] = float(sum(truths[i] is None for i in good))
+        return (
+            row
+            | {"faces": dump_records(every), "sums": json.dumps(json.loads(row["sums"]) | sums)}
+            | self._features(measured, good, len(faces))
+        )
+
+    def _truths(self, row: Row, faces: Sequence[FaceRecord]) -> list[Crop | None]:
+        """The true crop of each face, None for one that has none."""
+        s = self._settings
+        crops: list[Crop | None] = [None] * len(faces)
+        if s.truth is None:
+            return crops
+        images, unit = load_images(row), Unit.from_json(row["work"])
+        for place, truth in read_truths(s.truth, unit, {f.image for f in faces}, s.max_pixels):
+            for i, face in enumerate(faces):
+                if face.image == place:
+                    crops[i] = truth_crop(truth, images[place], face, s.side, s.aligned)
+        return crops
+
+    def _features(self, measured: Measured, good: Sequence[int], count: int) -> Row:
+        """The columns of features, [F, D] with nan in the rows of faces that have none."""
+        columns = {"features": measured.features}
+        if self._settings.truth is not None:
+            columns["features_truth"] = measured.features_truth
+        found: Row = {}
+        for name, features in columns.items():
+            if features is not None:
+                rows = np.full((count, features.shape[1]), np.nan, np.float16)
+                rows[list(good)] = features
+                found[name] = rows.tobytes()
+        return found

@@ -1,0 +1,98 @@
+"""The true pictures that restored ones are compared with, and the crops of their faces."""
+
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import images, store
+from pipeline.faces.geometry import warp_crop
+from pipeline.images import ImageError
+from pipeline.records import Address, FaceRecord, ImageRecord, Unit
+from pipeline.stages.mask import beside
+from pipeline.stages.read import read_unit
+from pipeline.stages.tar import DamagedTar, walk
+
+Picture = NDArray[np.uint8]
+
+# Members looked at behind a tar unit's last one, where the last picture's truth may lie.
+MEMBERS_BEHIND = 8
+
+
+def read_truths(
+    choice: str, unit: Unit, wanted: Collection[int], max_pixels: int
+) -> Iterator[tuple[int, Picture]]:
+    """Place and [H, W, 3] uint8 RGB of the true picture of each wanted image that has a readable one.
+
+    choice: as --truth. `sibling:SUFFIX`: the picture NAME + SUFFIX beside NAME, in a tar a member of the same folder
+    (behind it where a unit ends between them); `column:NAME`: of the same row of a Parquet shard; anything else: a
+    folder or prefix that holds truths under the pictures' names.
+    """
+    for place, data in _bytes_of(choice, unit, wanted, max_pixels):
+        # what can not be read counts as missing: it fails no picture
+        with suppress(ImageError, store.StoreError):
+            yield place, images.decode(data, max_pixels).rgb
+
+
+def _bytes_of(
+    choice: str, unit: Unit, wanted: Collection[int], max_pixels: int
+) -> Iterator[tuple[int, bytes]]:
+    if choice.startswith("column:"):
+        if unit.kind == "parquet":
+            for place, (_, data) in enumerate(read_unit(unit, choice.removeprefix("column:"), max_pixels)):
+                if place in wanted and isinstance(data, bytes):
+                    yield place, data
+        return
+    in_tar = unit.kind == "tar" and choice.startswith("sibling:")
+    members = _members(unit) if in_tar else {}
+    for place in sorted(wanted):
+        address = unit.images[place]
+        with suppress(store.StoreError):
+            if in_tar:
+                found = members.get(f"{_stem(address.member)}{choice.removeprefix('sibling:')}")
+                if found is not None:
+                    yield place, store.read_range(found.uri, found.offset, found.length)
+            elif unit.kind != "parquet" and (uri := beside(choice, address)[1]) is not None:
+                yield place, store.read_bytes(uri)
+
+
+def _members(unit: Unit) -> dict[str, Address]:
+    """The pictures of a tar unit, and the first members behind it, by their names without suffixes."""
+    behind: list[Address] = []
+    with suppress(DamagedTar, store.StoreError), store.open_read(unit.source) as source:
+        size = store.stat(unit.source).size
+        for _, member in zip(range(MEMBERS_BEHIND), walk(source, unit.span[1], size), strict=False):
+            if not member.refused:
+                info = member.info
+                behind.append(Address(info.name, unit.source, info.offset_data, info.size))
+    return {_stem(a.member): a for a in [*behind, *unit.images] if not a.refused}
+
+
+def _stem(member: str) -> str:
+    return str(PurePosixPath(member).with_suffix(""))
+
+
+def truth_crop(
+    truth: Picture, image: ImageRecord, face: FaceRecord, side: int, aligned: bool
+) -> Picture | None:
+    """The face's [side, side, 3] crop of the true picture, which may be larger or smaller than the restored one.
+
+    None where their shapes differ, so that they can not show the same.
+    """
+    height, width = truth.shape[:2]
+    if aligned:
+        if height != width:
+            return None
+        return truth if width == side else images.resize(truth, side)
+    ratio = width / image.width
+    if abs(image.height * ratio - height) > max(ratio, 1):
+        return None
+    to_crop = np.array(face.affine).reshape(2, 3)
+    if ratio != 1:
+        # a truth's pixel centre x lies at (x + 0.5) / ratio - 0.5 of the picture
+        shift = 0.5 / ratio - 0.5
+        to_picture = np.array([[1 / ratio, 0, shift], [0, 1 / ratio, shift], [0, 0, 1]])
+        to_crop = to_crop @ to_picture
+    return warp_crop(truth, to_crop, side)
