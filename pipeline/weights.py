@@ -73,7 +73,8 @@ class Published:
     """A file that others publish."""
 
     file: str
-    url: str
+    # None for a file of one's own
+    url: str | None
     sha256: str | None
     licence: str
 
@@ -105,6 +106,37 @@ METRIC_WEIGHTS = {
         licence="BSD-3-Clause",
     ),
 }
+
+# Networks that enlarge whole pictures, by the names that --background takes. The digests are those that many who
+# fetched the authors' release files have written down.
+_REAL_ESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download"
+UPSCALER_WEIGHTS = {
+    "realesrgan-x2plus": Published(
+        file="RealESRGAN_x2plus.pth",
+        url=f"{_REAL_ESRGAN}/v0.2.1/RealESRGAN_x2plus.pth",
+        sha256="49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
+        licence="BSD-3-Clause",
+    ),
+    "realesrgan-x4plus": Published(
+        file="RealESRGAN_x4plus.pth",
+        url=f"{_REAL_ESRGAN}/v0.1.0/RealESRGAN_x4plus.pth",
+        sha256="4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+        licence="BSD-3-Clause",
+    ),
+}
+
+
+def find_upscaler(choice: str) -> Published:
+    """The file of a known name, or a weights file of one's own. Raises WeightsError for a name that is neither."""
+    if choice in UPSCALER_WEIGHTS:
+        return UPSCALER_WEIGHTS[choice]
+    path = Path(choice).expanduser()
+    if not path.suffix:
+        raise WeightsError(
+            f"background network {choice!r} is not known; choose one of {', '.join(UPSCALER_WEIGHTS)}, or give a "
+            "weights file (.pth, .safetensors)"
+        )
+    return Published(str(path.absolute()) if path.is_file() else choice, None, None, "unknown")
 
 
 def resolve(

@@ -1,4 +1,4 @@
-"""Any restoration network as an estimator: the door to the architectures that spandrel knows.
+"""Any restoration network, for faces or for whole pictures: the door to the architectures that spandrel knows.
 
 What a network is, spandrel reads from the names and shapes in its file; what the file does not say stands in the
 preset. Three things are put right here: the library hands networks out in training mode, it leaves GFPGAN and
@@ -7,7 +7,8 @@ CodeFormer without their range of [-1, 1], and it lets GFPGAN draw its noise ane
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,29 +97,73 @@ class ForeignNetwork(nn.Module):
         return (y + 1) / 2 if self._signed else y
 
 
+class Upscaler(nn.Module):
+    """[B, 3, T, T] float32 in [0, 1] → [B, 3, scale T, scale T] in [0, 1], for pictures of whatever is in them."""
+
+    def __init__(self, network: ForeignNetwork, scale: int) -> None:
+        super().__init__()
+        self.network = network
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network.ask(x).float().clamp(0, 1)
+
+
 def load_foreign(config: ForeignConfig, state: Mapping[str, Tensor], what: str) -> ForeignNetwork:
     """The network of a file's tensors, in evaluation mode, float32, on the CPU.
 
     what: names the file in errors. Raises CheckpointError when the tensors are of another architecture than wanted,
     of none that is known, do not fit it exactly, or make no network that gives a face back.
     """
+    described = _described(config.architecture, state, what)
+    network = _checked(described, config, what)
+    _try_out(network, what)
+    return network
+
+
+def load_upscaler(state: Mapping[str, Tensor], side: int, what: str) -> Upscaler:
+    """The network of a file's tensors for square tiles of `side` pixels, as `load_foreign` gives one for faces.
+
+    Raises CheckpointError as that does, and for a network of faces or one that must see a picture whole.
+    """
+    described = _described("", state, what)
+    network = _checked(described, ForeignConfig(side), what)
+    if described.purpose == "FaceSR" or described.tiling.name == "INTERNAL":
+        raise CheckpointError(
+            f"{what}: wanted a network that takes any part of any picture, got a {described.architecture.id}, which "
+            f"{'restores faces' if described.purpose == 'FaceSR' else 'sees pictures whole'}; choose another"
+        )
+    made = _try_out(network, what, "choose another") or side * int(described.scale)
+    if made < side or made % side:
+        raise CheckpointError(
+            f"{what}: wanted a network that gives {side}x{side} pixels back at that size or a whole number of times "
+            f"larger, got {made}x{made}; choose another"
+        )
+    return Upscaler(network, made // side).eval()
+
+
+def _described(architecture: str, state: Mapping[str, Tensor], what: str) -> Any:
+    """spandrel's descriptor of the network that these tensors are; `architecture` as in the preset."""
     from spandrel import canonicalize_state_dict
 
     tensors = canonicalize_state_dict(dict(state))
-    architecture = _recognised(tensors, config.architecture, what)
-    with warnings.catch_warnings():
-        # The library calls torch in old ways; no user can do anything about it.
-        warnings.simplefilter("ignore", UserWarning)
+    found = _recognised(tensors, architecture, what)
+    with _quiet():
         try:
-            described = architecture.load(tensors)
+            return found.load(tensors)
         except Exception as error:  # each architecture reads its shape from the tensors in a way of its own
             raise CheckpointError(
-                f"{what}: wanted exactly the tensors of a {architecture.id}, but these do not fit it "
+                f"{what}: wanted exactly the tensors of a {found.id}, but these do not fit it "
                 f"({_line(error)}); give the network's own file"
             ) from error
-        network = _checked(described, config, what)
-        _try_out(network, what)
-    return network
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The library calls torch in old ways; no user can do anything about it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def resized(x: Tensor, side: int) -> Tensor:
@@ -179,8 +224,13 @@ def _checked(described: Any, config: ForeignConfig, what: str) -> ForeignNetwork
     return ForeignNetwork(described, config).eval()
 
 
-def _try_out(network: ForeignNetwork, what: str) -> None:
-    """Call a copy of the network on shapes alone. Raises CheckpointError when its input size is not for it."""
+def _try_out(
+    network: ForeignNetwork, what: str, advice: str = "correct the preset's input_size"
+) -> int | None:
+    """Call a copy of the network on shapes alone; the side of what comes out, None where only values tell.
+
+    Raises CheckpointError when its input size is not for it.
+    """
     without_storage: dict[int, Any] = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
         for p in network.parameters()
@@ -188,18 +238,19 @@ def _try_out(network: ForeignNetwork, what: str) -> None:
     without_storage |= {id(b): torch.empty_like(b, device="meta") for b in network.buffers()}
     trial, side = copy.deepcopy(network, without_storage), network._side
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), _quiet():
             shape = tuple(trial.ask(torch.empty(1, 3, side, side, device="meta")).shape)
     except Exception as error:
         if isinstance(error, NotImplementedError) or "meta" in str(error):
-            return  # it looks at values, which are not there
+            return None  # it looks at values, which are not there
         raise CheckpointError(
-            f"{what}: the network does not take {side}x{side} pixels ({_line(error)}); correct the preset's input_size"
+            f"{what}: the network does not take {side}x{side} pixels ({_line(error)}); {advice}"
         ) from error
     if shape[:2] != (1, 3) or shape[2] != shape[3]:
         raise CheckpointError(
             f"{what}: wanted a square RGB picture of one of {side}x{side}, got a tensor of {shape}; choose another"
         )
+    return shape[2]
 
 
 def _line(error: Exception) -> str:
