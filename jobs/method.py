@@ -4,17 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline import store
 from pipeline.config import RestoreConfig, UsageError, fingerprint
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics
+from pipeline.networks.checkpoint import read_state
+from pipeline.networks.foreign import load_upscaler
+from pipeline.networks.tiles import MARGIN, TILE
 from pipeline.networks.zoo import Preset, find_preset, load_network
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
+from pipeline.stages.background import Background
 from pipeline.stages.measure import MeasureSettings
 from pipeline.stages.publish import Publish
 from pipeline.stages.restore import RestoreSettings
 from pipeline.stages.task import Task
-from pipeline.weights import DETECTOR_WEIGHTS, resolve
+from pipeline.weights import DETECTOR_WEIGHTS, find_upscaler, resolve
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,11 @@ def check_weights(config: RestoreConfig, preset: Preset) -> dict[str, str]:
         digests["detector"] = resolve(
             published.file, published.url, published.sha256, config.weights_dir
         ).sha256
+    if config.background is not None:
+        published = find_upscaler(config.background)
+        found = resolve(published.file, published.url, published.sha256, config.weights_dir)
+        load_upscaler(read_state(found.path), TILE + 2 * MARGIN, str(found.path))
+        digests["background"] = found.sha256
     return digests
 
 
@@ -106,6 +116,9 @@ def settle_method(
         resolved |= {"truth": config.truth}  # such pictures are not restored
     if preset.estimator.kind == "spandrel":  # whose options change pixels and not only what file fits
         resolved |= {"estimator_options": dict(preset.estimator.options)}
+    if config.background is not None:
+        name = store.name_of(config.background)
+        resolved |= {"background": {"network": name, "upscale": config.upscale, "tile": [TILE, MARGIN]}}
     return method, fingerprint(config, resolved)
 
 
@@ -156,13 +169,26 @@ def read_stage(config: RestoreConfig, method: Method, stop_uri: str) -> ReadAndA
         max_crispness=c.max_crispness,
         max_scale=c.max_scale,
         strength=c.strength,
-        max_pixels=c.max_pixels,
+        max_pixels=most_pixels(c),
         image_column=c.image_column,
         stop_uri=stop_uri,
         task=task_of(c),
         mask=c.mask,
         truth=c.truth,
     )
+
+
+def most_pixels(config: RestoreConfig) -> int:
+    """Pixels of the largest picture that is taken: what it becomes must stay within --max-pixels, too."""
+    return config.max_pixels // config.upscale**2
+
+
+def background_of(config: RestoreConfig, device: str) -> Background | None:
+    """What enhances the pictures around their faces."""
+    if config.background is None:
+        return None
+    published = find_upscaler(config.background)
+    return Background(published, config.weights_dir, config.upscale, device, config.precision)
 
 
 def task_of(config: RestoreConfig) -> Task:
@@ -206,7 +232,7 @@ def publish_stage(config: RestoreConfig, method: Method, device: str) -> Publish
         image_column=c.image_column,
         aligned=c.aligned,
         keep_detail=c.keep_detail,
-        max_pixels=c.max_pixels,
+        max_pixels=most_pixels(c),
         save_faces=c.save_faces,
         settings={
             "eta": m.eta,
@@ -217,4 +243,5 @@ def publish_stage(config: RestoreConfig, method: Method, device: str) -> Publish
         task=task_of(c),
         mask=c.mask,
         measured=columns_of(m.metrics),
+        background=background_of(c, device),
     )

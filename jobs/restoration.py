@@ -99,12 +99,13 @@ class Restoration:
         # Ray installs handlers of its own; at the end of the block ours are back
         with on_stop_signals(leave):
             connect(self.config.ray_address)
+        c = self.config
         resources, device = fit_resources(
-            self.config.device,
-            self.config.engines,
-            self.config.readers,
-            bool(self.method.metrics),
-            self.config.metrics_gpus,
+            c.device,
+            c.engines,
+            c.readers,
+            c.metrics_gpus if self.method.metrics else None,
+            c.background_gpus if c.background is not None else None,
         )
         say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
         before = self.ledger.totals.counts.images

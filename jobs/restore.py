@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.method import choose_method, settle_method, settle_metrics
+from jobs.method import choose_method, most_pixels, settle_method, settle_metrics
 from jobs.restoration import (
     BAD_ARGUMENTS,
     DELIVERED,
@@ -33,7 +33,7 @@ from pipeline.networks.zoo import Preset, PresetError
 from pipeline.progress import duration
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
-from pipeline.weights import WeightsError
+from pipeline.weights import WeightsError, find_upscaler
 
 # Images on which a dry run counts faces.
 DRY_RUN_SAMPLE = 64
@@ -195,7 +195,7 @@ def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> in
         sample = sample_units(units, DRY_RUN_SAMPLE)
         detector = DetectorChoice(config.detector, config.min_score, config.weights_dir)
         selection = Selection(config.min_face, config.max_faces, config.max_overlap)
-        found = count_faces(sample, detector, selection, config.image_column, config.max_pixels)
+        found = count_faces(sample, detector, selection, config.image_column, most_pixels(config))
         faces = found.faces_per_image * images
         how = "counted" if found.images == images else f"estimated from {found.images} images"
         print(f"faces    {faces:.0f} ({how}; {found.unreadable} of {found.images} images unreadable)")
@@ -205,6 +205,12 @@ def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> in
         calls = len(chain_from(schedule, chosen["start_step"], chosen["start_rule"], config.calls).walk)
         how = f"{calls} steps a face, eta {chosen['eta']}"
     print(f"method   {preset.name}, {preset.side} px, {how}")
+    if config.background is not None:
+        size = "keep their size" if config.upscale == 1 else f"become {config.upscale} times larger"
+        print(
+            f"around   {store.name_of(find_upscaler(config.background).file)} enhances all pictures, which {size}; "
+            "its time is not in the estimate"
+        )
     if preset.estimator.kind == "spandrel":
         print("time     not known: what this estimator is, and costs, its file alone says")
         return OK

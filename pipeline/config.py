@@ -277,6 +277,22 @@ class RestoreConfig:
         group="faces",
         pixels=True,
     )
+    background: str | None = option(
+        None,
+        help="enhance the pictures around their faces, those without faces too: realesrgan-x2plus, realesrgan-x4plus, "
+        "or a weights file of any such network; takes seconds a megapixel on a GPU, many minutes on a CPU",
+        group="background",
+        metavar="NAME_OR_FILE",
+    )
+    upscale: int = option(
+        1, help="with --background: deliver pictures 2 or 4 times larger, faces too", group="background"
+    )
+    background_gpus: float = option(
+        0.25,
+        help="share of each GPU that is set aside for --background; the engine has the rest",
+        group="background",
+    )
+
     max_pixels: int = option(
         178_956_970, help="pictures above this many pixels are skipped", group="faces", pixels=True
     )
@@ -393,6 +409,8 @@ class RestoreConfig:
             raise UsageError(
                 "--task upscale takes aligned faces; give --aligned, or --task restore for photographs"
             )
+        if self.background is not None or self.upscale != 1:
+            self._check_background()
         if self.method == "estimator":
             self._refuse_chain()
         wanted = {
@@ -423,16 +441,37 @@ class RestoreConfig:
             "--tags must be NAME=VALUE, separated by commas": all(
                 "=" in t for t in self.tags.split(",") if self.tags
             ),
-            "--metrics-gpus must lie in [0, 0.5]": 0 <= self.metrics_gpus <= 0.5,
+            "--metrics-gpus must not be negative": self.metrics_gpus >= 0,
             "--truth is for --metrics; say which": self.truth is None or self.metrics != "none",
             "--reference is for --metrics features": self.reference is None
             or self.metrics == "all"
             or "features" in self.metrics.split(","),
+            "--upscale must be 1, 2 or 4": self.upscale in (1, 2, 4),
+            "--background-gpus must be above 0": self.background_gpus > 0,
+            "--metrics-gpus and --background-gpus must leave the engine more than half of its GPU": (
+                self.metrics_gpus + (self.background_gpus if self.background else 0) < 0.5
+            ),
         }
         for rule, holds in wanted.items():
             if not holds:
                 name = rule.split()[0].removeprefix("--").rstrip(",").replace("-", "_")
                 raise UsageError(f"{rule}, got {getattr(self, name)}")
+
+    def _check_background(self) -> None:
+        """Raise UsageError where pictures have nothing around their faces, or pixels that must stay as they are."""
+        if self.background is None:
+            raise UsageError(
+                f"--upscale {self.upscale} delivers what --background makes; give --background realesrgan-x"
+                f"{2 if self.upscale == 2 else 4}plus with it"
+            )
+        if self.aligned:
+            raise UsageError(
+                "--background enhances what lies around faces, and with --aligned nothing does; leave one of them out"
+            )
+        if self.task != "restore":
+            raise UsageError(
+                f"--background changes every pixel, and --task {self.task} keeps what is known; do one after the other"
+            )
 
     def _refuse_chain(self) -> None:
         """Raise UsageError when an option of the chain was given."""

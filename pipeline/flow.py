@@ -25,10 +25,10 @@ MOST_LOST_BLOCKS = 100
 MOST_DEATHS = 3
 # One unit is one task up to here; the scheduler's books grow with the tasks, so larger runs give a task several units.
 MOST_BLOCKS = 10_000
-# what one task of the stages beside the engine takes
-READER_CPUS, PUBLISHER_CPUS = 1.0, 0.5
-# what one measuring actor takes
-MEASURER_CPUS = 1.0
+# What one task or actor of the stages beside the engine takes; a publisher with a network computes all the time.
+READER_CPUS, MEASURER_CPUS, PUBLISHER_CPUS, ENHANCER_CPUS = 1.0, 1.0, 0.5, 1.0
+# publishers with a network that share a GPU: while one reads, encodes or writes the other computes
+ENHANCERS_PER_GPU = 2
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Resources:
     # measuring actors, and the share of a GPU that each takes; none where nothing is measured
     measurers: int = 0
     gpus_per_measurer: float = 0.0
+    # what each publisher holds
+    cpus_per_publisher: float = PUBLISHER_CPUS
+    gpus_per_publisher: float = 0.0
 
 
 def connect(address: str | None) -> None:
@@ -81,11 +84,16 @@ def _join(address: str) -> None:
 
 
 def fit_resources(
-    device: str, engines: int, readers: int, measuring: bool = False, measurer_gpus: float = 0.0
+    device: str,
+    engines: int,
+    readers: int,
+    measurer_gpus: float | None = None,
+    background_gpus: float | None = None,
 ) -> tuple[Resources, str]:
     """How many engines and readers the cluster carries, and the engines' device; 0 leaves a number to us.
 
-    measuring: an actor beside each engine measures its faces, on that share of the engine's GPU.
+    measurer_gpus, background_gpus: shares of each engine's GPU, together below a half, for an actor that measures its
+    faces and for publishers that have a network of their own; None where there are none.
     """
     total = ray.cluster_resources()
     gpus, cpus = int(total.get("GPU", 0)), int(total.get("CPU", 1))
@@ -93,23 +101,50 @@ def fit_resources(
         device = "cuda" if gpus else "cpu"
     on_gpu = device.startswith("cuda")
     engines = engines or (gpus if on_gpu else 1) or 1
-    measurers = min(engines, max((cpus - 2) // 2, 1)) if measuring else 0
-    gpus_per_measurer = measurer_gpus if on_gpu and measuring else 0.0
+    measurers = 0 if measurer_gpus is None else min(engines, max((cpus - 2) // 2, 1))
+    measurer_share, background_share = (
+        (share or 0.0) if on_gpu else 0.0 for share in (measurer_gpus, background_gpus)
+    )
+    publisher = PUBLISHER_CPUS if background_gpus is None or on_gpu else ENHANCER_CPUS
     fitted = Resources(
         engines=engines,
-        gpus_per_engine=1.0 - gpus_per_measurer if on_gpu else 0.0,
-        cpus_per_engine=_cpu_share(cpus, engines, measurers * MEASURER_CPUS),
+        # more than a half: two engines never share a GPU
+        gpus_per_engine=1.0 - measurer_share - background_share if on_gpu else 0.0,
+        cpus_per_engine=_cpu_share(cpus, engines, publisher + measurers * MEASURER_CPUS),
         readers=readers or max(min(cpus - engines - measurers - 1, 256), 1),
         threads=max((os.cpu_count() or 1) // engines, 1),
         measurers=measurers,
-        gpus_per_measurer=gpus_per_measurer,
+        gpus_per_measurer=measurer_share,
+        cpus_per_publisher=publisher,
+        gpus_per_publisher=background_share / ENHANCERS_PER_GPU,
     )
     return fitted, device
 
 
-def _cpu_share(cpus: int, engines: int, measuring: float = 0.0) -> float:
-    """CPUs reserved for each engine: one, or less where a reader and a publisher would find none left and all wait."""
-    return max(min(1.0, (cpus - READER_CPUS - PUBLISHER_CPUS - measuring) / engines // 0.01 / 100), 0.0)
+def _cpu_share(cpus: int, engines: int, others: float) -> float:
+    """CPUs of each engine: one, or less where a reader and the other stages would find none left and all wait."""
+    return max(min(1.0, (cpus - READER_CPUS - others) / engines // 0.01 / 100), 0.0)
+
+
+class KeepPublishing:
+    """An actor's publisher: what it loads onto a GPU stays there."""
+
+    def __init__(self, publish: Callable[[Row], Row]) -> None:
+        self._publish = publish
+
+    def __call__(self, row: Row) -> Row:
+        return self._publish(row)
+
+
+def _publishers(publish: Callable[[Row], Row], resources: Resources) -> dict[str, Any]:
+    """How Ray runs `publish`: as tasks, or where each needs a part of a GPU as actors that keep hold of theirs."""
+    cpus = {"num_cpus": resources.cpus_per_publisher}
+    if not resources.gpus_per_publisher:
+        return cpus | {"fn": publish, "max_retries": MOST_DEATHS}
+    # one at first: the engines find their parts of the GPUs before the others come
+    pool = ActorPoolStrategy(min_size=1, max_size=resources.engines * ENHANCERS_PER_GPU)
+    how: dict[str, Any] = {"fn": KeepPublishing, "fn_constructor_args": (publish,), "compute": pool}
+    return how | cpus | {"num_gpus": resources.gpus_per_publisher, "max_task_retries": MOST_DEATHS}
 
 
 def run_flow(
@@ -157,7 +192,7 @@ def run_flow(
             num_cpus=MEASURER_CPUS,
             num_gpus=resources.gpus_per_measurer,
         )
-    yield from restored.map(publish, num_cpus=PUBLISHER_CPUS, max_retries=MOST_DEATHS).iter_rows()
+    yield from restored.map(**_publishers(publish, resources)).iter_rows()
 
 
 def run_tasks(rows: list[Row], task: Callable[[Row], Row]) -> Iterator[Row]:

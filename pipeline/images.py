@@ -8,7 +8,7 @@ import io
 import struct
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -144,11 +144,8 @@ def _decoded(data: bytes, max_pixels: int) -> Picture:
     wide = _sixteen_bit_colour(data, image)
     stored, alpha = wide if wide is not None else _samples(image)
     orientation = _orientation(image)
-    upright = UPRIGHT[orientation][0](_eight_bit(stored))
-    if upright.ndim == 2:
-        upright = np.repeat(upright[..., None], 3, axis=2)
     return Picture(
-        rgb=np.ascontiguousarray(upright),
+        rgb=_upright_rgb(stored, orientation),
         format="JPEG" if image.format == "MPO" else str(image.format),
         stored=stored,
         alpha=alpha,
@@ -156,6 +153,35 @@ def _decoded(data: bytes, max_pixels: int) -> Picture:
         save=_save_options(image, data, alpha is not None),
         palette=image.copy() if image.format == "GIF" and image.mode == "P" else None,
         jpeg=data if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") else b"",
+    )
+
+
+def _upright_rgb(stored: Array, orientation: int) -> NDArray[np.uint8]:
+    """Stored samples as `Picture.rgb`."""
+    upright = UPRIGHT[orientation][0](_eight_bit(stored))
+    if upright.ndim == 2:
+        upright = np.repeat(upright[..., None], 3, axis=2)
+    return np.ascontiguousarray(upright)
+
+
+def enlarged(picture: Picture, times: int) -> Picture:
+    """The same kind of picture, so many times larger in both directions (bicubic); with 1 the picture itself."""
+    if times == 1:
+        return picture
+    height, width = picture.stored.shape[:2]
+    size = (width * times, height * times)
+
+    def larger(samples: Array) -> Array:
+        return cv2.resize(samples, size, interpolation=cv2.INTER_CUBIC)
+
+    stored = larger(picture.stored)
+    return replace(
+        picture,
+        rgb=_upright_rgb(stored, picture.orientation),
+        stored=stored,
+        alpha=None if picture.alpha is None else larger(picture.alpha),
+        palette=picture.palette and picture.palette.resize(size, Image.Resampling.NEAREST),
+        jpeg=b"",
     )
 
 

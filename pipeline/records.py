@@ -39,6 +39,8 @@ METHOD_VERSION = 2
 
 Outcome = Literal["restored", "no_face", "skipped", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("restored", "no_face", "skipped", "failed")
+# Reason of a skipped picture all of whose faces are left as they are.
+KEPT = "nothing to gain"
 
 # Columns of vectors, and their length: what Inception makes of the restored and of the true face.
 FEATURE_COLUMNS, FEATURES_LENGTH = ("features", "features_truth"), 2048
@@ -179,11 +181,16 @@ class ImageRecord:
     outcome: Outcome | None = None
     # short slug of a skip or failure
     reason: str = ""
-    # stage that failed: read, align, restore, paste
+    # stage that failed: read, align, restore, background, paste
     stage: str = ""
     error: str = ""
     # where in the program a failure came from; empty where no exception was caught
     traceback: str = ""
+
+    @property
+    def without_restoration(self) -> bool:
+        """Whether it is a good picture of which no face is restored."""
+        return self.outcome == "no_face" or (self.outcome == "skipped" and self.reason == KEPT)
 
     def settle(
         self, outcome: Outcome, reason: str = "", stage: str = "", error: str = "", traceback: str = ""

@@ -145,6 +145,32 @@ def paste_face(
     here += strength * mask * (np.clip(new, 0, 255) - here)
 
 
+def put_back(
+    edited: NDArray[np.float32], picture: NDArray[np.uint8], to_crop: NDArray[np.floating], side: int
+) -> None:
+    """Blend the picture's own pixels into `edited` where a face's crop of `side` lies, feathered, in place.
+
+    Both are [H, W, 3], 0..255 scale.
+    """
+    height, width = edited.shape[:2]
+    to_picture: NDArray[Any] = cv2.invertAffineTransform(np.asarray(to_crop, dtype=np.float64))
+    x0, y0, x1, y1 = covered_box(to_picture, side, width, height)
+    if x0 >= x1 or y0 >= y1:
+        return
+    to_picture[:, 2] -= (x0, y0)
+    mask = cv2.warpAffine(feather_mask(side), to_picture, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+    here = edited[y0:y1, x0:x1]
+    here += mask[..., None] * (picture[y0:y1, x0:x1] - here)
+
+
+def enlarge_crop(to_crop: NDArray[np.floating], times: int) -> NDArray[np.float64]:
+    """The 2x3 similarity to the same crop from a picture that is so many times larger in both directions."""
+    shift = (1 / times - 1) / 2  # pixel centres: (x + 0.5) / times - 0.5
+    smaller = np.array([[1 / times, 0, shift], [0, 1 / times, shift], [0, 0, 1]])
+    matrix: NDArray[np.float64] = np.asarray(to_crop, dtype=np.float64) @ smaller
+    return matrix
+
+
 def covered_box(
     to_picture: NDArray[np.floating], side: int, width: int, height: int
 ) -> tuple[int, int, int, int]:

@@ -14,7 +14,7 @@ from pipeline import images, store
 from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection, select_faces
 from pipeline.faces.geometry import UnusableLandmarks, crop_scale, face_to_crop, paste_strength, warp_crop
 from pipeline.metrics.sharpness import crispness, sharpness
-from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, restorable
+from pipeline.records import KEPT, Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, restorable
 from pipeline.stages.apart import Died, call_apart
 from pipeline.stages.failure import message, outline
 from pipeline.stages.mask import Hole, find_hole, is_mask
@@ -25,8 +25,6 @@ from pipeline.weights import DETECTOR_WEIGHTS, resolve
 
 # A unit's crops travel in one column of one row; what does not fit below this is a failed image.
 MOST_CROP_BYTES = 1 << 30
-# Reason of a picture all of whose faces are left as they are.
-KEPT = "nothing to gain"
 # Reason of a picture that no process survives.
 KILLED = "killed its worker"
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import images
-from pipeline.faces.geometry import Edge, paste_face
+from pipeline.faces.geometry import Edge, detail_weight, enlarge_crop, paste_face, put_back
 from pipeline.records import FaceRecord
+from pipeline.stages.background import Background
 from pipeline.stages.mask import Hole
 from pipeline.stages.task import BLIND, Task
 
@@ -51,6 +52,36 @@ def paste_faces(
     if hole is not None:
         edited[~hole] = original.rgb[~hole]
         original = _opaque(original, hole & _reached(original.rgb.shape[:2], faces))
+    return images.encode(original, edited)
+
+
+def paste_on_enhanced(
+    data: bytes,
+    faces: Sequence[tuple[FaceRecord, Crop, Crop]],
+    kept: Sequence[FaceRecord],
+    side: int,
+    keep_detail: float | None,
+    max_pixels: int,
+    background: Background,
+) -> bytes:
+    """The picture's bytes enhanced whole, but for its faces, and those restored; of the same kind and metadata.
+
+    faces: as for `paste_faces`. kept: faces that stay as they are. Neither goes through the network: under both lie the
+    picture's own pixels, so that the share of the restoration that is pasted mixes with these. side: the crops'.
+    """
+    original = images.decode(data, max_pixels)
+    edited = background(original.rgb).astype(np.float32)
+    original = images.enlarged(original, background.upscale)
+    to_crops = [
+        enlarge_crop(np.array(face.affine).reshape(2, 3), background.upscale)
+        for face in (*(f for f, _, _ in faces), *kept)
+    ]
+    for to_crop in to_crops:
+        put_back(edited, original.rgb, to_crop, side)
+    for (face, before, after), to_crop in zip(faces, to_crops, strict=False):
+        # what the picture knows beyond the crop is not more for being enlarged
+        keep = detail_weight(face.scale) if keep_detail is None else keep_detail
+        paste_face(edited, before, after, to_crop, keep, face.strength)
     return images.encode(original, edited)
 
 

@@ -34,9 +34,10 @@ from pipeline.records import (
     unpack,
 )
 from pipeline.stages.apart import call_apart
+from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.failure import message, outline
 from pipeline.stages.mask import Hole, find_hole
-from pipeline.stages.paste import paste_faces
+from pipeline.stages.paste import paste_faces, paste_on_enhanced
 from pipeline.stages.read import parquet_slice, read_unit
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.sample import sample_strip
@@ -72,6 +73,8 @@ class Publish:
     mask: str | None = None
     # columns of the records that were measured besides
     measured: tuple[str, ...] = ()
+    # enhances pictures apart from their faces, those without any, too
+    background: Background | None = None
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
@@ -132,6 +135,7 @@ class Publish:
         for i, (address, data) in enumerate(read_unit(unit, self.image_column, self.max_pixels)):
             record = records[i]
             mine = [(f, before[j], after[j]) for j, f in enumerate(restorable(faces)) if f.image == i]
+            kept = [f for f in faces if f.image == i and f.kept]
             if isinstance(data, store.StoreError):
                 if record.outcome is None:
                     record.settle("failed", "unreadable", "paste", message(data), outline(data))
@@ -140,16 +144,21 @@ class Publish:
             find = None
             if self.mask:
                 find = partial(_find_hole, self.mask, address, replace(unit, images=()), self.max_pixels)
-            yield address, data if record.outcome else self._paste_one(record, data, mine, find)
+            wanted = record.outcome is None or (self.background is not None and record.without_restoration)
+            yield address, self._paste_one(record, data, mine, kept, find) if wanted else data
 
     def _paste_one(
         self,
         record: ImageRecord,
         data: bytes,
         faces: list[tuple[FaceRecord, NDArray[np.uint8], NDArray[np.uint8]]],
+        kept: list[FaceRecord],
         find: Callable[[Picture], Hole] | None,
     ) -> bytes:
-        """The restored picture; where that fails, the original bytes and a record that says so."""
+        """The restored picture; where that fails, the original bytes and a record that says so.
+
+        One without faces to restore keeps its outcome.
+        """
         broken = [f for f, _, _ in faces if f.error]
         if broken:
             record.settle("failed", "face failed", "restore", broken[0].error, broken[0].traceback)
@@ -161,12 +170,19 @@ class Publish:
             try:
                 method = (self.keep_detail, self.aligned, self.max_pixels, self.task, find)
                 paste = partial(paste_faces, data, faces, *method)
+                if self.background:
+                    enhanced = (kept, self.side, self.keep_detail, self.max_pixels, self.background)
+                    paste = partial(paste_on_enhanced, data, faces, *enhanced)
                 restored = call_apart(paste) if self.careful else paste()
+            except NotEnhanced as error:
+                said = f"{record.member}: {message(error)}"
+                record.settle("failed", error.reason, "background", said, outline(error))
             except Exception as error:  # one picture's encoder must not take its neighbours along
                 said = f"{record.member}: {message(error)}"
                 record.settle("failed", type(error).__name__, "paste", said, outline(error))
             else:
-                record.settle("restored")
+                if record.outcome is None:
+                    record.settle("restored")
                 return restored
         return data
 

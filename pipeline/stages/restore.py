@@ -83,7 +83,7 @@ def make_engine(
         each = bytes_per_slot(preset.prior, preset.side, dtype)
         slots = fitting_slots(useful, each, int(free_bytes(place) * share))
     return Engine(
-        _in_precision(estimator.to(place), place, dtype),
+        in_precision(estimator.to(place), place, dtype),
         FoldedUNet(prior.to(place), steps, dtype),
         schedule,
         preset.side,
@@ -104,7 +104,7 @@ def make_direct(
     on_cpu = place.type == "cpu"
     fix_kernels(place)
     return DirectEngine(
-        _in_precision(estimator.to(place), place, number_type(precision, on_cpu)),
+        in_precision(estimator.to(place), place, number_type(precision, on_cpu)),
         preset.side,
         estimator_lanes(preset, on_cpu),
         place,
@@ -132,7 +132,7 @@ def number_type(precision: str, on_cpu: bool) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
-def _in_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def in_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """The network, its matrix products and convolutions in `dtype`."""
     if dtype == torch.float32:
         return network

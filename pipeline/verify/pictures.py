@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from pipeline import images, store
-from pipeline.records import Unit
-from pipeline.stages.align import KEPT
+from pipeline.records import KEPT, Unit
 
 PIECE = 1 << 20
 # What opening and walking a damaged shard raises; pyarrow's errors are among them.

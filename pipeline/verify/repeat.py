@@ -163,13 +163,16 @@ def _input_changed(candidate: Candidate, record: ImageRecord) -> Finding | None:
 def rms(again: NDArray[np.uint8], there: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
     """Root mean square of `again - there` over the pixels in which one of them differs from the original, in levels.
 
-    All are [H, W, 3] uint8. Raises ValueError when they are of different sizes.
+    All are [H, W, 3] uint8. Where the original has another size, over all pixels. Raises ValueError when the first two
+    are of different sizes.
     """
-    if not again.shape == there.shape == original.shape:
+    if again.shape != there.shape:
         raise ValueError(
             f"its size is {there.shape[1]}x{there.shape[0]}, not {again.shape[1]}x{again.shape[0]}"
         )
-    changed = ((again != original) | (there != original)).any(axis=2)
+    changed = np.ones(again.shape[:2], bool)
+    if original.shape == again.shape:
+        changed = ((again != original) | (there != original)).any(axis=2)
     if not changed.any():
         return 0.0
     apart = again[changed].astype(np.float64) - there[changed]

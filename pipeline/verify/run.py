@@ -11,7 +11,7 @@ from pipeline import store
 from pipeline.config import fingerprint_digest
 from pipeline.images import MAX_PIXELS
 from pipeline.ledger import PlannedShard, load_plan, load_units
-from pipeline.records import Unit, plan_path
+from pipeline.records import KEPT, Unit, plan_path
 from pipeline.stages.plan import cut_units
 from pipeline.verify.findings import Finding
 
@@ -47,6 +47,19 @@ class Run:
     @property
     def image_column(self) -> str:
         return str(self.fingerprint.get("image_column", "image"))
+
+    def as_delivered(self, record: dict[str, Any]) -> dict[str, Any]:
+        """An image's record with the size of the delivered picture, and as restored where that is no original."""
+        background = self.fingerprint.get("background")
+        restored = record["outcome"] == "restored"
+        if background and (restored or record["outcome"] == "no_face" or record["reason"] == KEPT):
+            times = background["upscale"]
+            size = {"width": record["width"] * times, "height": record["height"] * times}
+            return record | size | {"outcome": "restored"}
+        if restored and self.fingerprint.get("task") == "upscale":
+            side = self.fingerprint["preset_side"]
+            return record | {"width": side, "height": side}
+        return record
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -177,7 +177,7 @@ class _Reading:
             return
         record = {"outcome": "restored"} if is_image_name(path) else {}
         if path.startswith("images/"):
-            record = rows[self._places[path]][0] if rows else {}
+            record = self._run.as_delivered(rows[self._places[path]][0]) if rows else {}
         wrong = wrong_picture(record, data, self._run.max_pixels) if record else ""
         if wrong:
             self._found("picture", path, wrong)
@@ -217,7 +217,8 @@ class _Reading:
                     return [
                         f"the pictures of the plan were wanted in their order, {storable(name)} is number {number}"
                     ]
-                what = wrong_picture(rows[held[number - 1]][0], data, self._run.max_pixels) if rows else ""
+                record = self._run.as_delivered(rows[held[number - 1]][0]) if rows else {}
+                what = wrong_picture(record, data, self._run.max_pixels) if record else ""
                 wrong += [f"{storable(name)}: {what}"] if what else []
         except UNREADABLE as error:
             return [f"a whole {self._unit.kind} shard was wanted, it does not open ({error})"]

@@ -6,8 +6,13 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from photographs import encoded, pixels, portrait, read_folder, write_folder
 from PIL import Image
+from skimage import data
+from spandrel.architectures.ESRGAN import ESRGAN
+
+from jobs import verify
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -75,9 +80,41 @@ def test_small_aligned_faces_are_enlarged_to_the_presets_side(tmp_path, restore)
     assert restore(source, tmp_path / "out", "--task", "upscale", "--aligned") == 0
     result = pixels((tmp_path / "out/images/a.png").read_bytes()).astype(float)
     assert result.shape == (64, 64, 3)
+    assert verify.main(["--output", str(tmp_path / "out")]) == 0
     small = pixels((source / "a.png").read_bytes())
     shrunk = result.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
     assert np.abs(shrunk - small).mean() < 12
+
+
+@pytest.fixture
+def upscaler(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "tiny.pth"
+    torch.save(ESRGAN(num_filters=4, num_blocks=1, scale=2).state_dict(), path)
+    return str(path)
+
+
+def test_pictures_are_enhanced_enlarged_recorded_and_verified(tmp_path, restore, upscaler, capsys):
+    cat = Image.fromarray(data.chelsea()).resize((150, 100))
+    files = {"a.jpg": encoded(portrait(), "JPEG"), "cat.png": encoded(cat, "PNG"), "broken.png": b"none"}
+    source, output = write_folder(tmp_path / "in", files), tmp_path / "out"
+    options = ("--background", upscaler, "--upscale", "2", "--max-error-rate", "0.5")
+    assert restore(source, output, *options, "--dry-run") == 0
+    assert "tiny.pth enhances all pictures, which become 2 times larger" in capsys.readouterr().out
+    assert restore(source, output, *options) == 0
+    run = json.loads((output / "_ledger/run.json").read_text())["fingerprint"]
+    assert run["background"]["network"] == "tiny.pth" and run["background"]["upscale"] == 2
+    assert len(run["weights"]["background"]) == 64
+    assert pixels((output / "images/a.jpg").read_bytes()).shape == (220, 200, 3)
+    enhanced = pixels((output / "images/cat.png").read_bytes())
+    assert enhanced.shape == (200, 300, 3)
+    assert np.abs(enhanced[::2, ::2].astype(int) - np.asarray(cat)).mean() > 3
+    assert (output / "images/broken.png").read_bytes() == b"none"
+    # sizes, pictures without faces, and the same bits once more
+    assert verify.main(["--output", str(output), "--sample", "1"]) == 0
+    assert "1 of 1 asked; 1 equal bit for bit" in " ".join(capsys.readouterr().out.split())
+    assert restore(source, output, *options[:2], "--max-error-rate", "0.5") == 2
+    assert "upscale" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,11 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
         ("side = 16", 'side = 16\nstart_rule = "mine"', "start_rule must be official or paper, got 'mine'"),
         ("side = 16", "side = 16\nlanes_cpu = 0", "lanes_cpu and lanes_gpu must be at least 1"),
         ("side = 16", "side = 16\ntask_start = { upscale = 1000 }", "must hold steps from 1 to 999"),
-        ("side = 16", "side = 16\ntask_start = { sing = 100 }", "is for restore, inpaint, colourise, upscale"),
+        (
+            "side = 16",
+            "side = 16\ntask_start = { sing = 100 }",
+            "is for restore, inpaint, colourise, upscale",
+        ),
         ('kind = "srcnn"', 'kind = "unet"', "kind must be srcnn or swinir or lama or spandrel, got 'unet'"),
         ('file = "elsewhere.pth"', "", r"\[estimator\]: file must be given"),
         ("depth = 2", "deep = 2", "hold deep; they must be among num_chns, depth"),
