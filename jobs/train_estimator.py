@@ -9,15 +9,15 @@ Defaults are the paper's (DifFace, section 4.1): AdamW, 5e-5 falling to 5e-6 by 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from jobs import training
-from pipeline.config import parse
 from pipeline.networks import zoo
 from pipeline.networks.zoo import takes_mask
 from pipeline.training.objectives import EstimatorL1
 from pipeline.training.options import TrainingOptions
 from pipeline.training.samples import degrade_face, make_hole
-from pipeline.training.validation import EstimatorPreview
+from pipeline.training.validation import EstimatorPreview, EstimatorScores
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,15 @@ class EstimatorOptions(TrainingOptions):
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, resume, export or describe. Returns the exit code."""
     description = "Train the estimator (degraded face to clean face). The same command again continues."
-    return training.run(parse(EstimatorOptions, argv, description), make_task)
+    options = training.parse_options(EstimatorOptions, argv, description, "estimator")
+    return training.run(options, partial(make_task, options))
 
 
-def make_task(preset: zoo.Preset) -> training.Task:
+def make_task(options: EstimatorOptions, preset: zoo.Preset) -> training.Task:
     """The preset's estimator, taught to undo the synthetic degradation, or to fill holes where it takes a mask."""
     spoil = make_hole if takes_mask(preset.estimator) else degrade_face
-    return training.Task(preset.estimator, EstimatorL1(), EstimatorPreview(), spoil)
+    scores = partial(EstimatorScores, options.weights_dir)
+    return training.Task("estimator", preset.estimator, EstimatorL1(), EstimatorPreview(), scores, spoil)
 
 
 if __name__ == "__main__":

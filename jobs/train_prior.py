@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from jobs import training
-from pipeline.config import UsageError, option, parse
+from pipeline.config import UsageError, option
 from pipeline.networks import zoo
 from pipeline.training.objectives import PriorEps
 from pipeline.training.options import TrainingOptions
-from pipeline.training.validation import PriorPreview
+from pipeline.training.validation import PriorPreview, PriorScores
 
 LAST_STEP = 999
 
@@ -45,7 +45,7 @@ class PriorOptions(TrainingOptions):
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, resume, export or describe. Returns the exit code."""
     description = "Train the diffusion prior on clean faces. The same command again continues."
-    options = parse(PriorOptions, argv, description)
+    options = training.parse_options(PriorOptions, argv, description, "prior")
     return training.run(options, partial(make_task, options))
 
 
@@ -54,7 +54,7 @@ def make_task(options: PriorOptions, preset: zoo.Preset) -> training.Task:
     highest = preset.max_step if options.max_step is None else options.max_step
     objective = PriorEps(options.seed, max_step=highest + 1)
     preview = PriorPreview(min(preset.start_step, highest))
-    return training.Task(preset.prior, objective, preview)
+    return training.Task("prior", preset.prior, objective, preview, partial(PriorScores, objective))
 
 
 if __name__ == "__main__":

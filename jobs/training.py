@@ -6,20 +6,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
-
-from pipeline import store, tracking
-from pipeline.config import UsageError
+from pipeline import memory, store, tracking
+from pipeline.config import UsageError, parse
 from pipeline.networks import zoo
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.training import workers
+from pipeline.training.configs import Trains, with_config
 from pipeline.training.loop import (
     LoopConfig,
     Objective,
@@ -28,27 +27,50 @@ from pipeline.training.loop import (
     load_checkpoint,
 )
 from pipeline.training.options import TrainingOptions
+from pipeline.training.preset import Role, export_preset
 from pipeline.training.progress import duration
-from pipeline.training.samples import FaceAddress, SampleError, Spoil, check_side, find_shards, list_faces
-from pipeline.training.validation import Preview
+from pipeline.training.samples import FaceAddress, Found, SampleError, Spoil, check_side, find_faces
+from pipeline.training.validation import Preview, Scores
+from pipeline.weights import WeightsError, resolve
+
+Options = TypeVar("Options", bound=TrainingOptions)
 
 # What the user can put right: one sentence, exit code 2.
-REFUSALS = (UsageError, zoo.PresetError, CheckpointError, SampleError, UnusableCheckpoint, store.StoreError)
+REFUSALS = (
+    *(UsageError, zoo.PresetError, CheckpointError, WeightsError, SampleError, UnusableCheckpoint),
+    store.StoreError,
+)
 DONE, UNEXPECTED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 # Settings that a training can not change half-way: the samples or the network would be others.
-FIXED = ("network", "seed", "batch", "flip", "max_step", "faces")
+FIXED = ("network", "seed", "batch", "flip", "max_step", "faces", "init")
+# What terms hold for weights that nobody gave any.
+TERMS = "that of whoever trained it"
 
 
 @dataclass(frozen=True)
 class Task:
     """What a training command trains, and on what."""
 
+    role: Role
     spec: zoo.NetworkSpec
     objective: Objective
     preview: Preview
+    # makes the scores of a validation, where it is made
+    make_scores: Callable[[], Scores]
     # makes the estimator's input of a clean face; a prior has none
     spoil: Spoil | None = None
+
+
+def parse_options(
+    cls: type[Options], argv: Sequence[str] | None, description: str, trains: Trains
+) -> Options:
+    """The options of the command line and its --config. Wrong ones exit with code 2."""
+    try:
+        return parse(cls, with_config(sys.argv[1:] if argv is None else argv, cls, trains), description)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(REFUSED) from error
 
 
 def run(options: TrainingOptions, make_task: Callable[[zoo.Preset], Task]) -> int:
@@ -56,12 +78,12 @@ def run(options: TrainingOptions, make_task: Callable[[zoo.Preset], Task]) -> in
     try:
         preset = zoo.find_preset(options.preset)
         task = make_task(preset)
-        if options.export:
-            return export(options, task.spec)
+        if options.export or options.export_preset:
+            return export(options, task, preset)
         plan = make_plan(options, task, preset.side)
         check_continues(options, plan)
         if options.dry_run:
-            print(describe(plan))
+            print(describe(plan, options.workers))
             return DONE
         return fit(options, plan)
     except REFUSALS as error:
@@ -77,7 +99,8 @@ def run(options: TrainingOptions, make_task: Callable[[zoo.Preset], Task]) -> in
 
 def make_plan(options: TrainingOptions, task: Task, side: int) -> workers.TrainingPlan:
     """The plan that travels to the workers; looks at every shard first."""
-    faces = found_faces(options.shards or "", side)
+    found = found_faces(options.shards or "", side)
+    held_out = found_faces(options.validation, side) if options.validation else Found()
     output = absolute(options.output)
     return workers.TrainingPlan(
         spec=task.spec,
@@ -86,6 +109,7 @@ def make_plan(options: TrainingOptions, task: Task, side: int) -> workers.Traini
         loop=LoopConfig(
             steps=options.steps,
             batch=options.batch,
+            accumulate=options.accumulate,
             lr=options.lr,
             lr_final=options.lr_final,
             warmup=options.warmup,
@@ -98,12 +122,16 @@ def make_plan(options: TrainingOptions, task: Task, side: int) -> workers.Traini
             validate_every=options.validate_every,
             seed=options.seed,
         ),
-        faces=tuple(faces),
-        held_out=tuple(found_faces(options.validation, side)) if options.validation else (),
+        faces=tuple(found.faces),
+        held_out=tuple(held_out.faces),
+        left_out=found.left_out | held_out.left_out,
         side=side,
         seed=options.seed,
         spoil=task.spoil,
         flip=options.flip,
+        make_scores=task.make_scores,
+        init=find_init(options, task) if options.init else None,
+        weights_dir=options.weights_dir,
         output=output,
         validation_faces=options.validation_faces,
         loaders=options.loaders,
@@ -111,11 +139,25 @@ def make_plan(options: TrainingOptions, task: Task, side: int) -> workers.Traini
     )
 
 
-def found_faces(uri: str, side: int) -> list[FaceAddress]:
-    """The faces of the shards at `uri`, the first of each shard looked at."""
-    faces = list_faces(find_shards(absolute(uri)))
-    check_side(faces, side)
-    return faces
+def found_faces(uri: str, side: int) -> Found:
+    """What lies in the shards at `uri`, a face of each shard looked at."""
+    found = find_faces(absolute(uri))
+    check_side(found.faces, side)
+    return found
+
+
+def find_init(options: TrainingOptions, task: Task) -> zoo.NetworkSpec:
+    """The weights to start from, seen to fit, with the digest that every worker will want of them."""
+    name = options.init or ""
+    if name in zoo.preset_names() or name.endswith(".toml"):
+        spec: zoo.NetworkSpec = getattr(zoo.find_preset(name), task.role)
+    else:
+        file = absolute(name) if Path(name).expanduser().exists() else name
+        spec = zoo.NetworkSpec(task.spec.kind, task.spec.options, file)
+    spec = replace(spec, kind=task.spec.kind, options=task.spec.options)
+    spec = replace(spec, sha256=resolve(spec.file, spec.url, spec.sha256, options.weights_dir).sha256)
+    workers.load_init(spec, options.weights_dir)
+    return spec
 
 
 def tracker(options: TrainingOptions, output: str) -> "partial[tracking.RunTracker] | None":
@@ -148,11 +190,12 @@ def check_continues(options: TrainingOptions, plan: workers.TrainingPlan) -> Non
         "flip": plan.flip,
         "max_step": getattr(plan.objective, "max_step", None),
         "faces": faces_digest(plan.faces),
+        "init": plan.init.sha256 if plan.init else None,
     }
     uri = store.join(plan.output, "training.json")
     if store.exists(uri):
         before = json.loads(store.read_bytes(uri))
-        changed = [name for name in FIXED if before[name] != json.loads(json.dumps(settings[name]))]
+        changed = [name for name in FIXED if before.get(name) != json.loads(json.dumps(settings[name]))]
         if changed:
             raise UsageError(
                 f"{plan.output} holds a training with another {' and '.join(changed)}; "
@@ -160,7 +203,8 @@ def check_continues(options: TrainingOptions, plan: workers.TrainingPlan) -> Non
             )
     elif not options.dry_run:
         store.check_writable(plan.output)
-        store.write_bytes(uri, json.dumps(settings, indent=1).encode())
+        about = {"init_file": plan.init.file, "init_licence": plan.init.licence} if plan.init else {}
+        store.write_bytes(uri, json.dumps(settings | about, indent=1).encode())
 
 
 def faces_digest(faces: tuple[FaceAddress, ...]) -> str:
@@ -171,25 +215,39 @@ def faces_digest(faces: tuple[FaceAddress, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
-def describe(plan: workers.TrainingPlan) -> str:
-    """What would be trained, and how far it is."""
-    with torch.device("meta"):
-        size = sum(p.numel() for p in zoo.build(plan.spec).parameters())
+def describe(plan: workers.TrainingPlan, number: int) -> str:
+    """What would be trained by that number of workers, and how far it is."""
     step, loop = steps_done(plan), plan.loop
     epochs = loop.steps * loop.batch / len(plan.faces)
     shards = len({face.shard for face in plan.faces})
+    at_once = max(loop.batch // number // loop.accumulate, 1)
+    channels = 4 if zoo.takes_mask(plan.spec) else 3
+    network, face = memory.bytes_of_training(plan.spec, plan.side, channels, loop.precision)
     lines = [
-        f"network     {plan.spec.kind}, {size / 1e6:.2f} M parameters, {plan.side}x{plan.side} faces",
+        f"network     {plan.spec.kind}, {network / memory.BYTES_PER_WEIGHT / 1e6:.2f} M parameters, "
+        f"{plan.side}x{plan.side} faces; starts from "
+        f"{f'{plan.init.file}, sha256 {plan.init.sha256}' if plan.init else 'random weights'}",
         f"faces       {len(plan.faces):,} in {shards} shards; {len(plan.held_out):,} held out for validation",
         f"training    {loop.steps:,} steps of {loop.batch} faces: each face {epochs:,.1f} times",
+        f"memory      about {gibibytes(network + at_once * face)} of each worker: {gibibytes(network)} for the network "
+        f"and {gibibytes(face)} for each of the {at_once} faces it computes at once ({loop.precision}; --accumulate "
+        "lowers it)",
         f"output      {plan.output}: {f'continues from step {step:,}' if step else 'nothing there yet'}",
     ]
+    if plan.left_out:
+        some = next(iter(plan.left_out.items()))
+        lines.insert(2, f"left out    {len(plan.left_out):,} members of the shards, as {some[0]}: {some[1]}")
     rate = last_rate(plan)
     if rate:
         lines.append(
             f"time left   {duration((loop.steps - step) * loop.batch / rate)} at the last {rate:,.1f} faces/s"
         )
     return "\n".join(lines)
+
+
+def gibibytes(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 2**30:,.2f} GiB"
 
 
 def steps_done(plan: workers.TrainingPlan) -> int:
@@ -206,18 +264,46 @@ def last_rate(plan: workers.TrainingPlan) -> float | None:
     return rates[-1] if rates else None
 
 
-def export(options: TrainingOptions, spec: zoo.NetworkSpec) -> int:
-    """Write the averaged weights of the output's checkpoint, checked against the preset's network."""
-    uri = store.join(absolute(options.output), workers.CHECKPOINT)
+def export(options: TrainingOptions, task: Task, base: zoo.Preset) -> int:
+    """Write the averaged weights of the output's checkpoint, and a preset with them, checked against the network."""
+    output = absolute(options.output)
+    uri = store.join(output, workers.CHECKPOINT)
     state = load_checkpoint(uri)
     if state is None:
         raise UsageError(f"no checkpoint at {uri}; train first, or give the --output it was trained with")
-    target = absolute(options.export or "")
-    workers.export(state, target)
-    if not store.is_remote(target):
-        zoo.load_network(spec, target)
-    print(f"averaged weights of step {state['step']:,} written to {target}")
+    if options.export:
+        target = absolute(options.export)
+        workers.export(state, target)
+        if not store.is_remote(target):
+            zoo.load_network(task.spec, target)
+        print(f"averaged weights of step {state['step']:,} written to {target}")
+    if options.export_preset:
+        path = preset_path(options.export_preset, store.name_of(output))
+        trained = json.loads(store.read_bytes(store.join(output, "training.json")))
+        highest = trained["max_step"] - 1 if task.role == "prior" else None
+        licence = options.licence or terms(trained)
+        written = export_preset(base, task.role, state["ema"], path, licence, highest)
+        print(f"preset of step {state['step']:,} written: give --preset {path} to any job")
+        print(f"licence of {Path(getattr(written, task.role).file).name}: {licence}; --licence says another")
     return DONE
+
+
+def preset_path(place: str, name: str) -> Path:
+    """Where the preset file is written. Raises UsageError on what is no place on this machine."""
+    if store.is_remote(place):
+        raise UsageError(
+            f"--export-preset wants a place on this machine, got {place}; write it here and put it there with "
+            "`python -m jobs.models mirror NAME.toml --to ...`"
+        )
+    path = Path(absolute(place))
+    return path if path.suffix == ".toml" else path / f"{name}.toml"
+
+
+def terms(trained: dict[str, Any]) -> str:
+    """The licence of weights for which none is given; those that began as others' keep their terms."""
+    if not trained.get("init"):
+        return TERMS
+    return f"{trained['init_licence']}; trained further from weights under these terms"
 
 
 def fit(options: TrainingOptions, plan: workers.TrainingPlan) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import psutil
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -15,6 +16,8 @@ from pipeline.networks.zoo import NetworkSpec, build
 
 # A call also needs its libraries' scratch space, and the process more than the engine.
 SHARE_OF_FREE = 0.6
+# Training in float32: the weight, its average, its gradient, and AdamW's two moments.
+BYTES_PER_WEIGHT = 20
 
 
 class _PeakOfTensors(TorchDispatchMode):
@@ -57,6 +60,35 @@ def bytes_per_slot(prior: NetworkSpec, side: int, precision: torch.dtype) -> int
     # x, x̂_0 of the step before, the estimate, and what the step makes
     state: int = 4 * x.numel() * x.element_size()
     return int(tensors.peak) + state
+
+
+def bytes_of_training(spec: NetworkSpec, side: int, channels: int, precision: str) -> tuple[int, int]:
+    """Bytes that a training takes for the network itself, and for each face that goes through it at once.
+
+    Counted on shapes alone, forward and backward; channels: of the input. precision: the autocast type, by its name.
+    """
+    with torch.device(
+        "cpu" if spec.kind == "swinir" else "meta"
+    ):  # spandrel's SwinIR can not be built without values
+        network = build(spec).train()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network.to_empty(device="cpu")
+        size = sum(p.numel() * p.element_size() for p in network.parameters())
+
+        def peak(faces: int) -> int:
+            inputs = [torch.empty(faces, channels, side, side)]
+            inputs += [torch.zeros(faces, dtype=torch.int64)] if isinstance(network, UNet) else []
+            half = precision != "float32"
+            with _PeakOfTensors() as tensors:
+                # float16 takes what bfloat16 does, which every CPU's autocast knows
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                    loss = network(*inputs).float().mean()
+                loss.backward()
+            network.zero_grad(set_to_none=True)
+            return int(tensors.peak)
+
+        one, two = peak(1), peak(2)
+    return size // 4 * BYTES_PER_WEIGHT, two - one
 
 
 def free_bytes(device: torch.device) -> int:

@@ -78,6 +78,8 @@ NEIGHBOURS: Mapping[tuple[str, str], str] = {
         "pipeline.verify",
     ): "runs are opened, and delivered pictures found, as a verification does",
     ("pipeline.training", "pipeline.metrics"): "validation scores what it trains",
+    ("pipeline.training", "pipeline.stages"): "faces are found in shards as pictures are",
+    ("pipeline.training", "pipeline.weights"): "a training may start from weights, and LPIPS has some",
 }
 
 # Foreign library → the files, or folders, that may import it.

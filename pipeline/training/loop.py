@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline import store
@@ -45,6 +46,8 @@ class LoopConfig:
     steps: int
     # faces a step, over all workers
     batch: int = 32
+    # parts of a worker's share of the batch that go through the network one after the other, to save memory
+    accumulate: int = 1
     # AdamW's learning rate after the warm-up
     lr: float = 5e-5
     # learning rate at the end of the cosine decay
@@ -146,11 +149,13 @@ class Trainer:
         on_metrics: Callable[[int, Metrics], None],
         on_checkpoint: Callable[[dict[str, Any]], None],
         on_validation: Callable[[int], None] | None = None,
+        on_passed_over: Callable[[set[int]], None] | None = None,
     ) -> None:
         """Train until `config.steps`. model: the network, wrapped for several workers where there are several.
 
         Metrics are the means over the steps since they were last reported; a checkpoint always reports, so
-        that a continued run reports what an undisturbed one does. on_checkpoint is called on every worker.
+        that a continued run reports what an undisturbed one does. on_passed_over hears the numbers of faces that
+        some worker could not use. on_checkpoint is called on every worker.
         """
         config = self.config
         window = _Window(config.batch)
@@ -158,13 +163,14 @@ class Trainer:
         for batch in batches:
             self._seed()
             loss, norm = self._take_step(model, objective, batch)
-            window.add(loss, norm)
+            window.add(loss, norm, batch.get("passed_over"))
             done = self.step == config.steps
             saves = done or self.step % config.checkpoint_every == 0
             if saves or self.step % config.log_every == 0:
-                on_metrics(
-                    self.step, window.metrics(self.device) | {"lr": learning_rate(self.step - 1, config)}
-                )
+                metrics, passed_over = window.metrics(self.device)
+                if passed_over and on_passed_over:
+                    on_passed_over(passed_over)
+                on_metrics(self.step, metrics | {"lr": learning_rate(self.step - 1, config)})
                 window = _Window(config.batch)
             if on_validation and config.validate_every and (done or self.step % config.validate_every == 0):
                 on_validation(self.step)
@@ -182,10 +188,8 @@ class Trainer:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
-        with self.precision():
-            loss = objective(model, {k: v.to(self.device, non_blocking=True) for k, v in batch.items()})
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        loss = self._backward(model, objective, batch)
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip or math.inf)
         if torch.isfinite(norm):
@@ -201,7 +205,24 @@ class Trainer:
                 )
         self.scaler.update()
         self.step += 1
-        return loss.detach(), norm.detach()
+        return loss, norm.detach()
+
+    def _backward(self, model: nn.Module, objective: Objective, batch: dict[str, Tensor]) -> Tensor:
+        """Gradients of the batch's mean loss, part by part, and that loss; with the last the workers' are averaged."""
+        parts = self.config.accumulate
+        size = len(next(iter(batch.values()))) // parts
+        losses = []
+        for n in range(parts):
+            part = {
+                k: v[n * size : (n + 1) * size].to(self.device, non_blocking=True) for k, v in batch.items()
+            }
+            waits = n < parts - 1 and isinstance(model, DistributedDataParallel)
+            with DistributedDataParallel.no_sync(model) if waits else nullcontext():  # type: ignore[arg-type]
+                with self.precision():
+                    loss = objective(model, part) / parts
+                self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
     def _seed(self) -> None:
         """Give this step and worker their own random numbers, the same after a restart."""
@@ -222,27 +243,36 @@ class _Window:
         self._batch = batch
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
+        self._passed_over: list[Tensor] = []
         self._began = time.monotonic()
 
-    def add(self, loss: Tensor, norm: Tensor) -> None:
+    def add(self, loss: Tensor, norm: Tensor, passed_over: Tensor | None) -> None:
         self._losses.append(loss)
         self._norms.append(norm)
+        if passed_over is not None:
+            self._passed_over.append(passed_over)
 
-    def metrics(self, device: torch.device) -> Metrics:
-        """Means over the window, and over the workers where there are several."""
+    def metrics(self, device: torch.device) -> tuple[Metrics, set[int]]:
+        """Means over the window, and over the workers where there are several; and the faces passed over."""
         norms = torch.stack(self._norms)
         good = torch.isfinite(norms)
         loss = torch.stack(self._losses)[good].float().mean() if good.any() else torch.tensor(math.nan)
         loss = loss.to(device)
+        passed_over = torch.cat([p.flatten() for p in self._passed_over] or [torch.empty(0)]).to(device)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(loss)
             loss = loss / dist.get_world_size()
+            of_each = [torch.empty_like(passed_over) for _ in range(dist.get_world_size())]
+            dist.all_gather(of_each, passed_over)
+            passed_over = torch.cat(of_each)
+        faces = passed_over[passed_over >= 0].tolist()
         return {
             "loss": float(loss),
             "grad_norm": float(norms[good].mean()) if good.any() else math.nan,
             "left_out_steps": float((~good).sum()),
+            "passed_over": float(len(faces)),
             "faces_per_second": len(norms) * self._batch / max(time.monotonic() - self._began, 1e-9),
-        }
+        }, {int(face) for face in faces}
 
 
 def save_checkpoint(state: dict[str, Any], uri: Path | str) -> None:

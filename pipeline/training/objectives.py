@@ -41,8 +41,7 @@ class PriorEps:
     def __call__(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         x0 = batch["hq"] * 2 - 1
         t, eps = self.draw(batch["index"], tuple(x0.shape[1:]), x0.device)
-        signal, noise = (table.to(x0.device)[t][:, None, None, None] for table in self._tables)
-        x_t = diffuse(x0, eps, signal, noise)
+        x_t = self._noised(x0, t, eps)
         predicted = model(x_t, t).float()
         loss = F.mse_loss(predicted[:, :3], eps)
         if predicted.shape[1] == 6:
@@ -50,13 +49,36 @@ class PriorEps:
             loss = loss + self.steps / 1000 * bound.mean()
         return loss
 
-    def draw(self, index: Tensor, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-        """The timesteps [B] and noises [B, *shape] of the samples with these numbers."""
+    def errors(self, model: nn.Module, batch: dict[str, Tensor], low: int, high: int) -> Tensor:
+        """[B] mean ‖ε - ε_θ(x_t, t)‖² of each face, with t from low to below high."""
+        x0 = batch["hq"] * 2 - 1
+        t, eps = self.draw(batch["index"], tuple(x0.shape[1:]), x0.device, low, high)
+        predicted = model(self._noised(x0, t, eps), t).float()
+        return F.mse_loss(predicted[:, :3], eps, reduction="none").mean(dim=(1, 2, 3))
+
+    def draw(
+        self,
+        index: Tensor,
+        shape: tuple[int, ...],
+        device: torch.device,
+        low: int = 0,
+        high: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The timesteps [B] and noises [B, *shape] of the samples with these numbers.
+
+        Timesteps lie from low to below high, `max_step` where none is given.
+        """
+        high = self.max_step if high is None else high
         numbers = [int(i) for i in index.cpu()]
-        draws = [int(np.random.default_rng([self.seed, 2, i]).integers(self.max_step)) for i in numbers]
+        draws = [int(np.random.default_rng([self.seed, 2, i]).integers(low, high)) for i in numbers]
         t = torch.tensor(draws, dtype=torch.int64, device=device)
         keys = [NoiseKey((self.seed & 0xFFFFFFFF, 0, i & 0xFFFFFFFF, i >> 32)) for i in numbers]
         return t, normal_noise(key_tensor(keys, device), t, shape)
+
+    def _noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t"""
+        signal, noise = (table.to(x0.device)[t][:, None, None, None] for table in self._tables)
+        return diffuse(x0, eps, signal, noise)
 
     @cached_property
     def _tables(self) -> tuple[Tensor, Tensor]:

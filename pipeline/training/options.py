@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config import UsageError, option
+from pipeline.training.configs import config_names
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,17 @@ class TrainingOptions:
         group="what",
         metavar="PATH_OR_URI",
     )
+    config: str | None = option(
+        None,
+        help=f"options from a file: one of {', '.join(config_names())}, or a TOML file of your own; options on the "
+        "command line come before it",
+        group="what",
+        metavar="NAME_OR_FILE",
+    )
     shards: str | None = option(
         None,
-        help="tar shards of aligned faces (made by jobs.align): a folder, one shard, or 'FOLDER/train-*.tar'",
+        help="tar shards of aligned faces (made by jobs.align): a folder, one shard, or 'FOLDER/train-*.tar'; or a "
+        "folder of aligned pictures",
         group="what",
         metavar="PATH_OR_URI",
     )
@@ -32,15 +41,39 @@ class TrainingOptions:
     preset: str = option(
         "small-swinir", help="preset, or preset file, that names the networks' shapes", group="what"
     )
+    init: str | None = option(
+        None,
+        help="start from the weights of this preset, or weights file, in place of random ones",
+        group="what",
+        metavar="PRESET_OR_FILE",
+    )
     export: str | None = option(
         None,
         help="write the averaged weights of the last checkpoint to this safetensors file, and do nothing else",
         group="what",
         metavar="FILE",
     )
+    export_preset: str | None = option(
+        None,
+        help="write the averaged weights and a preset file that names them, the other network being that of --preset, "
+        "and do nothing else: FOLDER/NAME.toml, or a folder",
+        group="what",
+        metavar="PATH",
+    )
+    licence: str | None = option(
+        None,
+        help="with --export-preset: the terms of the weights (default: those of --init's weights, else yours to say)",
+        group="what",
+        metavar="TEXT",
+    )
 
     steps: int = option(300_000, help="optimiser steps in all, counted over restarts", group="training")
     batch: int = option(32, help="faces a step, over all workers", group="training")
+    accumulate: int = option(
+        1,
+        help="parts of the batch that each worker computes one after the other, in less memory; the step is the same",
+        group="training",
+    )
     lr: float = option(5e-5, help="AdamW's learning rate after the warm-up", group="training")
     lr_final: float = option(5e-6, help="learning rate at the end of the cosine decay", group="training")
     warmup: int = option(0, help="steps over which the learning rate rises from 0", group="training")
@@ -68,6 +101,12 @@ class TrainingOptions:
     experiment: str = option("difface-train", help="MLflow experiment", group="reports")
     run_name: str | None = option(None, help="MLflow run name (default: the output's name)", group="reports")
 
+    weights_dir: str | None = option(
+        None,
+        help="folder or s3:// prefix where weights (of --init, and of LPIPS) are looked for before the cache",
+        group="surroundings",
+        metavar="PATH_OR_URI",
+    )
     workers: int = option(1, help="Ray Train workers, one GPU each with --device gpu", group="surroundings")
     device: Literal["auto", "cpu", "gpu"] = option(
         "auto", help="auto takes GPUs where the cluster has one for every worker", group="surroundings"
@@ -91,13 +130,19 @@ class TrainingOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.shards is None and self.export is None:
+        if self.licence is not None and self.export_preset is None:
+            raise UsageError("--licence says the terms of what --export-preset writes; give the two together")
+        if self.shards is None and self.export is None and self.export_preset is None:
             raise UsageError("--shards is missing; give tar shards of aligned faces (made by jobs.align)")
         wanted = {
             "--steps": (self.steps >= 1, "be at least 1"),
             "--batch": (
                 self.batch >= 1 and self.batch % max(self.workers, 1) == 0,
                 "be a multiple of --workers",
+            ),
+            "--accumulate": (
+                self.accumulate >= 1 and self.batch // max(self.workers, 1) % max(self.accumulate, 1) == 0,
+                f"divide the {self.batch // max(self.workers, 1)} faces of each worker's step",
             ),
             "--lr": (self.lr > 0, "be above 0"),
             "--lr-final": (0 <= self.lr_final <= self.lr, "lie between 0 and --lr"),

@@ -76,16 +76,28 @@ class Progress:
         if self._tracker:
             self._tracker.log_metrics(step, metrics)
 
-    def validation(self, step: int, loss: float, grid: NDArray[np.uint8]) -> None:
-        """A validation is done: its loss and its grid of samples."""
-        print(f"step {step:,}: validation loss {loss:.5f}", flush=True)
-        self._log.add(step, {"validation_loss": loss})
+    def validation(self, step: int, scores: Metrics, grid: NDArray[np.uint8]) -> None:
+        """A validation is done: its loss and scores, and its grid of samples."""
+        told = "  ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in scores.items())
+        print(f"step {step:,}: validation {told}", flush=True)
+        named = {f"validation_{name}": value for name, value in scores.items()}
+        self._log.add(step, named)
         store.write_bytes(
             store.join(self._output, "samples", f"step-{step:08d}.png"), images.encode_png(grid)
         )
         if self._tracker:
-            self._tracker.log_metrics(step, {"validation_loss": loss})
+            self._tracker.log_metrics(step, named)
             self._tracker.log_image("samples", grid, step)
+
+    def left_out(self, faces: Mapping[str, str]) -> None:
+        """These members, by name and with the reason, are not trained on; left_out.json keeps all of them."""
+        uri = store.join(self._output, "left_out.json")
+        known = json.loads(store.read_bytes(uri)) if store.exists(uri) else {}
+        new = {name: why for name, why in faces.items() if name not in known}
+        for name, why in new.items():
+            print(f"left out: {name}: {why}", flush=True)
+        if new:
+            store.write_bytes(uri, json.dumps(known | new, indent=1, sort_keys=True).encode())
 
     def checkpoint(self) -> None:
         """A checkpoint is about to be written: what led to it is written first."""

@@ -1,13 +1,11 @@
-"""Aligned faces from tar shards, as samples numbered from 0 without end.
+"""Aligned faces from tar shards or image files, as samples numbered from 0 without end.
 
 Sample i of a run depends on (seed, i) and the shards alone: which face, how it is degraded, its noise and its
 timestep. A run that is stopped and continued therefore sees the very samples it would have seen.
 """
 
-import logging
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -17,13 +15,15 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from pipeline import images, store
+from pipeline.stages.plan import InputError, cut_units, make_shards
+from pipeline.stages.read import REFUSED
 from pipeline.training.degradation import degrade, draw_degradation
 from pipeline.training.masks import draw_hole
 
-log = logging.getLogger(__name__)
-
 # How many faces in a row may be unreadable before the shards are taken to be broken.
 UNREADABLE = 16
+# A training reads single faces: its shards are cut into no units.
+WHOLE = 1 << 40
 
 
 class SampleError(ValueError):
@@ -32,57 +32,103 @@ class SampleError(ValueError):
 
 @dataclass(frozen=True)
 class FaceAddress:
-    """Where one aligned face lies: bytes [offset, offset + length) of a tar shard."""
+    """Where one aligned face lies: bytes [offset, offset + length) of a tar shard, or a whole file."""
 
     shard: str
     offset: int
     length: int
+    # its name in the shard; empty for a file
+    member: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people know it by."""
+        return f"{self.shard}: {self.member}" if self.member else self.shard
 
     def read(self) -> bytes:
-        """The face's encoded bytes."""
+        """The face's encoded bytes. Raises store.StoreError, which says nothing against the face."""
         return store.read_range(self.shard, self.offset, self.length)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What lies in some shards."""
+
+    faces: list[FaceAddress] = field(default_factory=list)
+    # members that can hold no face, by name, each with the reason
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def find_faces(uri: str) -> Found:
+    """The faces of the tar shards of a folder or pattern; of its image files where it has none. Raises SampleError."""
+    return look_into(_entries(uri))
+
+
 def find_shards(uri: str) -> list[str]:
-    """The tar shards of a folder, of a pattern (`FOLDER/train-*.tar`), or the one named. Raises SampleError."""
-    parent, _, last = uri.rpartition("/")
-    if any(c in last for c in "*?["):
-        pattern, root = last, parent or "."
-    else:
-        pattern, root = "*.tar", uri
-    try:
-        entries = store.list_files(root)
-    except (store.StoreError, FileNotFoundError) as error:
-        raise SampleError(f"tar shards of aligned faces wanted, but {error}") from error
-    shards = [e.uri for e in entries if fnmatchcase(e.path.rpartition("/")[2], pattern)]
-    if not shards:
-        raise SampleError(f"no tar shards found at {uri}; make them with `python -m jobs.align`")
-    return shards
+    """Addresses of the tar shards, or image files, that `find_faces` takes. Raises SampleError."""
+    return [entry.uri for entry in _entries(uri)]
 
 
 def list_faces(shards: Sequence[str]) -> list[FaceAddress]:
-    """The image members of tar shards, in the order they lie there. Raises SampleError when there are none."""
-    faces = []
-    for uri in shards:
+    """The faces of these tars and image files, in the order they lie there. Raises SampleError when there are none."""
+    return look_into([store.stat(uri) for uri in shards]).faces
+
+
+def look_into(entries: Sequence[store.Entry]) -> Found:
+    """The faces of tars and image files, in order; only headers are read. Raises SampleError when there are none."""
+    found = Found()
+    for entry in entries:
+        if not _is_tar(entry):
+            found.faces.append(FaceAddress(entry.uri, 0, entry.size))
+            continue
         try:
-            with store.open_read(uri) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    if member.isfile() and images.is_image_name(member.name):
-                        faces.append(FaceAddress(uri, member.offset_data, member.size))
-        except tarfile.TarError as error:
-            raise SampleError(f"{uri} is not a plain tar shard ({error}); make it with jobs.align") from error
-    if not faces:
+            (unit,) = cut_units(make_shards("tar", [entry], WHOLE)[0], WHOLE, "")
+        except InputError as error:
+            raise SampleError(f"{error}; make it with jobs.align") from error
+        for place in unit.images:
+            face = FaceAddress(place.uri, place.offset, place.length, place.member)
+            if place.refused:
+                found.left_out[face.name] = REFUSED[place.refused][1]
+            else:
+                found.faces.append(face)
+    if not found.faces:
         raise SampleError(
-            f"no images found in {len(shards)} shards; give tar shards of aligned faces (jobs.align)"
+            f"no images found in {len(entries)} shards; give tar shards of aligned faces (jobs.align)"
         )
-    return faces
+    return found
+
+
+def _entries(uri: str) -> list[store.Entry]:
+    parent, _, last = uri.rpartition("/")
+    pattern, root = (last, parent or ".") if any(c in last for c in "*?[") else ("*", uri)
+    try:
+        listed = store.list_files(root)
+    except (store.StoreError, FileNotFoundError) as error:
+        raise SampleError(f"tar shards of aligned faces wanted, but {error}") from error
+    named = [e for e in listed if fnmatchcase(e.path.rpartition("/")[2], pattern)]
+    tars, pictures = [e for e in named if _is_tar(e)], [e for e in named if images.is_image_name(e.path)]
+    if not tars and not pictures:
+        raise SampleError(f"no tar shards found at {uri}; make them with `python -m jobs.align`")
+    return tars or pictures
+
+
+def _is_tar(entry: store.Entry) -> bool:
+    return entry.path.lower().endswith(".tar")
 
 
 def check_side(faces: Sequence[FaceAddress], side: int) -> None:
-    """Look at the first face of every shard. Raises SampleError when it is not side x side."""
-    firsts = {face.shard: face for face in reversed(faces)}
-    for face in firsts.values():
-        wanted_side(images.decode_rgb(face.read()), side, face.shard)
+    """Look at the first readable face of every shard, or folder. Raises SampleError when it is not side x side."""
+    looked: dict[str, int] = {}
+    for face in faces:
+        shard = face.shard if face.member else face.shard.rpartition("/")[0]
+        if looked.setdefault(shard, 0) < UNREADABLE:
+            try:
+                picture = images.decode_rgb(face.read())
+            except images.ImageError:
+                looked[shard] += 1
+                continue
+            wanted_side(picture, side, face.shard)
+            looked[shard] = UNREADABLE
 
 
 def wanted_side(picture: NDArray[np.uint8], side: int, shard: str) -> NDArray[np.uint8]:
@@ -113,7 +159,10 @@ def make_hole(face: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tensor
 
 
 class FaceSamples(Dataset[dict[str, Tensor]]):
-    """Sample i: `hq`, [3, S, S] float32 in [0, 1], and `lq`, what `spoil` makes of it; `index`: i itself."""
+    """Sample i: `hq`, [3, S, S] float32 in [0, 1], and `lq`, what `spoil` makes of it; `index`: i itself.
+
+    `passed_over`: [UNREADABLE] numbers of faces that could not be used and whose place the next one took, then -1.
+    """
 
     def __init__(
         self, faces: Sequence[FaceAddress], side: int, seed: int, spoil: Spoil | None, flip: bool
@@ -127,31 +176,45 @@ class FaceSamples(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self._seed, 1, i])
-        picture = self._picture(i)
+        picture, passed_over = self._picture(i)
         if self._flip and rng.random() < 0.5:
             picture = np.ascontiguousarray(picture[:, ::-1])
-        sample = {"index": torch.tensor(i)}
+        sample = {"index": torch.tensor(i), "passed_over": torch.full((UNREADABLE,), -1)}
+        sample["passed_over"][: len(passed_over)] = torch.tensor(passed_over, dtype=torch.int64)
         if self._spoil is not None:
             sample["lq"], picture = self._spoil(picture, rng)
         sample["hq"] = to_tensor(picture)
         return sample
 
-    def _picture(self, i: int) -> NDArray[np.uint8]:
-        """The face of sample i, or the next readable one of its epoch: one bad file must not end a long run."""
+    def why(self, number: int) -> str:
+        """Why a face was passed over."""
+        try:
+            self._read(number)
+        except (images.ImageError, SampleError) as error:
+            return str(error)
+        return "it can be read again: the file was replaced meanwhile"
+
+    def _picture(self, i: int) -> tuple[NDArray[np.uint8], list[int]]:
+        """The face of sample i, or the next usable one of its epoch; and those that were not: one bad file must not
+        end a long run. A storage that does not answer does end it: its faces are good ones."""
         epoch, place = divmod(i, len(self._faces))
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self._seed, 0, epoch]).permutation(len(self._faces)))
+        passed_over: list[int] = []
         for k in range(min(UNREADABLE, len(self._faces))):
-            face = self._faces[self._order[1][(place + k) % len(self._faces)]]
+            number = int(self._order[1][(place + k) % len(self._faces)])
             try:
-                return wanted_side(images.decode_rgb(face.read()), self._side, face.shard)
-            except images.ImageError as error:
-                log.warning(
-                    "%s, bytes %d+%d: %s; taking the next face", face.shard, face.offset, face.length, error
-                )
+                return self._read(number), passed_over
+            except (images.ImageError, SampleError):
+                passed_over.append(number)
         raise SampleError(
-            f"{UNREADABLE} faces in a row of {face.shard} are unreadable; make it anew with jobs.align"
+            f"{len(passed_over)} faces in a row are unreadable or no {self._side}x{self._side} pictures, the last of "
+            f"them {self._faces[passed_over[-1]].name}; make the shards anew with jobs.align"
         )
+
+    def _read(self, number: int) -> NDArray[np.uint8]:
+        face = self._faces[number]
+        return wanted_side(images.decode_rgb(face.read()), self._side, face.name)
 
 
 class StepSampler(Sampler[list[int]]):

@@ -1,7 +1,8 @@
-"""How a training is doing, seen on a batch that never changes: its loss, and a grid to look at."""
+"""How a training is doing, seen on a batch that never changes: its loss, its scores, and a grid to look at."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from pipeline.diffusion.difface import enter_chain, face_noise, from_signed, reverse_chain
 from pipeline.diffusion.noise import DRAW_X_N, noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
-from pipeline.training.loop import Objective
+from pipeline.training.loop import Metrics, Objective
+from pipeline.training.objectives import PriorEps
 from pipeline.training.samples import FaceAddress, FaceSamples, Spoil, stack, to_picture
+from pipeline.weights import WeightsError, resolve
 
 # Faces shown in a grid.
 SHOWN = 8
@@ -57,6 +60,49 @@ class PriorPreview:
         return [from_signed(x_n), from_signed(x_0), faces]
 
 
+class Scores(Protocol):
+    """What is told of a network besides its loss."""
+
+    def __call__(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each score's name and its values, one per face."""
+
+
+class EstimatorScores:
+    """PSNR, SSIM and, where its weights are at hand, LPIPS of the estimate against the truth."""
+
+    def __init__(self, weights_dir: str | None = None) -> None:
+        self._each: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
+        try:
+            from pipeline.metrics.fidelity import LPIPS, LPIPS_BACKBONE, psnr, ssim
+
+            self._each |= {"psnr": psnr, "ssim": ssim}
+            self._each["lpips"] = LPIPS(resolve(LPIPS_BACKBONE, weights_dir=weights_dir).path)
+        except ImportError as error:
+            print(f"validation goes without some scores ({error}); install the extra `evaluate`", flush=True)
+        except WeightsError as error:
+            print(f"validation goes without LPIPS: {error}", flush=True)
+
+    def __call__(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        estimate, truth = network(batch["lq"]).float().clamp(0, 1).cpu(), batch["hq"].cpu()
+        return {name: measure(estimate, truth) for name, measure in self._each.items()}
+
+
+@dataclass(frozen=True)
+class PriorScores:
+    """The loss of ε in each of some bands of steps: which noise levels are still being learnt."""
+
+    objective: PriorEps
+    bands: int = 4
+
+    def __call__(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        edges = [self.objective.max_step * n // self.bands for n in range(self.bands + 1)]
+        return {
+            f"loss_steps_{low:03d}_{high - 1:03d}": self.objective.errors(network, batch, low, high)
+            for low, high in pairwise(edges)
+            if low < high
+        }
+
+
 class FixedBatch:
     """The same faces, degradations, timesteps and noises at every validation."""
 
@@ -66,15 +112,21 @@ class FixedBatch:
         samples = FaceSamples(faces, side, seed, spoil, flip=False)
         self._samples = [samples[FIRST + i] for i in range(min(count, len(faces)))]
 
-    def loss(self, network: nn.Module, objective: Objective, device: torch.device, batch: int) -> float:
-        """The objective's mean over the faces. `batch` faces go through the network at a time."""
+    def measure(
+        self, network: nn.Module, objective: Objective, scores: Scores, device: torch.device, batch: int
+    ) -> Metrics:
+        """Means over the faces of the objective, `loss`, and of the scores. batch: faces of one network call."""
         network.eval()
-        total = 0.0
+        totals: dict[str, float] = {}
         for i in range(0, len(self._samples), batch):
             part = self._samples[i : i + batch]
             with torch.no_grad():
-                total += float(objective(network, self._batch(part, device))) * len(part)
-        return total / len(self._samples)
+                faces = self._batch(part, device)
+                values: Mapping[str, float] = {"loss": float(objective(network, faces)) * len(part)} | {
+                    name: float(each.double().sum()) for name, each in scores(network, faces).items()
+                }
+            totals = {name: totals.get(name, 0.0) + value for name, value in values.items()}
+        return {name: total / len(self._samples) for name, total in totals.items()}
 
     def grid(self, network: nn.Module, preview: Preview, device: torch.device) -> NDArray[np.uint8]:
         """[rows * S, columns * S, 3] uint8: one row per face."""

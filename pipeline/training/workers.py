@@ -1,7 +1,7 @@
 """One training on one or many workers. Ray Train is at the door: inside, a worker is a rank and a device."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from pipeline.networks.checkpoint import write_state
 from pipeline.training.loop import LoopConfig, Metrics, Objective, Trainer, load_checkpoint, save_checkpoint
 from pipeline.training.progress import Progress, Tracker
 from pipeline.training.samples import FaceAddress, FaceSamples, Spoil, StepSampler
-from pipeline.training.validation import FixedBatch, Preview
+from pipeline.training.validation import FixedBatch, Preview, Scores
+from pipeline.weights import resolve
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
 
@@ -41,6 +42,14 @@ class TrainingPlan:
     flip: bool
     # folder or prefix of checkpoint, weights, metrics and sample grids
     output: str
+    # members of the shards that can hold no face, and why
+    left_out: Mapping[str, str]
+    # makes what validations tell besides the loss, on the one reporting worker
+    make_scores: Callable[[], Scores]
+    # weights that the training starts from, if it does not start from random ones
+    init: zoo.NetworkSpec | None = None
+    # folder or prefix where weights are looked for first
+    weights_dir: str | None = None
     # faces of the fixed validation batch
     validation_faces: int = 64
     # processes that read and degrade, for each worker
@@ -88,8 +97,11 @@ def train(plan: TrainingPlan, place: Place) -> None:
     """Train to the plan's last step, from the output's checkpoint where there is one."""
     cv2.setNumThreads(1)  # samples are made side by side already
     torch.manual_seed(plan.loop.seed)
-    trainer = Trainer(zoo.build(plan.spec), plan.loop, place.device, place.rank)
     saved = load_checkpoint(store.join(plan.output, CHECKPOINT))
+    network = zoo.build(plan.spec)
+    if plan.init and not saved:
+        network.load_state_dict(load_init(plan.init, plan.weights_dir).state_dict())
+    trainer = Trainer(network, plan.loop, place.device, place.rank)
     if saved:
         trainer.restore(saved)
     tracker = plan.open_tracker() if plan.open_tracker and place.rank == 0 else None
@@ -105,12 +117,21 @@ def train(plan: TrainingPlan, place: Place) -> None:
             progress.finish(finished)
 
 
+def load_init(init: zoo.NetworkSpec, weights_dir: str | None) -> nn.Module:
+    """The network that a training starts from. Raises WeightsError or CheckpointError."""
+    return zoo.load_network(init, resolve(init.file, init.url, init.sha256, weights_dir).path)
+
+
 def _run(plan: TrainingPlan, place: Place, trainer: Trainer, progress: Progress | None) -> None:
     """The loop with its reports; only the worker with a progress writes anything."""
-    fixed = None
+    fixed, scores = None, None
     if progress and plan.loop.validate_every:
         watched = plan.held_out or plan.faces
         fixed = FixedBatch(watched, plan.side, plan.seed, plan.spoil, plan.validation_faces)
+        scores = plan.make_scores()
+    if progress:
+        progress.left_out(plan.left_out)
+    samples = FaceSamples(plan.faces, plan.side, plan.seed, plan.spoil, plan.flip)
 
     def on_metrics(step: int, metrics: Metrics) -> None:
         if progress:
@@ -118,25 +139,32 @@ def _run(plan: TrainingPlan, place: Place, trainer: Trainer, progress: Progress 
         place.report({"step": float(step)} | metrics)
 
     def on_validation(step: int) -> None:
-        if progress and fixed:
+        if progress and fixed and scores:
             averaged = trainer.ema.module
-            loss = fixed.loss(averaged, plan.objective, place.device, plan.loop.batch)
-            progress.validation(step, loss, fixed.grid(averaged, plan.preview, place.device))
+            together = max(plan.loop.batch // place.world // plan.loop.accumulate, 1)
+            measured = fixed.measure(averaged, plan.objective, scores, place.device, together)
+            progress.validation(step, measured, fixed.grid(averaged, plan.preview, place.device))
+
+    def on_passed_over(faces: set[int]) -> None:
+        if progress:
+            progress.left_out({plan.faces[n].name: samples.why(n) for n in sorted(faces)})
 
     def on_checkpoint(state: dict[str, Any]) -> None:
         if progress:
             progress.checkpoint()
             save_checkpoint(state, store.join(plan.output, CHECKPOINT))
 
-    batches = make_batches(plan, place, trainer.step)
+    batches = make_batches(plan, samples, place, trainer.step)
     model = place.wrap(trainer.network)
-    trainer.run(batches, plan.objective, model, on_metrics, on_checkpoint, on_validation)
+    trainer.run(batches, plan.objective, model, on_metrics, on_checkpoint, on_validation, on_passed_over)
 
 
-def make_batches(plan: TrainingPlan, place: Place, first: int) -> DataLoader[dict[str, torch.Tensor]]:
+def make_batches(
+    plan: TrainingPlan, samples: FaceSamples, place: Place, first: int
+) -> DataLoader[dict[str, torch.Tensor]]:
     """This worker's share of every batch, from step `first` on."""
     return DataLoader(
-        FaceSamples(plan.faces, plan.side, plan.seed, plan.spoil, plan.flip),
+        samples,
         batch_sampler=StepSampler(first, plan.loop.steps, plan.loop.batch, place.rank, place.world),
         num_workers=plan.loaders,
         pin_memory=place.device.type == "cuda",

@@ -8,6 +8,11 @@ import pytest
 from PIL import Image
 from skimage import data, transform
 
+from jobs import train_prior, training
+from pipeline.config import parse
+from pipeline.networks.zoo import find_preset
+from pipeline.training import workers
+
 PRESET = """
 description = "tiny, for tests"
 side = 32
@@ -61,3 +66,51 @@ def shards(tmp_path_factory):
                 buffer.seek(0)
                 tar.addfile(info, buffer)
     return str(folder / "train-*.tar")
+
+
+@pytest.fixture
+def arguments(preset, shards):
+    """Arguments of a quick training into a folder."""
+
+    def make(output, *more):
+        quick = {
+            "batch": 4,
+            "lr": 1e-3,
+            "log-every": 1,
+            "checkpoint-every": 2,
+            "steps": 4,
+            "validate-every": 4,
+        }
+        where = {
+            "preset": preset,
+            "shards": shards,
+            "output": output,
+            "validation-faces": 4,
+            "mlflow-uri": "none",
+        }
+        return [f"--{name}={value}" for name, value in (where | quick).items()] + list(more)
+
+    return make
+
+
+def plan_of(command, argv):
+    """What a command would send to its workers; the output knows of it."""
+    options = parse(
+        train_prior.PriorOptions if command is train_prior else training.TrainingOptions, argv, ""
+    )
+    preset = find_preset(options.preset)
+    plan = training.make_plan(options, command.make_task(options, preset), preset.side)
+    training.check_continues(options, plan)
+    return plan
+
+
+@pytest.fixture
+def plan():
+    """`plan_of`, for tests."""
+    return plan_of
+
+
+@pytest.fixture
+def alone():
+    """Trains as a command would, in this process and without Ray."""
+    return lambda command, argv: workers.train(plan_of(command, argv), workers.ALONE)

@@ -30,9 +30,9 @@ from pipeline.training.samples import (
 CPU = torch.device("cpu")
 
 
-def train(preset, shards, steps, path=None, until=None, objective="estimator"):
+def train(preset, shards, steps, path=None, until=None, objective="estimator", accumulate=1):
     """Losses of each step, and the trainer. `until` stops early, as a killed run would."""
-    config = LoopConfig(steps=steps, batch=4, lr=1e-3, log_every=1, checkpoint_every=3)
+    config = LoopConfig(steps=steps, batch=4, lr=1e-3, log_every=1, checkpoint_every=3, accumulate=accumulate)
     spec = find_preset(preset).estimator if objective == "estimator" else find_preset(preset).prior
     torch.manual_seed(0)
     trainer = Trainer(build(spec), config, CPU)
@@ -65,6 +65,14 @@ def test_a_stopped_training_continues_bit_for_bit(preset, shards, tmp_path, obje
         assert torch.equal(a, b)
     for a, b in zip(whole.ema.module.parameters(), continued.ema.module.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_batch_in_parts_is_the_same_step(preset, shards):
+    whole, one = train(preset, shards, 4)
+    parts, four = train(preset, shards, 4, accumulate=4)
+    assert parts == pytest.approx(whole, rel=1e-5)
+    for a, b in zip(one.network.parameters(), four.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_training_lowers_the_loss(preset, shards):

@@ -1,0 +1,95 @@
+"""A trained network as a preset: its weights, and the small file that every job's --preset takes."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from pipeline.networks import zoo
+from pipeline.networks.checkpoint import write_state
+from pipeline.weights import digest_of
+
+Role = Literal["prior", "estimator"]
+
+# Entries of a preset's file; the networks follow them.
+PLAIN = (
+    *(
+        "description",
+        "side",
+        "eta",
+        "start_step",
+        "steps",
+        "start_rule",
+        "max_step",
+        "lanes_cpu",
+        "lanes_gpu",
+    ),
+)
+
+
+def export_preset(
+    base: zoo.Preset, role: Role, state: Mapping[str, Tensor], path: Path, licence: str, max_step: int | None
+) -> zoo.Preset:
+    """Write weights and preset file; the preset as it reads back, its new network loaded once.
+
+    The other network and the method's defaults are the base's. path: of the file, NAME.toml; the weights lie beside
+    it, and so does the other network's file where the base has it in a folder of its own. max_step: highest step that
+    a prior was trained on.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = path.with_name(f"{path.stem}_{role}.safetensors")
+    write_state(state, weights)
+    other: Role = "estimator" if role == "prior" else "prior"
+    trained: zoo.NetworkSpec = getattr(base, role)
+    specs = {
+        role: replace(
+            trained, file=weights.name, sha256=digest_of(str(weights.absolute())), url=None, licence=licence
+        ),
+        other: _beside(getattr(base, other), path.parent),
+    }
+    preset = replace(base, name=path.stem, **specs, description=f"{base.name} with its {role} trained anew")  # type: ignore[arg-type]
+    if max_step is not None:
+        preset = replace(preset, max_step=max_step, start_step=min(base.start_step, max_step))
+    if role == "estimator":
+        preset = replace(preset, auto_start={})  # was measured with the base's estimator
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(as_toml(preset), encoding="utf-8")
+    partial.replace(path)
+    written = zoo.find_preset(path)
+    zoo.load_network(getattr(written, role), getattr(written, role).file)
+    return written
+
+
+def as_toml(preset: zoo.Preset) -> str:
+    """The text of a preset's file."""
+    lines = [f"{name} = {_value(getattr(preset, name))}" for name in PLAIN]
+    if preset.auto_start:
+        lines += ["", "[auto_start]", *_entries(preset.auto_start)]
+    for role, spec in (("prior", preset.prior), ("estimator", preset.estimator)):
+        about = {name: getattr(spec, name) for name in ("kind", "file", "sha256", "url", "licence")}
+        lines += ["", f"[{role}]", *_entries(about), "", f"[{role}.options]", *_entries(spec.options)]
+    return "\n".join(lines) + "\n"
+
+
+def _entries(table: Mapping[str, Any]) -> Iterator[str]:
+    return (f"{name} = {_value(value)}" for name, value in table.items() if value is not None)
+
+
+def _value(value: Any) -> str:
+    """A text, number or list as TOML; JSON writes these alike, but for a character that no text here has."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _beside(spec: zoo.NetworkSpec, folder: Path) -> zoo.NetworkSpec:
+    """The specification with a file of a folder of its own copied beside the new preset; names stay as they are."""
+    source = Path(spec.file)
+    if source.name == spec.file or not source.is_file():
+        return spec
+    target = folder / source.name
+    if not (target.exists() and target.samefile(source)):
+        shutil.copyfile(source, target)
+    return replace(spec, file=target.name)
