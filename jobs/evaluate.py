@@ -1,153 +1,153 @@
-"""Score presets on clean aligned faces: degrade them as the paper does, restore them, compare.
+"""Score presets on clean aligned faces: spoil them as the paper does, restore them with the pipeline, compare.
 
-`python -m jobs.evaluate --shards 'FOLDER/test-*.tar' --output OUT --presets small-swinir,small-srcnn`
+`python -m jobs.evaluate --faces 'FOLDER/test-*.tar' --output OUT --presets small-swinir,small-srcnn`
 """
 
 import json
-import os
+import math
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from pipeline import images, store
+from jobs import restore
+from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_signals, say
+from jobs.ways import Sweep, Way, list_ways
+from pipeline import store
 from pipeline.config import UsageError, option, parse
-from pipeline.diffusion.engine import FaceJob
-from pipeline.diffusion.noise import noise_key
-from pipeline.diffusion.sampler import Solver
-from pipeline.diffusion.schedule import Chain, Schedule, chain_from, make_schedule
-from pipeline.diffusion.start import StartChoice
-from pipeline.metrics.distribution import DIMENSIONS, FID, InceptionFeatures
-from pipeline.metrics.fidelity import LPIPS, LPIPS_BACKBONE, psnr, ssim
-from pipeline.networks.checkpoint import CheckpointError
-from pipeline.networks.unet import UNet
-from pipeline.networks.zoo import Preset, PresetError, find_preset, load_network
-from pipeline.stages.restore import choose_start, make_engine
-from pipeline.tracking import RunTracker, default_uri
-from pipeline.training.degradation import degrade, draw_test_degradation
-from pipeline.training.samples import (
-    FaceAddress,
-    SampleError,
-    check_side,
-    find_shards,
-    list_faces,
-    to_picture,
-    to_tensor,
-)
-from pipeline.weights import WeightsError, resolve
+from pipeline.evaluation.report import Report, make_report
+from pipeline.evaluation.scores import Measured, as_json, hole_psnr, measure, strata
+from pipeline.evaluation.testset import EvaluationSet, Recipe, naive, place_set, write_set
+from pipeline.flow import connect
+from pipeline.forecast import seconds_per_face
+from pipeline.networks.zoo import Preset, find_preset
+from pipeline.progress import duration
+from pipeline.stages.task import TaskName
+from pipeline.tracking import RunTracker, default_uri, ui_command
+from pipeline.training.masks import HOLES, Hole
+from pipeline.training.samples import FaceAddress, SampleError, check_side, find_shards, list_faces
 
-REFUSALS = (UsageError, PresetError, CheckpointError, WeightsError, SampleError, store.StoreError)
-GRID_FACES = 10
+REFUSALS = (*restore.REFUSALS, SampleError)
+SHOWN_FACES = 12
+DEFAULT_PRESETS: dict[TaskName, str] = {"restore": "small-swinir,small-srcnn", "inpaint": "small-inpaint"}
+NAIVE: dict[TaskName, str] = {
+    "restore": "degraded input",
+    "inpaint": "filled from around",
+    "colourise": "grey",
+    "upscale": "enlarged",
+}
+SEVERITY = {
+    "inpaint": ("hole", "kind of the hole"),
+    "restore": ("error", "error of the degraded face (root mean square, 0..255), in fifths of the set"),
+}
+
+EPILOG = """examples:
+  python -m jobs.evaluate --faces 'aligned/test-*.tar' --output scores --dry-run
+  python -m jobs.evaluate --faces 'aligned/test-*.tar' --output scores --limit 500
+  python -m jobs.evaluate --faces aligned --output sweep --presets small-swinir --start-steps 80,160,240 --etas 0,0.5,1
+  python -m jobs.evaluate --faces aligned --output holes --task inpaint --holes box,half
+Every way is a restoration of its own below OUT/runs and a run of its own in MLflow, under one parent. The same
+command again goes on where the last one stopped."""
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
     """One evaluation."""
 
-    shards: str = option(
-        help="tar shards of clean aligned faces: 'FOLDER/test-*.tar'", group="what", metavar="PATH_OR_URI"
+    faces: str = option(
+        help="clean aligned faces: tar shards made by jobs.align, a folder of them or 'FOLDER/test-*.tar'",
+        group="what",
+        metavar="PATH_OR_URI",
     )
     output: str = option(
-        help="folder for scores.json, scores.md and grid.png", group="what", metavar="PATH_OR_URI"
+        help="folder or prefix for test set, restorations, tables and plots", group="what",
+        metavar="PATH_OR_URI",
+    )  # fmt: skip
+    task: Literal["restore", "inpaint", "colourise", "upscale"] = option(
+        "restore",
+        help="restore: the paper's grid of 4,000 degradations; inpaint: its four kinds of holes; colourise and "
+        "upscale: grey and shrunk faces",
+        group="what",
     )
-    presets: str = option(
-        "small-swinir,small-srcnn", help="presets to score, separated by commas", group="what"
+    holes: str = option(
+        ",".join(HOLES), help="kinds of holes of an inpainting, separated by commas", group="what"
     )
+    factor: int = option(4, help="how many times smaller the faces of an upscaling are", group="what")
+    presets: str | None = option(
+        None, help="presets to score, separated by commas (default: the small ones that fit the task)",
+        group="what",
+    )  # fmt: skip
     limit: int = option(
         0, help="score this many faces, spread evenly over the shards; 0 takes all", group="what"
     )
+    metrics: str = option(
+        "psnr,ssim,lpips,ids,lmd,quality,features",
+        help="what is measured, as jobs.restore --metrics has it; features give FID",
+        group="what",
+    )
+
     start_steps: str | None = option(
-        None,
-        help="starting steps N to score, separated by commas; auto:N gives each face its own, around N "
-        "(default: the preset's)",
-        group="method",
+        None, help="starting steps N, separated by commas; auto:N gives each face its own around N "
+        "(default: the preset's)", group="sweep",
+    )  # fmt: skip
+    etas: str | None = option(
+        None, help="randomness of the chain, separated by commas (default: the preset's)", group="sweep"
+    )
+    steps: str | None = option(
+        None, help="respacings, separated by commas (default: the preset's)", group="sweep"
     )
     calls: str = option(
-        "all",
-        help="network calls a face to score, separated by commas; all: at every kept step",
-        group="method",
+        "all", help="network calls a face, separated by commas; all: one at every kept step", group="sweep"
     )
-    solvers: str = option(
-        "ddim", help="solvers to score, ddim and dpm++, separated by commas", group="method"
-    )
-    eta: float | None = option(None, help="randomness of the chain (default: the preset's)", group="method")
-    steps: str | None = option(None, help="respacing (default: the preset's)", group="method")
-    seed: int = option(0, help="seed of degradations and noises", group="method")
-    batch: int = option(16, help="faces judged at once", group="surroundings")
+    solvers: str = option("ddim", help="solvers, ddim and dpm++, separated by commas", group="sweep")
+    seed: int = option(0, help="seed of test set and noises", group="sweep")
+
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", help="number type of the networks", group="method"
+        "auto", help="number type of the networks", group="surroundings"
     )
-    device: str = option("cpu", help="cpu or cuda", group="surroundings")
-    weights_dir: str | None = option(None, help="where weights are looked for first", group="surroundings")
+    device: str = option("auto", help="auto, cpu, cuda", group="surroundings")
+    weights_dir: str | None = option(
+        None, help="folder or s3:// prefix searched for weights first", group="surroundings"
+    )
     mlflow_uri: str | None = option(
         None, help="MLflow server or database (default: a SQLite file beside the output); `none` tracks nothing",
         group="surroundings",
     )  # fmt: skip
+    experiment: str = option("difface-evaluate", help="MLflow experiment", group="surroundings")
+    ray_address: str | None = option(
+        None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
+    )
+    dry_run: bool = option(
+        False, help="list the ways and what they will take; write nothing", group="surroundings"
+    )
 
     def __post_init__(self) -> None:
-        if self.eta is not None and not 0 <= self.eta <= 1:
-            raise UsageError(f"--eta must lie in [0, 1], got {self.eta}")
-        if self.batch < 1 or self.limit < 0:
-            raise UsageError(
-                f"--batch must be at least 1 and --limit not negative, got {self.batch}, {self.limit}"
-            )
+        if self.limit < 0 or self.seed < 0:
+            raise UsageError(f"--limit and --seed must not be negative, got {self.limit} and {self.seed}")
+        unknown = sorted(set(self.kinds) - set(HOLES))
+        if unknown:
+            raise UsageError(f"--holes must be among {', '.join(HOLES)}, got {', '.join(unknown)}")
+        if self.factor < 2 or self.factor & (self.factor - 1):
+            raise UsageError(f"--factor must be a power of two above 1, got {self.factor}")
+
+    @property
+    def kinds(self) -> tuple[Hole, ...]:
+        """The kinds of holes."""
+        return tuple(self.holes.split(","))  # type: ignore[arg-type]  # checked when made
+
+    @property
+    def preset_names(self) -> list[str]:
+        """The presets, in the table's order."""
+        return (self.presets or DEFAULT_PRESETS.get(self.task, "small-swinir")).split(",")
 
 
-class Scorer:
-    """The metrics whose weights are at hand; `left_out` names the others."""
-
-    def __init__(self, weights_dir: str | None) -> None:
-        self.left_out: dict[str, str] = {}
-        self._each: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"PSNR": psnr, "SSIM": ssim}
-        self._fid: FID | None = None
-        try:
-            self._each["LPIPS"] = LPIPS(resolve(LPIPS_BACKBONE, weights_dir=weights_dir).path)
-        except (WeightsError, ImportError) as error:
-            self.left_out["LPIPS"] = str(error)
-        try:
-            self._fid = FID(InceptionFeatures(), DIMENSIONS)
-        except FileNotFoundError as error:
-            self.left_out["FID"] = str(error)
-
-    def truth(self, faces: list[Tensor]) -> None:
-        """The true set."""
-        self._truth = faces
-        for batch in faces if self._fid else []:
-            assert self._fid
-            self._fid.add_truth(batch)
-
-    def __call__(self, faces: list[Tensor]) -> dict[str, float]:
-        """Means over the faces, each with the half width of its 95 % interval as NAME±."""
-        scores = {}
-        for name, measure in self._each.items():
-            values = torch.cat([measure(a, b) for a, b in zip(faces, self._truth, strict=True)])
-            scores[name] = float(values.mean())
-            scores[name + "±"] = float(1.96 * values.std() / len(values) ** 0.5)
-        if self._fid:
-            scores["FID"] = self._fid(faces)
-        return scores
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """Clean and degraded faces, in batches [B, 3, S, S] in [0, 1], and each face's noise name."""
-
-    clean: list[Tensor]
-    degraded: list[Tensor]
-    names: list[list[str]]
-
-
-def make_test_set(config: EvaluateConfig, side: int) -> TestSet:
-    """Faces spread over the shards, each degraded by a draw from the paper's test grid that its number decides."""
-    faces = list_faces(find_shards(config.shards))
+def choose_faces(config: EvaluateConfig, side: int) -> list[FaceAddress]:
+    """The faces of the set, spread evenly over the shards."""
+    faces = list_faces(find_shards(config.faces))
     check_side(faces, side)
-    return degraded_set(spread(faces, config.limit), config.seed, config.batch)
+    return spread(faces, config.limit)
 
 
 def spread(faces: Sequence[FaceAddress], limit: int) -> list[FaceAddress]:
@@ -156,185 +156,177 @@ def spread(faces: Sequence[FaceAddress], limit: int) -> list[FaceAddress]:
     return [faces[i] for i in np.linspace(0, len(faces) - 1, count).astype(int)]
 
 
-def degraded_set(faces: Sequence[FaceAddress], seed: int, batch: int) -> TestSet:
-    """Faces of one side, each degraded by a draw from the paper's test grid that seed and its number decide."""
-    clean, degraded, names = [], [], []
-    for number, face in enumerate(faces):
-        rng = np.random.default_rng([seed, number])
-        low, truth = degrade(images.decode_rgb(face.read()), draw_test_degradation(rng), rng)
-        clean.append(to_tensor(truth))
-        degraded.append(to_tensor(low))
-        names.append(f"{number:08x}")
-    cut = range(0, len(faces), batch)
-    return TestSet(
-        [torch.stack(clean[i : i + batch]) for i in cut],
-        [torch.stack(degraded[i : i + batch]) for i in cut],
-        [names[i : i + batch] for i in cut],
+def choose_presets(config: EvaluateConfig) -> dict[str, Preset]:
+    """The presets to score, by the names given. Raises UsageError for presets of different sides."""
+    presets = {name: find_preset(name) for name in config.preset_names}
+    if len({p.side for p in presets.values()}) > 1:
+        sides = ", ".join(f"{p.name} {p.side}" for p in presets.values())
+        raise UsageError(f"--presets of one side were wanted, got {sides}")
+    return presets
+
+
+def choose_ways(config: EvaluateConfig, presets: dict[str, Preset], found: EvaluationSet) -> list[Way]:
+    """The rows of the table. Raises UsageError for a way that cannot be walked."""
+    varied = (config.start_steps, config.etas, config.steps, config.calls, config.solvers)
+    sweep = Sweep(*(tuple((told or "").split(",")) for told in varied))
+    common = {
+        "input": found.degraded,
+        "mask": found.mask,
+        "truth": found.truth,
+        "metrics": config.metrics,
+        "task": config.task,
+        "aligned": True,
+        "factor": config.factor if config.task == "upscale" else 0,
+        "seed": config.seed,
+        "precision": config.precision,
+        "weights_dir": config.weights_dir,
+    }
+    return list_ways(presets, sweep, common, store.join(config.output, "runs"))
+
+
+def recipe(config: EvaluateConfig, side: int) -> Recipe:
+    """What the set is made of; options of other tasks have no say."""
+    holes = config.kinds if config.task == "inpaint" else ()
+    return Recipe(config.task, side, config.seed, holes, config.factor if config.task == "upscale" else 0)
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """Make the set, restore it every way, score, report. Returns the exit code."""
+    presets = choose_presets(config)
+    side = next(iter(presets.values())).side
+    faces = choose_faces(config, side)
+    found = place_set(faces, recipe(config, side), store.join(config.output, "sets"))
+    ways = choose_ways(config, presets, found)
+    if config.dry_run:
+        describe(ways, len(faces))
+        return OK
+    store.check_writable(config.output)
+    write_set(found, faces)
+    say(f"{len(faces)} faces in {found.uri}, {len(ways)} ways to restore them")
+    tracker = open_tracker(config)
+    connect(config.ray_address)
+    around = surroundings(config, tracker)
+    rows = [measure_naive(config, found)]
+    say(f"{rows[0].name}: {told(rows[0])}")
+    for number, way in enumerate(ways, 1):
+        say(f"way {number} of {len(ways)}: {way.name}")
+        code = way.walk(around)
+        if code != OK:
+            tracker.finish("KILLED" if code == INTERRUPTED else "FAILED")
+            return code
+        rows.append(way.measured(found))
+        say(told(rows[-1]))
+    publish(config, tracker, compare(config, found, ways, rows))
+    return OK
+
+
+def measure_naive(config: EvaluateConfig, found: EvaluationSet) -> Measured:
+    """The row of what a program without networks makes of the faces."""
+    pairs = ((naive(found, name), found.read(found.truth, name)) for name in found.names)
+    row = measure(NAIVE[config.task], pairs, config.metrics, config.weights_dir)
+    if found.mask is None:
+        return row
+    inside = [hole_psnr(found, name, naive(found, name)) for name in found.names]
+    return replace(row, values={"hole_psnr": np.array(inside)} | dict(row.values))
+
+
+def told(row: Measured) -> str:
+    """A row in one line."""
+    return ", ".join(f"{name} {score}" for name, score in row.scores.items())
+
+
+def open_tracker(config: EvaluateConfig) -> RunTracker:
+    """The parent of the ways' runs."""
+    tracker = RunTracker.open(
+        tracking_uri(config),
+        config.experiment,
+        store.name_of(config.output),
+        params=asdict(config),
+        state_uri=store.join(config.output, "_tracking.json"),
+        warn=lambda text: say(f"warning: {text}"),
     )
+    tracker.flush()  # the ways want its run's id
+    return tracker
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way of walking the chain, and what it is called in the table."""
-
-    name: str
-    chain: Chain | StartChoice
-    solver: Solver
+def tracking_uri(config: EvaluateConfig) -> str:
+    """Where this evaluation is tracked."""
+    return config.mlflow_uri or default_uri(config.output)
 
 
-def ways(config: EvaluateConfig, preset: Preset) -> tuple[Schedule, list[Way]]:
-    """Every combination of starting step, calls and solver. Raises UsageError when one cannot be walked."""
-    found = []
-    try:
-        schedule = make_schedule(config.steps or preset.steps)
-        for start in (config.start_steps or str(preset.start_step)).split(","):
-            auto, number = start.startswith("auto"), start.removeprefix("auto").lstrip(":")
-            step = int(number or preset.start_step)
-            if step > preset.max_step:
-                raise UsageError(
-                    f"--start-steps of {preset.name} must not exceed {preset.max_step}, got {step}"
-                )
-            if auto and not preset.auto_start:
-                raise UsageError(f"{preset.name} has no [auto_start]; give --start-steps as numbers")
-            for told in config.calls.split(","):
-                calls = None if told == "all" else int(told)
-                rule = preset.start_rule
-                chain: Chain | StartChoice = chain_from(schedule, step, rule, calls)
-                if auto:
-                    bounds = preset.auto_start["bounds"]
-                    chain = choose_start(preset, schedule, step, bounds, rule, calls)
-                for solver in config.solvers.split(","):
-                    if solver not in get_args(Solver):
-                        raise UsageError(f"--solvers must be among {get_args(Solver)}, got {solver!r}")
-                    name = f"N = {start}" + ("" if calls is None else f", {calls} calls")
-                    name += "" if solver == "ddim" else f", {solver}"
-                    found.append(Way(name, chain, solver))  # type: ignore[arg-type]  # checked above
-    except ValueError as error:
-        raise UsageError(f"--steps, --start-steps and --calls: {error}") from error
-    return schedule, found
+def surroundings(config: EvaluateConfig, parent: RunTracker) -> dict[str, Any]:
+    """What the ways are told beside their method."""
+    return {
+        "mlflow_uri": tracking_uri(config),
+        "experiment": config.experiment,
+        "tags": f"mlflow.parentRunId={parent.run_id}" if parent.run_id else "",
+        "ray_address": config.ray_address,
+        "device": config.device,
+    }
 
 
-def row_names(presets: list[Preset]) -> list[str]:
-    """What each preset is called in the table: its estimator, or its own name where two have the same estimator."""
-    kinds = [p.estimator.kind for p in presets]
-    return [p.estimator.kind if kinds.count(p.estimator.kind) == 1 else p.name for p in presets]
+def compare(
+    config: EvaluateConfig, found: EvaluationSet, ways: Sequence[Way], rows: Sequence[Measured]
+) -> Report:
+    """The report of rows that were measured, the naive one first."""
+    names = found.names[:SHOWN_FACES]
+    shown = {rows[0].name: [naive(found, n) for n in names]}
+    shown |= {way.name: [way.picture(n) for n in names] for way in ways}
+    shown |= {"truth": [found.read(found.truth, n) for n in names]}
+    column, what = SEVERITY.get(config.task, SEVERITY["restore"])
+    bases = {way.name: way.base for way in ways if way.base}
+    chains = [way.name for way in ways if way.is_chain]
+    return make_report(rows, bases, chains, strata(found.sheet, column), what, shown)
 
 
-def restorations(
-    config: EvaluateConfig, preset: Preset, called: str, faces: TestSet
-) -> Iterator[tuple[str, list[Tensor], dict[str, float]]]:
-    """Rows of the table for one preset: its name, the faces, what one cost. The engine of the jobs restores them."""
-    estimator, prior = (
-        load_network(s, resolve(s.file, s.url, s.sha256, config.weights_dir).path)
-        for s in (preset.estimator, preset.prior)
-    )
-    assert isinstance(prior, UNet)
-    schedule, walked = ways(config, preset)
-    cores = os.cpu_count() or 1
-    engine = make_engine(preset, estimator, prior, schedule, config.device, config.precision, threads=cores)
-    eta = preset.eta if config.eta is None else config.eta
-    crops = [to_picture(face) for batch in faces.degraded for face in batch]
-    names = [name for batch in faces.names for name in batch]
-    for number, way in enumerate(walked):
-        began = time.monotonic()
-        futures = [
-            engine.submit(FaceJob(crop, noise_key(config.seed, name, 0), eta, way.chain, way.solver))
-            for crop, name in zip(crops, names, strict=True)
-        ]
-        results = [future.result() for future in futures]
-        cost = {
-            "calls": sum(r.steps for r in results) / len(crops),
-            "seconds": (time.monotonic() - began) / len(crops),
-        }
-        if number == 0:
-            yield called, in_batches([r.estimated for r in results], config.batch), {}
-        yield f"DifFace({called}), {way.name}", in_batches([r.restored for r in results], config.batch), cost
-    engine.close()
-
-
-def in_batches(pictures: "list[NDArray[np.uint8]]", size: int) -> list[Tensor]:
-    """Pictures [S, S, 3] uint8 → batches [B, 3, S, S] in [0, 1]."""
-    tensors = [to_tensor(p) for p in pictures]
-    return [torch.stack(tensors[i : i + size]) for i in range(0, len(tensors), size)]
-
-
-def markdown(rows: dict[str, dict[str, float]], faces: int) -> str:
-    """The table for people."""
-    names = [n for n in ("PSNR", "SSIM", "LPIPS", "FID") if n in next(iter(rows.values()))]
-    better = {"PSNR": "↑", "SSIM": "↑", "LPIPS": "↓", "FID": "↓"}
-    lines = [
-        f"| {faces} faces | " + " | ".join(n + better[n] for n in names) + " | calls | s/face |",
-        "|---|" + "---|" * (len(names) + 2),
-    ]
-    for row, scores in rows.items():
-        cells = [
-            f"{scores[n]:.4g}" + (f" ± {scores[n + '±']:.2g}" if n + "±" in scores else "") for n in names
-        ]
-        cells += [
-            f"{scores[n]:.{digits}f}" if n in scores else "" for n, digits in (("calls", 0), ("seconds", 2))
-        ]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def grid(columns: list[list[Tensor]]) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-    """[rows * S, GRID_FACES * S, 3] uint8: one row per way, one column per face."""
-    rows = [torch.cat(batches)[:GRID_FACES] for batches in columns]
-    return np.concatenate([np.concatenate([to_picture(f) for f in row], axis=1) for row in rows], axis=0)
-
-
-def evaluate(config: EvaluateConfig) -> dict[str, dict[str, float]]:
-    """Score everything, write the files, tell MLflow; the rows of the table."""
-    presets = [find_preset(name) for name in config.presets.split(",")]
-    if len({p.side for p in presets}) > 1:
-        raise UsageError(f"presets of one side are compared, got {[(p.name, p.side) for p in presets]}")
-    for preset in presets:
-        ways(config, preset)
-    faces = make_test_set(config, presets[0].side)
-    scorer = Scorer(config.weights_dir)
-    for name, why in scorer.left_out.items():
-        print(f"{name} is left out: {why}", file=sys.stderr)
-    scorer.truth(faces.clean)
-    rows = {"degraded input": scorer(faces.degraded)}
-    shown = [faces.clean, faces.degraded]
-    for preset, called in zip(presets, row_names(presets), strict=True):
-        for name, restored, cost in restorations(config, preset, called, faces):
-            rows[name] = scorer(restored) | cost
-            shown.append(restored)
-            print(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in rows[name].items()), flush=True)
-    table = markdown(rows, sum(map(len, faces.clean)))
-    store.write_bytes(store.join(config.output, "scores.json"), json.dumps(rows, indent=1).encode())
-    store.write_bytes(store.join(config.output, "scores.md"), table.encode())
-    store.write_bytes(store.join(config.output, "grid.png"), images.encode_png(grid(shown)))
-    print("\n" + table)
-    track(config, rows)
-    return rows
-
-
-def track(config: EvaluateConfig, rows: dict[str, dict[str, float]]) -> None:
-    """One MLflow run with the table and the grid."""
-    if config.mlflow_uri == "none":
-        return
-    uri = config.mlflow_uri or default_uri(config.output)
-    tracker = RunTracker.open(uri, "difface-evaluate", store.name_of(config.output), params=asdict(config))
-    flat = {f"{row}/{k}": v for row, scores in rows.items() for k, v in scores.items() if "±" not in k}
-    tracker.log_metrics(
-        0, {"".join(c if c.isalnum() or c in " /-_." else "_" for c in k): v for k, v in flat.items()}
-    )
-    for name in ("scores.md", "scores.json", "grid.png"):
+def publish(config: EvaluateConfig, tracker: RunTracker, report: Report) -> None:
+    """Write the report, tell MLflow, print the tables."""
+    title = f"Evaluation {store.name_of(config.output)}"
+    files = {
+        "scores.json": json.dumps(as_json(report.rows), indent=1).encode(),
+        "scores.md": report.markdown().encode(),
+        "index.html": report.html(title).encode(),
+    } | dict(report.pictures)
+    for name, data in files.items():
+        store.write_bytes(store.join(config.output, name), data)
         tracker.log_artifact(store.join(config.output, name), name)
+    for row in report.rows:
+        told = {f"{row.name}/{n}": s.value for n, s in row.scores.items()} | {
+            f"{row.name}/{n}": v for n, v in row.cost.items()
+        }
+        tracker.log_metrics(0, {n: v for n, v in told.items() if math.isfinite(v)})
+    tracker.set_tags({"best": report.best} if report.best else {})
     tracker.finish()
+    print("\n" + report.markdown())
+    print(f"report  {store.join(config.output, 'index.html')}")
+    print(f"MLflow  {ui_command(tracking_uri(config))}")
+
+
+def describe(ways: Sequence[Way], faces: int) -> None:
+    """What a dry run tells."""
+    print(f"{faces} faces; {len(ways)} ways to restore them:")
+    total = 0.0
+    for way in ways:
+        known = way.parameters is not None
+        seconds = faces * seconds_per_face(way.preset, way.calls) if known else 0.0
+        total += seconds
+        about = f"about {duration(seconds)} on this machine's CPU" if known else "time not known"
+        print(f"  {way.name}: {way.calls} network calls a face, {about}")
+    print(f"in all about {duration(total)}, and what the metrics take")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The job: returns its exit code."""
-    config = parse(EvaluateConfig, argv, description=__doc__ or "")
+    config = parse(EvaluateConfig, argv, description=__doc__ or "", epilog=EPILOG)
     try:
-        evaluate(config)
+        with on_stop_signals(leave):
+            return evaluate(config)
     except REFUSALS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        say(f"error: {error}")
+        return BAD_ARGUMENTS
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on where this one was")
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from jobs.evaluate import degraded_set, spread
+from jobs.evaluate import spread
 from pipeline import figures, images, store
 from pipeline.config import UsageError, option, parse
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import Schedule, chain_from, make_schedule
+from pipeline.evaluation.testset import Recipe, spoil
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.folded import FoldedUNet
 from pipeline.networks.unet import UNet
@@ -25,6 +26,7 @@ from pipeline.training.samples import (
     SampleError,
     find_shards,
     list_faces,
+    to_tensor,
     wanted_side,
 )
 from pipeline.weights import WeightsError, resolve
@@ -167,16 +169,17 @@ def make_faces(
         raise UsageError(f"a preset that restores degraded faces was wanted, {preset.name} fills holes")
     estimator = load_network(spec, resolve(spec.file, spec.url, spec.sha256, config.weights_dir).path)
     estimator.to(config.device)
-    faces = degraded_set(addresses, config.seed, config.batch)
-    return [
-        figures.Faces(
-            clean,
-            degraded,
-            estimator(degraded.to(config.device)).clamp(0, 1).cpu(),
-            [noise_key(config.seed, name, 0) for name in names],
+    recipe = Recipe("restore", preset.side, config.seed)
+    batches = []
+    for first in range(0, len(addresses), config.batch):
+        numbers = range(first, min(first + config.batch, len(addresses)))
+        made = [spoil(images.decode_rgb(addresses[n].read()), n, recipe)[0] for n in numbers]
+        truth, low = (torch.stack([to_tensor(m[name]) for m in made]) for name in ("truth", "degraded"))
+        guess = estimator(low.to(config.device)).clamp(0, 1).cpu()
+        batches.append(
+            figures.Faces(truth, low, guess, [noise_key(config.seed, f"{n:08x}", 0) for n in numbers])
         )
-        for clean, degraded, names in zip(faces.clean, faces.degraded, faces.names, strict=True)
-    ]
+    return batches
 
 
 def first_of(batches: Sequence[figures.Faces], count: int) -> figures.Faces:

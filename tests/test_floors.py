@@ -26,6 +26,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.roofline": 3,
     "pipeline.verify": 3,
     "pipeline.compare": 3,
+    "pipeline.evaluation": 3,
     "pipeline.status": 3,
     "pipeline.stages": 2,
     "pipeline.metrics": 2,

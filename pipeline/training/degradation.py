@@ -6,6 +6,7 @@ same number of pixels.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
@@ -14,6 +15,16 @@ from numpy.typing import NDArray
 from pipeline.images import jpeg_round_trip
 
 KERNEL = 41
+# Every combination of the paper's CelebA-Test grid: JPEG quality, noise, σ_x, θ and shrinking factor; 4,000 in all.
+TEST_GRID = tuple(
+    product(
+        (30, 40, 50, 60, 70),
+        (1, 5, 10, 15, 20),
+        (4, 8, 12, 16),
+        (0.0, 0.25 * np.pi, 0.5 * np.pi, 0.75 * np.pi),
+        range(4, 41, 4),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -49,16 +60,13 @@ def draw_degradation(rng: np.random.Generator) -> Degradation:
     )
 
 
-def draw_test_degradation(rng: np.random.Generator) -> Degradation:
-    """A degradation from the paper's test grid (JPEG x noise x σ_x x θ x scale; σ_y is free)."""
-    return Degradation(
-        sigma_x=float(rng.choice([4, 8, 12, 16])),
-        sigma_y=rng.uniform(4, 16),
-        theta=float(rng.choice([0, 0.25, 0.5, 0.75])) * np.pi,
-        scale=float(rng.choice(np.arange(4, 41, 4))),
-        noise=float(rng.choice([1, 5, 10, 15, 20])),
-        jpeg=int(rng.choice([30, 40, 50, 60, 70])),
-    )
+def grid_degradation(number: int, seed: int) -> Degradation:
+    """The degradation of face `number` of a test set: each combination of TEST_GRID once in 4,000 faces, σ_y free."""
+    lap, place = divmod(number, len(TEST_GRID))
+    order = np.random.default_rng([seed, 2, lap]).permutation(len(TEST_GRID))
+    jpeg, noise, sigma_x, theta, scale = TEST_GRID[order[place]]
+    sigma_y = np.random.default_rng([seed, 3, number]).uniform(4, 16)
+    return Degradation(float(sigma_x), sigma_y, float(theta), float(scale), float(noise), int(jpeg))
 
 
 def degrade(

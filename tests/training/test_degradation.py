@@ -5,11 +5,12 @@ import pytest
 from skimage import data
 
 from pipeline.training.degradation import (
+    TEST_GRID,
     Degradation,
     blur_kernel,
     degrade,
     draw_degradation,
-    draw_test_degradation,
+    grid_degradation,
 )
 
 FACE = np.ascontiguousarray(data.astronaut()[40:168, 150:278])
@@ -65,7 +66,10 @@ def test_draws_stay_in_the_papers_ranges():
             and 0 <= how.noise <= 20
             and 30 <= how.jpeg <= 100
         )
-    tests = [draw_test_degradation(rng) for _ in range(300)]
-    assert {t.jpeg for t in tests} == {30, 40, 50, 60, 70} and {t.scale for t in tests} == set(
-        range(4, 41, 4)
-    )
+
+
+def test_four_thousand_faces_of_a_test_set_take_every_combination_once():
+    drawn = [grid_degradation(number, seed=7) for number in range(4000)]
+    assert len({(d.jpeg, d.noise, d.sigma_x, d.theta, d.scale) for d in drawn}) == len(TEST_GRID) == 4000
+    assert all(4 <= d.sigma_y <= 16 for d in drawn) and len({d.sigma_y for d in drawn}) == 4000
+    assert grid_degradation(11, seed=7) == drawn[11] != grid_degradation(11, seed=8)

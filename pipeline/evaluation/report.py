@@ -1,0 +1,126 @@
+"""What an evaluation shows to people: tables, verdicts, plots and one page of them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline import page
+from pipeline.evaluation import plots, scores
+from pipeline.evaluation.scores import Measured, Score
+
+# Which way the scores of the paper's tables move from an estimator alone to DifFace with it.
+PATTERN = {"PSNR": -1, "LPIPS": -1, "FID": -1}
+BASED = "against its estimator alone"
+
+Table = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is told at the end."""
+
+    rows: Sequence[Measured]
+    # way → its differences to its estimator alone
+    gaps: Mapping[str, Mapping[str, Score]]
+    verdicts: Sequence[str]
+    # plots by file name, PNG
+    pictures: Mapping[str, bytes]
+    # the way nearest to the ideal, of several chains
+    best: str | None = None
+
+    @property
+    def tables(self) -> list[Table]:
+        """Scores, and what each way is better or worse by than its estimator alone."""
+        gaps = [{BASED: way} | {n: signed(s) for n, s in gap.items()} for way, gap in self.gaps.items()]
+        return [score_table(self.rows), *([gaps] if gaps else [])]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdicts, and which point is the best."""
+        best = [f"Nearest to the ideal of fidelity and realism: {self.best}."] if self.best else []
+        return [*self.verdicts, *best]
+
+    def markdown(self) -> str:
+        """The tables and the sentences."""
+        return "\n".join([*map(markdown, self.tables), *self.sentences]) + "\n"
+
+    def html(self, title: str) -> str:
+        """The same with the pictures, as one page."""
+        parts = []
+        for table in self.tables:
+            names = columns(table)
+            parts.append(page.table(names, [[row.get(n) for n in names] for row in table]))
+        parts += [page.note(text) for text in self.sentences]
+        for name, data in self.pictures.items():
+            parts += [page.heading(name.removesuffix(".png")), page.picture(data, "png", name)]
+        return page.document(title, parts)
+
+
+def make_report(
+    rows: Sequence[Measured],
+    bases: Mapping[str, str],
+    chains: Sequence[str],
+    groups: Mapping[str, scores.Faces],
+    what: str,
+    shown: Mapping[str, Sequence[scores.Pixels]],
+) -> Report:
+    """Tables, verdicts and plots.
+
+    bases: way → the row of its estimator alone. chains: the ways of which the best is told. groups: strata of the
+    faces, and `what` they are cut by. shown: rows of faces.
+    """
+    named = {row.name: row for row in rows}
+    gaps = {way: scores.difference(named[way], named[base]) for way, base in bases.items()}
+    pictures = {"faces.png": plots.sheet(shown)}
+    told = {row.name: row.scores for row in rows}
+    realism = next((n for n in ("FID", "LPIPS") if all(n in s for s in told.values())), None)
+    best = None
+    if realism and all("PSNR" in s for s in told.values()):
+        costs = {n: (-told[n]["PSNR"].value, told[n][realism].value) for n in chains}
+        best = scores.nearest_to_ideal(costs) if len(costs) > 1 else None
+        points = {n: (s["PSNR"], s[realism]) for n, s in told.items()}
+        pictures["tradeoff.png"] = plots.tradeoff(points, ("PSNR", realism), best or "")
+    pictures["robustness.png"] = plots.robustness({r.name: scores.by_stratum(r, groups) for r in rows}, what)
+    return Report(rows, gaps, [verdict(n, g) for n, g in gaps.items()], pictures, best)
+
+
+def score_table(rows: Sequence[Measured]) -> Table:
+    """A row for each way."""
+    faces = f"{rows[0].faces} faces"
+    table = []
+    for row in rows:
+        told = {faces: row.name}
+        told |= {f"{n} {'↑' if n in scores.HIGHER else '↓'}": str(s) for n, s in row.scores.items()}
+        cost = row.cost
+        told |= {"parameters": f"{cost['parameters'] / 1e6:.2f} M"} if "parameters" in cost else {}
+        told |= {"calls": f"{cost['calls']:.0f}"} if "calls" in cost else {}
+        told |= {"s/face": f"{cost['seconds']:.2f}"} if "seconds" in cost else {}
+        table.append(told)
+    return table
+
+
+def verdict(name: str, gaps: Mapping[str, Score]) -> str:
+    """Whether a way against its estimator alone shows the paper's pattern, in one sentence."""
+    told = {n: gaps[n] for n in PATTERN if n in gaps and math.isfinite(gaps[n].half)}
+    missing = [n for n, s in told.items() if s.value * PATTERN[n] <= s.half]
+    if missing or not told:
+        return f"{name}: the paper's pattern is not seen for {', '.join(missing) or 'want of scores'}."
+    return f"{name}: the paper's pattern holds beyond the 95 % intervals ({', '.join(told)})."
+
+
+def markdown(table: Table) -> str:
+    """A table for people."""
+    names = columns(table)
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    lines += ["| " + " | ".join(row.get(n, "") for n in names) + " |" for row in table]
+    return "\n".join(lines) + "\n"
+
+
+def columns(table: Table) -> list[str]:
+    """The names that any row has, in their order."""
+    return list(dict.fromkeys(name for row in table for name in row))
+
+
+def signed(score: Score) -> str:
+    """A difference with its sign."""
+    return f"{score.value:+.4g} ± {score.half:.2g}"
