@@ -1,8 +1,8 @@
 """The models there are: `python -m jobs.models list | fetch | mirror | check`.
 
-Lists presets and face detectors with their files, terms and whereabouts; fetches published files, going on where a
-broken download stopped; mirrors them to a folder or bucket, from which everything works without the internet; and
-checks every copy against its digest.
+Lists presets, face detectors, background networks and the networks of metrics with their files, terms and
+whereabouts; fetches published files, going on where a broken download stopped; mirrors them to a folder or bucket,
+from which everything works without the internet; and checks every copy against its digest.
 """
 
 import json
@@ -15,6 +15,8 @@ from typing import Literal
 from pipeline import store, weights
 from pipeline.config import UsageError, option, parse
 from pipeline.networks.checkpoint import CheckpointError, read_state
+from pipeline.networks.foreign import load_upscaler
+from pipeline.networks.tiles import MARGIN, TILE
 from pipeline.networks.zoo import (
     NetworkSpec,
     PresetError,
@@ -23,7 +25,15 @@ from pipeline.networks.zoo import (
     preset_names,
     takes_mask,
 )
-from pipeline.weights import DETECTOR_WEIGHTS, Copy, Resolved, WeightsError
+from pipeline.weights import (
+    DETECTOR_WEIGHTS,
+    METRIC_WEIGHTS,
+    UPSCALER_WEIGHTS,
+    Copy,
+    Published,
+    Resolved,
+    WeightsError,
+)
 
 DONE, WRONG, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 FAILURES = (WeightsError, CheckpointError, store.StoreError)
@@ -33,7 +43,7 @@ COLUMNS = ("model", "side", "use", "file", "size", "found", "licence")
 EPILOG = """examples:
   python -m jobs.models                                          what there is, and what of it is on this machine
   python -m jobs.models fetch difface-512-swinir                 fetch its files; again after a break: goes on
-  python -m jobs.models mirror difface-512-swinir retinaface-resnet50 --to s3://models/difface
+  python -m jobs.models mirror difface-512-swinir retinaface-resnet50 realesrgan-x2plus --to s3://models/difface
   python -m jobs.models check --weights-dir s3://models/difface  read the mirror, and all else that is here
   python -m jobs.models mirror album.toml --to /mnt/models       a preset of one's own, its file too
   python -m jobs.restore --preset difface-512-swinir --weights-dir s3://models/difface ...
@@ -52,7 +62,7 @@ class ModelsConfig:
     )
     models: tuple[str, ...] = option(
         (),
-        help="names of presets and face detectors, or paths of preset files; list and check take all by default",
+        help="names as `list` shows them, or paths of preset files; list and check take all by default",
         group="what",
         metavar="MODEL",
         positional=True,
@@ -90,6 +100,8 @@ class Piece:
     licence: str
     # the network that it must fit, where that is ours to build
     network: NetworkSpec | None = None
+    # a network of whole pictures, which is what its file says
+    upscales: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,9 +109,9 @@ class Model:
     """Something with a name that needs weights files."""
 
     name: str
-    # of the face crop, pixels; a detector has none
+    # of the face crop, pixels; only presets have one
     side: int | None
-    use: Literal["restoration", "inpainting", "detection"]
+    use: Literal["restoration", "inpainting", "detection", "background", "metric"]
     pieces: tuple[Piece, ...]
     description: str = ""
 
@@ -124,22 +136,35 @@ class Told:
     good: bool = True
 
 
+# What needs one published file and no preset: how it is used, and the files by name.
+SINGLE: tuple[tuple[Literal["detection", "background", "metric"], str, Mapping[str, Published]], ...] = (
+    ("detection", "face detector", DETECTOR_WEIGHTS),
+    ("background", "enhances whole pictures", UPSCALER_WEIGHTS),
+    ("metric", "judges restored faces", METRIC_WEIGHTS),
+)
+
+
 def known_models() -> list[str]:
     """Names of all that ship with the program."""
-    return [*preset_names(), *DETECTOR_WEIGHTS]
+    return [*preset_names(), *(name for _, _, files in SINGLE for name in files)]
 
 
 def find_model(name: str) -> Model:
-    """The preset or detector of this name. Raises PresetError when there is none."""
-    if name in DETECTOR_WEIGHTS:
-        p = DETECTOR_WEIGHTS[name]
-        return Model(name, None, "detection", (Piece(p.file, p.url, p.sha256, p.licence),), "face detector")
+    """What has this name. Raises PresetError when there is none."""
+    for use, description, files in SINGLE:
+        if name in files:
+            p = files[name]
+            piece = Piece(p.file, p.url, p.sha256, p.licence, upscales=use == "background")
+            return Model(name, None, use, (piece,), description)
     preset = find_preset(name)
     pieces = tuple(Piece(s.file, s.url, s.sha256, s.licence, s) for s in (preset.prior, preset.estimator))
-    use: Literal["restoration", "inpainting"] = (
-        "inpainting" if takes_mask(preset.estimator) else "restoration"
+    return Model(
+        preset.name,
+        preset.side,
+        "inpainting" if takes_mask(preset.estimator) else "restoration",
+        pieces,
+        preset.description,
     )
-    return Model(preset.name, preset.side, use, pieces, preset.description)
 
 
 def about(model: Model, piece: Piece) -> Told:
@@ -183,16 +208,21 @@ def obtain(told: Told, piece: Piece, config: ModelsConfig) -> tuple[Told, Resolv
     check_fits(piece, found)
     told = with_copy(told, next(weights.copies(piece.file, piece.url, config.weights_dir)))
     return replace(
-        told, sha256=found.sha256, state="is here and fits its network" if piece.network else "is here"
+        told,
+        sha256=found.sha256,
+        state="is here and fits its network" if piece.network or piece.upscales else "is here",
     ), found
 
 
 def check_fits(piece: Piece, found: Resolved) -> None:
     """Raise CheckpointError when a file is not its network's; what was fetched and is no weights at all is not kept."""
-    if piece.network is None:
-        return
     try:
-        load_network(piece.network, found.path)
+        if piece.network is not None:
+            load_network(piece.network, found.path)
+        elif piece.upscales:
+            load_upscaler(read_state(found.path), TILE + 2 * MARGIN, str(found.path))
+        elif piece.sha256 is None:
+            read_state(found.path)
     except CheckpointError as error:
         # a misfit may also be the preset's mistake, or a package that is not installed: then the file is a good one
         if not is_weights(found.path) and weights.discard(found):

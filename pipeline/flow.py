@@ -106,11 +106,13 @@ def fit_resources(
         (share or 0.0) if on_gpu else 0.0 for share in (measurer_gpus, background_gpus)
     )
     publisher = PUBLISHER_CPUS if background_gpus is None or on_gpu else ENHANCER_CPUS
+    # actors keep their CPUs, tasks give them back
+    publishing = publisher * (engines * ENHANCERS_PER_GPU if background_share else 1)
     fitted = Resources(
         engines=engines,
         # more than a half: two engines never share a GPU
         gpus_per_engine=1.0 - measurer_share - background_share if on_gpu else 0.0,
-        cpus_per_engine=_cpu_share(cpus, engines, publisher + measurers * MEASURER_CPUS),
+        cpus_per_engine=_cpu_share(cpus, engines, publishing + measurers * MEASURER_CPUS),
         readers=readers or max(min(cpus - engines - measurers - 1, 256), 1),
         threads=max((os.cpu_count() or 1) // engines, 1),
         measurers=measurers,

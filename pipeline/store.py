@@ -6,6 +6,7 @@ spawned workers: fsspec keeps one client per process.
 """
 
 import errno
+import mmap
 import os
 import posixpath
 import re
@@ -170,6 +171,19 @@ def write_bytes(uri: str, data: bytes) -> None:
             with _finished_beside(path, data) as finished:
                 os.replace(finished, path)
             _sync_folder(path.parent)
+
+
+def write_file(uri: str, path: Path) -> None:
+    """Copy a local file to a URI, whole or not at all, without reading it whole into memory. Raises StoreError."""
+    with _explained("write", uri), path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < 2 * objects.PART_BYTES:
+            write_bytes(uri, file.read())
+        elif is_remote(uri) and not _is_s3(uri):
+            _filesystem(uri).put_file(str(path), uri)
+        else:
+            # its pieces are read from the disk where they are asked for
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                write_bytes(uri, cast(bytes, data))
 
 
 def create_bytes(uri: str, data: bytes) -> bool:

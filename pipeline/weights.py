@@ -229,7 +229,7 @@ def mirror(found: Resolved, folder: str, source: str | None, licence: str) -> bo
             "mirror to another place, or delete it there first"
         )
     if there != found.sha256:
-        store.write_bytes(uri, found.path.read_bytes())
+        store.write_file(uri, found.path)
     if recorded(uri) != found.sha256:
         record(uri, found.sha256, source, licence)
     return there != found.sha256

@@ -2,10 +2,12 @@
 
 import io
 import os
+import random
 import signal
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -271,3 +273,25 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> 
     store.sweep(str(tmp_path))
     assert {p.name for p in place.iterdir()} == {".hidden", "y.tmp", "x.png"}
     store.sweep(str(tmp_path / "nothing there"))
+
+
+def test_a_large_file_is_copied_without_being_read_whole_into_memory(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.objects, "PART_BYTES", 5 << 20)  # S3 takes no smaller ones
+    monkeypatch.setattr(store.objects, "PARTS_AT_ONCE", 1)
+    data = random.Random(0).randbytes((24 << 20) + 7)
+    (tmp_path / "weights").write_bytes(data)
+    uri = store.join(root, "to", "copy")
+    tracemalloc.start()
+    store.write_file(uri, tmp_path / "weights")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(data) * 0.75
+    assert store.read_bytes(uri) == data
+
+
+def test_a_file_that_can_not_be_copied_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(store.StoreError, match="could not write"):
+        store.write_file(str(tmp_path / "to"), tmp_path / "missing")
+    assert list(tmp_path.iterdir()) == []

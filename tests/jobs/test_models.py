@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from spandrel.architectures.ESRGAN import ESRGAN
 from website import Site, published
 
 from jobs import models as job
 from pipeline import store, weights
 from pipeline.networks.zoo import find_preset, load_network
-from pipeline.weights import resolve
+from pipeline.weights import Published, resolve
 from tests import golden_data as golden
 
 FILES = {kind: f"{kind}_tiny.safetensors" for kind in ("unet", "lama", "srcnn")}
@@ -76,8 +77,42 @@ def test_the_list_names_every_model_with_its_files_terms_and_whereabouts(capsys)
     assert published_line.endswith("NTU S-Lab License 1.0 (non-commercial)")
     (prior,) = [line for line in lines if line.startswith("difface-256-inpaint")]
     assert prior.split()[1:4] == ["256", "inpainting", "iddpm_ffhq256_ema750000.pth"]
+    uses = {line.split()[0]: line.split()[2] for line in lines if not line.startswith(" ")}
+    assert (uses["realesrgan-x4plus"], uses["lpips"]) == ("background", "metric")
     embedded = [line for line in lines if "small_" in line]
     assert embedded and all(" MB  package  Apache-2.0" in line for line in embedded)
+
+
+def test_a_background_network_and_a_metrics_are_fetched_checked_and_mirrored_as_others_are(
+    tmp_path, site, capsys, monkeypatch
+):
+    network = ESRGAN(num_filters=4, num_blocks=1, scale=2)
+    for name, state in (("upscaler.pth", network.state_dict()), ("judge.pth", {"a": torch.zeros(1)})):
+        torch.save(state, tmp_path / name)
+        site.files[name] = (tmp_path / name).read_bytes()
+        one = Published(name, f"{site.root}/{name}", None, "CC0-1.0")
+        table = weights.UPSCALER_WEIGHTS if name == "upscaler.pth" else weights.METRIC_WEIGHTS
+        monkeypatch.setitem(table, name.removesuffix(".pth"), one)
+    place = str(tmp_path / "mirror")
+    files = told(capsys, "fetch", "upscaler", "judge")
+    assert [f["state"] for f in files] == ["is here and fits its network", "is here"]
+    told(capsys, "mirror", "upscaler", "judge", "--to", place)
+    files = told(capsys, "check", "upscaler", "judge", "--weights-dir", place)
+    assert {(f["file"], f["found"], f["good"]) for f in files} == {
+        (f"{name}.pth", found, True) for name in ("upscaler", "judge") for found in ("weights-dir", "cache")
+    }
+
+
+@pytest.mark.parametrize("table", ["UPSCALER_WEIGHTS", "METRIC_WEIGHTS"])
+def test_the_page_of_a_proxy_is_not_kept_as_a_network_without_a_digest(
+    table, site, cache, capsys, monkeypatch
+):
+    site.files["page.pth"] = b"<html>log in first</html>"
+    one = Published("page.pth", f"{site.root}/page.pth", None, "CC0-1.0")
+    monkeypatch.setitem(getattr(weights, table), "page", one)
+    (said,) = told(capsys, "fetch", "page", code=job.WRONG)
+    assert said["state"].endswith("it was removed from the cache")
+    assert not list(cache.rglob("page.pth*.sha256"))
 
 
 def test_a_preset_of_ones_own_is_listed_without_asking_anybody(album, site, capsys):

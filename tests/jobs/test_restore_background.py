@@ -5,7 +5,7 @@ import ray
 from photographs import encoded, portrait, write_folder
 
 from jobs import restore as job
-from pipeline.flow import ENHANCERS_PER_GPU, fit_resources
+from pipeline.flow import ENHANCERS_PER_GPU, READER_CPUS, fit_resources
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,20 @@ from pipeline.flow import ENHANCERS_PER_GPU, fit_resources
             ("--background", "x.pth", "--task", "inpaint", "--mask", "alpha"),
             "--task inpaint keeps what is known",
         ),
-        (("--background-gpus", "0.5"), "--background-gpus must lie between 0 and 0.5, got 0.5"),
+        (("--background-gpus", "0"), "--background-gpus must be above 0, got 0.0"),
+        (
+            (
+                "--background",
+                "x.pth",
+                "--background-gpus",
+                "0.3",
+                "--metrics",
+                "all",
+                "--metrics-gpus",
+                "0.2",
+            ),
+            "must leave the engine more than half of its GPU",
+        ),
     ],
 )
 def test_whole_picture_options_that_make_no_sense_are_refused(options, sentence, capsys):
@@ -41,9 +54,14 @@ def test_on_gpus_the_publishers_have_a_part_that_leaves_no_room_for_two_engines(
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 4.0, "CPU": 32.0})
     plain, _ = fit_resources("auto", 0, 0)
     assert (plain.gpus_per_engine, plain.gpus_per_publisher, plain.cpus_per_publisher) == (1.0, 0.0, 0.5)
-    shared, device = fit_resources("auto", 0, 0, 0.25)
+    shared, device = fit_resources("auto", 0, 0, background_gpus=0.25)
     assert device == "cuda" and shared.engines == 4
     assert shared.gpus_per_engine > 0.5
     assert shared.gpus_per_engine + ENHANCERS_PER_GPU * shared.gpus_per_publisher <= 1.0
-    on_cpu, _ = fit_resources("cpu", 0, 0, 0.25)
+    # a small machine: its engines leave a reader its CPU, however many publishers there are
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 2.0, "CPU": 4.0})
+    small, _ = fit_resources("auto", 0, 0, background_gpus=0.25)
+    publishing = ENHANCERS_PER_GPU * small.engines * small.cpus_per_publisher
+    assert small.engines * small.cpus_per_engine + publishing + READER_CPUS <= 4
+    on_cpu, _ = fit_resources("cpu", 0, 0, background_gpus=0.25)
     assert (on_cpu.gpus_per_engine, on_cpu.gpus_per_publisher, on_cpu.cpus_per_publisher) == (0.0, 0.0, 1.0)
