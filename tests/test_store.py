@@ -280,7 +280,7 @@ def test_a_large_file_is_copied_without_being_read_whole_into_memory(
 ) -> None:
     monkeypatch.setattr(store.objects, "PART_BYTES", 5 << 20)  # S3 takes no smaller ones
     monkeypatch.setattr(store.objects, "PARTS_AT_ONCE", 1)
-    data = random.Random(0).randbytes((24 << 20) + 7)
+    data = random.Random(0).randbytes((40 << 20) + 7)
     (tmp_path / "weights").write_bytes(data)
     uri = store.join(root, "to", "copy")
     tracemalloc.start()
