@@ -156,7 +156,7 @@ def _draw_histogram(axes: Any, name: str, change: Numbers, paired: Paired) -> No
     axes.hist(np.clip(change, low, high), np.linspace(low, high, BINS), color=NEUTRAL, alpha=0.65)
     axes.axvline(0, color=INK, linewidth=1)
     if paired.low is not None and paired.high is not None:
-        axes.axvspan(paired.low, paired.high, color=ACCENT, alpha=0.3, linewidth=0, label="95 % interval")
+        axes.axvspan(paired.low, paired.high, color=ACCENT, alpha=0.3, linewidth=0, label="95% interval")
     axes.axvline(paired.difference, color=ACCENT, linewidth=1.6, label=f"mean {paired.difference:+.4g}")
     axes.legend(frameon=False, fontsize=9)
 

@@ -24,7 +24,7 @@ from pipeline.records import OUTCOMES
 from pipeline.verify.audit import ahead
 
 # rows of one part, about; parts at most; rows that wait to be written
-PART_ROWS, MOST_PARTS, WAITING_ROWS = 500_000, 256, 50_000
+PART_ROWS, MOST_PARTS, WAITING_ROWS = 200_000, 256, 50_000
 # pairs kept for plots, and for each column those that changed most in either way
 SAMPLE, EXTREMES = 20_000, 64
 # boxes that share less of their union than this are different faces

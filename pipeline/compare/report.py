@@ -266,7 +266,7 @@ def document(told: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
 
 
 def _metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    columns = ["measurement", "better", "A", "B", "B less A", "95 % interval", "better in B", "faces", ""]
+    columns = ["measurement", "better", "A", "B", "B less A", "95% interval", "better in B", "faces", ""]
     rows = [
         [
             n.replace("_", " "),
@@ -287,6 +287,8 @@ ARROWS = {"up": "↑", "down": "↓", "neither": ""}
 
 
 def _interval(paired: Mapping[str, Any], form: str = "+.4g") -> str:
+    if not paired["rose"] and not paired["fell"]:
+        return "none changed"
     if paired["low"] is None:
         return "one picture only"
     return f"{paired['low']:{form}} … {paired['high']:{form}}"
@@ -297,7 +299,7 @@ def _percent(share: float | None) -> str:
 
 
 def _outcomes_table(told: Mapping[str, Any]) -> str:
-    columns = ["outcome", "A", "B", "B less A", "95 % interval"]
+    columns = ["outcome", "A", "B", "B less A", "95% interval"]
     rows = [
         [
             n.replace("_", " "),
@@ -364,7 +366,7 @@ def lines(told: Mapping[str, Any]) -> Iterator[str]:
     for sentence in [*told["reservations"], *_uncounted(shared)]:
         yield f"note: {sentence}"
     yield ""
-    yield f"{'measurement':<18} {'A':>10} {'B':>10} {'B less A':>10}   {'95 % interval':<24} {'better':>6}"
+    yield f"{'measurement':<18} {'A':>10} {'B':>10} {'B less A':>10}   {'95% interval':<24} {'better':>6}"
     for name, m in told["metrics"].items():
         if m["verdict"] == SAME:
             continue
