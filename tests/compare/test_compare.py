@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from finished_run import finish_run, picture
 from photographs import write_folder, write_tar
+from servers import S3Server
 
 from jobs import compare as job
+from pipeline import store
 from pipeline.compare import pairs as pairs_module
 from pipeline.compare.crops import cut_faces
 from pipeline.compare.pairs import columns_of, compare
@@ -274,3 +276,16 @@ def test_mlflow_finds_runs_by_name_and_gets_the_differences(runs, tmp_path, monk
     assert {f.path for f in client.list_artifacts(tracked.info.run_id)} >= {"index.html", "faces.png"}
     assert job.main([str(runs[1]), "nobody", *options]) == 2
     assert "was wanted, none has that name" in capsys.readouterr().err
+
+
+def test_a_run_on_s3_is_compared_there_and_the_page_written_there(runs, s3: S3Server):
+    for file in runs[1].rglob("*"):
+        if file.is_file():
+            name = file.relative_to(runs[1]).as_posix()
+            store.write_bytes(f"{s3.uri}/compared/{name}", file.read_bytes())
+    argv = [str(runs[0]), f"{s3.uri}/compared/", "--mlflow-uri", "none", "--faces", "2"]
+    assert job.main(argv) == 0
+    found = json.loads(store.read_bytes(f"{s3.uri}/compared/compare/a/compare.json"))
+    assert found["metrics"]["sharpness_after"]["difference"] == 3.5
+    assert found["pixels"]["faces"] == 20
+    assert store.exists(f"{s3.uri}/compared/compare/a/index.html")
