@@ -14,7 +14,7 @@ from pipeline.compare.report import document, hold_together, lines, pictures, va
 from pipeline.compare.runs import Compared, Refused, open_compared
 from pipeline.config import UsageError, option, parse
 from pipeline.delivery import redact
-from pipeline.tracking import NotFound, RunTracker, default_uri, find_outputs
+from pipeline.tracking import NOBODY, NotFound, RunTracker, default_uri, find_outputs
 from pipeline.verify.run import NoRun
 
 COMPARED, BAD_ARGUMENTS, WORSE, INTERRUPTED = 0, 2, 3, 130
@@ -89,7 +89,7 @@ class CompareConfig:
 
 def find_run(run: str, mlflow_uri: str | None) -> str:
     """The output of a run that is named by its place, or in MLflow. Raises UsageError, NotFound or StoreError."""
-    if "/" in run or store.exists(run) or mlflow_uri == "none":
+    if "/" in run or store.exists(run) or mlflow_uri == NOBODY:
         return run.rstrip("/") or run
     uri = mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     try:
@@ -158,8 +158,6 @@ def track(
     told: Mapping[str, Any],
 ) -> None:
     """One MLflow run with the differences, their intervals and the files; its tags name both runs."""
-    if config.mlflow_uri == "none":
-        return
     uri = config.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(b.run.output)
     tracker = RunTracker.open(
         uri,

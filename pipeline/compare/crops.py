@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline import images, store
 from pipeline.compare.pairs import Rows, read_record
 from pipeline.compare.runs import Compared, Refused
-from pipeline.faces.geometry import warp_crop
+from pipeline.faces.geometry import enlarge_crop, warp_crop
 from pipeline.records import Unit, plan_path
 from pipeline.stages.read import load_units, read_unit
 from pipeline.verify.pictures import UNREADABLE, delivered_picture
@@ -58,6 +58,8 @@ class Cutter:
     def __init__(self, compared: Compared, saved: bool) -> None:
         self._compared, self._saved = compared, saved
         self._side = compared.side or UNKNOWN_SIDE
+        # how many times larger pictures are delivered
+        self._times = int((compared.setting("background") or {}).get("upscale", 1))
         self._record: tuple[int, list[dict[str, Any]]] = (-1, [])
         self._plan: tuple[str, list[Unit]] = ("", [])
         self._picture: tuple[object, Pixels | None] = (None, None)
@@ -78,10 +80,12 @@ class Cutter:
             return None
         if picture is None:
             return None
-        if picture.shape[:2] != (face["height"], face["width"]):
-            # an enlarged face is delivered as it came out of the chain
+        times = self._times if what == "after" else 1
+        if picture.shape[:2] != (face["height"] * times, face["width"] * times):
+            # a face that was to be enlarged is delivered as it came out of the chain
             return images.resize(picture, self._side)
-        return warp_crop(picture, np.array(face["affine"]).reshape(2, 3), self._side)
+        to_crop = np.array(face["affine"]).reshape(2, 3)
+        return warp_crop(picture, enlarge_crop(to_crop, times), self._side)
 
     def _rows(self, file: int) -> list[dict[str, Any]]:
         if self._record[0] != file:
@@ -108,13 +112,15 @@ class Cutter:
             held = zip(unit.images[:place], records, strict=False)
             number = sum(is_held(address, record) for address, record in held)
             data: Any = delivered_picture(run.output, single, number, run.image_column)
+            most = run.max_pixels * self._times**2
         else:
+            most = run.max_pixels
             [(_, data)] = read_unit(single, run.image_column, run.max_pixels)
             if isinstance(data, store.StoreError):
                 raise data
             if hashlib.sha256(data).hexdigest() != records[place]["sha256"]:
                 return None
-        return images.decode(data, run.max_pixels).rgb
+        return images.decode(data, most).rgb
 
     def _unit(self, file: int) -> Unit:
         name, shard = self._compared.units[file], self._compared.shards[file]

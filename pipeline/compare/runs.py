@@ -62,8 +62,8 @@ class Compared:
         return counts.images + counts.faces + int(self.totals.sums["faces_kept"])
 
     def setting(self, name: str) -> Any:
-        """One that changes pixels."""
-        return self.run.fingerprint.get(name)
+        """One that changes pixels, or another option; None where it is not set or not known."""
+        return self.run.fingerprint.get(name, self.run.repeat.get("config", {}).get(name))
 
     def seconds(self) -> dict[str, float]:
         """Of work for each restored face, by stage and in all; empty where there are no faces."""
@@ -176,6 +176,7 @@ _MATTERS: Mapping[str, str] = {
     "task": "the two were asked for different things",
     "mask": "the two were shown different holes",
     "method": "distance to the estimate is left out, which is 0 without a chain",
+    "truth": "psnr, ssim, lpips, ids and lmd are distances to different pictures",
     "aligned": "faces are cut differently, and may be others",
     "detector": "faces may be others; only those whose boxes agree are compared",
 }

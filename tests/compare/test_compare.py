@@ -13,7 +13,7 @@ from photographs import write_folder, write_tar
 from servers import S3Server
 
 from jobs import compare as job
-from pipeline import store
+from pipeline import images, store
 from pipeline.compare import pairs as pairs_module
 from pipeline.compare.crops import cut_faces
 from pipeline.compare.pairs import columns_of, compare
@@ -141,6 +141,19 @@ def test_crops_come_from_saved_faces_or_from_delivered_pictures(tmp_path, kind, 
     assert levels == [(30, 40, 80), (60, 70, 110), (90, 100, 140)]
     # of the network's own crop every pixel, of the pasted one those that do not fade out
     assert all(f.distance == 40 if saved else 20 < f.distance < 40 for f in faces)
+
+
+def test_crops_are_cut_out_of_pictures_that_were_enlarged(tmp_path):
+    source = plain_folder(tmp_path / "in", (30,))
+    a = finish_run(source, tmp_path / "a", sharper(0))
+    b = finish_run(source, tmp_path / "b", sharper(1), background={"upscale": 2})
+    large = np.full((160, 160, 3), 10, np.uint8)
+    large[:, 80:] = 200
+    (b / "images" / "30.png").write_bytes(images.encode_png(large))
+    a, b = (open_compared(str(o)) for o in (a, b))
+    [face] = cut_faces(a, b, compare(a, b, columns_of(a)).sample)
+    assert np.all(face.before == 30)
+    assert np.all(face.b[:, :15] == 10) and np.all(face.b[:, 17:] == 200) and face.b.shape == (32, 32, 3)
 
 
 def test_what_is_gone_from_the_archive_is_shown_as_missing(runs, tmp_path):
