@@ -229,8 +229,8 @@ def describe(plan: workers.TrainingPlan, number: int) -> str:
         f"{f'{plan.init.file}, sha256 {plan.init.sha256}' if plan.init else 'random weights'}",
         f"faces       {len(plan.faces):,} in {shards} shards; {len(plan.held_out):,} held out for validation",
         f"training    {loop.steps:,} steps of {loop.batch} faces: each face {epochs:,.1f} times",
-        f"memory      about {gibibytes(network + at_once * face)} of each worker: {gibibytes(network)} for the network "
-        f"and {gibibytes(face)} for each of the {at_once} faces it computes at once ({loop.precision}; --accumulate "
+        f"memory      about {size_of(network + at_once * face)} of each worker: {size_of(network)} for the network "
+        f"and {size_of(face)} for each of the {at_once} faces it computes at once ({loop.precision}; --accumulate "
         "lowers it)",
         f"output      {plan.output}: {f'continues from step {step:,}' if step else 'nothing there yet'}",
     ]
@@ -245,9 +245,9 @@ def describe(plan: workers.TrainingPlan, number: int) -> str:
     return "\n".join(lines)
 
 
-def gibibytes(size: int) -> str:
+def size_of(size: int) -> str:
     """Bytes for people."""
-    return f"{size / 2**30:,.2f} GiB"
+    return f"{size / 2**30:,.1f} GiB" if size >= 1 << 30 else f"{size / 2**20:,.0f} MiB"
 
 
 def steps_done(plan: workers.TrainingPlan) -> int:

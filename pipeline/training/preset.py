@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,21 +14,6 @@ from pipeline.networks.checkpoint import write_state
 from pipeline.weights import digest_of
 
 Role = Literal["prior", "estimator"]
-
-# Entries of a preset's file; the networks follow them.
-PLAIN = (
-    *(
-        "description",
-        "side",
-        "eta",
-        "start_step",
-        "steps",
-        "start_rule",
-        "max_step",
-        "lanes_cpu",
-        "lanes_gpu",
-    ),
-)
 
 
 def export_preset(
@@ -53,7 +38,9 @@ def export_preset(
     }
     preset = replace(base, name=path.stem, **specs, description=f"{base.name} with its {role} trained anew")  # type: ignore[arg-type]
     if max_step is not None:
-        preset = replace(preset, max_step=max_step, start_step=min(base.start_step, max_step))
+        task_start = {task: min(step, max_step) for task, step in base.task_start.items()}
+        start_step = min(base.start_step, max_step)
+        preset = replace(preset, max_step=max_step, start_step=start_step, task_start=task_start)
     if role == "estimator":
         preset = replace(preset, auto_start={})  # was measured with the base's estimator
     partial = path.with_name(f".{path.name}.partial")
@@ -66,9 +53,12 @@ def export_preset(
 
 def as_toml(preset: zoo.Preset) -> str:
     """The text of a preset's file."""
-    lines = [f"{name} = {_value(getattr(preset, name))}" for name in PLAIN]
-    if preset.auto_start:
-        lines += ["", "[auto_start]", *_entries(preset.auto_start)]
+    values = {f.name: getattr(preset, f.name) for f in fields(preset)}
+    entries = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
+    tables = {name: value for name, value in values.items() if isinstance(value, Mapping) and value}
+    lines = [*_entries({name: value for name, value in entries.items() if name != "name"})]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *_entries(table)]
     for role, spec in (("prior", preset.prior), ("estimator", preset.estimator)):
         about = {name: getattr(spec, name) for name in ("kind", "file", "sha256", "url", "licence")}
         lines += ["", f"[{role}]", *_entries(about), "", f"[{role}.options]", *_entries(spec.options)]

@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 from jobs import train_estimator, train_prior, training
 from pipeline.config import parse
 from pipeline.memory import bytes_of_training
-from pipeline.networks.zoo import build, find_preset, load_network
+from pipeline.networks.zoo import build, find_preset, load_network, preset_names
 from pipeline.training.configs import config_names, read_config, with_config
 from pipeline.training.loop import UnusableCheckpoint
+from pipeline.training.preset import as_toml
 
 COMMANDS = {"estimator": train_estimator, "prior": train_prior}
 OPTIONS = {"estimator": train_estimator.EstimatorOptions, "prior": train_prior.PriorOptions}
@@ -59,6 +60,14 @@ def test_both_networks_become_one_preset_that_a_job_loads(preset, trained, tmp_p
     assert {p.name for p in target.parent.iterdir()} == {
         *("album.toml", "album_estimator.safetensors", "album_prior.safetensors")
     }
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_written_reads_back_as_itself(name, tmp_path):
+    preset = find_preset(name)
+    path = tmp_path / f"{name}.toml"
+    path.write_text(as_toml(preset))
+    assert find_preset(path) == preset and find_preset(path).description == preset.description
 
 
 def test_a_training_starts_from_given_weights_and_keeps_their_terms(preset, trained, tmp_path, capsys):
