@@ -139,9 +139,7 @@ def settle_metrics(config: RestoreConfig, say: Callable[[str], None]) -> tuple[s
     return suite.names
 
 
-def measure_stage(
-    config: RestoreConfig, method: Method, device: str, threads: int, gpus: float
-) -> MeasureSettings | None:
+def measure_stage(config: RestoreConfig, method: Method, device: str, gpus: float) -> MeasureSettings | None:
     """What every measuring actor is told; None where nothing is measured."""
     m, c = method, config
     if not m.metrics:
@@ -154,7 +152,6 @@ def measure_stage(
         max_pixels=c.max_pixels,
         weights_dir=c.weights_dir,
         device=device if gpus else "cpu",
-        threads=threads,
     )
 
 

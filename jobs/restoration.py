@@ -132,7 +132,7 @@ class Restoration:
             restore_stage(config, method, device, resources.threads, stop_uri),
             replace(publish_stage(config, method, device), careful=careful),
             resources,
-            measure=measure_stage(config, method, device, resources.threads, resources.gpus_per_measurer),
+            measure=measure_stage(config, method, device, resources.gpus_per_measurer),
         )
         for row in rows:
             if self._stopping and time.monotonic() > self._leave_at:

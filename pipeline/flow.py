@@ -26,7 +26,7 @@ MOST_DEATHS = 3
 # One unit is one task up to here; the scheduler's books grow with the tasks, so larger runs give a task several units.
 MOST_BLOCKS = 10_000
 # What one task or actor of the stages beside the engine takes; a publisher with a network computes all the time.
-READER_CPUS, MEASURER_CPUS, PUBLISHER_CPUS, ENHANCER_CPUS = 1.0, 1.0, 0.5, 1.0
+READER_CPUS, MEASURER_CPUS, PUBLISHER_CPUS, ENHANCER_CPUS = 1.0, 0.5, 0.5, 1.0
 # publishers with a network that share a GPU: while one reads, encodes or writes the other computes
 ENHANCERS_PER_GPU = 2
 
@@ -43,8 +43,9 @@ class Resources:
     readers: int
     # threads of the networks, on a CPU
     threads: int
-    # measuring actors, and the share of a GPU that each takes; none where nothing is measured
+    # measuring actors, and what each takes; none where nothing is measured
     measurers: int = 0
+    cpus_per_measurer: float = 0.0
     gpus_per_measurer: float = 0.0
     # what each publisher holds
     cpus_per_publisher: float = PUBLISHER_CPUS
@@ -101,21 +102,25 @@ def fit_resources(
         device = "cuda" if gpus else "cpu"
     on_gpu = device.startswith("cuda")
     engines = engines or (gpus if on_gpu else 1) or 1
-    measurers = 0 if measurer_gpus is None else min(engines, max((cpus - 2) // 2, 1))
+    # on the engines' GPUs one beside each; on CPUs on a quarter of them
+    measurers = engines if measurer_gpus and on_gpu else min(engines, max(cpus // 4, 1))
+    measurers = 0 if measurer_gpus is None else measurers
     measurer_share, background_share = (
         (share or 0.0) if on_gpu else 0.0 for share in (measurer_gpus, background_gpus)
     )
     publisher = PUBLISHER_CPUS if background_gpus is None or on_gpu else ENHANCER_CPUS
     # actors keep their CPUs, tasks give them back
     publishing = publisher * (engines * ENHANCERS_PER_GPU if background_share else 1)
+    measurer = _cpu_share(cpus, measurers, publishing, MEASURER_CPUS) if measurers else 0.0
     fitted = Resources(
         engines=engines,
         # more than a half: two engines never share a GPU
         gpus_per_engine=1.0 - measurer_share - background_share if on_gpu else 0.0,
-        cpus_per_engine=_cpu_share(cpus, engines, publishing + measurers * MEASURER_CPUS),
+        cpus_per_engine=_cpu_share(cpus, engines, publishing + measurers * measurer),
         readers=readers or max(min(cpus - engines - measurers - 1, 256), 1),
         threads=max((os.cpu_count() or 1) // engines, 1),
         measurers=measurers,
+        cpus_per_measurer=measurer,
         gpus_per_measurer=measurer_share,
         cpus_per_publisher=publisher,
         gpus_per_publisher=background_share / ENHANCERS_PER_GPU,
@@ -123,9 +128,9 @@ def fit_resources(
     return fitted, device
 
 
-def _cpu_share(cpus: int, engines: int, others: float) -> float:
-    """CPUs of each engine: one, or less where a reader and the other stages would find none left and all wait."""
-    return max(min(1.0, (cpus - READER_CPUS - others) / engines // 0.01 / 100), 0.0)
+def _cpu_share(cpus: int, actors: int, others: float, most: float = 1.0) -> float:
+    """CPUs of each actor: `most`, or less where a reader and the other stages would find none left and all wait."""
+    return max(min(most, (cpus - READER_CPUS - others) / actors // 0.01 / 100), 0.0)
 
 
 class KeepPublishing:
@@ -191,7 +196,7 @@ def run_flow(
             MeasureFaces,  # type: ignore[arg-type]  # as above
             fn_constructor_args=(measure,),
             compute=ActorPoolStrategy(size=resources.measurers),
-            num_cpus=MEASURER_CPUS,
+            num_cpus=resources.cpus_per_measurer,
             num_gpus=resources.gpus_per_measurer,
         )
     yield from restored.map(**_publishers(publish, resources)).iter_rows()

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pipeline.networks.checkpoint import read_state
+
 # AlexNet's feature layers in torchvision's layout; the learned heads are inside the lpips package.
 LPIPS_BACKBONE = "alexnet_features.pth"
 
@@ -28,13 +30,16 @@ def ssim(restored: Tensor, truth: Tensor) -> Tensor:
 
 
 class LPIPS:
-    """Learned perceptual distance (Zhang et al. 2018) on AlexNet features, version 0.1; lower is closer."""
+    """Learned perceptual distance (Zhang et al. 2018) on AlexNet features, version 0.1; lower is closer.
+
+    Raises ValueError for a file that does not hold them.
+    """
 
     def __init__(self, backbone: Path, device: str = "cpu") -> None:
         import lpips
 
         self._network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
-        state = torch.load(backbone, map_location="cpu", weights_only=True)
+        state = read_state(backbone)
         published = [v for k, v in state.items() if not k.startswith("classifier")]
         layers = [m for m in self._network.net.modules() if isinstance(m, nn.Conv2d)]
         shapes = [tuple(p.shape) for m in layers for p in m.parameters()]

@@ -30,7 +30,6 @@ class MeasureSettings:
     max_pixels: int
     weights_dir: str | None
     device: str = "cpu"
-    threads: int = 1
 
 
 class MeasureFaces:
@@ -38,7 +37,8 @@ class MeasureFaces:
 
     def __init__(self, settings: MeasureSettings) -> None:
         self._settings = settings
-        torch.set_num_threads(settings.threads)
+        # the engines have the other cores, and one thread gives the same sums everywhere
+        torch.set_num_threads(1)
         fix_kernels(torch.device(settings.device))
         self._suite = Suite(settings.metrics, settings.device, settings.weights_dir)
 

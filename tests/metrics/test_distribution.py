@@ -7,7 +7,13 @@ import torch
 from skimage import data
 from torch import nn
 
-from pipeline.metrics.distribution import FID, InceptionFeatures, frechet_distance
+from pipeline.metrics.distribution import (
+    FID,
+    FeatureStatistics,
+    FeatureSums,
+    InceptionFeatures,
+    frechet_distance,
+)
 
 
 class Colours(nn.Module):
@@ -57,3 +63,45 @@ def test_the_distance_from_features_is_the_formula_of_the_covariances(ours, thei
     gap = a.mean(axis=0) - b.mean(axis=0)
     wanted = gap @ gap + np.trace(first + second - 2 * root)
     assert frechet_distance(a, b) == pytest.approx(wanted, rel=1e-5)
+
+
+def drawn(count, seed):
+    """[count, 6] features that are correlated, and no standard normal ones."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(seed, 1, (count, 6)) @ rng.normal(0, 1, (6, 6))
+
+
+def test_the_distance_of_sums_is_that_of_the_published_formula_however_they_were_added():
+    ours, theirs = drawn(50, 1), drawn(70, 2)
+    mean_gap = ours.mean(axis=0) - theirs.mean(axis=0)
+    a, b = (np.cov(x, rowvar=False) for x in (ours, theirs))
+    published = mean_gap @ mean_gap + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
+    parts = sum((FeatureSums.of(ours[i : i + 8]) for i in range(0, 50, 8)), FeatureSums.nothing(6))
+    assert parts.count == 50
+    assert parts.statistics.distance(FeatureSums.of(theirs).statistics) == pytest.approx(published, rel=1e-9)
+    assert parts.statistics.distance(FeatureSums.of(ours).statistics) == pytest.approx(0, abs=1e-6)
+    assert published == pytest.approx(frechet_distance(ours, theirs), rel=1e-9)
+
+
+def test_rows_of_faces_without_features_are_not_counted():
+    features = drawn(5, 1)
+    spoiled = np.insert(features, 2, np.nan, axis=0)
+    assert FeatureSums.of(spoiled).count == 5
+    assert np.array_equal(FeatureSums.of(spoiled).outer, FeatureSums.of(features).outer)
+
+
+def test_one_face_is_no_set():
+    with pytest.raises(ValueError, match="at least two faces"):
+        _ = FeatureSums.of(drawn(1, 1)).statistics
+
+
+def test_a_reference_set_is_kept_as_the_field_keeps_it_and_another_file_refused(tmp_path):
+    made = FeatureStatistics(9, np.arange(2048.0), np.eye(2048))
+    made.save(str(tmp_path / "reference.npz"))
+    kept = np.load(tmp_path / "reference.npz")
+    assert kept["mu"].shape == (2048,) and kept["sigma"].shape == (2048, 2048) and kept["count"] == 9
+    loaded = FeatureStatistics.load(str(tmp_path / "reference.npz"))
+    assert np.array_equal(loaded.mean, made.mean) and np.array_equal(loaded.covariance, made.covariance)
+    (tmp_path / "letter.npz").write_bytes(b"Dear Sir or Madam")
+    with pytest.raises(ValueError, match=r"letter.npz: an .npz with mu .2048. .* was wanted"):
+        FeatureStatistics.load(str(tmp_path / "letter.npz"))
