@@ -448,14 +448,17 @@ class RestoreConfig:
             or "features" in self.metrics.split(","),
             "--upscale must be 1, 2 or 4": self.upscale in (1, 2, 4),
             "--background-gpus must be above 0": self.background_gpus > 0,
-            "--metrics-gpus and --background-gpus must leave the engine more than half of its GPU": (
-                self.metrics_gpus + (self.background_gpus if self.background else 0) < 0.5
-            ),
         }
         for rule, holds in wanted.items():
             if not holds:
                 name = rule.split()[0].removeprefix("--").rstrip(",").replace("-", "_")
                 raise UsageError(f"{rule}, got {getattr(self, name)}")
+        shares = self.metrics_gpus + (self.background_gpus if self.background else 0)
+        if shares >= 0.5:
+            raise UsageError(
+                "--metrics-gpus and --background-gpus must leave an engine more than half of its GPU, "
+                f"got {shares:g} together"
+            )
 
     def _check_background(self) -> None:
         """Raise UsageError where pictures have nothing around their faces, or pixels that must stay as they are."""

@@ -132,7 +132,7 @@ def _features(rows: pa.Table) -> tuple[Numbers, Numbers] | None:
     """[F, D] of results and truths, of the faces that have both."""
     if not set(FEATURES) <= set(rows.column_names):
         return None
-    both = rows.filter(pc.is_valid(rows[FEATURES[0]]) & pc.is_valid(rows[FEATURES[1]]))
+    both = rows.filter(pc.field(FEATURES[0]).is_valid() & pc.field(FEATURES[1]).is_valid())
     if len(both) < 2:
         return None
     restored, truth = (np.array(both[name].to_pylist(), np.float64) for name in FEATURES)

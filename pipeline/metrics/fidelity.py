@@ -10,9 +10,6 @@ from torch import Tensor, nn
 
 from pipeline.networks.checkpoint import read_state
 
-# AlexNet's feature layers in torchvision's layout; the learned heads are inside the lpips package.
-LPIPS_BACKBONE = "alexnet_features.pth"
-
 
 def psnr(restored: Tensor, truth: Tensor) -> Tensor:
     """[B] peak signal-to-noise ratio in dB, 100 for equal images."""
@@ -44,7 +41,7 @@ class LPIPS:
         layers = [m for m in self._network.net.modules() if isinstance(m, nn.Conv2d)]
         shapes = [tuple(p.shape) for m in layers for p in m.parameters()]
         if [tuple(v.shape) for v in published] != shapes:
-            raise ValueError(f"{backbone} does not hold AlexNet's five feature layers; give {LPIPS_BACKBONE}")
+            raise ValueError(f"{backbone} does not hold AlexNet's five feature layers")
         with torch.no_grad():
             for parameter, value in zip((p for m in layers for p in m.parameters()), published, strict=True):
                 parameter.copy_(value)

@@ -16,7 +16,7 @@ from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.training.loop import Metrics, Objective
 from pipeline.training.objectives import PriorEps
 from pipeline.training.samples import FaceAddress, FaceSamples, Spoil, stack, to_picture
-from pipeline.weights import WeightsError, resolve
+from pipeline.weights import METRIC_WEIGHTS, WeightsError, resolve
 
 # Faces shown in a grid.
 SHOWN = 8
@@ -73,10 +73,11 @@ class EstimatorScores:
     def __init__(self, weights_dir: str | None = None) -> None:
         self._each: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
         try:
-            from pipeline.metrics.fidelity import LPIPS, LPIPS_BACKBONE, psnr, ssim
+            from pipeline.metrics.fidelity import LPIPS, psnr, ssim
 
             self._each |= {"psnr": psnr, "ssim": ssim}
-            self._each["lpips"] = LPIPS(resolve(LPIPS_BACKBONE, weights_dir=weights_dir).path)
+            lpips = METRIC_WEIGHTS["lpips"]
+            self._each["lpips"] = LPIPS(resolve(lpips.file, lpips.url, lpips.sha256, weights_dir).path)
         except ImportError as error:
             print(f"validation goes without some scores ({error}); install the extra `evaluate`", flush=True)
         except WeightsError as error:

@@ -30,7 +30,7 @@ from pipeline.flow import ENHANCERS_PER_GPU, READER_CPUS, fit_resources
                 "--metrics-gpus",
                 "0.2",
             ),
-            "must leave the engine more than half of its GPU",
+            "must leave an engine more than half of its GPU",
         ),
     ],
 )
