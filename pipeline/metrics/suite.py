@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
 
 import numpy as np
 import torch
@@ -38,21 +37,20 @@ class Metric:
     # of the records, one value per face
     columns: tuple[str, ...]
     # the true face is compared with
-    wants_truth: bool
-    # which values are better
-    better: Literal["higher", "lower"]
+    wants_truth: bool = False
 
 
+# Which values are better is told by metrics/meaning.py.
 METRICS: Mapping[str, Metric] = {
-    "identity": Metric(("identity_kept",), False, "lower"),
-    "landmarks": Metric(("landmark_shift",), False, "lower"),
-    "quality": Metric(("quality_before", "quality_after"), False, "lower"),
-    "features": Metric((), False, "lower"),
-    "psnr": Metric(("psnr",), True, "higher"),
-    "ssim": Metric(("ssim",), True, "higher"),
-    "lpips": Metric(("lpips",), True, "lower"),
-    "ids": Metric(("ids",), True, "lower"),
-    "lmd": Metric(("lmd",), True, "lower"),
+    "identity": Metric(("identity_kept",)),
+    "landmarks": Metric(("landmark_shift",)),
+    "quality": Metric(("quality_before", "quality_after")),
+    "features": Metric(()),
+    "psnr": Metric(("psnr",), True),
+    "ssim": Metric(("ssim",), True),
+    "lpips": Metric(("lpips",), True),
+    "ids": Metric(("ids",), True),
+    "lmd": Metric(("lmd",), True),
 }
 
 
