@@ -25,6 +25,10 @@ JOBS: Mapping[str, Job] = {
     "restore": Job(
         "jobs.restore", "restore the faces of an archive: folder, tar shards or Parquet, local or s3://"
     ),
+    "clean": Job(
+        "jobs.clean",
+        "keep, repair or drop each picture of a dataset, again and again as it grows; versions, report",
+    ),
     "status": Job("jobs.status", "show where a run stands: done of planned, rate, outcomes, last errors"),
     "verify": Job(
         "jobs.verify", "read an output again, restore a sample again, and say what is not as it was"

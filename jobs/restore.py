@@ -57,21 +57,21 @@ EPILOG = """examples:
 The same command again goes on where the last one stopped."""
 
 
-def check_places(config: RestoreConfig) -> None:
-    """Refuse an input that cannot be read, an output that cannot be written, and each inside the other."""
-    store.check_readable(config.input)
-    if lies_in(config.output, config.input):
-        raise UsageError(
-            f"--output {config.output} lies inside --input {config.input}; choose a place outside"
-        )
-    for folder in DELIVERED:
-        if lies_in(config.input, store.join(config.output, folder)):
+def check_places(source: str, output: str, folders: Sequence[str], written: bool = True) -> None:
+    """Refuse an input that cannot be read, an output that cannot be written, and each inside the other.
+
+    folders: what the job writes below its output; written: whether it will.
+    """
+    store.check_readable(source)
+    if lies_in(output, source):
+        raise UsageError(f"--output {output} lies inside --input {source}; choose a place outside")
+    for folder in folders:
+        if lies_in(source, store.join(output, folder)):
             raise UsageError(
-                f"--input {config.input} lies where --output {config.output} puts its {folder}; "
-                "choose another --output"
+                f"--input {source} lies where --output {output} puts its {folder}; choose another --output"
             )
-    if not config.dry_run:
-        store.check_writable(config.output)
+    if written:
+        store.check_writable(output)
 
 
 def lies_in(uri: str, folder: str) -> bool:
@@ -85,7 +85,7 @@ def lies_in(uri: str, folder: str) -> bool:
 def run(config: RestoreConfig) -> int:
     """Check, plan, restore what is pending, report. Returns the exit code."""
     preset, chosen = choose_method(config)
-    check_places(config)
+    check_places(config.input, config.output, DELIVERED, written=not config.dry_run)
     if config.dry_run:
         return dry_run(config, preset, chosen)
     method, settings = settle_method(config, preset, chosen)

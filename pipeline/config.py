@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -94,9 +94,19 @@ def _place(f: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
     return settings | {"nargs": "?", "choices": get_args(hint)}
 
 
-def parse(cls: type[C], argv: Sequence[str] | None, description: str, epilog: str | None = None) -> C:
-    """The dataclass that the arguments describe. Wrong arguments exit with code 2, as argparse does."""
+def parse(
+    cls: type[C],
+    argv: Sequence[str] | None,
+    description: str,
+    epilog: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> C:
+    """The dataclass that the arguments describe. Wrong arguments exit with code 2, as argparse does.
+
+    defaults: taken instead of the fields' own.
+    """
     parser = make_parser(cls, description, epilog)
+    parser.set_defaults(**defaults or {})
     # words and options may come in any order
     given = vars(parser.parse_intermixed_args(argv))
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}

@@ -202,7 +202,13 @@ def run_flow(
     yield from restored.map(**_publishers(publish, resources)).iter_rows()
 
 
-def run_tasks(rows: list[Row], task: Callable[[Row], Row]) -> Iterator[Row]:
-    """Give every row to a task somewhere on the cluster, one CPU each; yields the results as they come."""
+def run_tasks(rows: list[Row], task: Callable[[Row], Row], max_deaths: int | None = None) -> Iterator[Row]:
+    """Give every row to a task somewhere on the cluster, one CPU each; yields the results as they come.
+
+    max_deaths: a task whose worker dies is begun again so often, and then gives no result; None: without end.
+    """
     blocks = min(len(rows), MOST_BLOCKS)
-    yield from ray.data.from_items(rows, override_num_blocks=blocks).map(task, num_cpus=1).iter_rows()
+    retries: dict[str, Any] = {} if max_deaths is None else {"max_retries": max_deaths}
+    yield from (
+        ray.data.from_items(rows, override_num_blocks=blocks).map(task, num_cpus=1, **retries).iter_rows()
+    )

@@ -18,9 +18,9 @@ from typing import Any
 from pipeline import store
 from pipeline.config import fingerprint_digest
 from pipeline.metrics.shard import SUMS, ShardMetrics
-from pipeline.records import Counts, Pending, Unit, plan_path, unit_name
+from pipeline.records import Address, Counts, Pending, Unit, plan_path, unit_name
 from pipeline.stages import read
-from pipeline.stages.plan import InputError, Shard, cut_units, list_input, make_shards
+from pipeline.stages.plan import InputError, Shard, cut_pictures, cut_units, list_input, make_shards
 
 READERS = 32
 RETRIES = "_ledger/retries.json"
@@ -232,6 +232,26 @@ class Ledger:
                 f"the shards of {source} hold no images; give tar members or rows that are pictures"
             )
         if added or changed:
+            self._save_plan()
+
+    def plan_pictures(
+        self, pictures: Sequence[Address], kept: Sequence[store.Entry], shard_images: int, unit_images: int
+    ) -> None:
+        """Plan single pictures, wherever they lie, and load the rest; those whose name is planned stay as they are.
+
+        kept: for each picture an entry of its name that changes with its bytes.
+        """
+        before = load_plan(self._output)
+        shards = make_shards("folder", list(kept), shard_images, [p.shard for p in before])
+        address = {a.member: a for a in pictures}
+        added = []
+        for index, shard in enumerate(shards[len(before) :], start=len(before)):
+            units = cut_pictures(shard, [address[file.path] for file in shard.files], unit_images)
+            self._save_units(shard, units)
+            added.append(PlannedShard(index, shard, len(units), len(shard.files)))
+        self.shards = before + added
+        self._by_name = {p.shard.name: p for p in self.shards}
+        if added:
             self._save_plan()
 
     def _redo(self, cut_again: Sequence[tuple[PlannedShard, Sequence[Unit]]], changed: set[str]) -> None:

@@ -76,19 +76,17 @@ class _Sheet:
         image = Image.new("RGB", (self.width, height), self.ground)
         draw = ImageDraw.Draw(image)
         room = self.width - 2 * self.margin
-        draw.text(
-            (self.margin, self.margin), _fitting(title, _font(26, True), room), self.ink, _font(26, True)
-        )
+        draw.text((self.margin, self.margin), fitting(title, font(26, True), room), self.ink, font(26, True))
         shown = sum(len(g) for g in groups.values())
         below = f"{shown} sample faces, each as it came, as the estimator makes it, and restored"
         if not shown:
             below = "no face was restored"
-        draw.text((self.margin, self.margin + 38), _fitting(below, _font(15), room), self.faint, _font(15))
+        draw.text((self.margin, self.margin + 38), fitting(below, font(15), room), self.faint, font(15))
         for panel in range(self.panels if shown else 0):
             self._draw_header(draw, self._left(panel))
         for name, (panel, y) in places.items():
             left = self._left(panel)
-            draw.text((left, y + 5), _fitting(name, _font(13), self.panel_width), self.faint, _font(13))
+            draw.text((left, y + 5), fitting(name, font(13), self.panel_width), self.faint, font(13))
             for row, face in enumerate(groups[name]):
                 tiles = np.split(face, 3, axis=1)
                 for column, tile in enumerate(tiles):
@@ -119,7 +117,7 @@ class _Sheet:
         y = self.top - 26
         for column, name in enumerate(COLUMNS):
             middle = left + column * (self.side + self.gap) + self.side / 2
-            draw.text((middle, y), name, self.ink, _font(15, True), anchor="ma")
+            draw.text((middle, y), name, self.ink, font(15, True), anchor="ma")
         draw.line([(left, self.top - 2), (left + self.panel_width, self.top - 2)], self.line)
 
 
@@ -335,7 +333,7 @@ def _encoded(picture: Pixels, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and has most of the world's letters."""
     import matplotlib
 
@@ -343,7 +341,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}", size)
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+def fitting(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     """The text, with its middle left out where it is too long: names of shards differ at both ends."""
     kept = len(text)
     shown = text

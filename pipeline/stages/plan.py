@@ -5,7 +5,7 @@ but headers is read. Where a tar is damaged the walk ends with one more image, s
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -125,7 +125,11 @@ def _numbered(shard: Shard, cuts: list[Cut], source: str) -> list[Unit]:
 
 
 def _cut_folder(shard: Shard, unit_images: int) -> list[Unit]:
-    images = [Address(e.path, e.uri, 0, e.size) for e in shard.files]
+    return cut_pictures(shard, [Address(e.path, e.uri, 0, e.size) for e in shard.files], unit_images)
+
+
+def cut_pictures(shard: Shard, images: Sequence[Address], unit_images: int) -> list[Unit]:
+    """Units of pictures that are delivered one by one, wherever they lie."""
     cuts = [tuple(images[i : i + unit_images]) for i in range(0, len(images), unit_images)]
     return _numbered(shard, [(c, (0, 0)) for c in cuts], source="")
 

@@ -1,9 +1,10 @@
 """A unit from its plan, and the bytes of its pictures, from files, tar members or Parquet rows."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import groupby
 from typing import Any
 
 from pipeline import store
@@ -69,10 +70,22 @@ Read = bytes | store.StoreError
 
 def read_unit(unit: Unit, image_column: str, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Address, Read]]:
     """Each image's address and bytes, in order; an image that cannot be read gives its error instead."""
-    if unit.kind == "parquet":
-        yield from _parquet_rows(unit, image_column, most_bytes(max_pixels))
-        return
-    for address in unit.images:
+    for source, images in groupby(unit.images, key=_rows_of):
+        if source:
+            rows = replace(unit, source=source, images=tuple(images))
+            yield from _parquet_rows(rows, image_column, most_bytes(max_pixels))
+        else:
+            yield from _spans(images, max_pixels)
+
+
+def _rows_of(address: Address) -> str:
+    """The Parquet file that an image is a row of; empty for one that is a span of bytes."""
+    return address.uri if address.uri.lower().endswith(".parquet") else ""
+
+
+def _spans(images: Iterable[Address], max_pixels: int) -> Iterator[tuple[Address, Read]]:
+    """Images that are files or members of a tar."""
+    for address in images:
         try:
             reason = address.refused or ("too many bytes" if address.length > most_bytes(max_pixels) else "")
             if reason:
@@ -83,17 +96,31 @@ def read_unit(unit: Unit, image_column: str, max_pixels: int = MAX_PIXELS) -> It
 
 
 def _parquet_rows(unit: Unit, image_column: str, most: int) -> Iterator[tuple[Address, Read]]:
-    """The rows of one Parquet unit; only the row groups that hold them are read, and few rows are held at once."""
-    failure, place = "", 0
+    """Some rows of a file, in its order; only the row groups that hold them are read, and few rows are held at once."""
+    place = 0
+    lost: Callable[[Address], store.StoreError] = partial(Unreadable, reason="unreadable")
     try:
-        for batch in _batches(unit, [image_column]):
-            for cell in batch.column(0).to_pylist():
+        for number, cell in enumerate(_cells(unit, image_column), start=unit.images[0].offset):
+            if number == unit.images[place].offset:
                 yield unit.images[place], _image_bytes(unit.images[place], image_column, cell, most)
                 place += 1
     except Exception as error:  # pyarrow's errors share no ancestor
-        failure = f"rows of {unit.source} could not be read: {message(error)}"
+        said = f"rows of {unit.source} could not be read: {message(error)}"
+        lost = partial(Unreadable, reason="unreadable", what=said)
+        if isinstance(error, store.StoreError):  # which may pass
+            lost = partial(_not_read, said)
     for address in unit.images[place:]:
-        yield address, Unreadable(address, "unreadable", failure)
+        yield address, lost(address)
+
+
+def _not_read(said: str, address: Address) -> store.StoreError:
+    return store.StoreError(f"{address.member}: {said}")
+
+
+def _cells(unit: Unit, column: str) -> Iterator[Any]:
+    """One column from the unit's first row to its last."""
+    for batch in _batches(unit, [column]):
+        yield from batch.column(0).to_pylist()
 
 
 def _image_bytes(address: Address, image_column: str, cell: Any, most: int) -> Read:

@@ -1,0 +1,141 @@
+"""What is new of an input: units to measure, and the rows of every picture, new or as an earlier version has it."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import store
+from pipeline.cleaning.versions import MEASURED, plain, rows_of
+from pipeline.records import Kind, Row, Unit
+from pipeline.stages.assess import UNREAD, Measured
+from pipeline.stages.plan import cut_units, make_shards
+
+READERS = 32
+# units of one virtual shard of a folder
+SHARD_UNITS = 16
+
+
+class Intake:
+    """An input beside what is measured of it already.
+
+    Measurements lie in `folder`, a file for each unit, named after the unit's files and their versions, until a
+    version has taken them in.
+    """
+
+    def __init__(
+        self, folder: str, kind: Kind, entries: Sequence[store.Entry], earlier: pa.Table | None
+    ) -> None:
+        """earlier: rows of the last version, where they were measured as they would be now."""
+        self._folder, self._kind, self._entries = folder, kind, entries
+        self._earlier = MEASURED.empty_table() if earlier is None else _living(earlier).select(MEASURED.names)
+        # what was read is known for good; what was not is asked for again
+        read = self._earlier.filter(pc.not_equal(self._earlier.column("problem"), UNREAD))
+        self.carried = rows_of(read, entries)
+
+    def pending(self, unit_images: int, image_column: str) -> list[Row]:
+        """Rows for AssessUnit: the units of new and changed files that are not measured. Raises InputError."""
+        measured = self._measured() if self._kind == "folder" else []
+        known = _objects([self.carried, *(rows_of(t, self._entries) for t in measured)])
+        new = [e for e in self._entries if plain(e.path) not in known]
+        shards = make_shards(self._kind, new, unit_images * SHARD_UNITS)
+        with ThreadPoolExecutor(READERS) as pool:
+            cut = list(pool.map(lambda shard: cut_units(shard, unit_images, image_column), shards))
+        units = [unit for some in cut for unit in some if unit.images]
+        changed = self._before(new)
+        rows = (self._row(unit, changed) for unit in units)
+        there = set(self._names())
+        return [row for row in rows if row["unit"] not in there]
+
+    def _row(self, unit: Unit, changed: dict[tuple[str, str], Measured]) -> Row:
+        files = {a.uri: self._by_uri[a.uri] for a in unit.images}
+        places = [(a.member, a.offset, a.length, *files[a.uri]) for a in unit.images]
+        known = {
+            a.member: row
+            for a in unit.images
+            if (row := changed.get((plain(files[a.uri][0]), plain(a.member))))
+        }
+        return {
+            "unit": hashlib.sha256(json.dumps(places).encode()).hexdigest()[:32],
+            "work": unit.to_json(),
+            "files": json.dumps(files),
+            "known": json.dumps(known),
+        }
+
+    @cached_property
+    def _by_uri(self) -> dict[str, tuple[str, int, str]]:
+        return {e.uri: (e.path, e.size, e.version) for e in self._entries}
+
+    def _before(self, new: Sequence[store.Entry]) -> dict[tuple[str, str], Measured]:
+        """Of files that have changed the pictures as they were, by file and member."""
+        changed = pa.array([plain(e.path) for e in new], pa.string())
+        rows = self._earlier.filter(pc.is_in(self._earlier.column("object"), changed)).to_pylist()
+        return {(row["object"], row["member"]): row for row in rows if row["sha256"]}
+
+    def table(self, unread: Iterable[bytes] = ()) -> pa.Table:
+        """The rows of every picture of the input, in the order of files and places in them.
+
+        unread: tables of units in which pictures could not be read, which have no file.
+        """
+        tables = [self.carried, *self._measured(), *(pq.read_table(io.BytesIO(data)) for data in unread)]
+        rows = rows_of(pa.concat_tables(tables), self._entries)
+        rows = rows.sort_by([("object", "ascending"), ("offset", "ascending")]).combine_chunks()
+        return _distinct(rows)
+
+    def take_in(self) -> None:
+        """Remove the files of measurements, once a version has them."""
+        with ThreadPoolExecutor(READERS) as pool, suppress(store.StoreError):  # they do no harm
+            list(
+                pool.map(
+                    lambda name: store.delete(store.join(self._folder, f"{name}.parquet")), self._names()
+                )
+            )
+
+    def _names(self) -> list[str]:
+        """The units that are measured."""
+        if not store.exists(self._folder):
+            return []
+        return [PurePosixPath(e.path).stem for e in store.list_files(self._folder)]
+
+    def _measured(self) -> list[pa.Table]:
+        uris = [store.join(self._folder, f"{name}.parquet") for name in self._names()]
+        with ThreadPoolExecutor(READERS) as pool:
+            return [pq.read_table(io.BytesIO(data)) for data in pool.map(store.read_bytes, uris)]
+
+
+def _living(table: pa.Table) -> pa.Table:
+    """The rows of pictures that are there."""
+    return table.filter(pc.not_equal(table.column("verdict"), "deleted"))
+
+
+def _objects(tables: Iterable[pa.Table]) -> set[str]:
+    """The files that have rows."""
+    return {name for table in tables for name in pc.unique(table.column("object")).to_pylist()}
+
+
+def _distinct(rows: pa.Table) -> pa.Table:
+    """Sorted rows, each place once; of several pictures of one name the later ones get their place's number as well."""
+    if not rows.num_rows:
+        return rows
+    objects, offsets = rows.column("object").to_numpy(), rows.column("offset").to_numpy()
+    again = np.zeros(rows.num_rows, np.bool_)
+    again[1:] = (objects[1:] == objects[:-1]) & (offsets[1:] == offsets[:-1])
+    rows = rows.filter(pa.array(~again))
+    names = rows.column("name").to_pylist()
+    if len(set(names)) == len(names):
+        return rows
+    seen: set[str] = set()
+    for i, (name, offset) in enumerate(zip(names, rows.column("offset").to_pylist(), strict=True)):
+        names[i] = f"{name}@{offset}" if name in seen else name
+        seen.add(names[i])
+    place = rows.schema.get_field_index("name")
+    return rows.set_column(place, rows.schema.field(place), pa.array(names, pa.string()))

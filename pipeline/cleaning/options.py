@@ -1,0 +1,110 @@
+"""The options of a cleaning: the policy's thresholds, where from and where to, and how."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.cleaning.gates import parse_gates
+from pipeline.cleaning.policy import Policy
+from pipeline.config import UsageError, option
+
+# Options that jobs.restore has under the same name and meaning; the [restore] table may give their values.
+SHARED = (
+    "preset", "calls", "detector", "min_score", "max_pixels",
+    "device", "precision", "engines", "readers", "unit_images",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanConfig(Policy):
+    """One start of a cleaning."""
+
+    input: str = option(
+        help="pictures: a folder or prefix of image files, WebDataset tar shards, or Parquet shards; local or s3://",
+        group="what",
+        metavar="PATH_OR_URI",
+    )
+    output: str = option(
+        help="folder or s3:// prefix for versions and repaired pictures", group="what", metavar="PATH_OR_URI"
+    )
+    kind: Literal["auto", "folder", "tar", "parquet"] = option(
+        "auto", help="what the input is; auto looks at the names", group="what"
+    )
+    image_column: str = option("image", help="Parquet column that holds the image bytes", group="what")
+
+    policy: str | None = option(
+        None,
+        help="TOML file of thresholds, under these options' names; options given here win",
+        group="policy",
+        metavar="PATH_OR_URI",
+    )
+
+    repair: bool = option(True, help="restore what is repairable; without, it is only listed", group="repair")
+    preset: str = option("small-swinir", help="a preset's name or the path of a preset file", group="repair")
+    calls: int | None = option(
+        None, help="network calls a face makes (default: one at every kept step)", group="repair"
+    )
+    weights_dir: str | None = option(
+        None, help="folder or s3:// prefix searched for weights first", group="repair"
+    )
+    max_error_rate: float = option(
+        0.1, help="stop and exit 3 when more than this share of the repairs fails", group="repair"
+    )
+    detector: Literal["centerface", "retinaface-mobile0.25", "retinaface-resnet50"] = option(
+        "centerface", help="face detector; centerface needs no download", group="measuring"
+    )
+    min_score: float | None = option(
+        None, help="detector score below which a face is ignored", group="measuring"
+    )
+    max_pixels: int = option(
+        178_956_970, help="pictures above this many pixels are unreadable", group="measuring"
+    )
+
+    device: str = option("auto", help="auto, cpu, cuda", group="engine")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", help="number type of the networks", group="engine"
+    )
+    engines: int = option(
+        0, help="engine actors; 0 takes one per GPU of the cluster, or one on CPU", group="engine"
+    )
+    readers: int = option(
+        0, help="most concurrent reading tasks of repairs; 0 fits the cluster", group="engine"
+    )
+    unit_images: int = option(64, help="most images in one unit of work", group="engine")
+    gpu_tflops: float = option(
+        150.0,
+        help="what a GPU reaches with these networks, to estimate GPU hours; an H100 about 150",
+        group="engine",
+    )
+
+    mlflow_uri: str | None = option(
+        None, help="MLflow tracking server or database (default: a SQLite file beside the output)",
+        group="surroundings",
+    )  # fmt: skip
+    experiment: str = option("difface-clean", help="MLflow experiment", group="surroundings")
+    ray_address: str | None = option(
+        None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
+    )
+
+    fail_if: str = option(
+        "",
+        help="exit 5 when one of these holds, shares of all pictures or (new.) of those that came: "
+        "no_face>0.2,new.drop>0.5,images<1000",
+        group="outcome",
+        metavar="CONDITION,...",
+    )
+    materialise: bool = option(
+        False,
+        help="also write the kept and repaired pictures of a new version as tar shards",
+        group="outcome",
+    )
+    dry_run: bool = option(
+        False, help="measure and report without GPU, repair nothing, write no version", group="outcome"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_gates(self.fail_if)
+        if self.gpu_tflops <= 0:
+            raise UsageError(f"--gpu-tflops must be above 0, got {self.gpu_tflops}")
+        if self.dry_run and self.materialise:
+            raise UsageError("--dry-run writes no version that --materialise could write out; leave one out")

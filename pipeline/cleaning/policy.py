@@ -1,0 +1,203 @@
+"""What is kept, repaired or dropped: thresholds and actions, from a small TOML file and the command line."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pipeline import store
+from pipeline.config import RestoreConfig, UsageError, option
+
+Action = Literal["drop", "keep", "repair"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+
+# Why a picture is dropped, in the order in which it is asked; with another action, repaired, or let pass.
+REASONS = (
+    "unreadable",
+    "too_small",
+    "odd_aspect",
+    "too_dark",
+    "too_bright",
+    "low_information",
+    "no_face",
+    "too_many_faces",
+    "face_too_small",
+    "face_cut_off",
+    "too_blurred",
+    "exact_duplicate",
+    "near_duplicate",
+)
+# Why a picture is repaired, or kept as it is; every picture has exactly one reason.
+GOOD_REASONS = ("blurred", "large", "sharp", "accepted")
+REPAIR_FAILED = "repair_failed"
+EVERY_REASON = (*REASONS, *GOOD_REASONS, REPAIR_FAILED)
+# What the restoring stages can do anything about: a face was found.
+REPAIRABLE = frozenset({"too_many_faces", "face_too_small", "face_cut_off", "too_blurred", "blurred"})
+# A picture that was never decoded can not be let pass.
+ALWAYS_DROPPED = frozenset({"unreadable"})
+# Bits of a perceptual hash within which our index finds every neighbour.
+FARTHEST = 8
+# RestoreConfig's options that say how, not what and where.
+RESTORE_GROUPS = ("task", "method", "faces", "engine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Thresholds, each an option. Shares lie in 0..1, lengths are pixels."""
+
+    min_side: int = option(64, help="drop pictures whose shorter side is below this", group="policy")
+    max_aspect: float = option(
+        3.0, help="drop pictures whose longer side is more than this many times the shorter", group="policy"
+    )
+    min_light: float = option(
+        0.25, help="drop pictures whose lightest hundredth is darker than this share of white", group="policy"
+    )
+    max_dark: float = option(
+        0.9, help="drop pictures whose darkest twentieth is lighter than this share of white", group="policy"
+    )
+    min_entropy: float = option(
+        3.5, help="drop pictures whose grey values hold fewer bits than this, 0 to 8", group="policy"
+    )
+    max_faces: int = option(64, help="drop pictures with more faces than this", group="policy")
+    min_face: float = option(
+        24.0, help="drop pictures whose largest face is below this, shorter side of its box", group="policy"
+    )
+    min_margin: float = option(
+        0.05,
+        help="drop pictures whose largest face comes closer to the frame than this share of its side, or touches it",
+        group="policy",
+    )
+    min_sharpness: float = option(
+        6.0,
+        help="drop pictures whose largest face is blurred beyond repair: variance of the Laplacian of its crop",
+        group="policy",
+    )
+    min_crispness: float = option(
+        0.85,
+        help="repair pictures with a face less crisp than this: 0.5 is blurred, 1 is as sharp as its pixels allow",
+        group="policy",
+    )
+    max_scale: float = option(
+        4.0,
+        help="keep as they are pictures whose faces are more than this many times larger than the preset's side",
+        group="policy",
+    )
+    near_distance: int = option(
+        4,
+        help=f"drop pictures whose perceptual hash is within so many of 64 bits of a kept one's, at most {FARTHEST}; "
+        "-1 looks for none",
+        group="policy",
+    )
+    actions: str = option(
+        "",
+        help="what to do for a reason instead: drop, repair, or keep to let it pass, as no_face=keep,blurred=drop",
+        group="policy",
+        metavar="REASON=ACTION,...",
+    )
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "--min-side must not be negative": self.min_side >= 0,
+            "--max-aspect must be at least 1": self.max_aspect >= 1,
+            "--min-light must lie in [0, 1]": 0 <= self.min_light <= 1,
+            "--max-dark must lie in [0, 1]": 0 <= self.max_dark <= 1,
+            "--min-entropy must lie in [0, 8]": 0 <= self.min_entropy <= 8,
+            "--max-faces must be at least 1": self.max_faces >= 1,
+            "--min-face must not be negative": self.min_face >= 0,
+            "--min-margin must lie in [0, 1]": 0 <= self.min_margin <= 1,
+            "--min-sharpness must not be negative": self.min_sharpness >= 0,
+            "--min-crispness must not be negative": self.min_crispness >= 0,
+            "--max-scale must be above 0": self.max_scale > 0,
+            f"--near-distance must lie in [-1, {FARTHEST}]": -1 <= self.near_distance <= FARTHEST,
+        }
+        for rule, holds in wanted.items():
+            if not holds:
+                name = rule.split()[0].removeprefix("--").replace("-", "_")
+                raise UsageError(f"{rule}, got {getattr(self, name)}")
+        parse_actions(self.actions)
+
+    def action(self, reason: str) -> Action:
+        """What becomes of a picture for this reason."""
+        return parse_actions(self.actions).get(reason, "repair" if reason == "blurred" else "drop")
+
+    def thresholds(self) -> dict[str, Any]:
+        """The policy's own settings, without those of a class made from it."""
+        return {f.name: asdict(self)[f.name] for f in fields(Policy)}
+
+
+def parse_actions(text: str) -> dict[str, Action]:
+    """`no_face=keep,blurred=drop` → action by reason. Raises UsageError."""
+    actions: dict[str, Action] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        reason, equals, action = (p.strip() for p in part.partition("="))
+        if reason not in (*REASONS, "blurred"):
+            raise UsageError(
+                f"--actions: {part!r} names no reason; the reasons are {', '.join((*REASONS, 'blurred'))}"
+            )
+        if action not in ACTIONS:
+            raise UsageError(
+                f"--actions: {reason}=drop, =keep or =repair was wanted, got {equals + action!r}"
+            )
+        if action == "repair" and reason not in REPAIRABLE:
+            able = ", ".join(sorted(REPAIRABLE))
+            raise UsageError(f"--actions: {reason} can not be repaired, only {able} can; drop it or keep it")
+        if action == "keep" and reason in ALWAYS_DROPPED:
+            raise UsageError(f"--actions: {reason} can not be kept; leave it to be dropped")
+        actions[reason] = action
+    return actions
+
+
+def read_policy(uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A policy file's thresholds (with `actions` as the option takes them), and the options of its [restore] table.
+
+    Raises UsageError for what is no policy, naming the key; StoreError when it can not be read.
+    """
+    try:
+        values = tomllib.loads(store.read_bytes(uri).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{uri} is no TOML file: {error}; correct it") from error
+    restore = _table(uri, values, "restore")
+    check_restore(uri, restore)
+    actions = _table(uri, values, "actions")
+    known = {f.name: type(f.default) for f in fields(Policy) if f.name != "actions"}
+    check_keys(uri, "", values, known)
+    for name, value in values.items():
+        taken = (int, float) if known[name] is float else (int,)
+        if not isinstance(value, taken) or isinstance(value, bool):
+            raise UsageError(f"{uri}: {name} must be a number, got {value!r}")
+    joined = ",".join(f"{reason}={action}" for reason, action in actions.items())
+    parse_actions(joined)
+    return values | ({"actions": joined} if actions else {}), restore
+
+
+def _table(uri: str, values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A table of the file, taken out of its values."""
+    table = values.pop(name, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{uri}: {name} must be a table, as [{name}] and lines below it; got {table!r}")
+    return table
+
+
+def check_restore(uri: str, values: Mapping[str, Any]) -> None:
+    """Raise UsageError for what jobs.restore would not take as the value of an option."""
+    known = {f.name: f for f in fields(RestoreConfig) if f.metadata["group"] in RESTORE_GROUPS}
+    check_keys(uri, "[restore] ", values, known)
+    hints = get_type_hints(RestoreConfig)
+    for name, value in values.items():
+        union = get_origin(hints[name]) is UnionType
+        hint = next(a for a in get_args(hints[name]) if a is not NoneType) if union else hints[name]
+        choices = get_args(hint)
+        taken = (int, float) if hint is float else (hint,)
+        if value not in choices if choices else (type(value) not in taken):
+            wanted = f"one of {', '.join(choices)}" if choices else f"of type {hint.__name__}"
+            raise UsageError(f"{uri}: [restore] {name} must be {wanted}, got {value!r}")
+
+
+def check_keys(uri: str, where: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise UsageError for the first key that is not known."""
+    for name in values:
+        if name not in known:
+            raise UsageError(
+                f"{uri}: {where}{name} is no setting; the settings are {', '.join(sorted(known))}"
+            )

@@ -1,0 +1,122 @@
+"""Measure a unit's pictures for cleaning: read, hash, decode, find faces; one Parquet file of numbers, no verdicts."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import images, store
+from pipeline.cleaning.checks import Measures, measure, usable
+from pipeline.cleaning.versions import MEASURED, plain, table_bytes
+from pipeline.faces.detect import Selection, select_faces
+from pipeline.records import Address, Row, Unit
+from pipeline.stages.align import KILLED, DetectorChoice, load_detector
+from pipeline.stages.apart import Died, call_apart
+from pipeline.stages.failure import message
+from pipeline.stages.read import Read, Unreadable, read_unit
+from pipeline.stages.stop import is_stopping
+
+# Problem of a picture whose bytes did not come: it may come next time, and is asked for again.
+UNREAD = "unread"
+# Every face that a restoration might take counts.
+SELECTION = Selection(min_face=16.0, max_faces=4096)
+NOTHING: Mapping[str, Any] = {f.name: None for f in fields(Measures)}
+MISSING: Mapping[str, Any] = {**NOTHING, "sha256": "", "format": "", "problem": "", "detail": ""}
+
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AssessUnit:
+    """Row with `unit`, `work`, `files`, `known` → tiny row with counts and `seconds`; writes OUTPUT/UNIT.parquet.
+
+    files: path, size and version of each file that the unit's pictures lie in, by URI. known: rows of pictures as an
+    earlier version measured them, by member; one whose bytes are the same is not decoded again. A unit with pictures
+    that did not come is not written: its rows are returned as `table`, and the next start reads them again. A row
+    without `images` says that nothing was begun, or in `undelivered` why nothing could be written.
+    """
+
+    output: str
+    side: int
+    detector: DetectorChoice
+    max_pixels: int
+    image_column: str
+    # while this object exists no further unit is begun
+    stop_uri: str
+    # look at each picture in a process of its own: the unit has killed workers
+    careful: bool = False
+
+    def __call__(self, row: Row) -> Row:
+        if is_stopping(self.stop_uri):
+            return {"unit": row["unit"]}
+        began = time.monotonic()
+        unit, files, known = Unit.from_json(row["work"]), json.loads(row["files"]), json.loads(row["known"])
+        rows, size = [], 0
+        for address, data in read_unit(unit, self.image_column, self.max_pixels):
+            size += len(data) if isinstance(data, bytes) else 0
+            told = self._bytes(address, data, known.get(address.member))
+            rows.append({**MISSING} | place(address, files[address.uri]) | told)
+        body = table_bytes(pa.Table.from_pylist(rows, schema=MEASURED))
+        unread = sum(r["problem"] == UNREAD for r in rows)
+        if not unread:
+            try:
+                store.write_bytes(store.join(self.output, f"{row['unit']}.parquet"), body)
+            except store.StoreError as error:
+                return {"unit": row["unit"], "undelivered": message(error)}
+        return {
+            "unit": row["unit"],
+            "images": len(rows),
+            "faces": sum(r["faces"] or 0 for r in rows),
+            "unreadable": sum(bool(r["problem"]) for r in rows),
+            "bytes": size,
+            "seconds": time.monotonic() - began,
+            "table": body if unread else b"",
+        }
+
+    def _bytes(self, address: Address, data: Read, before: Measured | None) -> Measured:
+        """What is known of a picture by its bytes."""
+        if isinstance(data, store.StoreError):
+            problem = data.reason if isinstance(data, Unreadable) else UNREAD
+            return {"problem": problem, "detail": plain(message(data))}
+        digest = {"sha256": hashlib.sha256(data).hexdigest()}
+        if before is not None and before["sha256"] == digest["sha256"]:
+            return {n: before[n] for n in ("format", "problem", "detail", *NOTHING)} | digest
+        if plain(address.member) != address.member:
+            told = "a name in UTF-8 was wanted, because a manifest can hold no other; rename it"
+            return digest | {"problem": "name not UTF-8", "detail": f"{plain(address.member)}: {told}"}
+        return digest | self._pixels(address, data)
+
+    def _pixels(self, address: Address, data: bytes) -> Measured:
+        """What is measured of a picture, or its problem."""
+        look = partial(look_at, data, self.detector, self.side, self.max_pixels)
+        try:
+            return call_apart(look) if self.careful else look()
+        except Died as error:
+            problem, said = KILLED, message(error)
+        except images.ImageError as error:
+            problem, said = error.reason, message(error)
+        except Exception as error:  # a picture that breaks a library must not take its neighbours along
+            problem, said = type(error).__name__, message(error)
+        return {"problem": problem, "detail": plain(f"{address.member}: {said}")}
+
+
+def look_at(data: bytes, detector: DetectorChoice, side: int, max_pixels: int) -> Measured:
+    """The format and numbers of a picture. Raises ImageError."""
+    picture = images.decode(data, max_pixels)
+    found = select_faces(load_detector(detector)(picture.rgb), SELECTION)
+    faces = [face for face in found if usable(face, side)]
+    return {"format": picture.format} | asdict(measure(picture.rgb, faces, side))
+
+
+def place(address: Address, file: tuple[str, int, str]) -> Measured:
+    """The columns that say where a picture lies."""
+    path, size, version = file
+    member = plain(address.member)
+    name = plain(path) if member == plain(path) else f"{plain(path)}/{member}"
+    where = {"uri": plain(address.uri), "member": member, "offset": address.offset, "length": address.length}
+    return {"name": name, "object": plain(path), "object_size": size, "object_version": version} | where

@@ -1,0 +1,230 @@
+"""Versions and what is new since the last one: without a cluster, on tables made for it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from photographs import encoded, portraits, write_folder, write_tar
+from PIL import Image
+
+from pipeline import store
+from pipeline.cleaning.gates import parse_gates
+from pipeline.cleaning.intake import Intake
+from pipeline.cleaning.versions import (
+    MANIFEST,
+    DamagedVersion,
+    Version,
+    last_version,
+    listing_digest,
+    manifest_path,
+    read_manifest,
+    same_pictures,
+    table_bytes,
+    tombstones,
+    write_version,
+)
+from pipeline.stages.align import DetectorChoice
+from pipeline.stages.assess import AssessUnit
+from pipeline.stages.plan import list_input
+
+VERSION = Version(
+    1, 0, "", "in", "l", "s", "m", {}, "", "", "", 10, {"keep": 6, "drop": 4}, {"sharp": 6, "no_face": 4},
+    {"no_face": 4}, 2, {"drop": 2}, {"no_face": 2}, 0,
+)  # fmt: skip
+
+
+def manifest(*names: str, sha256: str = "x", verdict: str = "keep") -> pa.Table:
+    rows = [{"name": n, "sha256": sha256, "verdict": verdict, "reason": "sharp"} for n in names]
+    return pa.Table.from_pylist(rows, schema=MANIFEST)
+
+
+def save(output: Path, version: Version, table: pa.Table) -> bool:
+    import hashlib
+
+    body = table_bytes(table)
+    digest = hashlib.sha256(body).hexdigest()
+    path = manifest_path(version.number, digest)
+    return write_version(str(output), replace(version, manifest=path, manifest_sha256=digest), body)
+
+
+def test_a_version_is_there_with_its_last_file_and_never_written_again(tmp_path):
+    assert last_version(str(tmp_path)) is None
+    assert save(tmp_path, VERSION, manifest("a"))
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.*")}
+    # the same again is the same; another content of the same number came too late
+    assert save(tmp_path, VERSION, manifest("a"))
+    assert not save(tmp_path, VERSION, manifest("a", "b"))
+    assert {p: p.read_bytes() for p in before} == before
+    version = last_version(str(tmp_path))
+    assert version is not None
+    assert read_manifest(str(tmp_path), version).equals(manifest("a"))
+
+
+def test_a_manifest_without_its_version_is_none(tmp_path):
+    body = table_bytes(manifest("a"))
+    store.write_bytes(f"{tmp_path}/{manifest_path(1, 'f' * 64)}", body)
+    assert last_version(str(tmp_path)) is None
+
+
+def test_a_damaged_version_or_manifest_is_named(tmp_path):
+    save(tmp_path, VERSION, manifest("a"))
+    version = last_version(str(tmp_path))
+    assert version is not None
+    (tmp_path / version.manifest).write_bytes(b"PAR1 and no more")
+    with pytest.raises(DamagedVersion, match="not the manifest that version 1 was made with"):
+        read_manifest(str(tmp_path), version)
+    (tmp_path / version.path).write_bytes(b"{}")
+    with pytest.raises(DamagedVersion, match=r"0001\.json"):
+        last_version(str(tmp_path))
+
+
+def test_what_is_gone_leaves_a_tombstone_once():
+    parent = pa.concat_tables([manifest("a", "b"), manifest("long gone", verdict="deleted")])
+    gone = tombstones(parent, manifest("b"))
+    assert gone.select(["name", "sha256", "verdict"]).to_pylist() == [
+        {"name": "a", "sha256": "x", "verdict": "deleted"}
+    ]
+    assert same_pictures(manifest("a"), manifest("a"))
+    assert not same_pictures(manifest("a"), manifest("a", sha256="y"))
+
+
+@pytest.mark.parametrize(
+    ("gate", "broken"),
+    [("no_face>0.39", True), ("no_face>0.4", False), ("no_face>=0.4", True), ("keep<0.7", True),
+     ("new.no_face>0.9", True), ("new.images>2", False), ("images<11", True), ("deleted>0", False)],
+)  # fmt: skip
+def test_a_gate_looks_at_shares_of_all_or_of_the_new(gate, broken):
+    assert [g.broken(VERSION) for g in parse_gates(gate)] == [broken]
+
+
+def test_a_gate_on_new_pictures_is_silent_where_there_are_none():
+    (gate,) = parse_gates("new.keep<0.5")
+    assert not gate.broken(replace(VERSION, new_images=0, new_verdicts={}))
+
+
+class Dataset:
+    """An input and its measurements, done here as the cluster's workers do them."""
+
+    def __init__(self, source: Path, output: Path) -> None:
+        self.source, self.folder = source, str(output / "measurements")
+        # what the stage decoded, and not what it took over
+        self.read: list[str] = []
+        self.earlier: pa.Table | None = None
+
+    def intake(self) -> Intake:
+        kind, entries = list_input(str(self.source), "auto")
+        return Intake(self.folder, kind, entries, self.earlier)
+
+    def pending(self) -> list[str]:
+        return [row["unit"] for row in self.intake().pending(2, "image")]
+
+    def measure(self, most: int = 1000) -> list[dict]:
+        """The units that were measured, in so many steps at most."""
+        stage = AssessUnit(
+            self.folder, 64, DetectorChoice("centerface", None, None), 1 << 30, "image", f"{self.folder}/stop"
+        )
+        return [stage(row) for row in self.intake().pending(2, "image")[:most]]
+
+    def settle(self) -> pa.Table:
+        """A version of everything."""
+        rows = self.intake().table()
+        table = pa.Table.from_pylist(
+            [row | {"verdict": "keep", "reason": "sharp"} for row in rows.to_pylist()], schema=MANIFEST
+        )
+        self.intake().take_in()
+        self.earlier = table
+        return table
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Dataset:
+    write_folder(tmp_path / "in", portraits(5))
+    return Dataset(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_killed_census_goes_on_where_it_was(dataset):
+    whole = dataset.pending()
+    assert len(whole) == 3
+    dataset.measure(most=1)
+    assert len(dataset.pending()) == 2
+    dataset.measure()
+    assert dataset.pending() == []
+    table = dataset.settle()
+    assert table.column("name").to_pylist() == [f"p{i:02d}.png" for i in range(5)]
+    assert set(table.column("faces").to_pylist()) == {1}
+
+
+def test_after_a_version_only_what_is_new_or_changed_is_measured(dataset, monkeypatch):
+    dataset.measure()
+    first = dataset.settle()
+    assert dataset.pending() == []
+    assert list(Path(dataset.folder).glob("*")) == []
+    (dataset.source / "p00.png").unlink()
+    (dataset.source / "new.png").write_bytes(b"no picture")
+    touched = dataset.source / "p01.png"
+    touched.write_bytes(touched.read_bytes())
+    # the touched one is read and hashed, and not decoded
+    monkeypatch.setattr("pipeline.stages.assess.look_at", lambda data, *_: dataset.read.append(data) or {})
+    assert [row["images"] for row in dataset.measure()] == [2]
+    assert dataset.read == [b"no picture"]
+    second = dataset.intake().table()
+    assert second.column("name").to_pylist() == ["new.png", "p01.png", "p02.png", "p03.png", "p04.png"]
+    kept = second.slice(1, 1).to_pylist()[0]
+    was = first.slice(1, 1).to_pylist()[0]
+    assert {n for n in kept if kept[n] != was[n]} == {"object_version"}
+
+
+def test_a_tar_that_grew_is_read_again_and_decoded_where_it_is_new(tmp_path):
+    members = list(portraits(3).items())
+    write_tar(tmp_path / "in" / "s.tar", members[:2])
+    dataset = Dataset(tmp_path / "in", tmp_path / "out")
+    dataset.measure()
+    first = dataset.settle()
+    assert first.column("name").to_pylist() == ["s.tar/p00.png", "s.tar/p01.png"]
+    write_tar(tmp_path / "in" / "s.tar", [*members, ("p00.png", members[0][1])])
+    dataset.measure()
+    second = dataset.settle()
+    names = second.column("name").to_pylist()
+    # two members of one name are two pictures
+    assert names[:3] == ["s.tar/p00.png", "s.tar/p01.png", "s.tar/p02.png"]
+    assert names[3].startswith("s.tar/p00.png@")
+
+
+def test_bytes_that_did_not_come_are_no_verdict_and_asked_for_again(dataset, monkeypatch):
+    path = dataset.source / "p00.png"
+    monkeypatch.setattr(
+        "pipeline.store.read_range",
+        lambda uri, *_: Path(uri).read_bytes() if uri != str(path) else lost(),
+    )
+
+    def lost() -> bytes:
+        raise store.StoreError("the server does not answer")
+
+    told = dataset.measure()
+    assert [bool(row["table"]) for row in told] == [True, False, False]
+    rows = dataset.intake().table([row["table"] for row in told if row["table"]])
+    assert rows.column("problem").to_pylist() == ["unread", "", "", "", ""]
+    monkeypatch.undo()
+    assert len(dataset.pending()) == 1
+    dataset.measure()
+    assert dataset.intake().table().column("problem").to_pylist() == [""] * 5
+
+
+def test_a_listing_changes_with_every_file_and_only_then(tmp_path):
+    write_folder(tmp_path, {"a.png": b"1", "b/c.png": b"2"})
+    first = listing_digest(list_input(str(tmp_path), "auto")[1])
+    assert listing_digest(list_input(str(tmp_path), "auto")[1]) == first
+    (tmp_path / "b" / "c.png").write_bytes(b"22")
+    assert listing_digest(list_input(str(tmp_path), "auto")[1]) != first
+
+
+def test_a_name_that_is_no_utf8_is_told_and_stands_in_the_manifest(tmp_path):
+    import os
+
+    picture = encoded(Image.new("RGB", (80, 80)), "PNG")
+    write_folder(tmp_path / "in", {os.fsdecode(b"caf\xe9.png"): picture})
+    dataset = Dataset(tmp_path / "in", tmp_path / "out")
+    dataset.measure()
+    (row,) = dataset.settle().to_pylist()
+    assert (row["name"], row["problem"]) == ("caf\\udce9.png", "name not UTF-8")

@@ -1,0 +1,227 @@
+"""The whole cleaning: a first version, nothing new, a next version, starts that are killed, doubled or forbidden."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from photographs import encoded, portrait, write_folder, write_tar
+from PIL import Image, ImageFilter
+from skimage import data
+
+from jobs import clean as job
+from jobs import cleaning
+from pipeline import store
+from pipeline.driver import Driver
+
+pytestmark = pytest.mark.timeout(300)
+
+FACE = portrait(200, 220)
+BLURRED = FACE.filter(ImageFilter.GaussianBlur(3))
+OTHER = Image.fromarray(data.astronaut()).crop((60, 0, 400, 330))
+FILES = {
+    "a/sharp.png": encoded(FACE, "PNG"),
+    "b/copy.png": encoded(FACE, "PNG"),
+    "b/smaller.jpg": encoded(FACE.resize((140, 154)), "JPEG", quality=80),
+    "blurred.png": encoded(BLURRED.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG"),
+    "broken.jpg": encoded(FACE, "JPEG")[:700],
+    "cat.jpg": encoded(Image.fromarray(data.chelsea()), "JPEG"),
+    "dark.png": encoded(FACE.point(lambda v: v // 6), "PNG"),
+}
+VERDICTS = {
+    "a/sharp.png": ("keep", "sharp"),
+    "b/copy.png": ("drop", "exact_duplicate"),
+    "b/smaller.jpg": ("drop", "near_duplicate"),
+    "blurred.png": ("repair", "blurred"),
+    "broken.jpg": ("drop", "unreadable"),
+    "cat.jpg": ("drop", "no_face"),
+    "dark.png": ("drop", "too_dark"),
+}
+
+
+@dataclass(frozen=True)
+class CleanJob:
+    """The cleaning job in this process, on one local Ray."""
+
+    mlflow_uri: str
+    policy: str
+
+    def __call__(self, source: object, output: object, *options: str) -> int:
+        places = ["--input", str(source), "--output", str(output), "--mlflow-uri", self.mlflow_uri]
+        return job.main([*places, "--policy", self.policy, *options])
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory, s3) -> Iterator[CleanJob]:
+    """The job with the quick method. Its Ray begins after the S3 server, whose address the workers must know."""
+    import ray
+
+    folder = tmp_path_factory.mktemp("clean")
+    policy = folder / "policy.toml"
+    policy.write_text(
+        '[restore]\npreset = "small-srcnn"\nsteps = "ddim50"\nstart_step = "60"\nunit_images = 4\n'
+    )
+    yield CleanJob(f"sqlite:///{folder}/mlflow.db", str(policy))
+    ray.shutdown()
+
+
+def rows(output: object, number: int) -> dict[str, dict]:
+    """A version's pictures by name."""
+    version = json.loads(store.read_bytes(f"{output}/versions/{number:04d}.json"))
+    with store.open_read(f"{output}/{version['manifest']}") as file:
+        return {row["name"]: row for row in pq.read_table(file).to_pylist()}
+
+
+def verdicts(output: object, number: int) -> dict[str, tuple[str, str]]:
+    return {name: (row["verdict"], row["reason"]) for name, row in rows(output, number).items()}
+
+
+def versions(output: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in (output / "versions").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def first(clean, tmp_path_factory) -> tuple[Path, Path]:
+    """A dataset and its first version."""
+    place = tmp_path_factory.mktemp("first")
+    write_folder(place / "in", FILES)
+    assert clean(place / "in", place / "out") == 0
+    return place / "in", place / "out"
+
+
+def test_each_picture_has_its_verdict_and_the_blurred_one_a_repaired_copy(first):
+    source, output = first
+    assert verdicts(output, 1) == VERDICTS
+    found = rows(output, 1)
+    assert (found["b/copy.png"]["repeats"], found["b/smaller.jpg"]["repeats"]) == ("a/sharp.png",) * 2
+    assert [name for name, row in found.items() if row["repaired"]] == ["blurred.png"]
+    before = np.asarray(Image.open(source / "blurred.png")).astype(int)
+    after = np.asarray(Image.open(output / found["blurred.png"]["repaired"])).astype(int)
+    assert before.shape == after.shape
+    assert np.abs(before - after).max() > 8
+
+
+def test_the_report_shows_every_reason_and_says_it_to_machines(first):
+    report = first[1] / "reports" / "0001"
+    shown = {p.name for p in report.iterdir()}
+    assert {f"grid-{reason}.png" for _, reason in VERDICTS.values()} <= shown
+    assert {"index.html", "funnel.png", "histograms.png"} <= shown
+    told = json.loads((report / "summary.json").read_bytes())
+    assert told["version"] == json.loads((first[1] / "versions" / "0001.json").read_bytes())
+    assert (told["metrics"]["images"], told["metrics"]["share.repair"]) == (7, 1 / 7)
+
+
+def test_nothing_new_is_said_quickly_and_starts_no_cluster(first, clean, capsys, monkeypatch):
+    source, output = first
+    before = versions(output)
+    monkeypatch.setattr(cleaning, "connect", lambda *_: pytest.fail("a cluster was asked for"))
+    began = time.monotonic()
+    assert clean(source, output) == 0
+    assert "nothing new since version 1" in capsys.readouterr().err
+    assert versions(output) == before
+    assert clean(source, output, "--fail-if", "no_face>0.1,new.drop<0.5") == cleaning.GATE_BROKEN
+    assert "gate broken: no_face>0.1" in capsys.readouterr().err
+    assert time.monotonic() - began < 60  # a cluster alone takes a good part of that on a busy machine
+
+
+def test_a_doubled_start_says_that_another_is_at_work(first, clean, capsys):
+    source, output = first
+    with Driver.take(str(output), lambda _: None) as other:
+        assert clean(source, output, "--min-side", "70") == cleaning.BUSY
+        other.withdraw()
+    assert "is being worked on by process" in capsys.readouterr().err
+
+
+def test_what_comes_and_goes_makes_a_next_version(first, clean, tmp_path):
+    source, output = write_folder(tmp_path / "in", FILES), tmp_path / "out"
+    assert clean(source, output) == 0
+    # the same dataset elsewhere, under another name, is the same to the bit but for its places
+    ours, theirs = (pq.read_table(next((o / "versions").glob("*.parquet"))) for o in (first[1], output))
+    same = [n for n in ours.column_names if n not in ("uri", "object_version", "repaired")]
+    assert ours.select(same).equals(theirs.select(same))
+
+    (source / "a/sharp.png").unlink()
+    # nearly the same as what is kept, and better: it came too late
+    better = BLURRED.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((400, 440))
+    write_folder(source, {"late.png": encoded(better, "PNG"), "cat.jpg": encoded(OTHER, "JPEG")})
+    (source / "dark.png").touch()
+    assert clean(source, output) == 0
+    expected = VERDICTS | {
+        "a/sharp.png": ("deleted", "deleted"),
+        "b/copy.png": ("keep", "sharp"),
+        "cat.jpg": ("keep", "sharp"),
+        "late.png": ("drop", "near_duplicate"),
+    }
+    assert verdicts(output, 2) == expected
+    found = rows(output, 2)
+    assert {n for n, row in found.items() if row["since"] == 2} == {"cat.jpg", "late.png"}
+    assert found["blurred.png"]["repaired"] == rows(output, 1)["blurred.png"]["repaired"]
+
+    # a policy alone judges again, and reads nothing
+    assert clean(source, output, "--actions", "blurred=drop", "--near-distance", "-1") == 0
+    assert verdicts(output, 3)["blurred.png"] == ("drop", "blurred")
+    assert verdicts(output, 3)["b/smaller.jpg"] == ("keep", "sharp")
+
+
+@pytest.mark.parametrize("place", ["settle_method", "write_report", "write_version"])
+def test_a_start_that_dies_leaves_no_version_and_the_next_makes_the_same(first, clean, monkeypatch, place):
+    source, output = first
+    again = output.parent / f"again-{place}"
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cleaning, place, die)
+        assert clean(source, again) == 130
+    assert not (again / "versions" / "0001.json").exists()
+    measured = list((again / "measurements").rglob("*.parquet"))
+    assert len(measured) == 2
+    monkeypatch.setattr(cleaning, "run_tasks", lambda *_: pytest.fail("it was measured twice"))
+    assert clean(source, again) == 0
+    assert versions(again) == versions(output)
+
+
+def test_a_dry_run_is_a_census_without_version_repair_or_cost(first, clean, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert clean(first[0], output, "--dry-run", "--fail-if", "repair>0.5") == 0
+    assert sorted(p.name for p in output.iterdir()) == ["_ledger", "measurements", "reports"]
+    cost = json.loads((output / "reports" / "census" / "summary.json").read_bytes())["cost"]
+    assert cost["faces_to_repair"] == 1
+    assert cost["gpu_seconds"] > 0
+
+
+def test_tars_on_s3_are_cleaned_into_s3(clean, s3, tmp_path):
+    write_tar(tmp_path / "s.tar", FILES.items())
+    source, output = f"{s3.uri}/clean-in", f"{s3.uri}/clean-out"
+    store.write_bytes(f"{source}/s.tar", (tmp_path / "s.tar").read_bytes())
+    assert clean(source, output) == 0
+    assert verdicts(output, 1) == {f"s.tar/{name}": verdict for name, verdict in VERDICTS.items()}
+    repaired = rows(output, 1)["s.tar/blurred.png"]["repaired"]
+    assert Image.open(store.open_read(f"{output}/{repaired}")).size == FACE.size
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--fail-if", "ugly>1"), "names nothing that is counted"),
+        (("--dry-run", "--materialise"), "writes no version"),
+        (("--near-distance", "20"), "--near-distance must lie in"),
+    ],
+)
+def test_wrong_options_are_refused_in_a_sentence(options, said, capsys, tmp_path):
+    with pytest.raises(SystemExit) as refusal:
+        job.main(["--input", str(tmp_path), "--output", str(tmp_path / "out"), *options])
+    assert refusal.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_policy_that_is_none_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "p.toml").write_text("min_syde = 3")
+    places = ["--input", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")]
+    assert job.main([*places, "--policy", str(tmp_path / "p.toml")]) == 2
+    assert "min_syde is no setting" in capsys.readouterr().err
