@@ -59,6 +59,7 @@ from pipeline.progress import Progress
 from pipeline.records import Address, Kind, Row
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import UNREAD, AssessUnit
+from pipeline.stages.bundle import BundlePictures
 from pipeline.tracking import RunTracker, default_uri, ui_command
 
 # beside those of jobs.restore
@@ -246,6 +247,7 @@ class Cleaning:
                 np.where(found.repeats >= 0, names[found.repeats], "") if len(names) else [], pa.string()
             ),
             "repaired": pa.array([""] * len(names), pa.string()),
+            "repaired_sha256": pa.array([""] * len(names), pa.string()),
             "since": pc.fill_null(since, self._number),
         }
         for name, column in columns.items():
@@ -289,20 +291,17 @@ class Cleaning:
             if code != OK:
                 return code, repair, rows
             self.cost.repair_seconds = time.monotonic() - began
-            outcomes = dict(read_outcomes(restore.output, ledger, set(new)))
-            paths |= {
-                p.sha256: f"{place}/images/{name}" if o == (p.sha256, "restored") else o[1]
-                for name, p in new.items()
-                for o in [outcomes[name]]
-            }
+            for name, result in read_results(restore.output, ledger, new):
+                paths[new[name].sha256] = replace(result, path=result.path and f"{place}/{result.path}")
         return OK, repair, with_repairs(rows, wanted, [paths[p.sha256] for p in pictures])
 
-    def _repaired_before(self, repair: str) -> dict[str, str]:
-        """Paths of repaired pictures that the parent has of the same method, by the sha256 of the original."""
+    def _repaired_before(self, repair: str) -> dict[str, "Repaired"]:
+        """Repaired pictures that the parent has of the same method, by the sha256 of the original."""
         if self.last is None or self.last.repair != repair:
             return {}
         have = self.parent.filter(pc.not_equal(self.parent.column("repaired"), ""))
-        return dict(zip(have.column("sha256").to_pylist(), have.column("repaired").to_pylist(), strict=True))
+        columns = have.select(["sha256", "repaired", "repaired_sha256"]).to_pylist()
+        return {r["sha256"]: Repaired("restored", r["repaired"], r["repaired_sha256"]) for r in columns}
 
     # ---- version
 
@@ -400,33 +399,52 @@ def picture_of(row: Mapping[str, Any]) -> ToRepair:
     return ToRepair(row["sha256"], address, store.Entry(row["uri"], name, row["length"], row["sha256"]))
 
 
-def read_outcomes(output: str, ledger: Ledger, names: set[str]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Of each of these pictures the sha256 of what was read, and its outcome, from the records."""
+@dataclass(frozen=True)
+class Repaired:
+    """What repairing a picture gave: its outcome, and where it was restored the file and its sha256."""
+
+    outcome: str
+    path: str = ""
+    sha256: str = ""
+
+
+def read_results(
+    output: str, ledger: Ledger, wanted: Mapping[str, ToRepair]
+) -> Iterator[tuple[str, Repaired]]:
+    """What became of these pictures, from records and markers; one that was read with other bytes has failed."""
     for planned in ledger.shards:
-        if not names & {file.path for file in planned.shard.files}:
+        if not wanted.keys() & {file.path for file in planned.shard.files}:
             continue
         for unit in load_units(output, planned.shard):
+            marker = json.loads(store.read_bytes(store.join(output, unit.marker_path)))
+            written = {o["path"]: str(o["sha256"]) for o in marker["outputs"]}
             with store.open_read(store.join(output, unit.records_path)) as file:
                 rows = pq.read_table(file, columns=["kind", "member", "sha256", "outcome"]).to_pylist()
             for row in rows:
-                if row["kind"] == "image" and row["member"] in names:
-                    yield row["member"], (row["sha256"], row["outcome"])
+                name, path = row["member"], f"images/{row['member']}"
+                if row["kind"] != "image" or name not in wanted:
+                    continue
+                if row["sha256"] != wanted[name].sha256:
+                    yield name, Repaired("failed")
+                elif row["outcome"] == "restored":
+                    yield name, Repaired("restored", path, written[path])
+                else:
+                    yield name, Repaired(row["outcome"])
 
 
-def with_repairs(rows: pa.Table, places: NDArray[np.int64], results: Sequence[str]) -> pa.Table:
-    """The rows with what repairing gave at these places: a path, or an outcome of a picture that was not restored.
+def with_repairs(rows: pa.Table, places: NDArray[np.int64], results: Sequence[Repaired]) -> pa.Table:
+    """The rows with what repairing gave at these places.
 
     A failed repair drops the picture; one in which there was nothing to restore after all is kept as it is.
     """
-    names = ("verdict", "reason", "repaired")
+    names = ("verdict", "reason", "repaired", "repaired_sha256")
     columns: dict[str, Texts] = {n: rows.column(n).to_numpy().copy() for n in names}
     for i, result in zip(places, results, strict=True):
-        if "/" in result:
-            columns["repaired"][i] = result
-        elif result == "failed":
+        if result.outcome == "failed":
             columns["verdict"][i], columns["reason"][i] = "drop", REPAIR_FAILED
-        else:
+        elif result.outcome != "restored":
             columns["verdict"][i], columns["reason"][i] = "keep", "accepted"
+        columns["repaired"][i], columns["repaired_sha256"][i] = result.path, result.sha256
     for name, values in columns.items():
         place = rows.schema.get_field_index(name)
         rows = rows.set_column(place, rows.schema.field(place), pa.array(values, pa.string()))
@@ -447,11 +465,52 @@ def finish(plan: Plan, version: Version, new: bool = False) -> int:
     if not new:
         say(f"nothing new since version {version.number}")
     print(summary(version, config))
+    if config.materialise and not materialise(config, version):
+        return UNEXPECTED
     code = gate_code(config, version)
     tell_mlflow(plan, version, code)
     print(f"version        {store.join(config.output, version.path)}")
     print(f"report         {store.join(config.output, 'reports', f'{version.number:04d}', 'index.html')}")
     return code
+
+
+def materialise(config: CleanConfig, version: Version) -> bool:
+    """Write the pictures of a version as tar shards below `data/NNNN`, once; False where some could not be written."""
+    folder = f"data/{version.number:04d}"
+    if store.exists(done := store.join(config.output, folder, "_done.json")):
+        return True
+    rows = read_manifest(config.output, version)
+    rows = rows.filter(pc.is_in(rows.column("verdict"), pa.array(["keep", "repair"])))
+    pictures = rows.select(
+        ["name", "uri", "member", "offset", "length", "sha256", "repaired", "repaired_sha256"]
+    )
+    size = config.unit_images
+    shards = [
+        {
+            "path": f"{folder}/part-{i // size:05d}.tar",
+            "pictures": json.dumps(pictures.slice(i, size).to_pylist()),
+        }
+        for i in range(0, rows.num_rows, size)
+    ]
+    with on_stop_signals(leave):
+        connect(config.ray_address)
+    left = {shard["path"] for shard in shards}
+    for row in (
+        run_tasks(shards, BundlePictures(config.output, config.image_column), MOST_DEATHS) if shards else ()
+    ):
+        if row["undelivered"]:
+            say(f"warning: {row['path']} is not written: {row['undelivered']}")
+        else:
+            left.discard(row["path"])
+    if left:
+        say(
+            f"error: {len(left)} of {len(shards)} shards could not be written; the same command writes them again"
+        )
+        return False
+    told = {"version": version.number, "shards": len(shards), "pictures": rows.num_rows}
+    store.write_bytes(done, json.dumps(told).encode())
+    print(f"data           {store.join(config.output, folder)}")
+    return True
 
 
 def summary(version: Version, config: CleanConfig) -> str:

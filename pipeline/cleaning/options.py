@@ -77,7 +77,7 @@ class CleanConfig(Policy):
     )
 
     mlflow_uri: str | None = option(
-        None, help="MLflow tracking server or database (default: a SQLite file beside the output)",
+        None, help="MLflow tracking server or database; none tracks nothing (default: a SQLite file beside)",
         group="surroundings",
     )  # fmt: skip
     experiment: str = option("difface-clean", help="MLflow experiment", group="surroundings")

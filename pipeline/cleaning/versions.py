@@ -55,11 +55,12 @@ _JUDGED = [
     ("reason", pa.string()),
     ("repeats", pa.string()),  # name of the picture that a duplicate repeats
     ("repaired", pa.string()),  # path of the repaired picture below the output
+    ("repaired_sha256", pa.string()),
     ("since", pa.int64()),  # the first version that has this picture with these bytes
 ]
 MANIFEST = pa.schema(list(MEASURED) + [pa.field(*column) for column in _JUDGED])
 # What makes one picture of an input the same one as before.
-IDENTITY = ("name", "sha256", "verdict", "reason", "repeats", "repaired")
+IDENTITY = ("name", "sha256", "verdict", "reason", "repeats", "repaired_sha256")
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,13 @@ def tombstones(parent: pa.Table, table: pa.Table) -> pa.Table:
     """The parent's pictures that the table no longer has, as rows of verdict `deleted`."""
     living = parent.filter(pc.not_equal(parent.column("verdict"), "deleted"))
     gone = living.filter(pc.invert(pc.is_in(living.column("name"), table.column("name").combine_chunks())))
-    columns = {"verdict": "deleted", "reason": "deleted", "repeats": "", "repaired": ""}
+    columns = {
+        "verdict": "deleted",
+        "reason": "deleted",
+        "repeats": "",
+        "repaired": "",
+        "repaired_sha256": "",
+    }
     for name, value in columns.items():
         place = gone.schema.get_field_index(name)
         gone = gone.set_column(

@@ -1,0 +1,59 @@
+"""Write pictures of a cleaned dataset, kept or repaired, as a tar shard of their own."""
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import store
+from pipeline.records import Address, Row, Unit
+from pipeline.stages.failure import message
+from pipeline.stages.read import Read, read_unit
+
+
+@dataclass(frozen=True)
+class BundlePictures:
+    """Row with `path` and `pictures` (rows of a manifest as JSON) → `path`, and why it is `undelivered`, or empty.
+
+    A picture whose bytes are not those of the manifest is not written, and neither is its shard.
+    """
+
+    # of the dataset, where repaired pictures and the shards lie
+    output: str
+    image_column: str
+
+    def __call__(self, row: Row) -> Row:
+        buffer = io.BytesIO()
+        try:
+            with tarfile.open(fileobj=buffer, mode="w") as out:
+                for picture in json.loads(row["pictures"]):
+                    data = self._bytes(picture)
+                    info = tarfile.TarInfo(picture["name"])
+                    info.size = len(data)
+                    out.addfile(info, io.BytesIO(data))
+            store.write_bytes(store.join(self.output, row["path"]), buffer.getvalue())
+        except store.StoreError as error:
+            return {"path": row["path"], "undelivered": message(error)}
+        return {"path": row["path"], "undelivered": ""}
+
+    def _bytes(self, picture: dict[str, Any]) -> bytes:
+        """The picture as it is to be used. Raises StoreError."""
+        read: Read
+        if picture["repaired"]:
+            read, wanted = (
+                store.read_bytes(store.join(self.output, picture["repaired"])),
+                picture["repaired_sha256"],
+            )
+        else:
+            address = Address(picture["member"], picture["uri"], picture["offset"], picture["length"])
+            ((_, read),) = read_unit(Unit("bundle", "folder", 0, True, (address,)), self.image_column)
+            wanted = picture["sha256"]
+        if isinstance(read, store.StoreError):
+            raise read
+        if hashlib.sha256(read).hexdigest() != wanted:
+            raise store.StoreError(
+                f"{picture['name']} is no longer the picture of the manifest; clean the dataset again"
+            )
+        return read
