@@ -16,6 +16,7 @@ from pipeline.records import Pending, Row
 from pipeline.stages.measure import MeasureFaces, MeasureSettings
 from pipeline.stages.read import LoadUnit
 from pipeline.stages.restore import RestoreFaces
+from pipeline.telemetry import Watched, counted, watched_actor
 
 # A unit takes minutes on a CPU: only after this long without any progress something is wrong.
 NO_PROGRESS_SECONDS = 3600
@@ -180,9 +181,9 @@ def run_flow(
     restored = (
         ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
         .map(load, compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
-        .map(read, compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
+        .map(Watched(read, "read"), compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
         .map(
-            engine,  # type: ignore[arg-type]  # a class is an actor's constructor; Ray types functions only
+            watched_actor(engine, "restore"),  # a class is an actor's constructor
             fn_constructor_args=(restore,),
             compute=pool,
             num_cpus=resources.cpus_per_engine,
@@ -193,13 +194,14 @@ def run_flow(
     )
     if measure is not None:
         restored = restored.map(
-            MeasureFaces,  # type: ignore[arg-type]  # as above
+            watched_actor(MeasureFaces, "measure"),
             fn_constructor_args=(measure,),
             compute=ActorPoolStrategy(size=resources.measurers),
             num_cpus=resources.cpus_per_measurer,
             num_gpus=resources.gpus_per_measurer,
         )
-    yield from restored.map(**_publishers(publish, resources)).iter_rows()
+    done = restored.map(**_publishers(Watched(publish, "publish"), resources))
+    yield from counted(iter(done.iter_rows()), len(units))
 
 
 def run_tasks(rows: list[Row], task: Callable[[Row], Row], max_deaths: int | None = None) -> Iterator[Row]:

@@ -10,6 +10,7 @@ import io
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -63,6 +64,9 @@ PASSING_ERRORS = frozenset(
         *("IncompleteRead", "IncompleteReadError", "FlexibleChecksumError", "ResponseParserError"),
     }
 )
+
+# Requests of this process that were tried again, by S3's name of the error or Python's; it only grows.
+asked_again: Counter[str] = Counter()
 
 T = TypeVar("T")
 # Bucket and Key
@@ -127,6 +131,7 @@ async def ask(s3: Any, method: str, size: int = 0, attempts: int = 0, **request:
             late = time.monotonic() + wait > last_begin
             if attempt == attempts - 1 or late or not passing(error):
                 raise
+            asked_again[code(error) or type(error).__name__] += 1
         await asyncio.sleep(wait)
     raise AssertionError("unreachable")
 

@@ -41,6 +41,8 @@ class RayCluster:
     dashboard: str
     # everything that Ray writes, its logs among it
     folder: Path
+    # the head's Prometheus endpoint
+    metrics: str
 
     def submit(
         self, name: str, working_dir: Path, *entrypoint: str, options: Sequence[str] = ()
@@ -76,7 +78,12 @@ def ray_cluster(cpus: int = 4, env: Mapping[str, str] | None = None) -> Iterator
     options = ["--head", f"--temp-dir={folder}", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1"]
     options += ["--dashboard-host=127.0.0.1", "--include-dashboard=true"]
     options += [f"--{name}={port}" for name, port in ports.items()]
-    cluster = RayCluster(f"127.0.0.1:{ports['port']}", f"http://127.0.0.1:{ports['dashboard-port']}", folder)
+    cluster = RayCluster(
+        address=f"127.0.0.1:{ports['port']}",
+        dashboard=f"http://127.0.0.1:{ports['dashboard-port']}",
+        folder=folder,
+        metrics=f"http://127.0.0.1:{ports['metrics-export-port']}/metrics",
+    )
     try:
         with _node(options, folder / "start.log", env or {}, lambda: takes_jobs(cluster)):
             yield cluster

@@ -36,6 +36,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.training": 2,
     "pipeline.weights": 2,
     "pipeline.memory": 2,
+    "pipeline.telemetry": 2,
     "pipeline.diffusion": 1,
     "pipeline.networks": 1,
     "pipeline.faces": 1,
@@ -92,7 +93,7 @@ NEIGHBOURS: Mapping[tuple[str, str], str] = {
 
 # Foreign library → the files, or folders, that may import it.
 DOORS: Mapping[str, frozenset[str]] = {
-    "ray": frozenset({"pipeline/flow.py", "pipeline/training", "jobs/training.py"}),
+    "ray": frozenset({"pipeline/flow.py", "pipeline/telemetry.py", "pipeline/training", "jobs/training.py"}),
     "ray.data": frozenset({"pipeline/flow.py"}),
     "mlflow": frozenset({"pipeline/tracking.py"}),
     "fsspec": frozenset({"pipeline/store.py"}),

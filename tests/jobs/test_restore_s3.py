@@ -3,6 +3,8 @@
 import io
 import json
 import tarfile
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +27,7 @@ OPTIONS = ("--unit-images", "4", "--max-error-rate", "0.5")
 @pytest.fixture(scope="module")
 def cluster(s3: S3Server) -> Iterator[RayCluster]:
     """A cluster whose nodes know the S3 server and its credentials by their environment."""
-    with ray_cluster() as running:
+    with ray_cluster(env={"RAY_metrics_report_interval_ms": "1000"}) as running:
         yield running
 
 
@@ -68,6 +70,40 @@ def test_a_submitted_job_restores_a_prefix_into_another(submitted, cluster, buck
     assert {r["member"]: (r["outcome"], r["reason"]) for r in rows} == {n: OUTCOMES[n] for n in PICTURES}
     assert len(rows) == len(PICTURES)
     assert {"report/index.html", "report/contact_sheet.png"} <= objects.keys()
+
+
+def test_prometheus_is_told_what_the_run_did(submitted, cluster):
+    images = {f'outcome="{outcome}"': 0.0 for outcome, _ in OUTCOMES.values()}
+    for name in PICTURES:
+        images[f'outcome="{OUTCOMES[name][0]}"'] += 1
+
+    def numbers() -> dict[str, float]:
+        told = {label: total(cluster, "ray_difface_images_total", label) for label in images}
+        return told | {
+            stage: total(cluster, "ray_difface_stage_seconds_count", f'stage="{stage}"')
+            for stage in ("read", "restore", "publish")
+        }
+
+    # a worker tells once a second
+    expected = images | dict.fromkeys(("read", "restore", "publish"), 3.0)
+    deadline = time.monotonic() + 60
+    while numbers() != expected and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert numbers() == expected
+    assert total(cluster, "ray_difface_units_total") == 3
+    faces = total(cluster, "ray_difface_faces_total")
+    assert faces >= total(cluster, "ray_difface_engine_faces_total") > 0
+    steps = total(cluster, "ray_difface_engine_steps_total")
+    assert 0 < steps <= total(cluster, "ray_difface_engine_slots_total")
+
+
+def total(cluster: RayCluster, name: str, label: str = "") -> float:
+    """The sum of a metric over all processes that tell it, of those with the label."""
+    with urllib.request.urlopen(cluster.metrics, timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(
+        float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{") and label in line
+    )
 
 
 def test_mlflow_has_the_run_of_a_submitted_job(submitted, bucket, s3, restore):
