@@ -47,47 +47,6 @@ class InceptionFeatures(nn.Module):
         return features
 
 
-class FID:
-    """Distance of sets of faces to one true set; smaller sets give larger values, so compare equal sizes only.
-
-    features: [B, 3, S, S] uint8 → [B, features]; its statistics are kept in float64.
-    """
-
-    def __init__(self, features: nn.Module, dimensions: int) -> None:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-
-        self._features = features
-        self._distance = FrechetInceptionDistance(feature=Given(dimensions), reset_real_features=False)
-        self._distance.set_dtype(torch.float64)
-
-    def add_truth(self, faces: Tensor) -> None:
-        """[B, 3, S, S] in [0, 1]: faces of the true set."""
-        self._distance.update(self._features(as_bytes(faces)), real=True)
-
-    def __call__(self, batches: list[Tensor]) -> float:
-        """The distance of these faces to the true set."""
-        self._distance.reset()
-        for faces in batches:
-            self._distance.update(self._features(as_bytes(faces)), real=False)
-        return float(self._distance.compute())
-
-
-class Given(nn.Module):
-    """Features that were computed before, as the metric asks for them."""
-
-    def __init__(self, dimensions: int) -> None:
-        super().__init__()
-        self.num_features = dimensions
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features.double()
-
-
-def as_bytes(faces: Tensor) -> Tensor:
-    """[0, 1] float → uint8, rounded."""
-    return (faces * 255).round().clamp(0, 255).to(torch.uint8)
-
-
 def frechet_distance(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
     """The distance of two sets by their features, [A, D] and [B, D] with A, B > 1.
 
