@@ -1,15 +1,16 @@
 """An Airflow DAG (3.x) that cleans a dataset every hour on a Ray cluster: put it into the dags folder, mark CHANGE.
 
-The worker that runs it needs `ray[default]`. The submission id is that of the hour and the try, so that a task that is
+The worker that runs it needs `ray[default]`. The submission id is that of the run and the try, so that a task that is
 run twice submits once and waits for the same job.
 """
 
 import os
+import re
 import shlex
 import time
 from datetime import datetime, timedelta
 
-from airflow.sdk import dag, task
+from airflow.sdk import dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 RAY = os.environ.get("RAY_JOBS_ADDRESS", "http://127.0.0.1:8265")  # CHANGE
@@ -36,11 +37,11 @@ def clean_dataset() -> None:
     """One cleaning an hour; an unchanged dataset costs a listing."""
 
     @task
-    def clean(ts_nodash: str = "", try_number: int = 1, **context: object) -> None:
+    def clean() -> None:
         from ray.job_submission import JobStatus, JobSubmissionClient
 
-        number = getattr(context.get("ti"), "try_number", try_number)
-        submission = f"clean-{ts_nodash}-{number}"
+        instance = get_current_context()["ti"]
+        submission = re.sub(r"[^A-Za-z0-9]+", "-", f"clean-{instance.run_id}-{instance.try_number}")
         client = JobSubmissionClient(RAY)
         try:
             client.submit_job(

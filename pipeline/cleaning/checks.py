@@ -16,7 +16,7 @@ from pipeline.metrics.sharpness import crispness, sharpness
 
 # Raised when the same picture begins to give other numbers.
 MEASURES_VERSION = 1
-# Faces at least this share of the largest one's side count for the crispness of the picture.
+# Faces at least this share of the largest one's side count beside it.
 PROMINENT = 0.5
 NOT_MEASURED = float("nan")
 
@@ -35,10 +35,11 @@ class Measures:
     # 64 bits, DCT of the picture's 32x32 greys
     phash: int
     faces: int
-    # of the largest face: shorter side of its box in pixels; distance of box and frame as share of it; score
+    # of the largest face: shorter side of its box in pixels, and the detector's score
     face_size: float
-    face_margin: float
     face_score: float
+    # of the prominent face that is farthest from the frame: distance of box and frame as share of the box's side
+    face_margin: float
     # picture pixels per crop pixel, and variance of the Laplacian of its crop
     face_scale: float
     face_sharpness: float
@@ -81,7 +82,7 @@ def perceptual_hash(grey: NDArray[Any]) -> int:
 
 def measure_faces(picture: NDArray[np.uint8], faces: Sequence[Face], side: int) -> dict[str, float]:
     """The numbers of the faces of a picture, largest first."""
-    names = ("face_size", "face_margin", "face_score", "face_scale", "face_sharpness", "face_crispness")
+    names = ("face_size", "face_score", "face_margin", "face_scale", "face_sharpness", "face_crispness")
     if not faces:
         return dict.fromkeys(names, NOT_MEASURED)
     largest = min(box_size(faces[0]))
@@ -89,8 +90,8 @@ def measure_faces(picture: NDArray[np.uint8], faces: Sequence[Face], side: int) 
     crops = [(warp_crop(picture, m, side), crop_scale(m)) for m in (to_crop(f, side) for f in prominent)]
     values = (
         largest,
-        frame_margin(faces[0], picture.shape),
         faces[0].score,
+        max(frame_margin(f, picture.shape) for f in prominent),
         crops[0][1],
         sharpness(crops[0][0]),
         min(crispness(crop) for crop, _ in crops),

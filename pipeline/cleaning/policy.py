@@ -57,15 +57,15 @@ class Policy:
         0.9, help="drop pictures whose darkest twentieth is lighter than this share of white", group="policy"
     )
     min_entropy: float = option(
-        3.5, help="drop pictures whose grey values hold fewer bits than this, 0 to 8", group="policy"
+        3.0, help="drop pictures whose grey values hold fewer bits than this, 0 to 8", group="policy"
     )
     max_faces: int = option(64, help="drop pictures with more faces than this", group="policy")
     min_face: float = option(
         24.0, help="drop pictures whose largest face is below this, shorter side of its box", group="policy"
     )
     min_margin: float = option(
-        0.05,
-        help="drop pictures whose largest face comes closer to the frame than this share of its side, or touches it",
+        0.02,
+        help="drop pictures all of whose prominent faces come as close to the frame as this share of their side",
         group="policy",
     )
     min_sharpness: float = option(

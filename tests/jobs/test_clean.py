@@ -164,21 +164,20 @@ def test_what_comes_and_goes_makes_a_next_version(first, clean, tmp_path):
     assert verdicts(output, 3)["b/smaller.jpg"] == ("keep", "sharp")
 
 
-@pytest.mark.parametrize("place", ["settle_method", "write_report", "write_version"])
-def test_a_start_that_dies_leaves_no_version_and_the_next_makes_the_same(first, clean, monkeypatch, place):
+def test_starts_that_die_leave_no_version_and_the_next_makes_the_same(first, clean, monkeypatch):
     source, output = first
-    again = output.parent / f"again-{place}"
+    again = output.parent / "again"
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(cleaning, place, die)
-        assert clean(source, again) == 130
-    assert not (again / "versions" / "0001.json").exists()
-    measured = list((again / "measurements").rglob("*.parquet"))
-    assert len(measured) == 2
-    monkeypatch.setattr(cleaning, "run_tasks", lambda *_: pytest.fail("it was measured twice"))
+    for place in ("judge", "settle_method", "with_repairs", "write_report", "write_version"):
+        with monkeypatch.context() as patch:
+            patch.setattr(cleaning, place, die)
+            assert clean(source, again) == 130
+        assert not (again / "versions" / "0001.json").exists()
+        assert len(list((again / "measurements").rglob("*.parquet"))) == 2
+        monkeypatch.setattr(cleaning, "run_tasks", lambda *_: pytest.fail("it was measured twice"))
     assert clean(source, again) == 0
     assert versions(again) == versions(output)
 
