@@ -81,7 +81,8 @@ class Measured:
     @cached_property
     def scores(self) -> dict[str, Score]:
         """Every score by its name in the table."""
-        found = {COLUMNS[c]: mean(v) for c, v in self.values.items() if c in COLUMNS and np.isfinite(v).any()}
+        told = [c for c in COLUMNS if c in self.values and np.isfinite(self.values[c]).any()]
+        found = {COLUMNS[c]: mean(self.values[c]) for c in told}
         if self.features:
             found[FID] = fid(*self.features)
         return found
@@ -164,7 +165,7 @@ def hole_psnr(found: EvaluationSet, name: str, picture: Pixels) -> float:
 
 def difference(row: Measured, base: Measured) -> dict[str, Score]:
     """row - base, face by face; FID by drawing the same faces for both."""
-    shared = [c for c in row.values if c in base.values and c in COLUMNS]
+    shared = [c for c in COLUMNS if c in row.values and c in base.values]
     found = {
         COLUMNS[c]: mean(gap) for c in shared if np.isfinite(gap := row.values[c] - base.values[c]).any()
     }
@@ -200,9 +201,10 @@ def strata(sheet: pa.Table, kind: str = "error") -> dict[str, Faces]:
 def by_stratum(row: Measured, groups: Mapping[str, Faces]) -> dict[str, dict[str, Score]]:
     """Column's name in the table → stratum → its mean."""
     found: dict[str, dict[str, Score]] = {}
-    for column, values in row.values.items():
+    for column in (c for c in COLUMNS if c in row.values):
+        values = row.values[column]
         told = {g: mean(values[inside]) for g, inside in groups.items() if np.isfinite(values[inside]).any()}
-        if column in COLUMNS and told:
+        if told:
             found[COLUMNS[column]] = told
     return found
 

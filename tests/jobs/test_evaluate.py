@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 from skimage import data
 
-from jobs import align, evaluate
+from jobs import align, evaluate, restore
+from jobs.ways import row_names
 from pipeline.networks.zoo import find_preset
 from pipeline.stages.plan import cut_units, list_input, make_shards
 
@@ -55,23 +57,88 @@ def test_alignment_passes_over_what_is_done(aligned, capsys):
     assert "1 shards, 1 of them done before" in capsys.readouterr().out
 
 
-def test_an_evaluation_scores_every_row_and_names_what_it_leaves_out(aligned, tmp_path, capsys):
-    output = tmp_path / "scores"
-    code = evaluate.main(
-        ["--shards", str(aligned / "aligned" / "*.tar"), "--output", str(output), "--presets", "small-srcnn",
-         "--start-steps", "40", "--steps", "ddim50", "--mlflow-uri", "none"]
-    )  # fmt: skip
-    assert code == 0
-    rows = json.loads((output / "scores.json").read_text())
-    assert list(rows) == ["degraded input", "srcnn", "DifFace(srcnn), N = 40"]
-    assert all(10 < row["PSNR"] < 40 and 0 < row["SSIM"] < 1 and row["FID"] > 0 for row in rows.values())
-    assert "LPIPS" in rows["srcnn"] or "LPIPS is left out" in capsys.readouterr().err
-    assert Image.open(output / "grid.png").size == (4 * 64, 4 * 64)
-    assert (output / "scores.md").read_text().startswith("| 4 faces | PSNR↑")
+@pytest.fixture(scope="module")
+def scored(aligned, tmp_path_factory):
+    """An evaluation of one preset at two N, and what it left."""
+    output = tmp_path_factory.mktemp("scores")
+    options = ["--presets", "small-srcnn", "--start-steps", "40,80", "--steps", "ddim50", "--limit", "3"]
+    options += ["--metrics", "psnr,ssim,features", "--mlflow-uri", f"sqlite:///{output}/mlflow.db"]
+    arguments = ["--faces", str(aligned / "aligned"), "--output", str(output), *options]
+    assert evaluate.main(arguments) == 0
+    return output, arguments
+
+
+ROWS = [
+    "degraded input",
+    "srcnn",
+    "DifFace(srcnn), N = 40, ddim50",
+    "DifFace(srcnn), N = 80, ddim50",
+]
+
+
+def test_an_evaluation_scores_every_way_with_its_interval_and_cost(scored):
+    output, _ = scored
+    rows = {row["name"]: row for row in json.loads((output / "scores.json").read_text())}
+    assert list(rows) == ROWS
+    for row in rows.values():
+        assert set(row["scores"]) == {"PSNR", "SSIM", "FID"}
+        assert 10 < row["scores"]["PSNR"]["value"] < 40 and row["scores"]["FID"]["value"] > 0
+        assert row["scores"]["SSIM"]["interval"] > 0 and row["scores"]["SSIM"]["faces"] == 3
+    costs = [rows[name]["cost"] for name in ROWS[1:]]
+    assert [c.get("calls") for c in costs] == [None, 2, 4] and all(c["seconds"] > 0 for c in costs)
+    assert costs[0]["parameters"] < costs[1]["parameters"] == costs[2]["parameters"]
+    table = (output / "scores.md").read_text()
+    assert table.startswith("| 3 faces | PSNR ↑ | SSIM ↑ | FID ↓ |") and "Nearest to the ideal" in table
+    for name in ("faces.png", "tradeoff.png", "robustness.png"):
+        assert min(Image.open(output / name).size) > 100
+    assert (output / "index.html").read_text().count("data:image/png") == 3
+
+
+def test_the_restorations_are_those_of_the_restore_job(scored, tmp_path):
+    """The pipeline itself restores: the same options give the same bits."""
+    output, _ = scored
+    (degraded,) = (output / "sets").glob("*/degraded")
+    method = ["--preset", "small-srcnn", "--start-step", "40", "--steps", "ddim50", "--mlflow-uri", "none"]
+    places = ["--input", str(degraded), "--output", str(tmp_path / "o"), "--aligned"]
+    assert restore.main([*places, *method]) == 0
+    (way,) = (output / "runs").glob("*N_=_40*/images")
+    pictures = {p.name: p.read_bytes() for p in way.iterdir()}
+    assert len(pictures) == 3
+    assert pictures == {p.name: p.read_bytes() for p in (tmp_path / "o" / "images").iterdir()}
+
+
+def test_every_way_is_a_run_below_one_parent(scored):
+    output, _ = scored
+    client = MlflowClient(f"sqlite:///{output}/mlflow.db")
+    experiment = client.get_experiment_by_name("difface-evaluate").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+    parent = runs.pop(output.name)
+    assert set(runs) == set(ROWS[1:])
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert parent.data.tags["best"] in ROWS[2:]
+    assert parent.data.metrics["DifFace_srcnn__ N _ 40_ ddim50/PSNR"] > 10
+    assert {"scores.md", "tradeoff.png"} <= {a.path for a in client.list_artifacts(parent.info.run_id)}
+
+
+def test_the_same_evaluation_again_restores_nothing_again(scored):
+    output, arguments = scored
+    before = (output / "scores.json").read_bytes()
+    markers = {p: p.stat().st_mtime_ns for p in output.rglob("_ledger/done/*/*.json")}
+    assert evaluate.main(arguments) == 0
+    assert markers == {p: p.stat().st_mtime_ns for p in output.rglob("_ledger/done/*/*.json")}
+    assert (output / "scores.json").read_bytes() == before
+
+
+def test_a_dry_run_lists_the_ways_and_writes_nothing(aligned, tmp_path, capsys):
+    places = ["--faces", str(aligned / "aligned"), "--output", str(tmp_path / "o")]
+    assert evaluate.main([*places, "--task", "inpaint", "--start-steps", "240,400", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "4 faces; 3 ways" in shown and "DifFace(lama), N = 400: 100 network calls" in shown
+    assert not (tmp_path / "o").exists()
 
 
 def test_no_shards_are_refused(tmp_path, capsys):
-    code = evaluate.main(["--shards", str(tmp_path / "*.tar"), "--output", str(tmp_path / "o")])
+    code = evaluate.main(["--faces", str(tmp_path / "*.tar"), "--output", str(tmp_path / "o")])
     assert code == 2 and capsys.readouterr().err.startswith("error: ")
 
 
@@ -102,15 +169,15 @@ def test_broken_and_unread_pictures_are_counted_and_unread_ones_tried_again(tmp_
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
-        (["--eta", "2"], "--eta must lie in"),
-        (["--start-steps", "600"], "must not exceed 499"),
+        (["--etas", "2"], "--eta must lie in"),
+        (["--start-steps", "600"], "lies above 499"),
         (["--start-steps", "161"], "nearest are"),
         (["--start-steps", "many"], "--start-steps"),
         (["--presets", "none"], "is not known"),
     ],
 )
 def test_a_method_that_cannot_be_is_refused_in_one_sentence(aligned, tmp_path, capsys, options, wanted):
-    places = ["--shards", str(aligned / "aligned" / "*.tar"), "--output", str(tmp_path / "o")]
+    places = ["--faces", str(aligned / "aligned" / "*.tar"), "--output", str(tmp_path / "o")]
     try:
         code = evaluate.main([*places, *options])
     except SystemExit as exit:  # argparse's own refusal
@@ -120,5 +187,5 @@ def test_a_method_that_cannot_be_is_refused_in_one_sentence(aligned, tmp_path, c
 
 def test_presets_with_the_same_estimator_keep_rows_of_their_own():
     swinir, srcnn = find_preset("small-swinir"), find_preset("small-srcnn")
-    assert evaluate.row_names([swinir, srcnn]) == ["swinir", "srcnn"]
-    assert evaluate.row_names([swinir, replace(swinir, name="mine")]) == ["small-swinir", "mine"]
+    assert row_names([swinir, srcnn]) == ["swinir", "srcnn"]
+    assert row_names([swinir, replace(swinir, name="mine")]) == ["small-swinir", "mine"]
