@@ -13,7 +13,7 @@ from jobs.restore import REFUSALS, check_places
 from pipeline.cleaning.options import SHARED, CleanConfig
 from pipeline.cleaning.policy import read_policy
 from pipeline.cleaning.versions import DamagedVersion, last_version, listing_digest
-from pipeline.config import parse
+from pipeline.config import UsageError, parse
 from pipeline.driver import AlreadyDriven, Driver
 from pipeline.stages.plan import list_input
 
@@ -46,6 +46,10 @@ def run(plan: Plan) -> int:
     check_places(config.input, config.output, WRITTEN)
     kind, entries = list_input(config.input, config.kind)
     last = last_version(config.output)
+    if last and last.input != config.input:
+        raise UsageError(
+            f"{config.output} holds versions of {last.input}, not of {config.input}; choose another --output"
+        )
     if last and not config.dry_run and nothing_new(plan, last, listing_digest(entries)):
         return finish(plan, last)
     with Driver.take(config.output, say) as driver:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from photographs import encoded, portraits, write_folder, write_tar
 from PIL import Image
@@ -24,9 +25,11 @@ from pipeline.cleaning.versions import (
     tombstones,
     write_version,
 )
+from pipeline.records import Address, Unit
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import AssessUnit
 from pipeline.stages.plan import list_input
+from pipeline.stages.read import read_unit
 
 VERSION = Version(
     1, 0, "", "in", "l", "s", "m", {}, "", "", "", 10, {"keep": 6, "drop": 4}, {"sharp": 6, "no_face": 4},
@@ -189,6 +192,21 @@ def test_a_tar_that_grew_is_read_again_and_decoded_where_it_is_new(tmp_path):
     # two members of one name are two pictures
     assert names[:3] == ["s.tar/p00.png", "s.tar/p01.png", "s.tar/p02.png"]
     assert names[3].startswith("s.tar/p00.png@")
+
+
+def test_rows_of_parquet_are_measured_and_read_again_wherever_they_stand(tmp_path):
+    pictures = list(portraits(5).values())
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"image": pictures}), tmp_path / "in" / "s.parquet", row_group_size=2)
+    dataset = Dataset(tmp_path / "in", tmp_path / "out")
+    dataset.measure()
+    rows = dataset.settle().to_pylist()
+    assert [row["name"] for row in rows] == [f"s.parquet/{i}" for i in range(5)]
+    # as repairs are: some rows, and a picture that is a file
+    (tmp_path / "p.png").write_bytes(b"a file")
+    places = [Address(r["name"], r["uri"], r["offset"], r["length"]) for r in (rows[1], rows[4])]
+    unit = Unit("u", "folder", 0, True, (*places, Address("p.png", str(tmp_path / "p.png"), 0, 6)))
+    assert [data for _, data in read_unit(unit, "image")] == [pictures[1], pictures[4], b"a file"]
 
 
 def test_bytes_that_did_not_come_are_no_verdict_and_asked_for_again(dataset, monkeypatch):

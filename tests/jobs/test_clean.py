@@ -133,6 +133,11 @@ def test_a_doubled_start_says_that_another_is_at_work(first, clean, capsys):
     assert "is being worked on by process" in capsys.readouterr().err
 
 
+def test_versions_of_another_dataset_are_not_continued(first, clean, capsys):
+    assert clean(first[0] / "a", first[1]) == 2
+    assert f"holds versions of {first[0]}, not of {first[0] / 'a'}" in capsys.readouterr().err
+
+
 def test_what_comes_and_goes_makes_a_next_version(first, clean, tmp_path):
     source, output = write_folder(tmp_path / "in", FILES), tmp_path / "out"
     assert clean(source, output) == 0
