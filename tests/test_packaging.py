@@ -24,6 +24,7 @@ from jobs import cli
 from jobs.models import ModelsConfig
 from jobs.status import StatusConfig
 from jobs.verify import VerifyConfig
+from pipeline.cleaning.options import CleanConfig
 from pipeline.config import RestoreConfig, make_parser
 
 ROOT = Path(__file__).parents[1]
@@ -151,7 +152,9 @@ def test_every_job_of_the_console_command_exists(job):
     assert find_spec(cli.JOBS[job].module) is not None
 
 
-DOCUMENTS = ["README.md", "Makefile", "CHANGELOG.md", "docs/demo.md", "docs/weights.md", "cluster/README.md"]
+DOCUMENTS = [
+    "README.md", "Makefile", "CHANGELOG.md", "docs/demo.md", "docs/weights.md", "docs/cleaning.md", "cluster/README.md",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -162,6 +165,7 @@ def test_documents_name_only_modules_files_and_options_that_exist(document):
     links = {link for link in re.findall(r"\]\(([^)#:]+)\)", text)}
     assert {link for link in links if not (ROOT / document).parent.joinpath(link).exists()} == set()
     configs = {
+        "clean": CleanConfig,
         "restore": RestoreConfig,
         "status": StatusConfig,
         "verify": VerifyConfig,

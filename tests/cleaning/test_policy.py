@@ -1,11 +1,12 @@
 """A policy file says what is kept, repaired and dropped; what it can not mean is refused in one sentence."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
 from jobs.clean import parse_clean
-from jobs.cleaning import make_plan
+from jobs.cleaning import BUSY, GATE_BROKEN, make_plan
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.policy import REASONS, Policy, read_policy
 from pipeline.config import UsageError
@@ -83,3 +84,18 @@ def test_a_gate_that_means_nothing_is_refused(text):
 
 def test_every_reason_can_be_a_gate():
     assert len(parse_gates(",".join(f"new.{reason}>=0.5" for reason in REASONS))) == len(REASONS)
+
+
+def test_the_airflow_example_asks_for_what_the_job_knows():
+    example = Path(__file__).parents[2] / "cluster" / "airflow_clean.py"
+    values = {
+        target.id: ast.literal_eval(node.value)
+        for node in ast.parse(example.read_text()).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List)
+        for target in node.targets
+    }
+    assert values["COMMAND"][:3] == ["python", "-m", "jobs.clean"]
+    config, _ = parse_clean(values["COMMAND"][3:])
+    assert len(parse_gates(config.fail_if)) == 2
+    codes = next(line for line in example.read_text().splitlines() if line.startswith("GATE_BROKEN"))
+    assert codes == f"GATE_BROKEN, BUSY = {GATE_BROKEN}, {BUSY}"
