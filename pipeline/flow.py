@@ -5,13 +5,14 @@ Results come back in the order in which units finish; nothing is grouped or join
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
+from pipeline.config import UsageError
 from pipeline.records import Pending, Row
 from pipeline.stages.measure import MeasureFaces, MeasureSettings
 from pipeline.stages.read import LoadUnit
@@ -98,6 +99,7 @@ def fit_resources(
     faces and for publishers that have a network of their own; None where there are none.
     """
     total = ray.cluster_resources()
+    refuse_empty(total, device, engines, readers)
     gpus, cpus = int(total.get("GPU", 0)), int(total.get("CPU", 1))
     if device == "auto":
         device = "cuda" if gpus else "cpu"
@@ -127,6 +129,15 @@ def fit_resources(
         gpus_per_publisher=background_share / ENHANCERS_PER_GPU,
     )
     return fitted, device
+
+
+def refuse_empty(total: Mapping[str, float], device: str, engines: int, readers: int) -> None:
+    """Raise UsageError where numbers are left to us and no machine is there: a run would make do with one engine."""
+    if not total.get("CPU") and (device == "auto" or not engines or not readers):
+        raise UsageError(
+            "the cluster has no machine for work yet, so nothing can be counted; "
+            "say --device, --engines and --readers, and machines come as they are asked for"
+        )
 
 
 def _cpu_share(cpus: int, actors: int, others: float, most: float = 1.0) -> float:
