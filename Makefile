@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DEMO := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check crash load bench fuzz
+.PHONY: help setup demo test check crash load bench fuzz image
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -38,6 +38,10 @@ crash: $(STAMP)  ## kill runs at every single step and compare what they leave w
 
 load: $(STAMP)  ## put the pipeline under load: a million images, four nodes, a slow shard
 	@PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m load
+
+image: $(STAMP)  ## carry out the steps of both images without a container engine, and resolve their packages
+	@$(BIN)/python tools/try_image.py --file cluster/mlflow.Dockerfile
+	@$(BIN)/python tools/try_image.py --file cluster/Dockerfile
 
 bench: $(STAMP)  ## measure faces per second on this machine
 	@$(BIN)/python -m jobs.bench --pipeline --faces 64
