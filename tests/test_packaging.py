@@ -153,8 +153,19 @@ def test_every_job_of_the_console_command_exists(job):
 
 
 DOCUMENTS = [
-    "README.md", "Makefile", "CHANGELOG.md", "docs/demo.md", "docs/weights.md", "docs/cleaning.md", "cluster/README.md",
-]  # fmt: skip
+    "README.md",
+    "Makefile",
+    "CHANGELOG.md",
+    "docs/demo.md",
+    "docs/weights.md",
+    "docs/cleaning.md",
+    "docs/compare.md",
+    "docs/evaluation.md",
+    "docs/metrics.md",
+    "docs/operations.md",
+    "docs/training.md",
+    "cluster/README.md",
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -244,6 +255,13 @@ def test_the_mlflow_server_of_compose_knows_every_option_it_is_given():
     assert program == "mlflow"
     known = {name for parameter in mlflow_cli.commands[command].params for name in parameter.opts}
     assert {option.partition("=")[0] for option in options} <= known
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "mlflow.Dockerfile"])
+def test_the_linter_has_nothing_against_an_image(name):
+    program = Path(sysconfig.get_path("scripts")) / "hadolint"
+    said = subprocess.run([program, CLUSTER / name], capture_output=True, text=True, timeout=60, check=False)
+    assert (said.returncode, said.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "mlflow.Dockerfile"])
