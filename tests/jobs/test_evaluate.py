@@ -172,7 +172,7 @@ def test_broken_and_unread_pictures_are_counted_and_unread_ones_tried_again(tmp_
         (["--etas", "2"], "--eta must lie in"),
         (["--start-steps", "600"], "lies above 499"),
         (["--start-steps", "161"], "nearest are"),
-        (["--start-steps", "many"], "--start-steps"),
+        (["--start-steps", "many"], "--start-step must be a number"),
         (["--presets", "none"], "is not known"),
     ],
 )
