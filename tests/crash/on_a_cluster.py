@@ -1,17 +1,22 @@
-"""On a cluster: a job that is stopped, and a node that is lost for good with everything on it."""
+"""On a cluster: a job that is stopped, a node that is lost for good with everything on it, a night begun twice."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
+import yaml
 from crash.scene import Scene, differences, wait_for
 from crash.starter import ROOT
+from photographs import mixed, read_folder, write_folder
 from processes import descendants, names
-from ray_cluster import RayCluster, ray_cluster, ray_node
+from ray_cluster import SCRIPTS, RayCluster, ray_cluster, ray_node
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -47,6 +52,44 @@ def test_a_stopped_job_finishes_what_is_in_flight_and_the_same_command_completes
     assert 1 < markers(scene, "stopped") < 21
     assert scene.start("stopped", "--ray-address", head.address) == 0, scene.log("stopped").read_text()
     assert differences(scene.left("stopped"), scene.undisturbed()) == {}
+
+
+def test_a_night_that_is_started_twice_is_one_cleaning_and_the_next_finds_nothing_new(cluster, tmp_path):
+    head, _ = cluster
+    container = yaml.safe_load((ROOT / "cluster" / "kubernetes" / "clean-cronjob.yaml").read_text())["spec"][
+        "jobTemplate"
+    ]["spec"]["template"]["spec"]["containers"][0]
+    write_folder(tmp_path / "in", {name: mixed()[name] for name in ("portrait.jpg", "cat.png")})
+    clean = [
+        sys.executable,
+        "-m",
+        "jobs.clean",
+        "--input",
+        str(tmp_path / "in"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    clean += ["--device", "cpu", "--engines", "1", "--readers", "1", "--calls", "1"]
+
+    def night(name: str) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"RAY_API_SERVER_ADDRESS": head.dashboard, "SUBMISSION_ID": name}
+        env |= {"PATH": f"{SCRIPTS}:{os.environ['PATH']}"}
+        command = [*container["command"], *clean]
+        return subprocess.run(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+
+    first, again = night("clean-1"), night("clean-1")
+    assert (first.returncode, again.returncode) == (0, 0), first.stdout + again.stdout
+    assert head.job("clean-1")["driver_exit_code"] == 0
+    versions = read_folder(tmp_path / "out" / "versions")
+    assert versions
+    following = night("clean-2")
+    assert following.returncode == 0, following.stdout
+    assert read_folder(tmp_path / "out" / "versions") == versions
+    with urllib.request.urlopen(f"{head.dashboard}/api/jobs/", timeout=30) as answer:
+        submitted = [job["submission_id"] for job in json.load(answer) if job["type"] == "SUBMISSION"]
+    assert sorted(name for name in submitted if name.startswith("clean-")) == ["clean-1", "clean-2"]
 
 
 def test_a_lost_node_with_the_engine_costs_nothing_but_time_on_the_one_that_remains(scene, cluster):
