@@ -18,7 +18,7 @@ from jobs.ways import Sweep, Way, list_ways
 from pipeline import store
 from pipeline.config import UsageError, option, parse
 from pipeline.evaluation.report import Report, make_report
-from pipeline.evaluation.scores import Measured, as_json, hole_psnr, measure, strata
+from pipeline.evaluation.scores import Measured, hole_psnr, measure, strata
 from pipeline.evaluation.testset import EvaluationSet, Recipe, naive, place_set, write_set
 from pipeline.flow import connect
 from pipeline.forecast import seconds_per_face
@@ -283,7 +283,7 @@ def publish(config: EvaluateConfig, tracker: RunTracker, report: Report) -> None
     """Write the report, tell MLflow, print the tables."""
     title = f"Evaluation {store.name_of(config.output)}"
     files = {
-        "scores.json": json.dumps(as_json(report.rows), indent=1).encode(),
+        "scores.json": json.dumps(report.values(), indent=1).encode(),
         "scores.md": report.markdown().encode(),
         "index.html": report.html(title).encode(),
     } | dict(report.pictures)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline import page
 from pipeline.evaluation import plots, scores
@@ -12,7 +13,12 @@ from pipeline.evaluation.scores import Measured, Score
 PATTERN = {"PSNR": -1, "LPIPS": -1, "FID": -1}
 BASED = "against its estimator alone"
 
+# Scores that have a table of their own over the strata, where they were measured.
+BY_STRATUM = ("PSNR in the hole", "PSNR", "LPIPS")
+
 Table = list[dict[str, str]]
+# score → stratum → its mean
+Strata = Mapping[str, Mapping[str, Score]]
 
 
 @dataclass(frozen=True)
@@ -25,20 +31,37 @@ class Report:
     verdicts: Sequence[str]
     # plots by file name, PNG
     pictures: Mapping[str, bytes]
+    # of every row by its name
+    strata: Mapping[str, Strata]
     # the way nearest to the ideal, of several chains
     best: str | None = None
 
     @property
     def tables(self) -> list[Table]:
-        """Scores, and what each way is better or worse by than its estimator alone."""
+        """Scores, what each way is better or worse by than its estimator alone, and scores by stratum."""
         gaps = [{BASED: way} | {n: signed(s) for n, s in gap.items()} for way, gap in self.gaps.items()]
-        return [score_table(self.rows), *([gaps] if gaps else [])]
+        tables = [score_table(self.rows), *([gaps] if gaps else [])]
+        for score in BY_STRATUM:
+            told = {way: scores[score] for way, scores in self.strata.items() if score in scores}
+            if told:
+                tables.append(
+                    [{score: way} | {g: str(s) for g, s in groups.items()} for way, groups in told.items()]
+                )
+        return tables
 
     @property
     def sentences(self) -> list[str]:
         """The verdicts, and which point is the best."""
         best = [f"Nearest to the ideal of fidelity and realism: {self.best}."] if self.best else []
         return [*self.verdicts, *best]
+
+    def values(self) -> list[dict[str, Any]]:
+        """The rows for programs."""
+        return [
+            {"name": r.name, "scores": numbers(r.scores), "cost": dict(r.cost)}
+            | {"strata": {name: numbers(groups) for name, groups in self.strata[r.name].items()}}
+            for r in self.rows
+        ]
 
     def markdown(self) -> str:
         """The tables and the sentences."""
@@ -80,8 +103,9 @@ def make_report(
         best = scores.nearest_to_ideal(costs) if len(costs) > 1 else None
         points = {n: (s["PSNR"], s[realism]) for n, s in told.items()}
         pictures["tradeoff.png"] = plots.tradeoff(points, ("PSNR", realism), best or "")
-    pictures["robustness.png"] = plots.robustness({r.name: scores.by_stratum(r, groups) for r in rows}, what)
-    return Report(rows, gaps, [verdict(n, g) for n, g in gaps.items()], pictures, best)
+    cut = {r.name: scores.by_stratum(r, groups) for r in rows}
+    pictures["robustness.png"] = plots.robustness(cut, what)
+    return Report(rows, gaps, [verdict(n, g) for n, g in gaps.items()], pictures, cut, best)
 
 
 def score_table(rows: Sequence[Measured]) -> Table:
@@ -119,6 +143,11 @@ def markdown(table: Table) -> str:
 def columns(table: Table) -> list[str]:
     """The names that any row has, in their order."""
     return list(dict.fromkeys(name for row in table for name in row))
+
+
+def numbers(told: Mapping[str, Score]) -> dict[str, dict[str, float]]:
+    """Scores as plain numbers."""
+    return {n: {"value": s.value, "interval": s.half, "faces": s.faces} for n, s in told.items()}
 
 
 def signed(score: Score) -> str:

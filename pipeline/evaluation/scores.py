@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -215,17 +214,3 @@ def nearest_to_ideal(points: Mapping[str, tuple[float, float]]) -> str:
     low, high = values.min(axis=0), values.max(axis=0)
     scaled = (values - low) / np.where(high > low, high - low, 1)
     return list(points)[int(np.linalg.norm(scaled, axis=1).argmin())]
-
-
-def as_json(rows: Sequence[Measured]) -> list[dict[str, Any]]:
-    """The rows for programs."""
-    return [
-        {
-            "name": r.name,
-            "scores": {
-                n: {"value": s.value, "interval": s.half, "faces": s.faces} for n, s in r.scores.items()
-            },
-            "cost": dict(r.cost),
-        }
-        for r in rows
-    ]

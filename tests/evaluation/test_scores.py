@@ -102,6 +102,8 @@ def test_a_report_holds_tables_pictures_and_the_best_way():
     assert report.best == "A" and set(report.gaps) == {"A", "B"}
     assert "| 8 faces | PSNR ↑ | LPIPS ↓ | FID ↓ |" in report.markdown()
     assert "| against its estimator alone |" in report.markdown()
+    assert "| PSNR | mild | hard |" in report.markdown()
+    assert report.values()[2]["strata"]["PSNR"]["mild"]["faces"] == 4
     page = report.html("T")
-    assert page.count("<table") == 2 and page.count("data:image/png") == 3
+    assert page.count("<table") == 4 and page.count("data:image/png") == 3
     assert all(data.startswith(b"\x89PNG") for data in report.pictures.values())
