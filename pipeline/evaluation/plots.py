@@ -69,12 +69,13 @@ def sheet(rows: Mapping[str, Sequence[Pixels]]) -> bytes:
     """PNG: one named row of faces, [S, S, 3] uint8 each, for each entry."""
     side = max(64, len(next(iter(rows.values()))[0]))
     count = max(map(len, rows.values()))
-    figure, grid = _figure(2.4 + count, 1.02 * len(rows), (len(rows), 1))
+    margin = 0.4 + 0.075 * max(map(len, rows))  # inches, for the names
+    figure, grid = _figure(margin + count, 1.02 * len(rows), (len(rows), 1))
     for panel, (name, faces) in zip(np.atleast_1d(grid), rows.items(), strict=True):
         panel.imshow(np.concatenate(faces, axis=1), interpolation="nearest")
         panel.axis("off")
         panel.text(-0.1 * side, side / 2, name, ha="right", va="center", fontsize=9)
-    figure.subplots_adjust(left=2.3 / (2.4 + count), right=0.995, top=0.995, bottom=0.005, hspace=0.03)
+    figure.subplots_adjust(left=margin / (margin + count), right=0.995, top=0.995, bottom=0.005, hspace=0.03)
     return _png(figure)
 
 
