@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DEMO := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check crash load bench fuzz image
+.PHONY: help setup demo test check crash load bench fuzz image picture
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -38,6 +38,11 @@ crash: $(STAMP)  ## kill runs at every single step and compare what they leave w
 
 load: $(STAMP)  ## put the pipeline under load: a million images, four nodes, a slow shard
 	@PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m load
+
+picture: $(STAMP)  ## make the README's picture again: the demo's contact sheet
+	@$(MAKE) demo
+	@mkdir -p docs/pictures
+	@$(BIN)/python -c "from PIL import Image; Image.open('$(DEMO)/restored/report/contact_sheet.png').convert('RGB').save('docs/pictures/demo.jpg', quality=88)"
 
 image: $(STAMP)  ## carry out the steps of both images without a container engine, and resolve their packages
 	@$(BIN)/python tools/try_image.py --file cluster/mlflow.Dockerfile

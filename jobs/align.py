@@ -10,6 +10,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -18,15 +19,16 @@ import numpy as np
 from pipeline import images, store
 from pipeline.config import UsageError, option, parse
 from pipeline.faces.detect import Face, Selection, select_faces
-from pipeline.faces.geometry import UnusableLandmarks, face_to_crop, warp_crop
+from pipeline.faces.geometry import CropFrame, UnusableLandmarks, face_to_crop, warp_crop
 from pipeline.flow import connect, run_tasks
+from pipeline.networks.zoo import PresetError, find_preset
 from pipeline.records import Row, Unit
 from pipeline.stages.align import DetectorChoice, load_detector
 from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
 from pipeline.stages.read import read_unit
 from pipeline.weights import DETECTOR_WEIGHTS, WeightsError, resolve
 
-REFUSALS = (InputError, UsageError, WeightsError, store.StoreError)
+REFUSALS = (InputError, PresetError, UsageError, WeightsError, store.StoreError)
 DONE, REFUSED, INCOMPLETE, INTERRUPTED = 0, 2, 4, 130
 
 # Options that change what is written: crops of one output share them.
@@ -48,7 +50,10 @@ class AlignConfig:
     )
     image_column: str = option("image", help="Parquet column that holds the image bytes", group="what")
     shard_images: int = option(1024, help="images of one output shard of a folder input", group="what")
-    side: int = option(64, help="side of the crops, pixels", group="faces")
+    side: int = option(64, help="side of the crops, pixels, which show what FFHQ's do", group="faces")
+    preset: str | None = option(
+        None, help="instead cut them as this preset's networks want them: its side and frame", group="faces"
+    )
     central: float = option(
         0.24,
         help="take only faces whose landmarks' mean lies within this share of the picture's side from its middle; "
@@ -76,6 +81,14 @@ class AlignConfig:
             raise UsageError(f"--central must lie in [0, 1], got {self.central}")
         if self.shard_images < 1:
             raise UsageError(f"--shard-images must be at least 1, got {self.shard_images}")
+
+    @cached_property
+    def frame(self) -> CropFrame:
+        """What the crops show. Raises PresetError."""
+        if self.preset is None:
+            return CropFrame(self.side)
+        preset = find_preset(self.preset)
+        return CropFrame.from_table(preset.side, preset.crop)
 
 
 @dataclass(frozen=True)
@@ -111,10 +124,11 @@ class AlignShard:
         found = select_faces(find(picture), Selection(min_face=config.min_face))
         wanted = [f for f in found if not config.central or is_central(f, picture.shape, config.central)]
         try:
-            to_crop = face_to_crop(wanted[0].landmarks, config.side)
+            to_crop = face_to_crop(wanted[0].landmarks, config.frame)
         except (IndexError, UnusableLandmarks):
             return "no_face", b""
-        return "faces", images.encode_png(warp_crop(picture, to_crop, config.side))
+        crop = warp_crop(picture, to_crop, config.frame.side, config.frame.resampling)
+        return "faces", images.encode_png(crop)
 
 
 def is_central(face: Face, shape: tuple[int, ...], share: float) -> bool:
@@ -138,11 +152,18 @@ def is_done(config: AlignConfig, shard: str) -> bool:
 def check_continues(config: AlignConfig) -> None:
     """Remember the settings. Raises UsageError when the output holds crops made with others."""
     uri, settings = store.join(config.output, "_align.json"), {k: asdict(config)[k] for k in FIXED}
+    settings |= {"side": config.frame.side}
+    if not config.frame.is_ffhq:
+        settings |= {"zoom": config.frame.zoom, "centre": list(config.frame.centre)}
     if not store.exists(uri):
         store.write_bytes(uri, json.dumps(settings, indent=1).encode())
         return
     before = json.loads(store.read_bytes(uri))
-    changed = [f"{k} {before[k]} instead of {settings[k]}" for k in FIXED if before[k] != settings[k]]
+    changed = [
+        f"{k} {before.get(k)} instead of {settings.get(k)}"
+        for k in sorted(before | settings)
+        if before.get(k) != settings.get(k)
+    ]
     if changed:
         raise UsageError(
             f"{config.output} holds crops made with {', '.join(changed)}; give those options or a new --output"

@@ -25,11 +25,12 @@ import torch
 from torch import nn
 
 from pipeline import images, store
-from pipeline.config import UsageError, option, parse
+from pipeline.config import BLIND_PRESET, UsageError, option, parse
 from pipeline.diffusion.difface import face_noise, restore
 from pipeline.diffusion.engine import Engine, FaceJob
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.treatment import Treatment
 from pipeline.networks.folded import FoldedUNet
 from pipeline.networks.unet import UNet
 from pipeline.networks.zoo import NetworkSpec, PresetError, build, find_preset, load_network
@@ -52,7 +53,7 @@ EPILOG = """examples:
 class BenchConfig:
     """What to measure."""
 
-    preset: str = option("small-swinir", help="preset whose networks are measured", group="what")
+    preset: str = option(BLIND_PRESET, help="preset whose networks are measured", group="what")
     faces: int = option(16, help="faces restored in each measurement", group="what")
     start_step: int = option(40, help="N; a short chain measures as well as a long one", group="what")
     slots: str = option("1,auto", help="numbers of slots to measure, separated by commas", group="what")
@@ -106,7 +107,8 @@ class Subject:
 
     def job(self, number: int) -> FaceJob:
         crop = self.crops[number % len(self.crops)]
-        return FaceJob(crop, noise_key(0, f"{number:08x}", 0), self.preset.eta, self.chain)
+        treatment = Treatment("chain", self.chain)
+        return FaceJob(crop, noise_key(0, f"{number:08x}", 0), self.preset.eta, treatment)
 
     def engine(self, slots: str) -> Engine:
         c = self.config

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from jobs.method import choose_method, settle_method
+from jobs.method import calls_of, choose_method, settle_method
 from jobs.restoration import (
     DRAIN_SECONDS,
     INTERRUPTED,
@@ -49,7 +49,6 @@ from pipeline.cleaning.versions import (
     write_version,
 )
 from pipeline.config import RestoreConfig, fingerprint, fingerprint_digest
-from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.driver import Driver
 from pipeline.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.forecast import face_cost, seconds_per_face
@@ -370,12 +369,7 @@ class Cleaning:
         plan = self.plan
         if plan.preset.estimator.kind == "spandrel":
             return  # what this estimator is, and costs, its file alone says
-        calls = 0
-        if plan.restore.method != "estimator":
-            chosen = plan.chosen
-            schedule = make_schedule(chosen["steps"])
-            chain = chain_from(schedule, chosen["start_step"], chosen["start_rule"], plan.restore.calls)
-            calls = len(chain.walk)
+        calls = calls_of(plan.chosen)
         flops = face_cost(plan.preset, calls).flops
         self.cost.gpu_seconds = self.cost.faces_to_repair * flops / (self.config.gpu_tflops * 1e12)
         self.cost.cpu_seconds = self.cost.faces_to_repair * seconds_per_face(plan.preset, calls)

@@ -40,6 +40,7 @@ JOBS: Mapping[str, Job] = {
     "train-estimator": Job("jobs.train_estimator", "train the estimator: degraded face → clean face"),
     "train-prior": Job("jobs.train_prior", "train the diffusion prior on clean faces"),
     "evaluate": Job("jobs.evaluate", "score a preset on a test set: PSNR, SSIM, LPIPS, identity, FID"),
+    "calibrate": Job("jobs.calibrate", "fit what a preset does with a face by how damaged it is"),
     "reference": Job("jobs.reference", "statistics of a set of faces, for FID of restored ones against it"),
     "figures": Job("jobs.figures", "draw the paper's figures: what N and η do to faces and their errors"),
     "bench": Job("jobs.bench", "measure faces per second on this machine"),

@@ -34,11 +34,13 @@ HEADS: Mapping[str, Cut] = {
 }
 
 # Widths, factors and noise as the paper counts them, for a 512 px face.
-SOFT = Degradation(sigma_x=16, sigma_y=16, theta=0, scale=10, noise=3, jpeg=75)
-SHAKEN = Degradation(sigma_x=20, sigma_y=5, theta=0.6, scale=8, noise=4, jpeg=70)
-GRAINY = Degradation(sigma_x=9, sigma_y=9, theta=0, scale=8, noise=18, jpeg=80)
-SQUEEZED = Degradation(sigma_x=6, sigma_y=6, theta=0, scale=16, noise=6, jpeg=30)
-TINY = Degradation(sigma_x=8, sigma_y=8, theta=0, scale=24, noise=4, jpeg=60)
+SHARP = Degradation(sigma_x=0.1, sigma_y=0.1, theta=0, scale=1, noise=0, jpeg=95)
+WORN = Degradation(sigma_x=2.5, sigma_y=2.5, theta=0, scale=3, noise=2, jpeg=85)
+SOFT = Degradation(sigma_x=6, sigma_y=6, theta=0, scale=8, noise=3, jpeg=80)
+SHAKEN = Degradation(sigma_x=9, sigma_y=3, theta=0.6, scale=5, noise=3, jpeg=80)
+GRAINY = Degradation(sigma_x=3, sigma_y=3, theta=0, scale=4, noise=14, jpeg=85)
+SQUEEZED = Degradation(sigma_x=2, sigma_y=2, theta=0, scale=6, noise=4, jpeg=35)
+TINY = Degradation(sigma_x=5, sigma_y=5, theta=0, scale=14, noise=4, jpeg=65)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def wear(picture: Picture, how: Degradation, crop_side: float, rng: np.random.Ge
 
 def contact_print() -> Picture:
     """Six heads on one sheet, three by two, each in its own light."""
-    side, gap = 132, 14
+    side, gap = 176, 16
     sheet = np.full((2 * side + 3 * gap, 3 * side + 4 * gap, 3), 236, np.uint8)
     rng = np.random.default_rng(6)
     for place, (name, mirrored, light) in enumerate(
@@ -241,15 +243,15 @@ def encoded(suffix: str, pixels: NDArray[np.uint8] | NDArray[np.uint16], options
 
 
 PHOTOGRAPHS: tuple[Photograph, ...] = (
-    Photograph("portraits/Eileen Collins, blurred.jpg", "astronaut", 0.62, SOFT, as_jpeg),
-    Photograph("portraits/Grace Hopper, grainy.jpg", "hopper", 0.34, GRAINY, as_jpeg),
-    Photograph("portraits/Grace Hopper, grey.jpg", "hopper", 0.3, SOFT, as_grey_jpeg, mirrored=True),
-    Photograph("portraits/sépia 1984.jpg", "hopper", 0.36, SHAKEN, as_sepia_jpeg),
-    Photograph("portraits/写真 (small).png", "astronaut", 0.5, TINY, as_png, HEADS["astronaut"]),
-    Photograph("scans/16 bit grey.png", "astronaut", 0.6, GRAINY, as_16_bit_png, mirrored=True),
-    Photograph("scans/Kameramann.jpg", "cameraman", 0.9, SQUEEZED, as_grey_jpeg),
-    Photograph("phone/IMG 0042.jpg", "astronaut", 0.58, SQUEEZED, as_rotated_jpeg),
-    Photograph("oval/Großes Oval.png", "hopper", 0.32, SOFT, as_oval_png, HEADS["hopper"]),
+    Photograph("portraits/Eileen Collins, blurred.jpg", "astronaut", 0.9, SOFT, as_jpeg),
+    Photograph("portraits/Grace Hopper, grainy.jpg", "hopper", 0.5, GRAINY, as_jpeg),
+    Photograph("portraits/Grace Hopper, grey.jpg", "hopper", 0.46, SOFT, as_grey_jpeg, mirrored=True),
+    Photograph("portraits/sépia 1984.jpg", "hopper", 0.52, SHAKEN, as_sepia_jpeg),
+    Photograph("portraits/写真 (small).png", "astronaut", 0.7, TINY, as_png, HEADS["astronaut"]),
+    Photograph("scans/16 bit grey.png", "astronaut", 0.8, GRAINY, as_16_bit_png, mirrored=True),
+    Photograph("scans/Kameramann.jpg", "cameraman", 0.9, WORN, as_grey_jpeg),
+    Photograph("phone/IMG 0042.jpg", "astronaut", 1.0, SHARP, as_rotated_jpeg),
+    Photograph("oval/Großes Oval.png", "hopper", 0.5, SQUEEZED, as_oval_png, HEADS["hopper"]),
 )
 
 

@@ -1,4 +1,4 @@
-"""Score presets on clean aligned faces: spoil them as the paper does, restore them with the pipeline, compare.
+"""Score presets on clean aligned faces, spoiled as the paper does, or on photographs: restore them, compare.
 
 `python -m jobs.evaluate --faces 'FOLDER/test-*.tar' --output OUT --presets small-swinir,small-srcnn`
 """
@@ -6,9 +6,9 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,22 +16,33 @@ from jobs import restore
 from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_signals, say
 from jobs.ways import Sweep, Way, list_ways
 from pipeline import store
-from pipeline.config import UsageError, option, parse
+from pipeline.config import UsageError, parse
+from pipeline.evaluation.delivered import Delivered
+from pipeline.evaluation.harm import ANY, Judged, cut
+from pipeline.evaluation.options import EvaluateConfig
+from pipeline.evaluation.photographs import place_photographs, write_photographs
+from pipeline.evaluation.realreport import RealReport, draw_faces
 from pipeline.evaluation.report import Report, make_report
 from pipeline.evaluation.scores import Measured, hole_psnr, measure, strata
-from pipeline.evaluation.testset import EvaluationSet, Recipe, naive, place_set, write_set
+from pipeline.evaluation.testset import EvaluationSet, PictureSet, Recipe, naive, place_set, write_set
 from pipeline.flow import connect
 from pipeline.forecast import seconds_per_face
 from pipeline.networks.zoo import Preset, find_preset
 from pipeline.progress import duration
 from pipeline.stages.task import TaskName
 from pipeline.tracking import RunTracker, default_uri, ui_command
-from pipeline.training.masks import HOLES, Hole
-from pipeline.training.samples import FaceAddress, SampleError, check_side, find_shards, list_faces
+from pipeline.training.samples import (
+    PHOTOGRAPHS,
+    FaceAddress,
+    SampleError,
+    check_side,
+    find_faces,
+    find_shards,
+    list_faces,
+)
 
 REFUSALS = (*restore.REFUSALS, SampleError)
 SHOWN_FACES = 12
-DEFAULT_PRESETS: dict[TaskName, str] = {"restore": "small-swinir,small-srcnn", "inpaint": "small-inpaint"}
 NAIVE: dict[TaskName, str] = {
     "restore": "degraded input",
     "inpaint": "filled from around",
@@ -48,99 +59,9 @@ EPILOG = """examples:
   python -m jobs.evaluate --faces 'aligned/test-*.tar' --output scores --limit 500
   python -m jobs.evaluate --faces aligned --output sweep --presets small-swinir --start-steps 80,160,240 --etas 0,0.5,1
   python -m jobs.evaluate --faces aligned --output holes --task inpaint --holes box,half
+  python -m jobs.evaluate --faces photographs --output real --grid real --levels clean,mild --limit 100
 Every way is a restoration of its own below OUT/runs and a run of its own in MLflow, under one parent. The same
 command again goes on where the last one stopped."""
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """One evaluation."""
-
-    faces: str = option(
-        help="clean aligned faces: tar shards made by jobs.align, a folder of them or 'FOLDER/test-*.tar'",
-        group="what",
-        metavar="PATH_OR_URI",
-    )
-    output: str = option(
-        help="folder or prefix for test set, restorations, tables and plots", group="what",
-        metavar="PATH_OR_URI",
-    )  # fmt: skip
-    task: Literal["restore", "inpaint", "colourise", "upscale"] = option(
-        "restore",
-        help="restore: the paper's grid of 4,000 degradations; inpaint: its four kinds of holes; colourise and "
-        "upscale: grey and shrunk faces",
-        group="what",
-    )
-    holes: str = option(
-        ",".join(HOLES), help="kinds of holes of an inpainting, separated by commas", group="what"
-    )
-    factor: int = option(4, help="how many times smaller the faces of an upscaling are", group="what")
-    presets: str | None = option(
-        None, help="presets to score, separated by commas (default: the small ones that fit the task)",
-        group="what",
-    )  # fmt: skip
-    limit: int = option(
-        0, help="score this many faces, spread evenly over the shards; 0 takes all", group="what"
-    )
-    metrics: str = option(
-        "psnr,ssim,lpips,ids,lmd,quality,features",
-        help="what is measured, as jobs.restore --metrics has it; features give FID",
-        group="what",
-    )
-
-    start_steps: str | None = option(
-        None, help="starting steps N, separated by commas; auto:N gives each face its own around N "
-        "(default: the preset's)", group="sweep",
-    )  # fmt: skip
-    etas: str | None = option(
-        None, help="randomness of the chain, separated by commas (default: the preset's)", group="sweep"
-    )
-    steps: str | None = option(
-        None, help="respacings, separated by commas (default: the preset's)", group="sweep"
-    )
-    calls: str = option(
-        "all", help="network calls a face, separated by commas; all: one at every kept step", group="sweep"
-    )
-    solvers: str = option("ddim", help="solvers, ddim and dpm++, separated by commas", group="sweep")
-    seed: int = option(0, help="seed of test set and noises", group="sweep")
-
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", help="number type of the networks", group="surroundings"
-    )
-    device: str = option("auto", help="auto, cpu, cuda", group="surroundings")
-    weights_dir: str | None = option(
-        None, help="folder or s3:// prefix searched for weights first", group="surroundings"
-    )
-    mlflow_uri: str | None = option(
-        None, help="MLflow server or database (default: a SQLite file beside the output); `none` tracks nothing",
-        group="surroundings",
-    )  # fmt: skip
-    experiment: str = option("difface-evaluate", help="MLflow experiment", group="surroundings")
-    ray_address: str | None = option(
-        None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
-    )
-    dry_run: bool = option(
-        False, help="list the ways and what they will take; write nothing", group="surroundings"
-    )
-
-    def __post_init__(self) -> None:
-        if self.limit < 0 or self.seed < 0:
-            raise UsageError(f"--limit and --seed must not be negative, got {self.limit} and {self.seed}")
-        unknown = sorted(set(self.kinds) - set(HOLES))
-        if unknown:
-            raise UsageError(f"--holes must be among {', '.join(HOLES)}, got {', '.join(unknown)}")
-        if self.factor < 2 or self.factor & (self.factor - 1):
-            raise UsageError(f"--factor must be a power of two above 1, got {self.factor}")
-
-    @property
-    def kinds(self) -> tuple[Hole, ...]:
-        """The kinds of holes."""
-        return tuple(self.holes.split(","))  # type: ignore[arg-type]  # checked when made
-
-    @property
-    def preset_names(self) -> list[str]:
-        """The presets, in the table's order."""
-        return (self.presets or DEFAULT_PRESETS.get(self.task, "small-swinir")).split(",")
 
 
 def choose_faces(config: EvaluateConfig, side: int) -> list[FaceAddress]:
@@ -157,25 +78,26 @@ def spread(faces: Sequence[FaceAddress], limit: int) -> list[FaceAddress]:
 
 
 def choose_presets(config: EvaluateConfig) -> dict[str, Preset]:
-    """The presets to score, by the names given. Raises UsageError for presets of different sides."""
+    """The presets to score, by the names given. Raises UsageError for aligned faces of different sides."""
     presets = {name: find_preset(name) for name in config.preset_names}
-    if len({p.side for p in presets.values()}) > 1:
+    if config.grid == "paper" and len({p.side for p in presets.values()}) > 1:
         sides = ", ".join(f"{p.name} {p.side}" for p in presets.values())
         raise UsageError(f"--presets of one side were wanted, got {sides}")
     return presets
 
 
-def choose_ways(config: EvaluateConfig, presets: dict[str, Preset], found: EvaluationSet) -> list[Way]:
+def choose_ways(config: EvaluateConfig, presets: dict[str, Preset], found: PictureSet) -> list[Way]:
     """The rows of the table. Raises UsageError for a way that cannot be walked."""
     varied = (config.start_steps, config.etas, config.steps, config.calls, config.solvers)
     sweep = Sweep(*(tuple((told or "").split(",")) for told in varied))
     common = {
         "input": found.degraded,
         "mask": found.mask,
-        "truth": found.truth,
-        "metrics": config.metrics,
+        "truth": None if config.grid == "real" else found.truth,
+        "metrics": "none" if config.grid == "real" else config.metrics,
         "task": config.task,
-        "aligned": True,
+        "aligned": config.grid == "paper",
+        "alignment": "preset",
         "factor": config.factor if config.task == "upscale" else 0,
         "seed": config.seed,
         "precision": config.precision,
@@ -192,6 +114,11 @@ def recipe(config: EvaluateConfig, side: int) -> Recipe:
 
 def evaluate(config: EvaluateConfig) -> int:
     """Make the set, restore it every way, score, report. Returns the exit code."""
+    return evaluate_photographs(config) if config.grid == "real" else evaluate_faces(config)
+
+
+def evaluate_faces(config: EvaluateConfig) -> int:
+    """The paper's grid."""
     presets = choose_presets(config)
     side = next(iter(presets.values())).side
     faces = choose_faces(config, side)
@@ -204,20 +131,60 @@ def evaluate(config: EvaluateConfig) -> int:
     write_set(found, faces)
     say(f"{len(faces)} faces in {found.uri}, {len(ways)} ways to restore them")
     tracker = open_tracker(config)
-    connect(config.ray_address)
-    around = surroundings(config, tracker)
     rows = [measure_naive(config, found)]
     say(f"{rows[0].name}: {told(rows[0])}")
-    for number, way in enumerate(ways, 1):
-        say(f"way {number} of {len(ways)}: {way.name}")
-        code = way.walk(around)
+    for way, code in walk(config, tracker, ways):
         if code != OK:
-            tracker.finish("KILLED" if code == INTERRUPTED else "FAILED")
             return code
         rows.append(way.measured(found))
         say(told(rows[-1]))
     publish(config, tracker, compare(config, found, ways, rows))
     return OK
+
+
+def evaluate_photographs(config: EvaluateConfig) -> int:
+    """The real-world grid."""
+    presets = choose_presets(config)
+    pictures = spread(find_faces(config.faces, PHOTOGRAPHS).faces, config.limit)
+    found = place_photographs(pictures, config.seed, config.level_names, store.join(config.output, "sets"))
+    ways = choose_ways(config, presets, found)
+    if config.dry_run:
+        describe(ways, len(pictures) * len(found.levels))
+        return OK
+    store.check_writable(config.output)
+    write_photographs(found, pictures)
+    say(f"{found.contents}, in {found.uri}; {len(ways)} ways to restore them")
+    delivered = Delivered(found, store.join(config.output, "measured"), config.weights_dir)
+    for name, why in delivered.left_out.items():
+        say(f"warning: the metric {name} is left out: {why}")
+    cuts = cut(*(found.sheet[name].to_pylist() for name in ("level", "group", "number")))
+    tracker = open_tracker(config)
+    rows: list[Judged] = []
+    for way, code in walk(config, tracker, ways):
+        if code != OK:
+            return code
+        say("measuring what was delivered")
+        out, cost = delivered.of_run(way.config.output), way.cost(len(found.names))
+        rows.append(Judged(way.name, delivered.came, out, cost))
+        harmed = (f"{level} {rows[-1].harm(here)[ANY]:.0%}" for level, here in cuts.levels.items())
+        say(f"delivered worse than they came: {', '.join(harmed)}")
+    faces = draw_faces(found, rows, [way.pictures for way in ways])
+    publish(config, tracker, RealReport(rows, cuts, faces, found.contents))
+    return OK
+
+
+def walk(config: EvaluateConfig, tracker: RunTracker, ways: Sequence[Way]) -> Iterator[tuple[Way, int]]:
+    """Restore the set every way; each with its exit code, up to the first that was broken off."""
+    connect(config.ray_address)
+    around = surroundings(config, tracker)
+    for number, way in enumerate(ways, 1):
+        say(f"way {number} of {len(ways)}: {way.name}")
+        code = way.walk(around)
+        if code != OK:
+            tracker.finish("KILLED" if code == INTERRUPTED else "FAILED")
+        yield way, code
+        if code != OK:
+            return
 
 
 def measure_naive(config: EvaluateConfig, found: EvaluationSet) -> Measured:
@@ -281,7 +248,7 @@ def compare(
     return report if config.task == "restore" else replace(report, verdicts=())
 
 
-def publish(config: EvaluateConfig, tracker: RunTracker, report: Report) -> None:
+def publish(config: EvaluateConfig, tracker: RunTracker, report: Report | RealReport) -> None:
     """Write the report, tell MLflow, print the tables."""
     title = f"Evaluation {store.name_of(config.output)}"
     files = {
@@ -292,11 +259,7 @@ def publish(config: EvaluateConfig, tracker: RunTracker, report: Report) -> None
     for name, data in files.items():
         store.write_bytes(store.join(config.output, name), data)
         tracker.log_artifact(store.join(config.output, name), name)
-    for row in report.rows:
-        told = {f"{row.name}/{n}": s.value for n, s in row.scores.items()} | {
-            f"{row.name}/{n}": v for n, v in row.cost.items()
-        }
-        tracker.log_metrics(0, {n: v for n, v in told.items() if math.isfinite(v)})
+    tracker.log_metrics(0, {n: v for n, v in report.metrics().items() if math.isfinite(v)})
     tracker.set_tags({"best": report.best} if report.best else {})
     tracker.finish()
     print("\n" + report.markdown())

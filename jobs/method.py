@@ -1,6 +1,6 @@
 """From options to a method with its weights, and to the stages that carry it out. Not a command itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from pipeline import store
 from pipeline.config import RestoreConfig, UsageError, fingerprint
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection
+from pipeline.faces.geometry import CropFrame
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics
 from pipeline.networks.checkpoint import read_state
 from pipeline.networks.foreign import load_upscaler
@@ -28,11 +29,14 @@ class Method:
 
     preset: Preset
     eta: float
-    # N, or where there are bounds to each face's own N that of a typical face
+    # of a chain that every face walks; what `treatment` does not say of a face's own
     start_step: int
-    start_bounds: list[int] | None
+    calls: int | None
+    hold: float
     steps: str
     start_rule: Any
+    # rows of the preset's table with the wishes applied; empty where every face is treated alike
+    treatment: tuple[Mapping[str, Any], ...]
     # digests of the weights by role
     sha256: dict[str, str]
     # what is measured besides, of --metrics what can be
@@ -43,31 +47,46 @@ class Method:
         """One name for the networks together."""
         return "+".join(self.sha256[role][:16] for role in ("prior", "estimator") if role in self.sha256)
 
+    @property
+    def frame(self) -> CropFrame:
+        """What the preset's crops show."""
+        return CropFrame.from_table(self.preset.side, self.preset.crop)
+
 
 def choose_method(config: RestoreConfig, preset: Preset | None = None) -> tuple[Preset, dict[str, Any]]:
     """The preset and the method's settings; raises when N is not in the schedule or above what the prior knows.
 
     preset: taken instead of the one that the configuration names.
     """
-    preset = preset or find_preset(config.preset)
+    preset = preset or find_preset(config.preset_name)
     names = ("eta", "steps", "start_rule")
     if config.method == "estimator":
-        no_chain = {"eta": 0.0, "start_step": 0, "start_bounds": None}
+        no_chain = {"eta": 0.0, "start_step": 0, "calls": None, "hold": 0.0, "treatment": ()}
         return preset, {n: getattr(preset, n) for n in names} | no_chain
     chosen = {n: getattr(preset if getattr(config, n) is None else config, n) for n in names}
-    wished = config.start_step or ""
-    chosen |= {"start_step": int(wished.removeprefix("auto").lstrip(":") or preset.start_of(config.task))}
-    chosen |= {"start_bounds": None}
-    if wished.startswith("auto"):
-        if not preset.auto_start:
-            raise UsageError(f"{preset.name} has no [auto_start]; give --start-step as a number")
-        within = config.start_bounds.split(",") if config.start_bounds else preset.auto_start["bounds"]
-        chosen |= {"start_bounds": [int(n) for n in within]}
+    is_blind = config.task == "restore"
+    own = {"calls": preset.calls if is_blind else None, "hold": preset.hold if is_blind else 0.0}
+    chosen |= {n: value if getattr(config, n) is None else getattr(config, n) for n, value in own.items()}
+    chosen["start_step"] = preset.start_of(config.task) if config.start_step is None else config.start_step
+    by_damage = is_blind and config.method == "auto" and config.start_step is None
+    wished = {n: getattr(config, n) for n in ("calls", "hold") if getattr(config, n) is not None}
+    chosen["treatment"] = tuple(
+        dict(row) | (wished if "start_step" in row else {}) for row in (preset.treatment if by_damage else ())
+    )
     if config.solver == "dpm++" and config.eta:
         raise UsageError(f"--solver dpm++ draws no noise; leave --eta {config.eta} out")
-    for start_step in (chosen["start_step"], *(chosen["start_bounds"] or ())):
+    own_steps = (row["start_step"] for row in chosen["treatment"] if "start_step" in row)
+    for start_step in (chosen["start_step"], *own_steps):
         check_start(preset, chosen["steps"], start_step, chosen["start_rule"])
     return preset, chosen
+
+
+def calls_of(chosen: Mapping[str, Any]) -> int:
+    """Network calls of a chain; where each face is treated by its damage, those of a typical one. 0 without a chain."""
+    if not chosen["start_step"]:
+        return 0
+    schedule = make_schedule(chosen["steps"])
+    return len(chain_from(schedule, chosen["start_step"], chosen["start_rule"], chosen["calls"]).walk)
 
 
 def check_start(preset: Preset, steps: str, start_step: int, rule: Any) -> None:
@@ -110,12 +129,21 @@ def settle_method(
     config: RestoreConfig, preset: Preset, chosen: dict[str, Any]
 ) -> tuple[Method, dict[str, Any]]:
     """The method with its weights found and checked, and the fingerprint of a run with it."""
+    if config.task == "upscale" and not is_whole(config, CropFrame.from_table(preset.side, preset.crop)):
+        raise UsageError(
+            f"--task upscale enlarges whole crops, and those of {preset.name} show less than FFHQ's do; "
+            "give crops that jobs.align made for it, with --alignment preset"
+        )
     method = Method(preset, sha256=check_weights(config, preset), **chosen)
-    resolved = chosen | {"weights": method.sha256, "preset_side": preset.side}
+    # a run file gives lists back where tuples were
+    resolved = chosen | {"treatment": [dict(row) for row in chosen["treatment"]]}
+    resolved |= {"weights": method.sha256, "preset_side": preset.side}
     if (config.truth or "").startswith("sibling:"):
         resolved |= {"truth": config.truth}  # such pictures are not restored
     if preset.estimator.kind == "spandrel":  # whose options change pixels and not only what file fits
         resolved |= {"estimator_options": dict(preset.estimator.options)}
+    if preset.crop:
+        resolved |= {"crop": dict(preset.crop)}
     if config.background is not None:
         name = store.name_of(config.background)
         resolved |= {"background": {"network": name, "upscale": config.upscale, "tile": [TILE, MARGIN]}}
@@ -147,8 +175,8 @@ def measure_stage(config: RestoreConfig, method: Method, device: str, gpus: floa
     return MeasureSettings(
         metrics=m.metrics,
         truth=c.truth,
-        side=m.preset.side,
-        aligned=c.aligned,
+        frame=m.frame,
+        aligned=is_whole(c, m.frame),
         max_pixels=c.max_pixels,
         weights_dir=c.weights_dir,
         device=device if gpus else "cpu",
@@ -159,13 +187,15 @@ def read_stage(config: RestoreConfig, method: Method, stop_uri: str) -> ReadAndA
     """The stage that reads pictures and cuts out their faces."""
     c = config
     return ReadAndAlign(
-        side=method.preset.side,
+        frame=method.frame,
         detector=DetectorChoice(c.detector, c.min_score, c.weights_dir),
         selection=Selection(c.min_face, c.max_faces, c.max_overlap),
         aligned=c.aligned,
+        whole=is_whole(c, method.frame),
         max_crispness=c.max_crispness,
         max_scale=c.max_scale,
-        strength=c.strength,
+        # a preset that treats each face by its damage has judged already what may be pasted
+        strength=1.0 if c.strength is None and method.preset.treatment else c.strength,
         max_pixels=most_pixels(c),
         image_column=c.image_column,
         stop_uri=stop_uri,
@@ -178,6 +208,16 @@ def read_stage(config: RestoreConfig, method: Method, stop_uri: str) -> ReadAndA
 def most_pixels(config: RestoreConfig) -> int:
     """Pixels of the largest picture that is taken: what it becomes must stay within --max-pixels, too."""
     return config.max_pixels // config.upscale**2
+
+
+def is_whole(config: RestoreConfig, frame: CropFrame) -> bool:
+    """Whether each picture is one face's crop, and not a part of a picture that is."""
+    return config.aligned and (config.alignment == "preset" or frame.is_ffhq)
+
+
+def pastes_change(config: RestoreConfig) -> bool:
+    """Whether the change of a crop is pasted, and not the crop; a hole has nothing that a change could be added to."""
+    return config.paste == "change" and config.task != "inpaint"
 
 
 def background_of(config: RestoreConfig, device: str) -> Background | None:
@@ -203,20 +243,22 @@ def restore_stage(
         weights_dir=c.weights_dir,
         eta=m.eta,
         start_step=m.start_step,
-        start_bounds=m.start_bounds,
+        calls=m.calls,
+        hold=m.hold,
+        treatment=m.treatment,
         steps=m.steps,
         start_rule=m.start_rule,
-        calls=c.calls,
         solver=c.solver,
         seed=c.seed,
         free_colour=c.free_colour,
+        pastes_change=pastes_change(c),
         device=device,
         precision=c.precision,
         slots=c.slot_count,
         threads=threads,
         stop_uri=stop_uri,
         task=task_of(c),
-        method=c.method,
+        without_prior=c.method == "estimator",
     )
 
 
@@ -225,9 +267,10 @@ def publish_stage(config: RestoreConfig, method: Method, device: str) -> Publish
     m, c = method, config
     return Publish(
         output=c.output,
-        side=m.preset.side,
+        frame=m.frame,
         image_column=c.image_column,
-        aligned=c.aligned,
+        aligned=is_whole(c, m.frame),
+        pastes_change=pastes_change(c),
         keep_detail=c.keep_detail,
         max_pixels=most_pixels(c),
         save_faces=c.save_faces,

@@ -17,10 +17,12 @@ from pipeline.driver import Driver
 from pipeline.flow import Resources, connect, fit_resources, run_flow
 from pipeline.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
+from pipeline.metrics.shard import ShardMetrics
 from pipeline.progress import Progress, duration
-from pipeline.records import FEATURE_COLUMNS, OUTCOMES, Row
+from pipeline.records import DECISION_TEXTS, FEATURE_COLUMNS, OUTCOMES, Row
 from pipeline.report import write_report
 from pipeline.stages.read import LoadUnit
+from pipeline.stages.restore import settled_precision
 from pipeline.tracking import RunTracker, Status, default_uri, ui_command
 
 OK, UNEXPECTED, BAD_ARGUMENTS, OVER_BUDGET, HAD_FAILURES, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -107,7 +109,10 @@ class Restoration:
             c.metrics_gpus if self.method.metrics else None,
             c.background_gpus if c.background is not None else None,
         )
-        say(f"{resources.engines} engine(s) on {device}, up to {resources.readers} readers")
+        precision = self.ledger.settle_precision(settled_precision(c.precision, device))
+        self.config = replace(c, precision=precision)  # type: ignore[arg-type]  # one of its words
+        self.tracker.set_tags({"precision": precision})
+        say(f"{resources.engines} engine(s) on {device} in {precision}, up to {resources.readers} readers")
         before = self.ledger.totals.counts.images
         with on_stop_signals(self._stop), Progress(self.ledger.images_planned, before) as progress:
             code = self._walk(resources, device, progress)
@@ -233,12 +238,15 @@ def input_digest(ledger: Ledger) -> str:
 def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
     """What the report says of the run."""
     totals = restoration.ledger.totals
-    return {
+    told: dict[str, Any] = {
         "title": store.name_of(restoration.config.output),
         "exit_code": code,
         "outcomes": totals.counts.outcomes,
         "images": totals.counts.images,
         "faces": totals.counts.faces,
+    }
+    told |= {f"faces {DECISION_TEXTS[way]}": number for way, number in totals.decisions.items()}
+    return told | {
         "settings": restoration.ledger.fingerprint | {"preset": restoration.method.preset.name},
         "measured": {name: str(interval) for name, interval in totals.intervals().items()}
         | restoration.distances,
@@ -257,7 +265,7 @@ def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
     for outcome in OUTCOMES:
         print(f"{outcome:<14} {counts.outcomes[outcome]:>8}")
     print(f"{'images':<14} {counts.images:>8}  of {restoration.ledger.images_planned} planned")
-    print(f"{'faces':<14} {counts.faces:>8}")
+    print(f"{'faces':<14} {counts.faces:>8}  {decided(restoration.ledger.totals)}")
     for name, interval in restoration.ledger.totals.intervals().items():
         print(f"{name:<14} {interval.mean:>8.4g}  ± {interval.half:.2g} over {interval.faces} faces")
     for name, distance in restoration.distances.items():
@@ -266,6 +274,11 @@ def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
         print(f"{'no truth':<14} {missing:>8.0f}  faces")
     print(f"{'time':<14} {duration(seconds):>8}")
     print(f"{'exit code':<14} {code:>8}  {MEANINGS[code]}\n")
+
+
+def decided(totals: ShardMetrics) -> str:
+    """What was decided of the faces, in a line."""
+    return ", ".join(f"{number} {DECISION_TEXTS[way]}" for way, number in totals.decisions.items() if number)
 
 
 @contextmanager

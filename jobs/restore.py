@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.method import choose_method, most_pixels, settle_method, settle_metrics
+from jobs.method import calls_of, choose_method, most_pixels, settle_method, settle_metrics
 from jobs.restoration import (
     BAD_ARGUMENTS,
     DELIVERED,
@@ -22,7 +22,6 @@ from pipeline import store
 from pipeline.census import count_faces, sample_units
 from pipeline.config import RestoreConfig, UsageError, parse
 from pipeline.delivery import redact
-from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.driver import AlreadyDriven, Driver
 from pipeline.faces.detect import Selection
 from pipeline.forecast import seconds_per_face
@@ -201,9 +200,11 @@ def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> in
         print(f"faces    {faces:.0f} ({how}; {found.unreadable} of {found.images} images unreadable)")
     calls, how = 0, "the estimator alone"
     if config.method != "estimator":
-        schedule = make_schedule(chosen["steps"])
-        calls = len(chain_from(schedule, chosen["start_step"], chosen["start_rule"], config.calls).walk)
+        calls = calls_of(chosen)
         how = f"{calls} steps a face, eta {chosen['eta']}"
+        if chosen["treatment"]:
+            most = max(row.get("calls", 0) for row in chosen["treatment"])
+            how = f"each face by its damage, at most {most} steps, eta {chosen['eta']}"
     print(f"method   {preset.name}, {preset.side} px, {how}")
     if config.background is not None:
         size = "keep their size" if config.upscale == 1 else f"become {config.upscale} times larger"

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import store
 from pipeline.config import UsageError, option, parse
 from pipeline.progress import duration
+from pipeline.records import DECISION_TEXTS
 from pipeline.status import Observer, State
 from pipeline.verify.run import NoRun
 
@@ -117,6 +118,8 @@ def lines(state: State) -> Iterator[str]:
     yield counted("units", s.units_done, f"of {s.units_planned} planned{again}")
     yield counted("images", s.images, f"of {s.images_planned} planned{share}")
     yield counted("faces", s.faces)
+    for way, number in s.decisions.items():
+        yield f"  {DECISION_TEXTS[way]:<18} {number:>4}"
     for outcome, number in s.outcomes.items():
         yield counted(outcome, number)
         yield from reasons(s.reasons.get(outcome, {}))

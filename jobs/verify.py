@@ -217,6 +217,8 @@ class Repeater:
                 f"({type(error).__name__}: {error}); verify without --sample"
             ) from error
         self._method, again = settle_method(self._config, *choose_method(self._config, preset))
+        if run.precision:
+            self._config = replace(self._config, precision=run.precision)  # type: ignore[arg-type]  # one of its words
         other = difference(run.fingerprint, again)
         if other:
             raise UsageError(

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from jobs import restore
-from jobs.method import choose_method
+from jobs.method import calls_of, choose_method
 from jobs.restoration import INTERRUPTED, OK, say
 from pipeline import images, store
 from pipeline.config import RestoreConfig, UsageError, fingerprint_digest
-from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.evaluation.scores import Measured, hole_psnr, read_run
 from pipeline.evaluation.testset import EvaluationSet
 from pipeline.networks import zoo
@@ -55,7 +54,7 @@ class Way:
     @property
     def is_chain(self) -> bool:
         """Whether the prior takes part."""
-        return self.config.method == "difface"
+        return self.config.method != "estimator"
 
     @property
     def calls(self) -> int:
@@ -63,8 +62,7 @@ class Way:
         if not self.is_chain:
             return 0
         _, chosen = choose_method(self.config, self.preset)
-        schedule = make_schedule(chosen["steps"])
-        return len(chain_from(schedule, chosen["start_step"], chosen["start_rule"], self.config.calls).walk)
+        return calls_of(chosen)
 
     @property
     def parameters(self) -> float | None:
@@ -96,14 +94,14 @@ class Way:
     def measured(self, found: EvaluationSet) -> Measured:
         """Its row of the table, once it was walked."""
         output, names = self.config.output, found.names
-        row = read_run(output, names, self.name, self._cost(len(names)))
+        row = read_run(output, names, self.name, self.cost(len(names)))
         if found.mask is None:
             return row
         inside = np.array([hole_psnr(found, name, self.picture(name)) for name in names])
         return replace(row, values={"hole_psnr": inside} | dict(row.values))
 
-    def _cost(self, faces: int) -> dict[str, float]:
-        """What is known of its cost: parameters, calls and seconds a face."""
+    def cost(self, faces: int) -> dict[str, float]:
+        """What is known of its cost, once it was walked: parameters, calls and seconds a face."""
         cost = {"calls": float(self.calls)} if self.is_chain else {}
         size = self.parameters
         cost |= {} if size is None else {"parameters": size}
@@ -114,7 +112,12 @@ class Way:
 
     def picture(self, name: str) -> "np.typing.NDArray[np.uint8]":
         """One face as it was delivered, [S, S, 3]."""
-        return images.decode_rgb(store.read_bytes(store.join(self.config.output, "images", f"{name}.png")))
+        return images.decode_rgb(store.read_bytes(store.join(self.pictures, f"{name}.png")))
+
+    @property
+    def pictures(self) -> str:
+        """The folder of what it delivered, under the names of the set's pictures."""
+        return store.join(self.config.output, "images")
 
 
 def list_ways(
@@ -132,7 +135,7 @@ def list_ways(
         if alone:
             found.append(_way(alone, None, preset, options | {"method": "estimator"}, output))
         for wished in sweep.wishes():
-            name = f"DifFace({called}), {_told(wished, preset, common['task'], len(sweep.eta) > 1)}"
+            name = _name(wished, preset, called, common["task"], len(sweep.eta) > 1)
             found.append(_way(name, alone, preset, options | _parsed(wished), output))
     return found
 
@@ -143,14 +146,15 @@ def row_names(presets: list[Preset]) -> list[str]:
     return [p.estimator.kind if kinds.count(p.estimator.kind) == 1 else p.name for p in presets]
 
 
-def _told(wished: dict[str, str], preset: Preset, task: str, several_etas: bool) -> str:
-    """A way's settings in the table: N, and what else was varied."""
-    words = [f"N = {wished['start_step'] or preset.start_of(task)}"]
-    words += [f"η = {wished['eta'] or preset.eta}"] if several_etas else []
+def _name(wished: dict[str, str], preset: Preset, called: str, task: str, several_etas: bool) -> str:
+    """A way in the table: N, and what else was varied; by the preset's name alone where that says what faces get."""
+    words = [f"η = {wished['eta'] or preset.eta}"] if several_etas else []
     words += [wished["steps"]] if wished["steps"] else []
     words += [f"{wished['calls']} calls"] if wished["calls"] != "all" else []
     words += [wished["solver"]] if wished["solver"] != "ddim" else []
-    return ", ".join(words)
+    if preset.treatment and task == "restore" and not wished["start_step"]:
+        return ", ".join([preset.name, *words])
+    return ", ".join([f"DifFace({called})", f"N = {wished['start_step'] or preset.start_of(task)}", *words])
 
 
 def _parsed(wished: dict[str, str]) -> dict[str, Any]:
@@ -159,14 +163,16 @@ def _parsed(wished: dict[str, str]) -> dict[str, Any]:
         raise UsageError(f"--solvers must be among ddim, dpm++, got {wished['solver']!r}")
     try:
         return {
-            "start_step": wished["start_step"] or None,
+            "start_step": int(wished["start_step"]) if wished["start_step"] else None,
             "eta": float(wished["eta"]) if wished["eta"] else None,
             "steps": wished["steps"] or None,
             "calls": None if wished["calls"] == "all" else int(wished["calls"]),
             "solver": wished["solver"],
         }
     except ValueError as error:
-        raise UsageError(f"--etas and --calls must be numbers separated by commas ({error})") from error
+        raise UsageError(
+            f"--start-steps, --etas and --calls must be numbers separated by commas ({error})"
+        ) from error
 
 
 def _way(name: str, base: str | None, preset: Preset, options: Mapping[str, Any], output: str) -> Way:

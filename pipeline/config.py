@@ -13,6 +13,9 @@ from pipeline.records import METHOD_VERSION
 
 C = TypeVar("C")
 
+# Presets that are taken where none is named: for faces of unknown degradation, and where something is known of them.
+BLIND_PRESET, TASK_PRESET = "portrait", "small-swinir"
+
 
 class UsageError(ValueError):
     """Arguments that no run can be made from; the command exits with code 2."""
@@ -139,6 +142,12 @@ class RestoreConfig:
         group="what",
         pixels=True,
     )
+    alignment: Literal["ffhq", "preset"] = option(
+        "ffhq",
+        help="with --aligned: whether the pictures show a face as FFHQ's do, or as the preset's crops",
+        group="what",
+        pixels=True,
+    )
     save_faces: bool = option(
         False, help="also write the aligned crops before and after", group="what", pixels=True
     )
@@ -178,11 +187,17 @@ class RestoreConfig:
     )
     gradient_rate: float = option(0.5, help="size of a gradient step", group="task", pixels=True)
 
-    preset: str = option("small-swinir", help="a preset's name or the path of a preset file", group="method")
-    method: Literal["difface", "estimator"] = option(
-        "difface",
-        help="difface: the preset's estimator and then the reverse chain; estimator: the estimator's picture as it "
-        "is, without the prior, as a baseline",
+    preset: str | None = option(
+        None,
+        help="a preset's name or the path of a preset file (default: portrait; small-swinir for tasks other than "
+        "restore)",
+        group="method",
+    )
+    method: Literal["auto", "difface", "estimator"] = option(
+        "auto",
+        help="auto: each face by how damaged it is, as the preset's table says (left as it is, the estimator alone, or "
+        "the chain), difface where it has none; difface: the estimator and then the reverse chain for every face; "
+        "estimator: its picture as it is, without the prior",
         group="method",
         pixels=True,
     )
@@ -192,20 +207,12 @@ class RestoreConfig:
         group="method",
         pixels=True,
     )
-    start_step: str | None = option(
+    start_step: int | None = option(
         None,
-        help="step N at which the chain is entered: larger is more realistic, smaller more faithful; auto chooses "
-        "it for each face from how degraded it is, and auto:N around this N "
-        "(default: the preset's for the task; of faces of unknown degradation 160 for the small ones, 400 for 512 px)",
+        help="step N at which every face's chain is entered: larger is more realistic, smaller more faithful "
+        "(default: by each face's damage where the preset tells, else the preset's for the task)",
         group="method",
-        metavar="N|auto|auto:N",
-        pixels=True,
-    )
-    start_bounds: str | None = option(
-        None,
-        help="least and largest N that auto may choose (default: the preset's)",
-        group="method",
-        metavar="LEAST,MOST",
+        metavar="N",
         pixels=True,
     )
     steps: str | None = option(
@@ -216,8 +223,17 @@ class RestoreConfig:
     )
     calls: int | None = option(
         None,
-        help="network calls a face makes, spread evenly below N; fewer are faster (default: one at every kept step)",
+        help="network calls a face makes, spread evenly below N; fewer are faster (default: the preset's, else one at "
+        "every kept step)",
         group="method",
+        pixels=True,
+    )
+    hold: float | None = option(
+        None,
+        help="hold each step to the low frequencies of the estimate, those that a Gaussian of this width (standard "
+        "deviation, pixels of the crop) leaves; 0 does not (default: the preset's)",
+        group="method",
+        metavar="SIGMA",
         pixels=True,
     )
     solver: Literal["ddim", "dpm++"] = option(
@@ -253,6 +269,13 @@ class RestoreConfig:
     max_overlap: float = option(
         0.4, help="boxes overlapping by more than this share are one face", group="faces", pixels=True
     )
+    paste: Literal["change", "crop"] = option(
+        "change",
+        help="change: what the restoration changed is added to the picture, so that its finer detail stays; crop: the "
+        "restored crop is laid over it, as the paper does",
+        group="faces",
+        pixels=True,
+    )
     free_colour: bool = option(
         False,
         help="leave restored faces the chain's own colours instead of the picture's",
@@ -261,15 +284,15 @@ class RestoreConfig:
     )
     keep_detail: float | None = option(
         None,
-        help="share of the picture's own fine detail kept under a pasted face, 0 to 1 "
+        help="with --paste crop: share of the picture's own fine detail kept under a pasted face, 0 to 1 "
         "(default: by the face's size against the preset's)",
         group="faces",
         pixels=True,
     )
     strength: float | None = option(
         None,
-        help="share of the restoration that is pasted, 0 to 1 (default: whole, less for a face that is sharp "
-        "already or much larger than the preset's side)",
+        help="share of the restoration that is pasted, 0 to 1 (default: whole; of presets that do not treat faces by "
+        "their damage, less for a face that is sharp already or much larger than the preset's side)",
         group="faces",
         pixels=True,
     )
@@ -337,8 +360,8 @@ class RestoreConfig:
     device: str = option("auto", help="auto, cpu, cuda", group="engine")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
-        help="number type of the networks; auto is float32 on a CPU and bfloat16 on a GPU, with the chain itself in "
-        "float32",
+        help="number type of the networks; auto is bfloat16 on a GPU and on a CPU with AMX, else float32; the chain "
+        "itself is float32. What a run begins with it keeps",
         group="engine",
         pixels=True,
     )
@@ -440,11 +463,10 @@ class RestoreConfig:
             "--max-scale must be above 0": self.max_scale is None or self.max_scale > 0,
             "--strength must lie in [0, 1]": self.strength is None or 0 <= self.strength <= 1,
             "--slots must be auto or a number above 0": self.slots == "auto" or _number(self.slots) > 0,
-            "--start-step must be a number, auto, or auto and a number as auto:160": self.start_step
-            in (None, "auto")
-            or _number(self.start_step.removeprefix("auto:")) >= 0,
-            "--start-bounds must be two numbers as 80,240": self.start_bounds is None
-            or [_number(n) >= 0 for n in self.start_bounds.split(",")] == [True, True],
+            "--start-step must not be negative": self.start_step is None or self.start_step >= 0,
+            "--hold must not be negative": self.hold is None or self.hold >= 0,
+            "--hold is for --task restore": not self.hold or self.task == "restore",
+            "--keep-detail is for --paste crop": self.keep_detail is None or self.paste == "crop",
             "--calls must be at least 1": self.calls is None or self.calls >= 1,
             "--engines and --readers must not be negative": min(self.engines, self.readers) >= 0,
             "--seed must not be negative": self.seed >= 0,
@@ -488,7 +510,7 @@ class RestoreConfig:
 
     def _refuse_chain(self) -> None:
         """Raise UsageError when an option of the chain was given."""
-        names = ("eta", "start_step", "start_bounds", "steps", "calls", "start_rule")
+        names = ("eta", "start_step", "steps", "calls", "start_rule", "hold")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         given |= {"solver": self.solver} if self.solver != "ddim" else {}
         # what these know of a face is held in the chain
@@ -496,6 +518,11 @@ class RestoreConfig:
         for name, value in given.items():
             shown = name.replace("_", "-")
             raise UsageError(f"--method estimator walks no chain; leave --{shown} {value} out")
+
+    @property
+    def preset_name(self) -> str:
+        """The preset's name or file."""
+        return self.preset or (BLIND_PRESET if self.task == "restore" else TASK_PRESET)
 
     @property
     def tag_values(self) -> dict[str, str]:

@@ -466,11 +466,11 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
     return _saved(Image.fromarray(np.ascontiguousarray(picture)), "PNG", {})
 
 
-def encode_jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:
+def encode_jpeg(picture: NDArray[np.uint8], quality: int, comment: bytes = b"") -> bytes:
     """[H, W, 3] uint8 RGB → JPEG with whole chroma."""
-    return _saved(
-        Image.fromarray(np.ascontiguousarray(picture)), "JPEG", {"quality": quality, "subsampling": 0}
-    )
+    options: dict[str, Any] = {"quality": quality, "subsampling": 0}
+    options |= {"comment": comment} if comment else {}
+    return _saved(Image.fromarray(np.ascontiguousarray(picture)), "JPEG", options)
 
 
 def jpeg_round_trip(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

@@ -181,6 +181,19 @@ class Ledger:
             )
         return False
 
+    def settle_precision(self, wanted: str) -> str:
+        """The number type of every unit of this run: the one that was written down before the first, else `wanted`.
+
+        A later start may run on another kind of processor, whose own choice would give other bits.
+        """
+        uri = store.join(self._root, "run.json")
+        run = json.loads(store.read_bytes(uri))
+        if "precision" not in run:
+            run["precision"] = wanted
+            store.write_bytes(uri, json.dumps(run, indent=1).encode())
+        settled: str = run["precision"]
+        return settled
+
     def release(self) -> None:
         """Give up a claim from which no plan could be made, so that a corrected command may use the output."""
         store.delete(store.join(self._root, "run.json"))

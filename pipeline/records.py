@@ -11,7 +11,7 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | work       | str   | `Unit` as JSON: the address of every image                     | load     | publish    |
 | images     | str   | list of `ImageRecord` as JSON, one per image of the unit       | read     | publish    |
 | faces      | str   | list of `FaceRecord` as JSON, one per face of the unit         | read     | publish    |
-| crops      | bytes | [F, S, S, 3] uint8 RGB, a crop per face that is not `kept`     | read     | publish    |
+| crops      | bytes | [F, S, S, 3] uint8 RGB, a crop per face that has one           | read     | publish    |
 | holes      | bytes | [F, S, S, 3] uint8, above 0 in the crops' holes; empty for none | read     | publish    |
 | estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
 | restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
@@ -41,6 +41,17 @@ Outcome = Literal["restored", "no_face", "skipped", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("restored", "no_face", "skipped", "failed")
 # Reason of a skipped picture all of whose faces are left as they are.
 KEPT = "nothing to gain"
+
+# What is decided of a face: it is left as it was, the estimator's picture is taken, or the chain's.
+Decision = Literal["left", "estimator", "chain"]
+DECISIONS: tuple[Decision, ...] = ("left", "estimator", "chain")
+
+# What people read for each.
+DECISION_TEXTS: dict[Decision, str] = {
+    "left": "left as it was",
+    "estimator": "by the estimator",
+    "chain": "by diffusion",
+}
 
 # Columns of vectors, and their length: what Inception makes of the restored and of the true face.
 FEATURE_COLUMNS, FEATURES_LENGTH = ("features", "features_truth"), 2048
@@ -218,11 +229,20 @@ class FaceRecord:
     crispness: float = 0.0
     # share of the restoration that is pasted
     strength: float = 1.0
-    # why the face is left as it is; empty for a face that is restored and has a crop
+    # why the face is left as it is; empty for a face that is restored
     kept: str = ""
-    # step N at which its chain was entered; None for a kept face
+    # whether it has a crop: it was not left before anything looked at it
+    has_crop: bool = True
+    # how it is treated; empty until that is chosen
+    treatment: Decision | Literal[""] = ""
+    # mean |f(y) - y| over the face, 0..255: how far the estimator changes it; None where it was not asked
+    estimated_change: float | None = None
+    # step N at which its chain was entered, the network calls it took, and the width (pixels of the crop) of the
+    # Gaussian whose low frequencies were held; None where there was no chain
     start_step: int | None = None
-    # variance of the Laplacian of crop and restoration; 0 for a kept face
+    calls: int | None = None
+    hold: float | None = None
+    # variance of the Laplacian of crop and restoration; 0 for a face without a crop
     sharpness_before: float = 0.0
     sharpness_after: float = 0.0
     # mean absolute difference of restored and estimated, 0..255
@@ -257,9 +277,9 @@ def load_features(row: Row) -> dict[str, NDArray[np.float16]]:
     }
 
 
-def restorable(faces: Sequence[FaceRecord]) -> list[FaceRecord]:
+def with_crops(faces: Sequence[FaceRecord]) -> list[FaceRecord]:
     """The faces that have a crop, in the crops' order."""
-    return [f for f in faces if not f.kept]
+    return [f for f in faces if f.has_crop]
 
 
 def pack(arrays: Sequence[NDArray[np.uint8]]) -> bytes:

@@ -1,10 +1,12 @@
 """What a run shows to people: contact sheet, plots and one HTML page, from what the run left in its output.
 
-Strips of sample faces are made by the workers (pipeline/stages/sample.py), the rest by the driver at the end. Files
+Strips of sample faces, before and as delivered, are made by the workers (pipeline/stages/sample.py), the rest by the
+driver at the end. Files
 come and go through pipeline/store.py only, so that an output on S3 gets the same report.
 """
 
 import io
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline import images, page, store
 from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
 
-COLUMNS = ("before", "estimator", "restored")
+COLUMNS = ("before", "delivered", "what was decided")
 SHEET_FACES = 60
 # the page stays small whatever the size of the run
 SHOWN_FAILURES, SHOWN_SHARDS = 100, 500
@@ -31,31 +33,33 @@ READERS = 16
 Pixels = NDArray[np.uint8]
 
 
+# A face of the sheet: its two tiles side by side, [T, 2T, 3] uint8, and what was decided of it.
+Shown = tuple[Pixels, str]
+
+
 def split_strip(strip: Pixels) -> list[Pixels]:
-    """A strip's faces: each [T, 3T, 3] uint8, a row of its tiles. Raises ValueError for another picture."""
+    """A strip's faces: each [T, 2T, 3] uint8, a row of its tiles. Raises ValueError for another picture."""
     height, width = strip.shape[:2]
-    tile = width // 3
-    if width % 3 or not tile or height % tile or not height:
+    tile = width // 2
+    if width % 2 or not tile or height % tile or not height:
         raise ValueError(
-            f"a sample strip has rows of three square tiles, but this picture is {width} x {height}"
+            f"a sample strip has rows of two square tiles, but this picture is {width} x {height}"
         )
     return [strip[y : y + tile] for y in range(0, height, tile)]
 
 
-def contact_sheet(strips: Sequence[tuple[str, Pixels]], title: str, limit: int = SHEET_FACES) -> Pixels:
+def contact_sheet(
+    strips: Sequence[tuple[str, Sequence[Shown]]], title: str, limit: int = SHEET_FACES
+) -> Pixels:
     """One picture of at most `limit` faces, taken evenly from all strips: [H, W, 3] uint8 RGB.
 
-    strips: unit name and strip. Faces stand in panels of three named columns, below the name of their unit.
+    strips: unit name and faces. Faces stand in panels of three named columns, below the name of their unit.
     """
-    faces = [(name, face) for name, strip in strips for face in split_strip(strip)]
+    faces = [(name, face) for name, shown in strips for face in shown]
     chosen = [faces[i] for i in _evenly(len(faces), limit)]
     panels = 1 + (len(chosen) > 5) + (len(chosen) > 20)
-    wanted = TILE_LARGEST if len(chosen) <= 5 else 192 if len(chosen) <= 12 else TILE_SMALLEST
-    side = min([wanted] + [len(face) for _, face in chosen])
-    groups: dict[str, list[Pixels]] = {}
-    for name, face in chosen:
-        groups.setdefault(name, []).append(face)
-    return _Sheet(side, panels).draw(groups, title)
+    wanted = TILE_LARGEST if len(chosen) <= 12 else 192 if len(chosen) <= 30 else TILE_SMALLEST
+    return _Sheet(min([wanted, *(len(tiles) for _, (tiles, _) in chosen)]), panels).draw(chosen, title)
 
 
 class _Sheet:
@@ -67,57 +71,75 @@ class _Sheet:
 
     def __init__(self, side: int, panels: int) -> None:
         self.side, self.panels = side, panels
-        self.panel_width = 3 * side + 2 * self.gap
+        self.told = max(side * 3 // 4, 150)
+        self.panel_width = 2 * side + 2 * self.gap + self.told
         self.width = max(2 * self.margin + panels * self.panel_width + (panels - 1) * self.gutter, 480)
         self.top = self.margin + self.heading + 30
 
-    def draw(self, groups: Mapping[str, Sequence[Pixels]], title: str) -> Pixels:
-        places, height = self._places(groups)
+    def draw(self, faces: Sequence[tuple[str, Shown]], title: str) -> Pixels:
+        places, height = self._places([name for name, _ in faces])
         image = Image.new("RGB", (self.width, height), self.ground)
         draw = ImageDraw.Draw(image)
         room = self.width - 2 * self.margin
         draw.text((self.margin, self.margin), fitting(title, font(26, True), room), self.ink, font(26, True))
-        shown = sum(len(g) for g in groups.values())
-        below = f"{shown} sample faces, each as it came, as the estimator makes it, and restored"
-        if not shown:
-            below = "no face was restored"
+        below = f"{len(faces)} sample faces, each as it came, as it was delivered, and what was decided of it"
+        below = below if faces else "no face was found"
         draw.text((self.margin, self.margin + 38), fitting(below, font(15), room), self.faint, font(15))
-        for panel in range(self.panels if shown else 0):
+        for panel in range(self.panels if faces else 0):
             self._draw_header(draw, self._left(panel))
-        for name, (panel, y) in places.items():
+        for (name, (tiles, decision)), (panel, top, named) in zip(faces, places, strict=True):
             left = self._left(panel)
-            draw.text((left, y + 5), fitting(name, font(13), self.panel_width), self.faint, font(13))
-            for row, face in enumerate(groups[name]):
-                tiles = np.split(face, 3, axis=1)
-                for column, tile in enumerate(tiles):
-                    at = (
-                        left + column * (self.side + self.gap),
-                        y + self.caption + row * (self.side + self.gap),
-                    )
-                    image.paste(Image.fromarray(images.resize(tile, self.side)), at)
+            if named:
+                caption = fitting(name, font(13), self.panel_width)
+                draw.text((left, top - self.caption + 5), caption, self.faint, font(13))
+            for column, tile in enumerate(np.split(tiles, 2, axis=1)):
+                at = (left + column * (self.side + self.gap), top)
+                image.paste(Image.fromarray(images.resize(tile, self.side)), at)
+            self._tell(draw, decision, left + 2 * (self.side + self.gap) + 6, top)
         return np.asarray(image)
 
-    def _places(self, groups: Mapping[str, Sequence[Pixels]]) -> tuple[dict[str, tuple[int, int]], int]:
-        """Panel and top of each unit's block, and the sheet's height; panels are filled to about the same height."""
-        heights = {n: self.caption + len(g) * (self.side + self.gap) + 8 for n, g in groups.items()}
-        share, places, panel, y = sum(heights.values()) / self.panels, {}, 0, 0
-        tallest = 0
-        for name, height in heights.items():
-            if y and y + height / 2 > share and panel < self.panels - 1:
-                panel, y = panel + 1, 0
-            places[name] = (panel, self.top + y)
-            y += height
-            tallest = max(tallest, y)
-        return places, self.top + tallest + self.margin
+    def _places(self, names: Sequence[str]) -> tuple[list[tuple[int, int, bool]], int]:
+        """Panel and top of each face, and whether its unit is named above it; and the sheet's height.
+
+        Every panel has the same number of faces, but for the last.
+        """
+        each = -(-len(names) // self.panels)
+        places: list[tuple[int, int, bool]] = []
+        y = lowest = self.top
+        for number, name in enumerate(names):
+            panel, row = divmod(number, each)
+            y = y if row else self.top
+            named = not row or name != names[number - 1]
+            y += self.caption * named
+            places.append((panel, y, named))
+            y += self.side + self.gap
+            lowest = max(lowest, y)
+        return places, lowest + self.margin
 
     def _left(self, panel: int) -> int:
         return self.margin + panel * (self.panel_width + self.gutter)
 
+    def _tell(self, draw: ImageDraw.ImageDraw, text: str, left: int, top: int) -> None:
+        """A decision in lines of the third column, from the middle of the tiles."""
+        small, room = font(13), self.told - 8
+        lines: list[str] = []
+        for word in text.split():
+            if lines and small.getlength(f"{lines[-1]} {word}") <= room:
+                lines[-1] += f" {word}"
+            else:
+                lines.append(word)
+        lines = [fitting(line, small, room) for line in lines[: self.side // 18]]
+        y = top + (self.side - 18 * len(lines)) // 2
+        for number, line in enumerate(lines):
+            draw.text((left, y + 18 * number), line, self.ink, small)
+
     def _draw_header(self, draw: ImageDraw.ImageDraw, left: int) -> None:
         y = self.top - 26
-        for column, name in enumerate(COLUMNS):
-            middle = left + column * (self.side + self.gap) + self.side / 2
-            draw.text((middle, y), name, self.ink, font(15, True), anchor="ma")
+        wide = self.side + self.gap
+        for name, middle in zip(
+            COLUMNS, (self.side / 2, wide + self.side / 2, 2 * wide + self.told / 2), strict=True
+        ):
+            draw.text((left + middle, y), name, self.ink, font(15, True), anchor="ma")
         draw.line([(left, self.top - 2), (left + self.panel_width, self.top - 2)], self.line)
 
 
@@ -156,7 +178,7 @@ def _sections(
     partly = f"from {records.read} of {records.files} records files, chosen evenly"
     coverage = page.note(partly if records.read < records.files else "")
     parts = [page.tiles(outcomes | {k: v for k, v in summary.items() if k not in known})]
-    alternative = "rows of faces: before, as the estimator makes them, restored"
+    alternative = "rows of faces: before, as they were delivered, and what was decided of each"
     parts += [page.heading("Contact sheet"), page.picture(sheet, "jpeg", alternative)]
     if plots:
         parts += [page.heading("Distributions"), coverage, page.picture(plots, "png", "histograms")]
@@ -218,14 +240,24 @@ class _Records:
                 into.append(row[name])
 
 
-def _read_strips(folder: str) -> list[tuple[str, Pixels]]:
-    """Unit name and strip of at most SHEET_FACES files, chosen evenly."""
+def _read_strips(folder: str) -> list[tuple[str, list[Shown]]]:
+    """Unit name and faces of at most SHEET_FACES files, chosen evenly."""
     entries = store.list_files(folder) if store.exists(folder) else []
     chosen = [entries[i] for i in _evenly(len(entries), SHEET_FACES)]
     with ThreadPoolExecutor(READERS) as pool:
         found = list(pool.map(store.read_bytes, [e.uri for e in chosen]))
-    pictures = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in found]
-    return [(str(PurePosixPath(e.path).with_suffix("")), p) for e, p in zip(chosen, pictures, strict=True)]
+    return [
+        (str(PurePosixPath(e.path).with_suffix("")), read_strip(d))
+        for e, d in zip(chosen, found, strict=True)
+    ]
+
+
+def read_strip(data: bytes) -> list[Shown]:
+    """The faces of a strip as sample.py writes it."""
+    with Image.open(io.BytesIO(data)) as picture:
+        comment, tiles = picture.info.get("comment", b"[]"), split_strip(np.asarray(picture.convert("RGB")))
+    told = json.loads(comment)
+    return list(zip(tiles, [*told, *[""] * (len(tiles) - len(told))], strict=True))
 
 
 def _read_records(folder: str, failed: int) -> _Records:

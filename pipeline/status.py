@@ -15,7 +15,7 @@ from pipeline import store
 from pipeline.delivery import redact
 from pipeline.driver import last_start
 from pipeline.ledger import READERS, Marker, PlannedShard, Retries, load_retries
-from pipeline.records import OUTCOMES, Outcome
+from pipeline.records import DECISIONS, OUTCOMES, Decision, Outcome
 from pipeline.verify.run import BROKEN, PLAN, open_plan, open_run
 
 DONE = "_ledger/done"
@@ -38,6 +38,8 @@ class Seen:
     faces: int
     # images by outcome, as OUTCOMES
     outcomes: tuple[int, ...]
+    # faces, in the order of DECISIONS
+    decisions: tuple[int, ...]
     # images by outcome and `stage: reason`; None where all were restored or had no face
     reasons: dict[str, dict[str, int]] | None
     attempts: int
@@ -73,6 +75,8 @@ class State:
     images: int = 0
     faces: int = 0
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
+    # faces by what was decided of them
+    decisions: dict[Decision, int] = field(default_factory=lambda: dict.fromkeys(DECISIONS, 0))
     # images by outcome and `stage: reason`
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
     # over the `rate_seconds` before the last unit; None where fewer than two units were finished in them
@@ -268,6 +272,7 @@ def _read_marker(entry: store.Entry) -> Seen | str:
             images=int(counts.images),
             faces=int(counts.faces),
             outcomes=tuple(int(counts.outcomes[name]) for name in OUTCOMES),
+            decisions=tuple(marker.metrics.decisions.values()),
             reasons={o: {str(why): int(n) for why, n in c.items()} for o, c in marker.reasons.items() if c}
             or None,
             attempts=int(marker.attempts),
@@ -291,6 +296,8 @@ def add_up(state: State, done: Sequence[Seen], plan: Sequence[PlannedShard]) -> 
         images[seen.shard] += seen.images
         for name, number in zip(OUTCOMES, seen.outcomes, strict=True):
             state.outcomes[name] += number
+        for way, number in zip(DECISIONS, seen.decisions, strict=True):
+            state.decisions[way] += number
         for outcome, causes in (seen.reasons or {}).items():
             reasons.setdefault(outcome, Counter()).update(causes)
     state.units_done, state.images, state.faces = len(done), images.total(), sum(s.faces for s in done)

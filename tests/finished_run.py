@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from pipeline import images
-from pipeline.faces.geometry import crop_scale, warp_crop
+from pipeline.faces.geometry import CropFrame, crop_scale, warp_crop
 from pipeline.ledger import Ledger, load_units
-from pipeline.records import FaceRecord, ImageRecord, dump_records, pack, restorable
+from pipeline.records import FaceRecord, ImageRecord, dump_records, pack, with_crops
 from pipeline.stages.publish import Publish
 from pipeline.stages.read import read_unit
 
@@ -51,7 +51,9 @@ def finish_run(
     ledger.plan(str(source), kind, 1024, told["unit_images"], "image")
     same = {"eta": told["eta"], "seed": told["seed"], "model_sha256": "a" * 16 + "+" + "b" * 16}
     side = told["preset_side"]
-    publish = Publish(str(output), side, "image", False, None, 1 << 20, told["save_faces"], same, "cpu")
+    publish = Publish(
+        str(output), CropFrame(side), "image", False, None, 1 << 20, told["save_faces"], same, "cpu"
+    )
     for shard in ledger.shards:
         for unit in load_units(str(output), shard.shard):
             records, found, crops, restored = [], [], [], []
@@ -68,10 +70,10 @@ def finish_run(
                     level, values = made if made is not None else (0, {"error": "made to fail"})
                     vars(face).update(values)
                     found.append(face)
-                    if not face.kept:
+                    if face.has_crop:
                         crops.append(warp_crop(rgb, np.array(face.affine).reshape(2, 3), side))
                         restored.append(np.full_like(crops[-1], level))
-            assert len(restorable(found)) == len(crops)
+            assert len(with_crops(found)) == len(crops)
             row = {"work": unit.to_json(), "images": dump_records(records), "faces": dump_records(found)}
             row |= {"crops": pack(crops), "estimated": pack(crops), "restored": pack(restored)}
             made_marker = publish(row | {"sums": json.dumps({"seconds_restore": 2.0 * len(crops)})})
@@ -85,5 +87,6 @@ def whole_face(image: int, number: int, size: int, side: int) -> FaceRecord:
     affine = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
     box = [0.0, 0.0, float(size), float(size)]
     return FaceRecord(
-        image, number, box, [0.0] * 10, affine.ravel().tolist(), 0.9, crop_scale(affine), start_step=60
-    )
+        image, number, box, [0.0] * 10, affine.ravel().tolist(), 0.9, crop_scale(affine), treatment="chain",
+        estimated_change=1.0, start_step=60, calls=3, hold=0.0,
+    )  # fmt: skip

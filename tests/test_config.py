@@ -20,15 +20,15 @@ PLACES = {"input": "in", "output": "out"}
 
 def test_every_field_is_an_option_with_help_and_default():
     text = make_parser(RestoreConfig, "").format_help()
+    assert "(default: ddim)" in text
     for name in ("--start-step", "--eta", "--unit-images", "--mlflow-uri", "--dry-run"):
         assert name in text
-    assert "(default: small-swinir)" in text
 
 
 def test_arguments_become_typed_fields():
     argv = ["--input", "a", "--output", "b", "--eta", "0.25", "--start-step", "200", "--aligned"]
     config = parse(RestoreConfig, argv, "")
-    assert (config.eta, config.start_step, config.aligned, config.seed) == (0.25, "200", True, 0)
+    assert (config.eta, config.start_step, config.aligned, config.seed) == (0.25, 200, True, 0)
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,10 @@ def test_fields_by_place_stand_before_or_after_options(argv, wanted):
         ({"seed": -1}, "--seed must not be negative, got -1"),
         ({"slots": "0"}, "--slots must be auto or a number above 0, got 0"),
         ({"slots": "many"}, "--slots must be auto or a number above 0, got many"),
-        (
-            {"start_step": "4oo"},
-            "--start-step must be a number, auto, or auto and a number as auto:160, got 4oo",
-        ),
-        ({"start_bounds": "80"}, "--start-bounds must be two numbers as 80,240, got 80"),
+        ({"start_step": -4}, "--start-step must not be negative, got -4"),
+        ({"hold": -0.5}, "--hold must not be negative, got -0.5"),
+        ({"hold": 1.0, "task": "colourise"}, "--hold is for --task restore, got 1.0"),
+        ({"keep_detail": 0.5}, "--keep-detail is for --paste crop, got 0.5"),
         ({"calls": 0}, "--calls must be at least 1, got 0"),
         ({"tags": "a=b,c"}, "--tags must be NAME=VALUE, separated by commas, got a=b,c"),
     ],
@@ -93,3 +92,24 @@ def test_only_what_changes_pixels_is_in_the_fingerprint():
         slots="9", engines=4, mlflow_uri="http://x", tags="a=b", strict=True, readers=3, device="cpu"
     )
     assert len({digest(), digest(seed=1), digest(min_face=20), digest(detector="retinaface-mobile0.25")}) == 4
+
+
+def test_without_a_name_the_preset_is_that_of_the_task():
+    assert RestoreConfig(**PLACES).preset_name == "portrait"
+    for task in ({"task": "colourise"}, {"task": "inpaint", "mask": "alpha"}):
+        assert RestoreConfig(**PLACES, **task).preset_name == "small-swinir"
+    assert RestoreConfig(**PLACES, task="colourise", preset="mine.toml").preset_name == "mine.toml"
+
+
+def test_a_start_step_that_is_no_number_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(RestoreConfig, ["--input", "a", "--output", "b", "--start-step", "auto:160"], "")
+    assert stopped.value.code == 2 and "invalid int value: 'auto:160'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["hold", "calls", "start_step", "eta"])
+def test_an_estimator_alone_takes_no_option_of_the_chain_not_even_a_zero(name):
+    value = {"hold": 0.0, "calls": 1, "start_step": 0, "eta": 0.0}[name]
+    shown = f"leave --{name.replace('_', '-')} {value} out"
+    with pytest.raises(UsageError, match=shown):
+        RestoreConfig(**PLACES, method="estimator", **{name: value})

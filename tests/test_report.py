@@ -13,9 +13,9 @@ from PIL import Image
 from servers import S3Server
 
 from pipeline import page, store
-from pipeline.report import contact_sheet, split_strip, write_report
+from pipeline.report import contact_sheet, read_strip, split_strip, write_report
 from pipeline.stages.record import SCHEMA
-from pipeline.stages.sample import sample_strip
+from pipeline.stages.sample import Sample, sample_strip
 
 RED, GREEN, BLUE = (220, 20, 20), (20, 200, 20), (20, 20, 220)
 HOSTILE = '<script>alert("x")</script>'
@@ -25,8 +25,8 @@ def plain(side: int, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
     return np.full((side, side, 3), colour, np.uint8)
 
 
-def face(side: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    return plain(side, RED), plain(side, GREEN), plain(side, BLUE)
+def face(side: int, decision: str = "the estimator alone") -> Sample:
+    return Sample(plain(side, RED), plain(side, GREEN), decision)
 
 
 def decoded(data: bytes) -> NDArray[np.uint8]:
@@ -34,7 +34,13 @@ def decoded(data: bytes) -> NDArray[np.uint8]:
 
 
 def strip(faces: int, side: int = 128) -> NDArray[np.uint8]:
-    return np.tile(np.concatenate(face(side), axis=1), (faces, 1, 1))
+    """The pixels of a strip, which no JPEG changed."""
+    return np.tile(np.concatenate([plain(side, RED), plain(side, GREEN)], axis=1), (faces, 1, 1))
+
+
+def shown(faces: int, side: int = 128) -> list[tuple[NDArray[np.uint8], str]]:
+    """The faces of a strip, as the sheet takes them."""
+    return [(tiles, "left as it was") for tiles in split_strip(strip(faces, side))]
 
 
 def count_tiles(sheet: NDArray[np.uint8], colour: tuple[int, int, int], side: int) -> float:
@@ -84,19 +90,37 @@ def read_page(output: str) -> Page:
     return Page(store.read_bytes(store.join(output, "report", "index.html")).decode())
 
 
-@pytest.mark.parametrize(("side", "tile"), [(64, 128), (128, 128), (200, 200), (512, 256)])
-def test_a_strip_has_a_row_of_three_tiles_for_each_face(side, tile):
+@pytest.mark.parametrize("side", [128, 200, 256])
+def test_a_strip_has_a_row_of_two_tiles_for_each_face(side):
     picture = decoded(sample_strip([face(side)] * 2))
-    assert picture.shape == (2 * tile, 3 * tile, 3)
+    assert picture.shape == (2 * side, 2 * side, 3)
     for row in split_strip(picture):
-        for part, colour in zip(np.split(row, 3, axis=1), (RED, GREEN, BLUE), strict=True):
+        for part, colour in zip(np.split(row, 2, axis=1), (RED, GREEN), strict=True):
             assert np.abs(part.astype(int) - colour).max() < 12, "colours do not run into the next tile"
 
 
-def test_a_strip_has_at_most_twelve_faces_and_the_same_bytes_every_time():
-    faces = [face(64)] * 17
-    assert decoded(sample_strip(faces)).shape == (12 * 128, 384, 3)
-    assert sample_strip(faces) == sample_strip([tuple(t.copy() for t in f) for f in faces])
+def test_faces_of_different_size_share_a_strip_at_that_of_the_largest():
+    assert decoded(sample_strip([face(128), face(200), face(150)])).shape == (600, 400, 3)
+
+
+def test_a_strip_carries_what_was_decided_of_each_face():
+    told = ["left as it was", "damage 2.5: the estimator alone", 'failed: "ü" — </script>']
+    shown = read_strip(sample_strip([face(128, decision) for decision in told]))
+    assert [decision for _, decision in shown] == told
+    assert [tiles.shape for tiles, _ in shown] == [(128, 256, 3)] * 3
+    assert np.abs(shown[2][0][:, 128:].astype(int) - GREEN).max() < 12
+
+
+def test_a_strip_without_decisions_is_shown_without():
+    """As other programs may have saved it."""
+    buffer = io.BytesIO()
+    Image.fromarray(strip(2)).save(buffer, "JPEG", quality=92)
+    assert [decision for _, decision in read_strip(buffer.getvalue())] == ["", ""]
+
+
+def test_the_same_faces_give_the_same_bytes():
+    again = [Sample(s.before.copy(), s.delivered.copy(), s.decision) for s in [face(128)] * 12]
+    assert sample_strip([face(128)] * 12) == sample_strip(again)
 
 
 def test_a_strip_of_no_faces_is_refused():
@@ -104,34 +128,55 @@ def test_a_strip_of_no_faces_is_refused():
         sample_strip([])
 
 
-def test_a_picture_that_is_no_strip_is_refused():
-    with pytest.raises(ValueError, match="384 x 100"):
-        split_strip(np.zeros((100, 384, 3), np.uint8))
+@pytest.mark.parametrize("shape", [(100, 256), (384, 255), (0, 2)])
+def test_a_picture_that_is_no_strip_is_refused(shape):
+    with pytest.raises(
+        ValueError, match=f"rows of two square tiles, but this picture is {shape[1]} x {shape[0]}"
+    ):
+        split_strip(np.zeros((*shape, 3), np.uint8))
 
 
 @pytest.mark.parametrize(("strips", "faces"), [(1, 1), (3, 2), (9, 4)])
 def test_the_sheet_shows_every_face_of_a_small_run(strips, faces):
-    sheet = contact_sheet([(f"shard-{i:04d}", strip(faces)) for i in range(strips)], "a run")
-    for colour in (RED, GREEN, BLUE):
+    sheet = contact_sheet([(f"shard-{i:04d}", shown(faces)) for i in range(strips)], "a run")
+    for colour in (RED, GREEN):
         assert count_tiles(sheet, colour, 128) == pytest.approx(strips * faces, rel=0.01)
 
 
 def test_the_sheet_takes_its_faces_evenly_from_a_large_run():
-    blue = np.tile(plain(128, BLUE), (1, 3, 1))
-    strips = [(f"shard-{i:04d}", strip(2) if i % 2 else np.concatenate([blue, blue])) for i in range(200)]
+    blue = (np.tile(plain(128, BLUE), (1, 2, 1)), "")
+    strips = [(f"shard-{i:04d}", shown(2) if i % 2 else [blue, blue]) for i in range(200)]
     sheet = contact_sheet(strips, "a run", limit=60)
-    shown = count_tiles(sheet, RED, 128)
-    assert 25 < shown < 35
-    assert count_tiles(sheet, BLUE, 128) == pytest.approx(60 * 3 - 2 * shown, rel=0.02)
+    of_red = count_tiles(sheet, RED, 128)
+    assert 25 < of_red < 35
+    assert count_tiles(sheet, BLUE, 128) == pytest.approx(60 * 2 - 2 * of_red, rel=0.02)
+
+
+def test_what_was_decided_stands_beside_the_tiles():
+    """In dark letters of the third column, more of them the more there is to tell."""
+
+    def ink(decision: str) -> int:
+        sheet = contact_sheet([("unit", [(strip(1), decision)])], "a run")
+        (row,) = np.unique(np.nonzero((sheet == RED).all(axis=2))[0])[:1]
+        right = np.nonzero((sheet == GREEN).all(axis=2))[1].max() + 1
+        return int((sheet[row : row + 128, right:].max(axis=2) < 80).sum())
+
+    short, long = ink("left as it was"), ink("damage 12.5: diffusion from step 252, 4 calls, held below 2 px")
+    assert 0 == ink("") < short < long
+
+
+def test_a_decision_of_many_words_stays_within_its_column():
+    one, many = (contact_sheet([("unit", [(strip(1), "word " * n)])], "a run") for n in (1, 500))
+    assert one.shape == many.shape
 
 
 def test_large_tiles_are_shown_large_when_there_are_few():
-    sheet = contact_sheet([("unit", strip(2, side=256))], "a run")
+    sheet = contact_sheet([("unit", shown(2, side=256))], "a run")
     assert count_tiles(sheet, RED, 256) == pytest.approx(2, rel=0.01)
 
 
 def test_a_long_name_is_shortened_and_a_sheet_without_faces_is_still_a_sheet():
-    assert contact_sheet([("ü" * 500, strip(1))], "t" * 500).shape[1] < 1000
+    assert contact_sheet([("ü" * 500, shown(1))], "t" * 500).shape[1] < 1000
     empty = contact_sheet([], "nothing")
     assert empty.dtype == np.uint8
     assert empty.min() < 100, "it says so in dark letters"
@@ -139,7 +184,7 @@ def test_a_long_name_is_shortened_and_a_sheet_without_faces_is_still_a_sheet():
 
 def test_a_report_shows_outcomes_failures_shards_and_settings_and_loads_nothing(tmp_path):
     output = str(tmp_path)
-    store.write_bytes(store.join(output, "report/samples/shard-0000.jpg"), sample_strip([face(64)] * 3))
+    store.write_bytes(store.join(output, "report/samples/shard-0000.jpg"), sample_strip([face(128)] * 3))
     rows = [
         image_row("a.jpg", "restored"),
         face_row("a.jpg"),
@@ -207,7 +252,7 @@ def test_a_report_of_nothing_is_a_page_and_a_sheet(tmp_path):
 
 def test_a_report_on_s3_lies_there(s3: S3Server):
     output = store.join(s3.uri, "reported run")
-    store.write_bytes(store.join(output, "report/samples/shard-0000.jpg"), sample_strip([face(64)]))
+    store.write_bytes(store.join(output, "report/samples/shard-0000.jpg"), sample_strip([face(128)]))
     write_report(output, {"shards": [{"shard": "shard", "images": 1}]})
     written = {e.path for e in store.list_files(store.join(output, "report"))}
     assert written == {"contact_sheet.png", "index.html", "samples/shard-0000.jpg", "shards.parquet"}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.faces.detect import Face, box_size
-from pipeline.faces.geometry import UnusableLandmarks, crop_scale, face_to_crop, warp_crop
+from pipeline.faces.geometry import CropFrame, UnusableLandmarks, crop_scale, face_to_crop, warp_crop
 from pipeline.metrics.sharpness import crispness, sharpness
 
 # Raised when the same picture begins to give other numbers.
@@ -101,7 +101,7 @@ def measure_faces(picture: NDArray[np.uint8], faces: Sequence[Face], side: int) 
 
 def to_crop(face: Face, side: int) -> NDArray[np.float64]:
     """The similarity from picture to aligned crop. Raises UnusableLandmarks."""
-    return face_to_crop(face.landmarks, side)
+    return face_to_crop(face.landmarks, CropFrame(side))
 
 
 def usable(face: Face, side: int) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline import images, store
 from pipeline.compare.pairs import Rows, read_record
 from pipeline.compare.runs import Compared, Refused
-from pipeline.faces.geometry import enlarge_crop, warp_crop
+from pipeline.faces.geometry import Resampling, enlarge_crop, warp_crop
 from pipeline.records import Unit, plan_path
 from pipeline.stages.read import load_units, read_unit
 from pipeline.verify.pictures import UNREADABLE, delivered_picture
@@ -58,6 +58,8 @@ class Cutter:
     def __init__(self, compared: Compared, saved: bool) -> None:
         self._compared, self._saved = compared, saved
         self._side = compared.side or UNKNOWN_SIDE
+        crop = compared.run.repeat.get("preset", {}).get("crop") or {}
+        self._resampling: Resampling = crop.get("resampling", "linear")
         # how many times larger pictures are delivered
         self._times = int((compared.setting("background") or {}).get("upscale", 1))
         self._record: tuple[int, list[dict[str, Any]]] = (-1, [])
@@ -85,7 +87,7 @@ class Cutter:
             # a face that was to be enlarged is delivered as it came out of the chain
             return images.resize(picture, self._side)
         to_crop = np.array(face["affine"]).reshape(2, 3)
-        return warp_crop(picture, enlarge_crop(to_crop, times), self._side)
+        return warp_crop(picture, enlarge_crop(to_crop, times), self._side, self._resampling)
 
     def _rows(self, file: int) -> list[dict[str, Any]]:
         if self._record[0] != file:

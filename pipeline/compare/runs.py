@@ -59,7 +59,7 @@ class Compared:
     def rows(self) -> int:
         """About how many rows its record tables have."""
         counts = self.totals.counts
-        return counts.images + counts.faces + int(self.totals.sums["faces_kept"])
+        return counts.images + counts.faces
 
     def setting(self, name: str) -> Any:
         """One that changes pixels, or another option; None where it is not set or not known."""

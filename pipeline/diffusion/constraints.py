@@ -1,10 +1,13 @@
 """What is known of a face beyond its degraded picture, and how a step of the chain is held to it (Eqs. 14-16).
 
+Of a blind face the low frequencies are known, from its estimate: `Hold` keeps those, and the prior adds the rest.
+
 A `Degradation` is A in y = A(x): what an observer sees of a clean face. A `Constraint` is A with what was seen; it
 pulls each step's x̂_0 towards the faces of which that could have been seen. A degradation of one's own needs `observe`
 alone, any differentiable function; `project` is its closed form, where it has one.
 """
 
+import math
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol
 
@@ -114,6 +117,59 @@ class Constraint:
             seen = self.seen.clone()
             (gradient,) = torch.autograd.grad((self.degradation.observe(x) - seen).square().sum(), x)
         return gradient
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The low frequencies of a face's estimate, which each step keeps.
+
+    Source: DynFaceRestore (arXiv 2507.13797).
+    """
+
+    # width (standard deviation) of the Gaussian G_σ, pixels
+    sigma: float
+    # G_σ * f(y), [3, S, S] in [-1, 1]
+    low: Tensor
+    # w: 1 keeps them exactly
+    weight: float = 1.0
+
+    @classmethod
+    def to(cls, estimated: Tensor, sigma: float, weight: float = 1.0) -> "Hold":
+        """Hold to an estimate, [3, S, S] in [-1, 1]."""
+        return cls(sigma, low_frequencies(estimated, sigma), weight)
+
+    def on(self, device: torch.device) -> "Hold":
+        """The same on a device."""
+        return replace(self, low=self.low.to(device))
+
+    def refine(self, x0: Tensor) -> Tensor:
+        """x̂_0 + w (G_σ * f(y) - G_σ * x̂_0), [3, S, S]."""
+        return x0 + self.weight * (self.low - low_frequencies(x0, self.sigma))
+
+
+def low_frequencies(x: Tensor, sigma: float) -> Tensor:
+    """G_σ * x over the last two dimensions, [..., S, S], which mirror at their edges; σ in pixels.
+
+    A sum of shifted pictures in a fixed order, so that its bits depend on neither threads nor neighbours.
+    """
+    return _blurred(_blurred(x, sigma, -1), sigma, -2)
+
+
+def _blurred(x: Tensor, sigma: float, dim: int) -> Tensor:
+    """The Gaussian along one dimension, cut off behind three σ."""
+    size = x.shape[dim]
+    reach = min(int(3 * sigma + 0.5), size - 1)
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(reach + 1)]
+    total = weights[0] + 2 * sum(weights[1:])
+    # the edge's own pixel is not repeated
+    mirrored = torch.cat(
+        [x.narrow(dim, 1, reach).flip(dim), x, x.narrow(dim, size - 1 - reach, reach).flip(dim)], dim
+    )
+    blurred = x * (weights[0] / total)
+    for k in range(1, reach + 1):
+        both = mirrored.narrow(dim, reach - k, size) + mirrored.narrow(dim, reach + k, size)
+        blurred = blurred.add_(both, alpha=weights[k] / total)
+    return blurred
 
 
 def _moved(degradation: Any, device: torch.device) -> Any:

@@ -18,12 +18,12 @@ from pipeline.diffusion.engine import (
     FaceResult,
     NonFiniteFace,
     each_alone,
+    end_of,
     estimate,
     out_of_memory,
     release_memory,
     settle,
 )
-from pipeline.diffusion.lanes import to_bytes
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class DirectEngine:
             thread.start()
 
     def submit(self, job: FaceJob) -> "Future[FaceResult]":
-        """The face's result, later; its chain is not looked at. Its exception is NonFiniteFace, or the network's."""
+        """The face's result, later; its treatment has no chain. Its exception is NonFiniteFace, or the network's."""
         if job.crop.shape != (self._side, self._side, 3):
             raise ValueError(
                 f"a {self._side}x{self._side} RGB face was wanted, got an array of {job.crop.shape}"
@@ -116,14 +116,7 @@ class DirectEngine:
             return []
         jobs = [face.job for face in faces]
         estimated = estimate(self._estimator, jobs, lanes, self._channels, self._side, self._device)
-        finite = estimated.isfinite().flatten(1).all(dim=1).cpu()
-        pictures = torch.stack([to_bytes(face) for face in estimated]).cpu().numpy()
-        return [
-            FaceResult(picture, picture, start_step=0)
-            if good
-            else NonFiniteFace("the estimate of this face left the finite numbers")
-            for picture, good in zip(pictures, finite.tolist(), strict=True)
-        ]
+        return [end_of(job, picture) for job, picture in zip(jobs, estimated.cpu().numpy(), strict=True)]
 
     def _make_room(self, group: Sequence[_Face], lanes: int, error: Exception) -> None:
         """Halve the calls and put the group back; with calls of one face there is no room to make, and it fails."""

@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.diffusion.constraints import Constraint
+from pipeline.diffusion.constraints import Constraint, Hold
 from pipeline.diffusion.difface import NoisePredictor, to_signed
 from pipeline.diffusion.lanes import Forms, Lanes, Taken, find_forms, make_lanes, to_bytes, to_device
 from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_noise
 from pipeline.diffusion.sampler import Solver, diffuse, step_table
 from pipeline.diffusion.schedule import Chain, Schedule
+from pipeline.diffusion.treatment import Treatment, Treatments, estimated_change
 
 log = logging.getLogger(__name__)
 
@@ -44,26 +45,35 @@ class FaceJob:
     crop: NDArray[np.uint8]
     key: NoiseKey
     eta: float
-    # or what chooses it from the crop and its estimate, [S, S, 3] uint8 each
-    chain: Chain | Callable[[NDArray[np.uint8], NDArray[np.uint8]], Chain]
+    # or what chooses it by how far the estimator changes the face
+    treatment: Treatment | Treatments
     solver: Solver = "ddim"
     # what is known of the clean face, and each step is held to
     constraint: Constraint | None = None
     # [S, S], True where the crop holds nothing: what an estimator that takes a mask is to fill
     hole: NDArray[np.bool_] | None = None
+    # [S, S], True where the crop shows the picture; None: everywhere
+    inside: NDArray[np.bool_] | None = None
+
+    def treated(self, delta: float) -> Treatment:
+        """What is done with the face, whose δ is this."""
+        return self.treatment if isinstance(self.treatment, Treatment) else self.treatment(delta)
 
 
 @dataclass(frozen=True)
 class FaceResult:
-    """What became of a face: two [S, S, 3] uint8 RGB images, and what the chain took.
+    """What became of a face: two [S, S, 3] uint8 RGB images, how it was treated, and what the chain took.
 
     Summed over faces, a pair of `steps` and `room` tells how full the slots were: equal when every slot had a face.
     """
 
     estimated: NDArray[np.uint8]
     restored: NDArray[np.uint8]
-    # the original step number N at which its chain was entered
-    start_step: int
+    treatment: Treatment
+    # δ of treatment.py
+    estimated_change: float
+    # the original step number N at which its chain was entered; None without a chain
+    start_step: int | None = None
     # network calls the face took part in
     steps: int = 0
     # its share of the slots in those calls
@@ -86,7 +96,8 @@ class _Estimate:
     """A face that may enter a lane."""
 
     face: _Face
-    chain: Chain
+    treatment: Treatment
+    delta: float
     estimated: Tensor  # [3, S, S] in [0, 1]
     x: Tensor  # its x_N
 
@@ -96,7 +107,8 @@ class _Walk:
     """A face in a lane."""
 
     face: _Face
-    chain: Chain
+    treatment: Treatment
+    delta: float
     lane: int
     rows: NDArray[np.float32]  # [K, 7] of its step table
     steps: NDArray[np.int64]  # [K] original step numbers
@@ -328,44 +340,62 @@ class Engine:
             self._use_threads(self._estimator_forms.team if self._alone(worker) else 1)
             for face, begun in each_alone(tuple(worker.entering), self._begin):
                 worker.entering.pop(0)
-                if isinstance(begun, Exception):
+                if isinstance(begun, _Estimate):
+                    worker.ready.append(begun)
+                elif isinstance(begun, Exception):
                     settle(face.future, error=begun)
                 else:
-                    worker.ready.append(begun)
+                    settle(face.future, begun)
         return bool(group)
 
-    def _begin(self, faces: Sequence[_Face]) -> list[_Estimate]:
-        """Estimate and x_N of each face, by one call of the estimator's own fixed shape."""
-        n, jobs = len(faces), [face.job for face in faces]
+    def _begin(self, faces: Sequence[_Face]) -> list[_Estimate | FaceResult | NonFiniteFace]:
+        """What becomes of each face by one call of the estimator's own fixed shape: its x_N, or already its end."""
+        jobs = [face.job for face in faces]
         estimated = estimate(
             self._estimator, jobs, self._estimator_lanes, self._channels, self._side, self._device
         )
-        chains = [self._chain(job, face) for job, face in zip(jobs, estimated, strict=True)]
+        ends = [end_of(job, picture) for job, picture in zip(jobs, estimated.cpu().numpy(), strict=True)]
+        begun: list[_Estimate | FaceResult | NonFiniteFace] = list(ends)
+        entering = {
+            i: end
+            for i, end in enumerate(ends)
+            if isinstance(end, FaceResult) and end.treatment.chain is not None
+        }
+        if entering:
+            starts = [end.treatment.chain.start for end in entering.values() if end.treatment.chain]
+            x = self._diffused([jobs[i] for i in entering], estimated[list(entering)], starts)
+            for (i, end), x_n in zip(entering.items(), x, strict=True):
+                begun[i] = _Estimate(faces[i], end.treatment, end.estimated_change, estimated[i], x_n)
+        return begun
+
+    def _diffused(self, jobs: Sequence[FaceJob], estimated: Tensor, starts: Sequence[int]) -> Tensor:
+        """x_N of faces that enter the chain at these indices (Eq. 11)."""
+        n = len(jobs)
         keys = to_device(key_tensor([j.key for j in jobs]), self._device)
         draw = torch.full((n,), DRAW_X_N, dtype=torch.int64, device=self._device)
         noise = normal_noise(keys, draw, (3, self._side, self._side))
-        ab = torch.tensor([float(self._schedule.ab[c.start]) for c in chains], dtype=torch.float64)
+        ab = torch.tensor([float(self._schedule.ab[start]) for start in starts], dtype=torch.float64)
         weights = torch.stack([ab.sqrt(), (1 - ab).sqrt()]).float().view(2, n, 1, 1, 1)
         signal, spread = to_device(weights, self._device)
-        x = diffuse(to_signed(estimated), noise, signal, spread)
-        return [_Estimate(*parts) for parts in zip(faces, chains, estimated, x, strict=True)]
+        return diffuse(to_signed(estimated), noise, signal, spread)
 
     def _place(self, worker: _Worker) -> None:
         """The next estimated face enters a lane."""
         estimate = worker.ready[0]
         if not estimate.face.future.cancelled():
-            job, chain, lane = estimate.face.job, estimate.chain, worker.free[-1]
-            worker.lanes.place(lane, estimate.estimated, estimate.x, job.key, job.constraint)
+            job, treatment, lane = estimate.face.job, estimate.treatment, worker.free[-1]
+            chain, constraint = treatment.chain, job.constraint or self._hold(estimate)
+            assert chain is not None
+            worker.lanes.place(lane, estimate.estimated, estimate.x, job.key, constraint)
             steps, rows = self._schedule.t[list(chain.walk)], self._rows(chain, job.eta, job.solver)
-            worker.walks.append(_Walk(estimate.face, chain, lane, rows, steps))
+            worker.walks.append(_Walk(estimate.face, treatment, estimate.delta, lane, rows, steps))
             worker.free.pop()
         worker.ready.popleft()
 
     @staticmethod
-    def _chain(job: FaceJob, estimated: Tensor) -> Chain:
-        if isinstance(job.chain, Chain):
-            return job.chain
-        return job.chain(job.crop, to_bytes(estimated).cpu().numpy())
+    def _hold(estimate: _Estimate) -> Hold | None:
+        sigma = estimate.treatment.hold
+        return Hold.to(to_signed(estimate.estimated), sigma) if sigma else None
 
     def _rows(self, chain: Chain, eta: float, solver: Solver) -> NDArray[np.float32]:
         """The step table of a chain, made once."""
@@ -418,10 +448,13 @@ class Engine:
                 )
                 continue
             estimated, restored = pictures
+            assert walk.treatment.chain is not None
             result = FaceResult(
                 estimated,
                 restored,
-                start_step=int(self._schedule.t[walk.chain.start]),
+                walk.treatment,
+                walk.delta,
+                start_step=int(self._schedule.t[walk.treatment.chain.start]),
                 steps=walk.taken,
                 room=walk.room,
                 steps_pressed=walk.taken_pressed,
@@ -460,6 +493,17 @@ def estimate(
                 crop[:3, job.hole], crop[3, job.hole] = 0, 255
     pixels = to_device(torch.from_numpy(crops), device)
     return estimator(pixels.float() / 255)[:n].float().clamp(0, 1).contiguous()
+
+
+def end_of(job: FaceJob, estimated: NDArray[np.float32]) -> FaceResult | NonFiniteFace:
+    """How a face is treated, with the result of one that enters no chain. estimated: [3, S, S] in [0, 1]."""
+    if not np.isfinite(estimated).all():
+        return NonFiniteFace("the estimate of this face left the finite numbers")
+    picture = to_bytes(torch.from_numpy(estimated)).numpy()
+    delta = estimated_change(job.crop, estimated, job.inside)
+    treatment = job.treated(delta)
+    restored = job.crop.copy() if treatment.way == "left" else picture
+    return FaceResult(picture, restored, treatment, delta)
 
 
 def each_alone(

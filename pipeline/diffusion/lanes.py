@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.diffusion.constraints import Constraint
+from pipeline.diffusion.constraints import Constraint, Hold
 from pipeline.diffusion.difface import NoisePredictor, advance, from_signed, predict
 from pipeline.diffusion.noise import NoiseKey, key_tensor, normal_noise
 from pipeline.diffusion.sampler import coefficients, solver_step
@@ -83,7 +83,7 @@ class Lanes:
         self._estimated = torch.zeros_like(self._x)
         # on the host, from where they go out with each step
         self._keys = torch.zeros(count, 4, dtype=torch.int64)
-        self._constraints: list[Constraint | None] = [None] * count
+        self._constraints: list[Constraint | Hold | None] = [None] * count
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -92,7 +92,12 @@ class Lanes:
             yield
 
     def place(
-        self, lane: int, estimated: Tensor, x: Tensor, key: NoiseKey, constraint: Constraint | None = None
+        self,
+        lane: int,
+        estimated: Tensor,
+        x: Tensor,
+        key: NoiseKey,
+        constraint: Constraint | Hold | None = None,
     ) -> None:
         """A face enters. estimated: [3, S, S] in [0, 1]; x: its x_N; constraint: what is known of it."""
         self._estimated[lane], self._x[lane] = estimated, x
@@ -117,7 +122,7 @@ class Lanes:
         self._x[at[:n]], self._before[at[:n]] = x[:n], x0[:n]
 
     @staticmethod
-    def _refine(constraints: Sequence[Constraint | None], x0: Tensor) -> Tensor:
+    def _refine(constraints: Sequence[Constraint | Hold | None], x0: Tensor) -> Tensor:
         """Hold the first faces of x̂_0, each by itself, to what is known of them."""
         for place, constraint in enumerate(constraints):
             if constraint is not None:

@@ -63,6 +63,14 @@ class Report:
             for r in self.rows
         ]
 
+    def metrics(self) -> dict[str, float]:
+        """WAY/score → its value, for MLflow."""
+        return {
+            f"{row.name}/{name}": value
+            for row in self.rows
+            for name, value in ({n: s.value for n, s in row.scores.items()} | dict(row.cost)).items()
+        }
+
     def markdown(self) -> str:
         """The tables and the sentences."""
         return "\n".join([*map(markdown, self.tables), *self.sentences]) + "\n"

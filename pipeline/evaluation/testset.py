@@ -46,16 +46,20 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class EvaluationSet:
-    """A test set that lies in three folders of one place; pictures of one face have one name in each."""
+class PictureSet:
+    """A test set that lies in folders of one place; its sheet, written last, has a row for each picture to restore."""
 
     uri: str
-    recipe: Recipe
 
     @cached_property
     def sheet(self) -> pa.Table:
-        """One row a face: name, where it came from, how it was spoiled, its error (root mean square, 0..255)."""
+        """One row a picture: name, where it came from, how it was spoiled."""
         return pq.read_table(io.BytesIO(store.read_bytes(store.join(self.uri, SHEET))))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is written."""
+        return store.exists(store.join(self.uri, SHEET))
 
     @property
     def degraded(self) -> str:
@@ -64,23 +68,44 @@ class EvaluationSet:
 
     @property
     def truth(self) -> str:
-        """Folder of the clean faces."""
+        """Folder of the clean pictures."""
         return store.join(self.uri, "truth")
 
     @property
     def mask(self) -> str | None:
-        """Folder of the holes, white; None where the task has none."""
-        return store.join(self.uri, "mask") if self.recipe.task == "inpaint" else None
+        """Folder of the holes, white; None where there are none."""
+        return None
 
     @property
     def names(self) -> list[str]:
-        """The faces' names, sorted."""
+        """The names of what is to be restored, in the sheet's order."""
         found: list[str] = self.sheet["name"].to_pylist()
         return found
 
     def read(self, folder: str, name: str) -> Pixels:
         """One picture of `degraded`, `truth` or `mask`: [H, W, 3] uint8."""
         return images.decode_rgb(store.read_bytes(store.join(folder, f"{name}.png")))
+
+    def finish(self, sheet: pa.Table) -> None:
+        """Write the sheet, last: a set with a sheet is whole."""
+        buffer = io.BytesIO()
+        pq.write_table(sheet, buffer)
+        store.write_bytes(store.join(self.uri, SHEET), buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class EvaluationSet(PictureSet):
+    """A test set of aligned faces; pictures of one face have one name in each folder.
+
+    Its sheet also tells each face's error (root mean square, 0..255).
+    """
+
+    recipe: Recipe
+
+    @property
+    def mask(self) -> str | None:
+        """Folder of the holes, white; None where the task has none."""
+        return store.join(self.uri, "mask") if self.recipe.task == "inpaint" else None
 
     def hole(self, name: str) -> NDArray[np.bool_]:
         """[S, S] of one face of an inpainting set, True in the hole."""
@@ -101,14 +126,11 @@ def place_set(faces: Sequence[FaceAddress], recipe: Recipe, around: str) -> Eval
 
 def write_set(found: EvaluationSet, faces: Sequence[FaceAddress]) -> None:
     """Write the pictures of a set that is not there yet. Raises SampleError for a face of another side."""
-    sheet_uri = store.join(found.uri, SHEET)
-    if store.exists(sheet_uri):
+    if found.is_whole:
         return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(pool.map(lambda job: _write_face(found, *job), enumerate(faces)))
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    store.write_bytes(sheet_uri, buffer.getvalue())  # last: a set with a sheet is whole
+    found.finish(pa.Table.from_pylist(rows))
 
 
 def _write_face(found: EvaluationSet, number: int, face: FaceAddress) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 # Largest mean channel difference (0..255) of a crop that counts as grey.
 GREY = 2.0
+# weights of BT.601
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def anchor_colour(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -30,3 +32,21 @@ def anchor_colour(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArra
     made[..., 1:] += broad(seen) - broad(made)
     rounded = np.clip(np.rint(made), 0, 255).astype(np.uint8)
     return cv2.cvtColor(rounded, cv2.COLOR_YCrCb2RGB).astype(np.uint8, copy=False)
+
+
+def anchor_change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """As `anchor_colour`, for a restoration whose change alone is pasted: a pixel that did not change stays exact.
+
+    The change keeps its luma and its fine colour; of a grey face it keeps its luma alone.
+    """
+    change = after.astype(np.float32) - before
+    luma = (change @ LUMA)[..., None]
+    colour = change - luma
+    spread = before.max(axis=2).astype(np.float32) - before.min(axis=2)
+    if float(spread.mean()) <= GREY:
+        kept = luma.astype(np.float32, copy=False)
+    else:
+        broad = cv2.GaussianBlur(colour, (0, 0), before.shape[0] / 16, borderType=cv2.BORDER_REPLICATE)
+        kept = (change - broad).astype(np.float32, copy=False)
+    anchored: NDArray[np.uint8] = np.clip(np.rint(before + kept), 0, 255).astype(np.uint8)
+    return anchored

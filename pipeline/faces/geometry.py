@@ -1,14 +1,17 @@
-"""Five landmarks → similarity → FFHQ crop, and the way back: feathered paste into the picture.
+"""Five landmarks → similarity → crop of a preset's own frame, and the way back: feathered paste into the picture.
 
 Pure array mathematics: no detector, no files. Coordinates are pixels, x to the right, y down, with pixel
 centres at integers (OpenCV's convention).
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from skimage.transform import SimilarityTransform
 
 # Left eye, right eye (as seen in the picture), nose tip, left and right mouth corner of the FFHQ template at 512 px,
@@ -25,20 +28,75 @@ FFHQ_TEMPLATE_512: NDArray[np.float64] = np.array(
 
 
 Edge = Literal["feathered", "sharp", "none"]
+# How a crop is sampled: "linear" at the picture's scale; "fine" at twice the crop's side, cubic where that enlarges.
+Resampling = Literal["linear", "fine"]
+# Largest side at which a crop is sampled before it is averaged; a larger face is shrunk beforehand.
+MOST_SAMPLED = 4096
 
 
 class UnusableLandmarks(ValueError):
     """Landmarks that fix no similarity: they coincide, or are not finite."""
 
 
-def face_to_crop(landmarks: NDArray[np.floating], side: int) -> NDArray[np.float64]:
-    """The 2x3 similarity that carries picture coordinates to crop coordinates.
+@dataclass(frozen=True)
+class CropFrame:
+    """What part of a face's surroundings a crop shows, and how it is sampled. The defaults are FFHQ's frame."""
 
-    landmarks: [5, 2] in the template's order. side: crop side S in pixels. The least-squares similarity of
-    Umeyama (1991). Raises UnusableLandmarks when the points fix no similarity.
+    # pixels
+    side: int
+    # how many times larger a face is shown than in FFHQ's frame
+    zoom: float = 1.0
+    # point of FFHQ's frame that lies in the middle of this one, x and y in units of the side
+    centre: tuple[float, float] = (0.5, 0.5)
+    resampling: Resampling = "linear"
+
+    @classmethod
+    def from_table(cls, side: int, told: Mapping[str, Any]) -> "CropFrame":
+        """The frame of a preset's side and its [crop]."""
+        x, y = told.get("centre", (0.5, 0.5))
+        return cls(side, **{**told, "centre": (float(x), float(y))})
+
+    @property
+    def is_ffhq(self) -> bool:
+        """Whether it shows what FFHQ's aligned pictures show."""
+        return self.zoom == 1.0 and tuple(self.centre) == (0.5, 0.5)
+
+    @property
+    def template(self) -> NDArray[np.float64]:
+        """[5, 2] the landmarks of FFHQ's template, in pixels of this crop."""
+        scale = self.side / 512
+        return self.from_ffhq(
+            FFHQ_TEMPLATE_512 * scale + (scale - 1) / 2
+        )  # pixel centres: (x + 0.5) * scale - 0.5
+
+    def from_ffhq(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Points of FFHQ's frame of the same side, [..., 2] pixels, in pixels of this one."""
+        return np.asarray(points, dtype=np.float64) * self.zoom + self._shift
+
+    def to_ffhq(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Points of this crop, [..., 2] pixels, in pixels of FFHQ's frame of the same side."""
+        return (np.asarray(points, dtype=np.float64) - self._shift) / self.zoom
+
+    def of_ffhq_picture(self, width: int) -> NDArray[np.float64]:
+        """The 2x3 similarity from an FFHQ-aligned picture, `width` pixels to a side, to this crop."""
+        ratio = self.side / width
+        (x, y), scaled = self._shift, self.zoom * (ratio - 1) / 2
+        return np.array([[self.zoom * ratio, 0, scaled + x], [0, self.zoom * ratio, scaled + y]])
+
+    @property
+    def _shift(self) -> NDArray[np.float64]:
+        """(u - centre) * zoom + 0.5 in units of the side, as what is added to zoomed pixel coordinates."""
+        middle = np.asarray(self.centre, dtype=np.float64) * self.side - 0.5
+        return (self.side - 1) / 2 - middle * self.zoom
+
+
+def face_to_crop(landmarks: NDArray[np.floating], frame: CropFrame) -> NDArray[np.float64]:
+    """The 2x3 similarity that carries picture coordinates to coordinates of a crop of this frame.
+
+    landmarks: [5, 2] in the template's order. The least-squares similarity of Umeyama (1991). Raises
+    UnusableLandmarks when the points fix no similarity.
     """
-    scale = side / 512
-    template = FFHQ_TEMPLATE_512 * scale + (scale - 1) / 2  # pixel centres: (x + 0.5) * scale - 0.5
+    template = frame.template
     points = np.asarray(landmarks, dtype=np.float64)
     if not np.isfinite(points).all() or np.ptp(points, axis=0).max() < 1:
         raise UnusableLandmarks(f"five distinct finite landmarks wanted, got {points.round(1).tolist()}")
@@ -54,18 +112,52 @@ def crop_scale(to_crop: NDArray[np.floating]) -> float:
     return float(1 / np.hypot(to_crop[0, 0], to_crop[1, 0]))
 
 
-def warp_crop(picture: NDArray[np.uint8], to_crop: NDArray[np.floating], side: int) -> NDArray[np.uint8]:
+def warp_crop(
+    picture: NDArray[np.uint8],
+    to_crop: NDArray[np.floating],
+    side: int,
+    resampling: Resampling = "linear",
+) -> NDArray[np.uint8]:
     """[H, W, 3] uint8 → [side, side, 3] uint8 crop, mirrored beyond the picture's border.
 
     A face larger than the crop is first sampled at a whole multiple of the side and then averaged, so that
-    shrinking does not alias.
+    shrinking does not alias. "fine" samples at twice the side at least, cubic where that enlarges, and shrinks a face
+    beforehand that is larger than MOST_SAMPLED.
     """
-    k = min(max(1, int(np.ceil(crop_scale(to_crop)))), max(4096 // side, 1))
+    scale, most = crop_scale(to_crop), max(MOST_SAMPLED // side, 1)
+    fine = resampling == "fine"
+    if fine and scale > most:
+        picture, to_crop = _shrunk(picture, to_crop, int(np.ceil(scale / most)))
+        scale = crop_scale(to_crop)
+    k = min(max(2 if fine else 1, int(np.ceil(scale))), most)
     finer = np.array([[k, 0, (k - 1) / 2], [0, k, (k - 1) / 2]]) @ np.vstack([to_crop, [0, 0, 1]])
-    size = (side * k, side * k)
-    big = cv2.warpAffine(picture, finer, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    flags = cv2.INTER_CUBIC if fine and scale < 1 else cv2.INTER_LINEAR
+    big = cv2.warpAffine(picture, finer, (side * k, side * k), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     crop = big if k == 1 else cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA)
     return crop.astype(np.uint8, copy=False)
+
+
+def _shrunk(
+    picture: NDArray[np.uint8], to_crop: NDArray[np.floating], times: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The picture averaged to a so many times smaller one, and the similarity from that to the same crop."""
+    height, width = picture.shape[:2]
+    size = (max(width // times, 1), max(height // times, 1))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    x, y = width / size[0], height / size[1]
+    back = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+    return small, np.asarray(to_crop, dtype=np.float64) @ back
+
+
+def inside_picture(to_crop: NDArray[np.floating], side: int, width: int, height: int) -> NDArray[np.bool_]:
+    """[side, side], True where the middle of a crop's pixel lies in the picture, and not beyond its border."""
+    to_picture = cv2.invertAffineTransform(np.asarray(to_crop, dtype=np.float64))
+    y, x = np.mgrid[:side, :side]
+    across, down = (row[0] * x + row[1] * y + row[2] for row in np.asarray(to_picture))
+    inside: NDArray[np.bool_] = (
+        (across >= -0.5) & (across <= width - 0.5) & (down >= -0.5) & (down <= height - 0.5)
+    )
+    return inside
 
 
 def feather_mask(side: int) -> NDArray[np.float32]:
@@ -99,6 +191,56 @@ def paste_strength(crispness: float, scale: float) -> float:
     return round(max(float(by_crispness * by_scale), 0.2), 6)
 
 
+@dataclass(frozen=True)
+class Placing:
+    """Where a crop lies in a picture: the box of pixels that it can reach, and the way there."""
+
+    # ends excluded
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    # 2x3, from the crop to the box
+    to_box: NDArray[np.float64]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the box."""
+        return self.x1 - self.x0, self.y1 - self.y0
+
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """The box's rows and columns."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def back(self, crop: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A crop's values at the box's pixels."""
+        warped: NDArray[np.float32] = cv2.warpAffine(
+            crop, self.to_box, self.size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        ).astype(np.float32, copy=False)
+        return warped
+
+    def mask(self, side: int, edge: Edge) -> NDArray[Any]:
+        """[H, W, 1] the crop's weight at the box's pixels; of edge "none" a single 1."""
+        if edge == "none":
+            return np.ones((1, 1, 1), np.float32)
+        weights = feather_mask(side) if edge == "feathered" else np.ones((side, side), np.float32)
+        warped: NDArray[Any] = cv2.warpAffine(
+            weights, self.to_box, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        )
+        return warped[..., None]
+
+
+def place_crop(to_crop: NDArray[np.floating], side: int, width: int, height: int) -> Placing | None:
+    """Where a crop lies in a picture of this size; None where it reaches no pixel of it."""
+    to_picture: NDArray[Any] = cv2.invertAffineTransform(np.asarray(to_crop, dtype=np.float64))
+    x0, y0, x1, y1 = covered_box(to_picture, side, width, height)
+    if x0 >= x1 or y0 >= y1:
+        return None
+    to_picture[:, 2] -= (x0, y0)
+    return Placing(x0, y0, x1, y1, to_picture)
+
+
 def paste_face(
     picture: NDArray[np.float32],
     before: NDArray[np.uint8],
@@ -108,7 +250,7 @@ def paste_face(
     strength: float = 1.0,
     edge: Edge = "feathered",
 ) -> None:
-    """Blend a restored crop into `picture` ([H, W, 3] float32, 0..255 scale) in place.
+    """Blend a restored crop into `picture` ([H, W, 3] float32, 0..255 scale) in place: the paper's way.
 
     before, after: [S, S, 3] uint8, the crop and its restoration. `keep_detail` in [0, 1] fixes the share of
     the picture's own detail that stays; None takes `detail_weight` of the crop's scale. `strength` in [0, 1] is the
@@ -117,32 +259,46 @@ def paste_face(
     """
     side = before.shape[0]
     height, width = picture.shape[:2]
-    keep = detail_weight(crop_scale(to_crop)) if keep_detail is None else keep_detail
-    to_picture: NDArray[Any] = cv2.invertAffineTransform(np.asarray(to_crop, dtype=np.float64))
-    x0, y0, x1, y1 = covered_box(to_picture, side, width, height)
-    if x0 >= x1 or y0 >= y1:
+    placing = place_crop(to_crop, side, width, height)
+    if placing is None:
         return
-    local = to_picture.copy()
-    local[:, 2] -= (x0, y0)
-    size = (x1 - x0, y1 - y0)
-
-    def back(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        warped: NDArray[np.float32] = cv2.warpAffine(
-            image, local, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        ).astype(np.float32, copy=False)
-        return warped
-
-    mask: NDArray[Any] = np.ones((1, 1, 1), np.float32)
-    if edge != "none":
-        weights = feather_mask(side) if edge == "feathered" else np.ones((side, side), np.float32)
-        mask = cv2.warpAffine(weights, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[
-            ..., None
-        ]
-    here = picture[y0:y1, x0:x1]
-    new = back(after.astype(np.float32))
+    keep = detail_weight(crop_scale(to_crop)) if keep_detail is None else keep_detail
+    here = picture[placing.box]
+    new = placing.back(after.astype(np.float32))
     if keep:
-        new = new + keep * (here - back(before.astype(np.float32)))
-    here += strength * mask * (np.clip(new, 0, 255) - here)
+        new = new + keep * (here - placing.back(before.astype(np.float32)))
+    here += strength * placing.mask(side, edge) * (np.clip(new, 0, 255) - here)
+
+
+def paste_change(
+    edited: NDArray[np.float32],
+    picture: NDArray[np.uint8],
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    to_crop: NDArray[np.floating],
+    strength: float = 1.0,
+    edge: Edge = "feathered",
+) -> None:
+    """Blend `picture` and the change of a crop into `edited`, both [H, W, 3], 0..255 scale, in place.
+
+    Alone, a face gives picture + mask * (after - before): what is finer than the crop's pixels stays, and a crop that
+    did not change changes nothing. Where faces overlap the one that is pasted later covers the other. Pixels of the
+    crop beyond the picture's border show what is mirrored there and take no part. before, after, strength, edge: as for
+    `paste_face`.
+    """
+    side = before.shape[0]
+    height, width = picture.shape[:2]
+    placing = place_crop(to_crop, side, width, height)
+    inside = inside_picture(to_crop, side, width, height)
+    if placing is None or not inside.any():
+        return
+    change = after.astype(np.float32) - before
+    if not inside.all():
+        # each pixel beyond the border becomes its nearest neighbour within
+        nearest = distance_transform_edt(~inside, return_distances=False, return_indices=True)
+        change = change[tuple(nearest)]
+    here = edited[placing.box]
+    here += placing.mask(side, edge) * (picture[placing.box] + strength * placing.back(change) - here)
 
 
 def put_back(
@@ -152,15 +308,10 @@ def put_back(
 
     Both are [H, W, 3], 0..255 scale.
     """
-    height, width = edited.shape[:2]
-    to_picture: NDArray[Any] = cv2.invertAffineTransform(np.asarray(to_crop, dtype=np.float64))
-    x0, y0, x1, y1 = covered_box(to_picture, side, width, height)
-    if x0 >= x1 or y0 >= y1:
-        return
-    to_picture[:, 2] -= (x0, y0)
-    mask = cv2.warpAffine(feather_mask(side), to_picture, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
-    here = edited[y0:y1, x0:x1]
-    here += mask[..., None] * (picture[y0:y1, x0:x1] - here)
+    placing = place_crop(to_crop, side, edited.shape[1], edited.shape[0])
+    if placing is not None:
+        here = edited[placing.box]
+        here += placing.mask(side, "feathered") * (picture[placing.box] - here)
 
 
 def enlarge_crop(to_crop: NDArray[np.floating], times: int) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 Embedding and landmarks are dlib's, in the files that `face_recognition_models` carries (both CC0), run by `dlib-bin`.
 """
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import images
+from pipeline.faces.geometry import CropFrame
 from pipeline.weights import WeightsError
 
 # Side at which landmarks are told, and to which smaller and larger crops are brought first.
@@ -18,6 +20,7 @@ SIDE = 512
 # Where dlib's own detector sees the face of an aligned crop, at that side: left, top, right, bottom. Median over faces
 # of LFW; aligned crops need no search.
 FACE_BOX = (95, 164, 405, 439)
+FFHQ = CropFrame(SIDE)
 LANDMARKS_FILE = "shape_predictor_68_face_landmarks.dat"
 EMBEDDING_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 
@@ -32,19 +35,22 @@ def find_models() -> Path:
 
 
 class FaceReader:
-    """Landmarks and embedding of aligned crops; one call at a time, on the CPU."""
+    """Landmarks and embedding of crops of one frame; one call at a time, on the CPU."""
 
-    def __init__(self, models: Path) -> None:
+    def __init__(self, models: Path, frame: CropFrame | None = None) -> None:
         import dlib
 
         self._landmarks: Any = dlib.shape_predictor(str(models / LANDMARKS_FILE))
         self._embedding: Any = dlib.face_recognition_model_v1(str(models / EMBEDDING_FILE))
-        self._box: Any = dlib.rectangle(*FACE_BOX)
+        # of the frame at side SIDE
+        self._frame = replace(frame or FFHQ, side=SIDE)
+        corners = self._frame.from_ffhq(np.array(FACE_BOX, dtype=np.float64).reshape(2, 2))
+        self._box: Any = dlib.rectangle(*(round(float(v)) for v in corners.ravel()))
 
     def landmarks(self, crop: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """[S, S, 3] uint8 RGB → the 68 points of iBUG 300-W, [68, 2] x and y in pixels of a crop of side 512."""
+        """[S, S, 3] uint8 RGB → the 68 points of iBUG 300-W, [68, 2] x and y in pixels of FFHQ's frame of side 512."""
         parts = self._landmarks(_at_side(crop), self._box).parts()
-        return np.array([(p.x, p.y) for p in parts], dtype=np.float64)
+        return self._frame.to_ffhq(np.array([(p.x, p.y) for p in parts], dtype=np.float64))
 
     def embedding(self, crop: NDArray[np.uint8]) -> NDArray[np.float64]:
         """[S, S, 3] uint8 RGB → [128], near for faces of one person."""

@@ -5,11 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.records import Counts
+from pipeline.records import DECISIONS, Counts, Decision
 
 # Sums that a unit's marker carries, besides its counts.
 SUMS = (
-    "faces_kept",
+    # faces by what was decided of them: DECISIONS of records.py
+    "faces_left",
+    "faces_estimator",
+    "faces_chain",
+    # faces that an engine looked at
+    "crops",
     "sharpness_before",
     "sharpness_after",
     "distance",
@@ -59,6 +64,11 @@ class ShardMetrics:
         names = [*SUMS, *(k for k in marker["sums"] if "/" in k)]
         return cls(counts, {k: _finite(marker["sums"].get(k, 0.0)) for k in names})
 
+    @property
+    def decisions(self) -> dict[Decision, int]:
+        """Faces by what was decided of them."""
+        return {way: round(self.sums.get(f"faces_{way}", 0.0)) for way in DECISIONS}
+
     def intervals(self) -> dict[str, Interval]:
         """Of each column that was measured of any face."""
         told = {}
@@ -76,13 +86,13 @@ class ShardMetrics:
         told: dict[str, float] = {
             "images": counts.images,
             "faces": counts.faces,
-            "faces_kept": sums["faces_kept"],
         }
+        told |= {f"faces_{way}": number for way, number in self.decisions.items()}
         told |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
         told |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
         told |= {k: sums[k] for k in ("seconds_measure", "truths_missing") if sums[k]}
-        if counts.faces:
-            told |= {k: sums[k] / counts.faces for k in ("sharpness_before", "sharpness_after", "distance")}
+        if sums["crops"]:
+            told |= {k: sums[k] / sums["crops"] for k in ("sharpness_before", "sharpness_after", "distance")}
         told |= {column: interval.mean for column, interval in self.intervals().items()}
         if sums["seconds_restore"]:
             told["faces_per_second"] = counts.faces / sums["seconds_restore"]

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.faces.geometry import CropFrame
 from pipeline.metrics.distribution import DIMENSIONS, InceptionFeatures
 from pipeline.metrics.fidelity import LPIPS, psnr, ssim
-from pipeline.metrics.identity import FaceReader, angle, find_models, landmark_distance
+from pipeline.metrics.identity import FFHQ, FaceReader, angle, find_models, landmark_distance
 from pipeline.metrics.quality import Brisque, find_brisque
 from pipeline.weights import METRIC_WEIGHTS, WeightsError, resolve
 
@@ -100,10 +101,17 @@ class Measured:
 class Suite:
     """The metrics of these names whose weights are at hand. Serves one call at a time.
 
-    device: where networks run that torch runs; dlib's and the statistics are the CPU's.
+    device: where networks run that torch runs; dlib's and the statistics are the CPU's. frame: what the crops show.
     """
 
-    def __init__(self, names: Sequence[str], device: str = "cpu", weights_dir: str | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        device: str = "cpu",
+        weights_dir: str | None = None,
+        frame: CropFrame | None = None,
+    ) -> None:
+        self._frame = frame or FFHQ
         self._device = torch.device(device)
         # why a metric that was asked for is not measured, by name
         self.left_out: dict[str, str] = {}
@@ -130,7 +138,7 @@ class Suite:
         self.names = tuple(name for name in names if name not in self.left_out)
 
     def _read_faces(self) -> None:
-        self._reader = self._reader or FaceReader(find_models())
+        self._reader = self._reader or FaceReader(find_models(), self._frame)
 
     def _judge_quality(self, weights_dir: str | None) -> None:
         self._brisque = Brisque(find_brisque(weights_dir).path)

@@ -2,8 +2,7 @@
 
 - What the timestep alone decides (sinusoids, embedding, every block's scale and shift) is computed once for each
   step of the schedule and looked up.
-- Only the three ε channels are computed; the published checkpoints also predict a variance, which no sampler here
-  uses.
+- Only ε is computed; the published checkpoints also predict a variance, which no sampler here uses.
 - The second norm of a block is one with the scale and shift that follow it.
 - On a CPU, convolutions go to oneDNN directly. torch.nn.functional.conv2d chooses between kernels by batch size and
   number of threads, and those round differently; oneDNN's own results were found to depend on neither.
@@ -37,6 +36,7 @@ class FoldedUNet(nn.Module):
         super().__init__()
         device = next(unet.parameters()).device
         self.precision = precision
+        self.patch = unet.config.patch
         self.layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self.row_of: Tensor
         row_of = torch.zeros(max(steps) + 1, dtype=torch.int64, device=device)
@@ -55,14 +55,15 @@ class FoldedUNet(nn.Module):
             self.down, self.up = folded(unet.input_blocks), folded(unet.output_blocks)
             self.middle = folded(nn.ModuleList([unet.middle_block]))
             norm, _, last = unet.out
-            self.norm, self.last = Norm(norm, precision), Conv(last, precision, outputs=3)
+            # a pixel-shuffle makes each channel of p² neighbouring ones: ε's are the first
+            self.norm, self.last = Norm(norm, precision), Conv(last, precision, outputs=3 * self.patch**2)
         self.to(memory_format=self.layout)
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x: [B, 3, H, W] float32; t: [B] int64, steps it was folded for. Returns ε, [B, 3, H, W] float32."""
         rows = self.row_of[t]
-        h = x.to(self.precision, memory_format=self.layout)
+        h = F.pixel_unshuffle(x, self.patch).to(self.precision, memory_format=self.layout)
         skips = []
         for block in self.down:
             h = _through(block, h, rows)
@@ -71,7 +72,7 @@ class FoldedUNet(nn.Module):
             h = _through(block, h, rows)
         for block in self.up:
             h = _through(block, torch.cat([h, skips.pop()], dim=1), rows)
-        eps: Tensor = self.last(F.silu(self.norm(h), inplace=True))
+        eps = F.pixel_shuffle(self.last(F.silu(self.norm(h), inplace=True)), self.patch)
         return eps.to(torch.float32, memory_format=torch.contiguous_format)
 
 
@@ -79,25 +80,36 @@ class Conv(nn.Module):
     """A convolution of a trained layer's weights; 1-d kernels become 1x1 ones.
 
     On a CPU that does not convolve in the number type the weights are rounded to it all the same, and float32 computes.
+    outputs: only so many channels are computed. scale: [channels, 1, 1], what they are multiplied by.
     """
 
-    def __init__(self, layer: nn.Module, precision: torch.dtype, outputs: int | None = None) -> None:
+    def __init__(
+        self,
+        layer: nn.Module,
+        precision: torch.dtype,
+        outputs: int | None = None,
+        scale: Tensor | None = None,
+    ) -> None:
         super().__init__()
-        assert isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.bias is not None
+        assert isinstance(layer, nn.Conv1d | nn.Conv2d)
         weight = layer.weight if layer.weight.ndim == 4 else layer.weight[..., None]
+        bias = layer.bias if layer.bias is not None else weight.new_zeros(len(weight))
+        if scale is not None:
+            weight, bias = weight * scale[:, None], bias * scale.flatten()
         self.direct = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
         self.inner = torch.float32 if self.direct and not _onednn_takes(precision) else precision
         self.weight = nn.Parameter(weight[:outputs].to(precision).to(self.inner, copy=True))
-        self.bias = nn.Parameter(layer.bias[:outputs].to(precision).to(self.inner, copy=True))
+        self.bias = nn.Parameter(bias[:outputs].to(precision).to(self.inner, copy=True))
         self.stride, self.padding = [layer.stride[0]] * 2, [int(layer.padding[0])] * 2
+        self.groups = layer.groups
 
     def forward(self, x: Tensor) -> Tensor:
         if self.direct:
             y: Tensor = torch.mkldnn_convolution(
-                x.to(self.inner), self.weight, self.bias, self.padding, self.stride, [1, 1], 1
+                x.to(self.inner), self.weight, self.bias, self.padding, self.stride, [1, 1], self.groups
             )
             return y.to(x.dtype)
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
 
 
 class Norm(nn.Module):

@@ -19,19 +19,22 @@ M = TypeVar("M", bound=nn.Module)
 class UNetConfig:
     """Shape of a UNet. `num_res_blocks` has one entry per entry of `channel_mult`."""
 
-    # side of the square image, pixels
+    # side of the square image, pixels; where there is a patch, that of the image divided by it
     image_size: int
     # channels of the first level; every other level is a multiple of it
     model_channels: int
     channel_mult: tuple[int, ...]
     num_res_blocks: tuple[int, ...]
-    # image sides (pixels) at which self-attention is applied
+    # sides, counted from image_size, at which self-attention is applied
     attention_resolutions: tuple[int, ...]
     num_head_channels: int = 64
     in_channels: int = 3
     # 3 predicts noise only; 6 predicts noise and a variance that DDIM does not use
     out_channels: int = 6
     dropout: float = 0.0
+    # factor of a pixel-unshuffle around the network, which then works on patch**2 times the channels at a patch-th of
+    # the side; 1 is the published layout
+    patch: int = 1
 
     def __post_init__(self) -> None:
         if len(self.num_res_blocks) != len(self.channel_mult):
@@ -43,6 +46,8 @@ class UNetConfig:
             raise ValueError(
                 f"model_channels must be a multiple of the 32 groups of the norms, got {self.model_channels}"
             )
+        if self.patch < 1:
+            raise ValueError(f"patch must be at least 1, got {self.patch}")
         for width in self._attention_widths():
             if width % self.num_head_channels:
                 raise ValueError(
@@ -76,9 +81,9 @@ class UNet(nn.Module):
                 layers.append(AttentionBlock(out_ch, config.num_head_channels))
             return layers
 
-        side = config.image_size
+        side, area = config.image_size, config.patch**2
         width = ch * config.channel_mult[0]
-        self.input_blocks = nn.ModuleList([Block(nn.Conv2d(config.in_channels, width, 3, padding=1))])
+        self.input_blocks = nn.ModuleList([Block(nn.Conv2d(config.in_channels * area, width, 3, padding=1))])
         skips = [width]
         last = len(config.channel_mult) - 1
         for i, (mult, blocks) in enumerate(zip(config.channel_mult, config.num_res_blocks, strict=True)):
@@ -108,7 +113,7 @@ class UNet(nn.Module):
                 self.output_blocks.append(Block(*layers))
 
         self.out = nn.Sequential(
-            GroupNorm32(width), nn.SiLU(), zeroed(nn.Conv2d(width, config.out_channels, 3, padding=1))
+            GroupNorm32(width), nn.SiLU(), zeroed(nn.Conv2d(width, config.out_channels * area, 3, padding=1))
         )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -122,15 +127,14 @@ class UNet(nn.Module):
             timestep_embedding(t, self.config.model_channels).to(weight_type(self.time_embed[0]))
         )
         skips = []
-        h = x.to(weight_type(self.conv_in))
+        h = F.pixel_unshuffle(x, self.config.patch).to(weight_type(self.conv_in))
         for block in self.input_blocks:
             h = block(h, emb)
             skips.append(h)
         h = self.middle_block(h, emb)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        out: Tensor = self.out(h.to(weight_type(self.out[2])))
-        return out
+        return F.pixel_shuffle(self.out(h.to(weight_type(self.out[2]))), self.config.patch)
 
     @property
     def conv_in(self) -> nn.Module:

@@ -6,7 +6,7 @@ A preset is a TOML file; `pipeline/presets/README.md` tells how to write one. No
 
 import dataclasses
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,20 +17,22 @@ from torch import nn
 from pipeline.networks.checkpoint import CheckpointError, load_strict, read_state
 from pipeline.networks.foreign import ForeignConfig, load_foreign
 from pipeline.networks.lama import LaMa, LaMaConfig
+from pipeline.networks.nafnet import NAFNet, NAFNetConfig
 from pipeline.networks.srcnn import SRCNN, SRCNNConfig
 from pipeline.networks.swinir import SwinIRConfig, build_swinir, from_published
 from pipeline.networks.unet import UNet, UNetConfig
 
-Kind = Literal["unet", "srcnn", "swinir", "lama", "spandrel"]
+Kind = Literal["unet", "srcnn", "swinir", "nafnet", "lama", "spandrel"]
 
 PRESETS = Path(__file__).parent.parent / "presets"
 
 # What makes a network of each kind: its configuration, and the builder where the preset alone says what it is.
-Config = UNetConfig | SRCNNConfig | SwinIRConfig | LaMaConfig | ForeignConfig
+Config = UNetConfig | SRCNNConfig | SwinIRConfig | NAFNetConfig | LaMaConfig | ForeignConfig
 _CONFIGS: dict[str, type[Config]] = {
     "unet": UNetConfig,
     "srcnn": SRCNNConfig,
     "swinir": SwinIRConfig,
+    "nafnet": NAFNetConfig,
     "lama": LaMaConfig,
     "spandrel": ForeignConfig,
 }
@@ -38,10 +40,11 @@ _BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
     "unet": UNet,
     "srcnn": SRCNN,
     "swinir": build_swinir,
+    "nafnet": NAFNet,
     "lama": LaMa,
 }
 # Estimators by what a preset may call theirs.
-ESTIMATORS = ("srcnn", "swinir", "lama", "spandrel")
+ESTIMATORS = ("srcnn", "swinir", "nafnet", "lama", "spandrel")
 
 # Tasks that may have an N of their own.
 TASKS = ("restore", "inpaint", "colourise", "upscale")
@@ -89,9 +92,17 @@ class Preset:
     # faces of one network call
     lanes_cpu: int = 4
     lanes_gpu: int = 16
-    # for an N of each face's own: `weights` and `typical_error` foretell what error the estimator leaves (see
-    # pipeline/diffusion/start.py), `bounds` are the least and largest N. Empty: the preset was not measured for it
-    auto_start: Mapping[str, Any] = field(default_factory=dict)
+    # network calls of a blind face's chain; None: one at every kept step
+    calls: int | None = None
+    # width (pixels of the crop) of the Gaussian whose low frequencies a blind face's chain is held to; 0: not held
+    hold: float = 0.0
+    # what part of a face's surroundings the crop shows, and how it is sampled: `zoom`, `centre`, `resampling` of
+    # pipeline/faces/geometry.py. Empty: FFHQ's frame
+    crop: Mapping[str, Any] = field(default_factory=dict)
+    # what is done with a blind face by how far the estimator changes it: rows of `above` (levels of 0..255, rising
+    # from 0) with `way` "left" or "estimator", or with `start_step`, `calls`, `hold` of a chain. Empty: the same chain
+    # for every face
+    treatment: tuple[Mapping[str, Any], ...] = ()
     # N of tasks for which another one than `start_step` is better
     task_start: Mapping[str, Any] = field(default_factory=dict)
     # one sentence for people who choose
@@ -199,6 +210,7 @@ def _preset(content: dict[str, Any], path: Path) -> Preset:
     values = _fields(content, Preset, {"name"}, where)
     for role, kinds in (("prior", ("unet",)), ("estimator", ESTIMATORS)):
         values[role] = _network(content[role], kinds, f"{where}, [{role}]", path.parent)
+    values["treatment"] = tuple(values.get("treatment", ()))
     preset = Preset(name=path.stem, **values)
     _check_ranges(preset, where)
     return preset
@@ -248,10 +260,51 @@ def _check_type(what: str, value: Any, wanted: Any) -> None:
             "a list of whole numbers",
             lambda v: isinstance(v, tuple) and all(isinstance(i, int) and not isinstance(i, bool) for i in v),
         ),
+        int | None: ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
         Mapping[str, Any]: ("a table", lambda v: isinstance(v, dict)),
+        tuple[Mapping[str, Any], ...]: (
+            "a list of tables",
+            lambda v: isinstance(v, list) and all(isinstance(row, dict) for row in v),
+        ),
     }
     if wanted in names and not names[wanted][1](value):
         raise PresetError(f"{what} must be {names[wanted][0]}, got {value!r}")
+
+
+def _is_frame(crop: Mapping[str, Any]) -> bool:
+    """Whether a preset's [crop] says what a frame can be."""
+    centre = crop.get("centre", [0.5, 0.5])
+    return (
+        set(crop) <= {"zoom", "centre", "resampling"}
+        and _is_number(crop.get("zoom", 1.0))
+        and crop.get("zoom", 1.0) > 0
+        and isinstance(centre, list | tuple)
+        and len(centre) == 2
+        and all(_is_number(v) and 0 <= v <= 1 for v in centre)
+        and crop.get("resampling", "linear") in ("linear", "fine")
+    )
+
+
+def _is_table(rows: Sequence[Mapping[str, Any]], max_step: int) -> bool:
+    """Whether a preset's [[treatment]] rows can be chosen from."""
+    bounds: list[Any] = [row.get("above") for row in rows]
+    rising = all(_is_number(b) for b in bounds) and bounds == sorted({*bounds}) and bounds[:1] in ([], [0])
+    return rising and all(
+        (set(row) == {"above", "way"} and row["way"] in ("left", "estimator"))
+        or (
+            set(row) == {"above", "start_step", "calls", "hold"}
+            and type(row["start_step"]) is type(row["calls"]) is int
+            and 0 < row["start_step"] <= max_step
+            and row["calls"] >= 1
+            and _is_number(row["hold"])
+            and row["hold"] >= 0
+        )
+        for row in rows
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_ranges(preset: Preset, where: str) -> None:
@@ -267,9 +320,17 @@ def _check_ranges(preset: Preset, where: str) -> None:
             f"start_rule must be official or paper, got {preset.start_rule!r}",
         ),
         (min(preset.lanes_cpu, preset.lanes_gpu) >= 1, "lanes_cpu and lanes_gpu must be at least 1"),
+        (preset.calls is None or preset.calls >= 1, f"calls must be at least 1, got {preset.calls}"),
+        (preset.hold >= 0, f"hold must not be negative, got {preset.hold}"),
         (
-            not preset.auto_start or set(preset.auto_start) == {"weights", "typical_error", "bounds"},
-            f"[auto_start] must hold weights, typical_error and bounds, got {', '.join(preset.auto_start)}",
+            _is_frame(preset.crop),
+            "[crop] must hold zoom (above 0), centre (two numbers from 0 to 1) and resampling (linear or fine), or "
+            f"some of them, got {dict(preset.crop)}",
+        ),
+        (
+            _is_table(preset.treatment, preset.max_step),
+            '[[treatment]] rows must have `above`, rising from 0, and either way = "left" or "estimator", or '
+            f"start_step (1 to {preset.max_step}), calls and hold, got {[dict(row) for row in preset.treatment]}",
         ),
         (
             all(type(n) is int and 0 < n <= preset.max_step for n in preset.task_start.values()),
@@ -280,8 +341,9 @@ def _check_ranges(preset: Preset, where: str) -> None:
             f"[task_start] is for {', '.join(TASKS)}, got {', '.join(preset.task_start)}",
         ),
         (
-            prior["image_size"] == preset.side,
-            f"the prior's image_size must be the preset's side {preset.side}, got {prior['image_size']}",
+            prior["image_size"] * prior.get("patch", 1) == preset.side,
+            f"the prior's image_size times its patch must be the preset's side {preset.side}, "
+            f"got {prior['image_size'] * prior.get('patch', 1)}",
         ),
     )
     for good, problem in checks:

@@ -7,14 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import images, store
 from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection, select_faces
-from pipeline.faces.geometry import UnusableLandmarks, crop_scale, face_to_crop, paste_strength, warp_crop
+from pipeline.faces.geometry import (
+    CropFrame,
+    UnusableLandmarks,
+    crop_scale,
+    face_to_crop,
+    paste_strength,
+    warp_crop,
+)
 from pipeline.metrics.sharpness import crispness, sharpness
-from pipeline.records import KEPT, Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, restorable
+from pipeline.records import KEPT, Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, with_crops
 from pipeline.stages.apart import Died, call_apart
 from pipeline.stages.failure import message, outline
 from pipeline.stages.mask import Hole, find_hole, is_mask
@@ -55,10 +63,12 @@ def load_detector(choice: DetectorChoice) -> Detector:
 class ReadAndAlign:
     """Row with `work` → row with `images`, `faces`, `crops`."""
 
-    side: int
+    frame: CropFrame
     detector: DetectorChoice
     selection: Selection
+    # every picture is one aligned face: as FFHQ's are, or (whole) the very crop
     aligned: bool
+    whole: bool
     # crispness and scale above which a face is left as it is
     max_crispness: float | None
     max_scale: float | None
@@ -91,12 +101,12 @@ class ReadAndAlign:
             for number, (face, crop, hole) in enumerate(found):
                 face.image, face.face = len(records), number
                 faces.append(face)
-                if not face.kept:
+                if face.has_crop:
                     crops.append(crop)
                     holes.append(hole)
             if sum(c.nbytes for c in crops) > MOST_CROP_BYTES:
                 faces = [f for f in faces if f.image != len(records)]
-                crops, holes = crops[: len(restorable(faces))], holes[: len(restorable(faces))]
+                crops, holes = crops[: len(with_crops(faces))], holes[: len(with_crops(faces))]
                 record.settle(
                     "failed", "unit too large", "align",
                     f"the unit's face crops exceed {MOST_CROP_BYTES >> 20} MiB with this picture; lower --unit-images",
@@ -141,7 +151,7 @@ class ReadAndAlign:
             hole = None
             if self.mask:
                 hole = find_hole(self.mask, picture, address, unit, self.max_pixels)
-            cut = self._whole if self.aligned else self._search
+            cut = self._aligned if self.aligned else self._search
             found = list(cut(record, picture.rgb, hole))
         except Unreadable as error:
             record.settle(REFUSED[error.reason][0], error.reason, "read", message(error), outline(error))
@@ -157,7 +167,7 @@ class ReadAndAlign:
         else:
             if record.outcome is None and not found:
                 record.settle("no_face")
-            elif found and all(face.kept for face, *_ in found):
+            elif found and not any(face.has_crop for face, *_ in found):
                 record.settle("skipped", KEPT, "align", found[0][0].kept)
             yield from found
 
@@ -169,42 +179,47 @@ class ReadAndAlign:
         faces = select_faces(load_detector(self.detector)(seen), self.selection)
         for face in faces:
             try:
-                to_crop = face_to_crop(face.landmarks, self.side)
+                to_crop = face_to_crop(face.landmarks, self.frame)
             except UnusableLandmarks:
                 continue
             yield self._cut(seen, hole, face, to_crop)
 
-    def _whole(
+    def _aligned(
         self, record: ImageRecord, picture: NDArray[np.uint8], hole: Hole | None
     ) -> Iterator[FoundFace]:
-        """The whole picture as the one face."""
+        """The one face that the whole picture shows."""
         height, width = picture.shape[:2]
         if height != width:
             message = f"{record.member}: a square aligned face was wanted, got {width}x{height}; leave out --aligned"
             record.settle("skipped", "not square", "align", message)
             return
-        ratio = self.side / width
+        ratio = self.frame.side / width
         shift = (ratio - 1) / 2
         to_crop = np.array([[ratio, 0, shift], [0, ratio, shift]])
+        if not self.whole:
+            to_crop = self.frame.of_ffhq_picture(width)
         face = Face((0.0, 0.0, float(width), float(height)), np.zeros((5, 2), np.float32), 1.0)
         seen = picture if hole is None else fill(picture, hole)
-        record_of_face, _, hole_of_face = self._cut(seen, hole, face, to_crop)
-        # the whole picture is wanted, however fine
-        record_of_face.strength = 1.0 if self.strength is None else self.strength
-        record_of_face.kept = self._why_not_task(record_of_face.scale, hole_of_face)
-        crop = seen if width == self.side else images.resize(seen, self.side)
-        yield record_of_face, crop, hole_of_face
+        found, crop, hole_of_face = self._cut(seen, hole, face, to_crop)
+        # it is wanted, however fine
+        found.strength = 1.0 if self.strength is None else self.strength
+        leave(found, self._why_not_task(found.scale, hole_of_face))
+        if self.whole:
+            crop = seen if width == self.frame.side else images.resize(seen, self.frame.side)
+        yield found, crop, hole_of_face
 
     def _cut(
         self, picture: NDArray[np.uint8], hole: Hole | None, face: Face, to_crop: NDArray[np.float64]
     ) -> FoundFace:
-        crop = warp_crop(picture, to_crop, self.side)
+        side = self.frame.side
+        crop = warp_crop(picture, to_crop, side, self.frame.resampling)
         hole_of_face = np.zeros(crop.shape, np.uint8)
         if hole is not None:
             # a crop's pixel is a hole wherever one takes part in it
-            hole_of_face = warp_crop(
-                np.repeat(hole[..., None] * np.uint8(255), 3, axis=2), to_crop, self.side
-            )
+            white = np.repeat(hole[..., None] * np.uint8(255), 3, axis=2)
+            if self.frame.resampling == "fine":  # whose cubic reaches a pixel further
+                white = cv2.dilate(white, np.ones((3, 3), np.uint8)).astype(np.uint8, copy=False)
+            hole_of_face = warp_crop(white, to_crop, side)
         crisp, scale = round(crispness(crop), 6), crop_scale(to_crop)
         strength = paste_strength(crisp, scale) if self.strength is None else self.strength
         record = FaceRecord(
@@ -217,29 +232,38 @@ class ReadAndAlign:
             scale=scale,
             crispness=crisp,
             strength=strength if self.task.is_blind else 1.0,
-            kept=self._why_not_task(scale, hole_of_face) or self._why_kept(crisp, scale),
             sharpness_before=sharpness(crop),
         )
+        leave(record, self._why_not_task(scale, hole_of_face) or self._why_kept(crisp, scale))
         return record, crop, hole_of_face
 
     def _why_not_task(self, scale: float, hole: NDArray[np.uint8]) -> str:
         """Why the task has nothing to do with a face, in one sentence; empty when it has."""
         if self.mask and not hole.any():
             return "no hole reaches into the face"
-        if self.task.name == "upscale" and not self.task.factor and shrinking(scale, self.side) == 1:
-            return f"the face is not smaller than the preset's side of {self.side} px; say with --factor how it was"
+        if self.task.name == "upscale" and not self.task.factor and shrinking(scale, self.frame.side) == 1:
+            side = self.frame.side
+            return (
+                f"the face is not smaller than the preset's side of {side} px; say with --factor how it was"
+            )
         return ""
 
     def _why_kept(self, crisp: float, scale: float) -> str:
         """Why a face is left as it is, in one sentence; empty when it is restored."""
+        side = self.frame.side
         if self.max_scale is not None and scale > self.max_scale:
             return (
-                f"the face is {scale:.1f} times larger than {self.side} px, above --max-scale {self.max_scale:g}; "
+                f"the face is {scale:.1f} times larger than {side} px, above --max-scale {self.max_scale:g}; "
                 "take a preset of a larger side"
             )
         if self.max_crispness is not None and crisp > self.max_crispness:
             return (
-                f"the face is sharp already at {self.side} px (crispness {crisp:.2f}, above --max-crispness "
+                f"the face is sharp already at {side} px (crispness {crisp:.2f}, above --max-crispness "
                 f"{self.max_crispness:g})"
             )
         return ""
+
+
+def leave(face: FaceRecord, why: str) -> None:
+    """Leave a face as it is, before anything looks at it, for a reason in one sentence; an empty one restores it."""
+    face.kept, face.has_crop, face.treatment = why, not why, "left" if why else ""

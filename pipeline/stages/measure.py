@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pipeline.faces.geometry import CropFrame
 from pipeline.metrics.suite import Crop, Face, Measured, Suite
-from pipeline.records import FaceRecord, Row, Unit, dump_records, load_faces, load_images, restorable, unpack
+from pipeline.records import FaceRecord, Row, Unit, dump_records, load_faces, load_images, unpack, with_crops
 from pipeline.stages.restore import fix_kernels
 from pipeline.stages.truth import read_truths, truth_crop
 
@@ -25,7 +26,8 @@ class MeasureSettings:
     metrics: tuple[str, ...]
     # where true pictures are, as --truth; None where there are none
     truth: str | None
-    side: int
+    frame: CropFrame
+    # each picture is one face's crop
     aligned: bool
     max_pixels: int
     weights_dir: str | None
@@ -40,15 +42,15 @@ class MeasureFaces:
         # the engines have the other cores, and one thread gives the same sums everywhere
         torch.set_num_threads(1)
         fix_kernels(torch.device(settings.device))
-        self._suite = Suite(settings.metrics, settings.device, settings.weights_dir)
+        self._suite = Suite(settings.metrics, settings.device, settings.weights_dir, settings.frame)
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
             return row  # not begun
         began = time.monotonic()
         every = load_faces(row)
-        faces = restorable(every)
-        before, after = (unpack(row[name], self._settings.side) for name in ("crops", "restored"))
+        faces = with_crops(every)
+        before, after = (unpack(row[name], self._settings.frame.side) for name in ("crops", "restored"))
         truths = self._truths(row, faces)
         # a face that failed has its input in the place of its restoration, which must not be measured
         good = [i for i, face in enumerate(faces) if not face.error]
@@ -74,7 +76,7 @@ class MeasureFaces:
         for place, truth in read_truths(s.truth, unit, {f.image for f in faces}, s.max_pixels):
             for i, face in enumerate(faces):
                 if face.image == place:
-                    crops[i] = truth_crop(truth, images[place], face, s.side, s.aligned)
+                    crops[i] = truth_crop(truth, images[place], face, s.frame, s.aligned)
         return crops
 
     def _features(self, measured: Measured, good: Sequence[int], count: int) -> Row:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import images
-from pipeline.faces.geometry import Edge, detail_weight, enlarge_crop, paste_face, put_back
+from pipeline.faces.geometry import Edge, detail_weight, enlarge_crop, paste_change, paste_face, put_back
 from pipeline.records import FaceRecord
 from pipeline.stages.background import Background
 from pipeline.stages.mask import Hole
@@ -25,13 +25,15 @@ def paste_faces(
     keep_detail: float | None,
     aligned: bool,
     max_pixels: int,
+    pastes_change: bool = False,
     task: Task = BLIND,
     find: Callable[[images.Picture], Hole] | None = None,
 ) -> bytes:
     """The picture's bytes with its faces restored, of the same kind, orientation and metadata.
 
     faces: each with its crop before and after, [S, S, 3] uint8. The smallest are pasted last, so that a face in
-    front of a larger one is not cut by it. find: tells the holes, outside of which nothing changes. A picture that
+    front of a larger one is not cut by it. pastes_change: the change of each crop is added to the picture, instead of
+    the crop being laid over it. find: tells the holes, outside of which nothing changes. A picture that
     gets colours, or another size, is saved anew.
     """
     original = images.decode(data, max_pixels)
@@ -44,7 +46,10 @@ def paste_faces(
     edge: Edge = "none" if aligned else "feathered" if hole is None else "sharp"
     for face, before, after in faces:
         to_crop = np.array(face.affine).reshape(2, 3)
-        paste_face(edited, before, after, to_crop, keep, face.strength, edge)
+        if pastes_change:
+            paste_change(edited, original.rgb, before, after, to_crop, face.strength, edge)
+        else:
+            paste_face(edited, before, after, to_crop, keep, face.strength, edge)
     if task.name == "colourise":
         # the luma is what is known, of every pixel of the picture
         edited += ((original.rgb - edited) @ images.LUMA)[..., None]
@@ -63,6 +68,7 @@ def paste_on_enhanced(
     keep_detail: float | None,
     max_pixels: int,
     background: Background,
+    pastes_change: bool = False,
 ) -> bytes:
     """The picture's bytes enhanced whole, but for its faces, and those restored; of the same kind and metadata.
 
@@ -79,6 +85,9 @@ def paste_on_enhanced(
     for to_crop in to_crops:
         put_back(edited, original.rgb, to_crop, side)
     for (face, before, after), to_crop in zip(faces, to_crops, strict=False):
+        if pastes_change:
+            paste_change(edited, original.rgb, before, after, to_crop, face.strength)
+            continue
         # what the picture knows beyond the crop is not more for being enlarged
         keep = detail_weight(face.scale) if keep_detail is None else keep_detail
         paste_face(edited, before, after, to_crop, keep, face.strength)

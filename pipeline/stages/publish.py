@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
-from pipeline.images import Picture, encode_png, most_bytes
+from pipeline.faces.geometry import CropFrame
+from pipeline.images import Picture, decode, encode_png, most_bytes
 from pipeline.records import (
+    KEPT,
     Address,
     FaceRecord,
     ImageRecord,
@@ -30,8 +32,8 @@ from pipeline.records import (
     load_faces,
     load_features,
     load_images,
-    restorable,
     unpack,
+    with_crops,
 )
 from pipeline.stages.apart import call_apart
 from pipeline.stages.background import Background, NotEnhanced
@@ -40,7 +42,7 @@ from pipeline.stages.mask import Hole, find_hole
 from pipeline.stages.paste import paste_faces, paste_on_enhanced
 from pipeline.stages.read import parquet_slice, read_unit
 from pipeline.stages.record import make_marker, record_table
-from pipeline.stages.sample import sample_strip
+from pipeline.stages.sample import Sample, choose_samples, cut_sample, sample_strip
 from pipeline.stages.tar import DamagedTar, Member, walk
 from pipeline.stages.task import BLIND, Task
 
@@ -56,7 +58,7 @@ class Publish:
     """Row with `restored` → tiny row with `unit` and `marker`, or `undelivered`: why nothing could be written."""
 
     output: str
-    side: int
+    frame: CropFrame
     image_column: str
     aligned: bool
     keep_detail: float | None
@@ -66,6 +68,8 @@ class Publish:
     settings: dict[str, int | float | str]
     # what the faces are restored on, for the marker: results are equal bit for bit on one device type
     device: str = ""
+    # add the change of each crop to the picture, instead of laying the crop over it
+    pastes_change: bool = False
     # paste each picture in a process of its own: the unit has killed workers
     careful: bool = False
     task: Task = BLIND
@@ -105,11 +109,14 @@ class Publish:
         """Deliver the unit and make its marker, in the place of that of an earlier attempt; the marker that counts."""
         began = time.monotonic()
         records, faces = load_images(row), load_faces(row)
-        crops = [unpack(row[c], self.side) for c in ("crops", "estimated", "restored")]
-        outputs = self._deliver(unit, records, self.pasted(unit, records, faces, crops[0], crops[2]))
-        features = load_features(row)
+        before, after = (unpack(row[c], self.frame.side) for c in ("crops", "restored"))
+        samples = _Samples(self.frame, faces, choose_samples(list(before)), self.max_pixels)
+        outputs = self._deliver(unit, records, self.pasted(unit, records, faces, before, after, samples.take))
+        outputs += [self._write(unit.sample_path, sample_strip(samples.found))] if samples.found else []
+        crops = (before, after)
         outputs += [
-            self._write(path, data) for path, data in self._extras(unit, records, faces, crops, features)
+            self._write(path, data)
+            for path, data in self._extras(unit, records, faces, crops, load_features(row))
         ]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
         marker = make_marker(unit, records, faces, sums, outputs, self.measured) | {"device": self.device}
@@ -130,12 +137,16 @@ class Publish:
         faces: list[FaceRecord],
         before: NDArray[np.uint8],
         after: NDArray[np.uint8],
+        show: Callable[[int, bytes, bytes], None] | None = None,
     ) -> Iterator[tuple[Address, bytes | None]]:
-        """Each image's address and the bytes delivered for it, settling its record; None: nothing to deliver."""
+        """Each image's address and the bytes delivered for it, settling its record; None: nothing to deliver.
+
+        show: is given the place of each picture with faces, its bytes, and those that are delivered.
+        """
         for i, (address, data) in enumerate(read_unit(unit, self.image_column, self.max_pixels)):
             record = records[i]
-            mine = [(f, before[j], after[j]) for j, f in enumerate(restorable(faces)) if f.image == i]
-            kept = [f for f in faces if f.image == i and f.kept]
+            mine = [(f, before[j], after[j]) for j, f in enumerate(with_crops(faces)) if f.image == i]
+            kept = [f for f in faces if f.image == i and not f.has_crop]
             if isinstance(data, store.StoreError):
                 if record.outcome is None:
                     record.settle("failed", "unreadable", "paste", message(data), outline(data))
@@ -145,7 +156,10 @@ class Publish:
             if self.mask:
                 find = partial(_find_hole, self.mask, address, replace(unit, images=()), self.max_pixels)
             wanted = record.outcome is None or (self.background is not None and record.without_restoration)
-            yield address, self._paste_one(record, data, mine, kept, find) if wanted else data
+            delivered = self._paste_one(record, data, mine, kept, find) if wanted else data
+            if show is not None and mine:
+                show(i, data, delivered)
+            yield address, delivered
 
     def _paste_one(
         self,
@@ -160,6 +174,11 @@ class Publish:
         One without faces to restore keeps its outcome.
         """
         broken = [f for f, _, _ in faces if f.error]
+        gained = [face for face in faces if not face[0].kept]
+        if faces and not gained and not broken and record.outcome is None:
+            record.settle("skipped", KEPT, "restore", faces[0][0].kept)
+            if self.background is None:
+                return data
         if broken:
             record.settle("failed", "face failed", "restore", broken[0].error, broken[0].traceback)
         elif hashlib.sha256(data).hexdigest() != record.sha256:
@@ -168,11 +187,14 @@ class Publish:
             )
         else:
             try:
-                method = (self.keep_detail, self.aligned, self.max_pixels, self.task, find)
-                paste = partial(paste_faces, data, faces, *method)
+                # a face that is left stays as it was below a neighbour's change, too
+                pasted = faces if self.pastes_change else gained
+                kept = kept if self.pastes_change else [*kept, *(f for f, *_ in faces if f.kept)]
+                how = (self.keep_detail, self.aligned, self.max_pixels, self.pastes_change, self.task, find)
+                paste = partial(paste_faces, data, pasted, *how)
                 if self.background:
-                    enhanced = (kept, self.side, self.keep_detail, self.max_pixels, self.background)
-                    paste = partial(paste_on_enhanced, data, faces, *enhanced)
+                    around = (kept, self.frame.side, self.keep_detail, self.max_pixels, self.background)
+                    paste = partial(paste_on_enhanced, data, pasted, *around, self.pastes_change)
                 restored = call_apart(paste) if self.careful else paste()
             except NotEnhanced as error:
                 said = f"{record.member}: {message(error)}"
@@ -263,19 +285,16 @@ class Publish:
         unit: Unit,
         records: list[ImageRecord],
         faces: list[FaceRecord],
-        crops: list[NDArray[np.uint8]],
+        crops: tuple[NDArray[np.uint8], NDArray[np.uint8]],
         features: dict[str, NDArray[np.float16]],
     ) -> Iterator[tuple[str, bytes]]:
-        """Records, samples for the contact sheet, and the aligned crops when they are wanted."""
+        """Records, and the aligned crops when they are wanted."""
         yield (
             unit.records_path,
             record_table(unit, records, faces, self.settings, self.measured, features),
         )
-        triples = list(zip(*crops, strict=True))
-        if triples:
-            yield unit.sample_path, sample_strip(triples)
         if self.save_faces:
-            for face, (before, _, after) in zip(restorable(faces), triples, strict=True):
+            for face, before, after in zip(with_crops(faces), *crops, strict=True):
                 stem = f"{unit.faces_folder}/{face.image:04d}-{face.face:02d}"
                 yield f"{stem}-before.png", encode_png(before)
                 yield f"{stem}-after.png", encode_png(after)
@@ -283,6 +302,28 @@ class Publish:
     def _write(self, path: str, data: bytes) -> Output:
         store.write_bytes(store.join(self.output, path), data)
         return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+
+
+class _Samples:
+    """Collects some of a unit's faces for the contact sheet while its pictures pass by."""
+
+    def __init__(
+        self, frame: CropFrame, faces: Sequence[FaceRecord], chosen: Sequence[int], max_pixels: int
+    ) -> None:
+        every = with_crops(faces)
+        self._frame, self._chosen, self._max_pixels = frame, [every[i] for i in chosen], max_pixels
+        self.found: list[Sample] = []
+
+    def take(self, place: int, before: bytes, delivered: bytes) -> None:
+        """Cut the chosen faces of this picture out of its bytes and of those that are delivered."""
+        faces = [face for face in self._chosen if face.image == place]
+        if not faces:
+            return
+        with suppress(ValueError, OSError):  # what can not be decoded again is no sample
+            there = decode(before, self._max_pixels).rgb
+            # what is delivered may be larger than what is taken in
+            after = there if delivered == before else decode(delivered, 16 * self._max_pixels).rgb
+            self.found += [cut_sample(there, after, face, self._frame) for face in faces]
 
 
 def _find_hole(choice: str, address: Address, unit: Unit, max_pixels: int, picture: Picture) -> Hole:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.metrics.shard import PER_COLUMN
-from pipeline.records import OUTCOMES, FaceRecord, ImageRecord, Unit, restorable
+from pipeline.records import DECISIONS, OUTCOMES, FaceRecord, ImageRecord, Unit, with_crops
 
 SCHEMA = pa.schema(
     [
@@ -36,8 +36,12 @@ SCHEMA = pa.schema(
         ("scale", pa.float64()),
         ("crispness", pa.float64()),
         ("strength", pa.float64()),
+        ("treatment", pa.string()),  # left, estimator, chain
         ("kept", pa.string()),  # why the face was left as it is; empty for a restored one
-        ("start_step", pa.int32()),
+        ("estimated_change", pa.float64()),  # mean |f(y) - y|, 0..255; null where nothing was estimated
+        ("start_step", pa.int32()),  # these three null where there was no chain
+        ("calls", pa.int32()),
+        ("hold", pa.float64()),
         ("eta", pa.float64()),
         ("seed", pa.int64()),
         ("model_sha256", pa.string()),
@@ -59,11 +63,11 @@ def record_table(
     """One row per image and one per face, as Parquet bytes that depend on the unit and the settings alone.
 
     settings: eta, seed, model_sha256. measured: columns that were asked for besides, null where they are not told.
-    features: further columns, [F, D] each with a row per face that is not kept, nan for none.
+    features: further columns, [F, D] each with a row per face that has a crop, nan for none.
     """
     features = features or {}
     schema = wider_schema(measured, list(features))
-    vectors = {id(f): {n: v[i] for n, v in features.items()} for i, f in enumerate(restorable(faces))}
+    vectors = {id(f): {n: v[i] for n, v in features.items()} for i, f in enumerate(with_crops(faces))}
     rows: list[dict[str, Any]] = []
     for place, image in enumerate(images):
         address = {"unit": unit.name, "member": image.member, "sha256": image.sha256}
@@ -123,13 +127,21 @@ def make_marker(
         "part": unit.part,
         "last": unit.last,
         "images": len(images),
-        "faces": len(restorable(faces)),
+        "faces": len(faces),
         "outcomes": {name: counted[name] for name in OUTCOMES},
         "reasons": {name: causes(images, name) for name in ("skipped", "failed")},
         "attempts": unit.attempts,
         "outputs": outputs,
-        "sums": sums | summed | {"faces_kept": float(sum(bool(f.kept) for f in faces))},
+        "sums": sums | summed | decided(faces),
         "finished_at": time.time(),
+    }
+
+
+def decided(faces: Sequence[FaceRecord]) -> dict[str, float]:
+    """How many faces were treated in each way, as `faces_WAY`, and how many had crops."""
+    counted = Counter(f.treatment for f in faces if not f.error)
+    return {f"faces_{way}": float(counted[way]) for way in DECISIONS} | {
+        "crops": float(len(with_crops(faces)))
     }
 
 

@@ -3,10 +3,10 @@
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +17,28 @@ from pipeline.diffusion.direct import DirectEngine
 from pipeline.diffusion.engine import Engine, FaceJob, FaceResult
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.sampler import Solver
-from pipeline.diffusion.schedule import Chain, Schedule, StartRule, chain_from, contraction, make_schedule
-from pipeline.diffusion.start import StartChoice
-from pipeline.faces.colour import anchor_colour
+from pipeline.diffusion.schedule import Schedule, StartRule, chain_from, make_schedule
+from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
+from pipeline.faces.colour import anchor_change, anchor_colour
+from pipeline.faces.geometry import inside_picture
 from pipeline.memory import bytes_per_slot, fitting_slots, free_bytes
 from pipeline.metrics.sharpness import sharpness
 from pipeline.networks.folded import FoldedUNet
+from pipeline.networks.folded_nafnet import FoldedNAFNet
+from pipeline.networks.nafnet import NAFNet
 from pipeline.networks.unet import UNet
 from pipeline.networks.zoo import NetworkSpec, Preset, load_network, takes_mask
-from pipeline.records import FaceRecord, Row, dump_records, load_faces, load_images, pack, restorable, unpack
+from pipeline.records import (
+    FaceRecord,
+    ImageRecord,
+    Row,
+    dump_records,
+    load_faces,
+    load_images,
+    pack,
+    unpack,
+    with_crops,
+)
 from pipeline.stages.failure import message, outline
 from pipeline.stages.mask import Hole
 from pipeline.stages.stop import is_stopping
@@ -43,17 +56,21 @@ class RestoreSettings:
     preset: Preset
     weights_dir: str | None
     eta: float
-    # N, or where there are bounds to each face's own N that of a typical face
+    # of a chain that every face walks: N, network calls (None: one at every kept step), and the width of the Gaussian
+    # whose low frequencies are held
     start_step: int
-    start_bounds: list[int] | None
+    calls: int | None
+    hold: float
+    # rows of a preset's table, which gives each face a treatment of its own; empty: the same chain for every face
+    treatment: Sequence[Mapping[str, Any]]
     steps: str
     start_rule: StartRule
-    # network calls a face makes; None: one at every kept step
-    calls: int | None
     solver: Solver
     seed: int
     # leave the restored face the chain's own colours
     free_colour: bool
+    # what is pasted is the change of the crop, not the crop
+    pastes_change: bool
     device: str
     precision: str
     # faces in flight; 0: what memory and cores carry
@@ -62,8 +79,8 @@ class RestoreSettings:
     # while this object exists no further unit is begun, however many were read ahead
     stop_uri: str
     task: Task = BLIND
-    # "estimator": its picture is the restored face, and the prior is not loaded
-    method: Literal["difface", "estimator"] = "difface"
+    # the estimator's picture is the restored face, and the prior is not loaded
+    without_prior: bool = False
 
 
 def make_engine(
@@ -83,7 +100,7 @@ def make_engine(
         each = bytes_per_slot(preset.prior, preset.side, dtype)
         slots = fitting_slots(useful, each, int(free_bytes(place) * share))
     return Engine(
-        in_precision(estimator.to(place), place, dtype),
+        inference_form(estimator.to(place), place, dtype),
         FoldedUNet(prior.to(place), steps, dtype),
         schedule,
         preset.side,
@@ -104,7 +121,7 @@ def make_direct(
     on_cpu = place.type == "cpu"
     fix_kernels(place)
     return DirectEngine(
-        in_precision(estimator.to(place), place, number_type(precision, on_cpu)),
+        inference_form(estimator.to(place), place, number_type(precision, on_cpu)),
         preset.side,
         estimator_lanes(preset, on_cpu),
         place,
@@ -125,11 +142,28 @@ def estimator_lanes(preset: Preset, on_cpu: bool) -> int:
     return 1 if on_cpu else max(preset.lanes_gpu // 4, 1)
 
 
+def settled_precision(precision: str, device: str) -> str:
+    """The number type by its name that `--precision` means on a device of this kind."""
+    return str(number_type(precision, torch.device(device).type == "cpu")).removeprefix("torch.")
+
+
 def number_type(precision: str, on_cpu: bool) -> torch.dtype:
-    """The number type that `--precision` means on this device."""
+    """The number type that `--precision` means on this device: bfloat16 where the hardware multiplies in it.
+
+    On a CPU that is one with AMX; without such units bfloat16 can be many times slower than float32.
+    """
     if precision == "auto":
-        return torch.float32 if on_cpu else torch.bfloat16
+        return torch.bfloat16 if not on_cpu or torch.cpu._is_amx_tile_supported() else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def inference_form(
+    estimator: nn.Module, device: torch.device, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """The estimator arranged for restoring, where its kind has such a form; else as it is, in `dtype`."""
+    if isinstance(estimator, NAFNet):
+        return FoldedNAFNet(estimator, dtype)
+    return in_precision(estimator, device, dtype)
 
 
 def in_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
@@ -145,19 +179,28 @@ def in_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -
     return call
 
 
-def choose_start(
-    preset: Preset,
-    schedule: Schedule,
-    typical: int,
-    bounds: Sequence[int],
-    rule: StartRule,
-    calls: int | None,
-) -> StartChoice:
-    """What gives each face its own N within the bounds: `typical` for a face with the preset's typical error."""
-    auto = preset.auto_start
-    kappa = contraction(schedule.ab)[schedule.index_of(typical)]
-    contracted = float(kappa) * auto["typical_error"] ** 2
-    return StartChoice(schedule, rule, calls, (bounds[0], bounds[1]), contracted, tuple(auto["weights"]))
+def make_treatment(settings: RestoreSettings, schedule: Schedule) -> Treatment | Treatments:
+    """What is done with the faces: the same with each, or what the table says at its δ."""
+    s = settings
+
+    def chain(start_step: int, calls: int | None, hold: float) -> Treatment:
+        return Treatment("chain", chain_from(schedule, start_step, s.start_rule, calls), hold)
+
+    if s.without_prior:
+        return ESTIMATOR
+    if not s.treatment:
+        return chain(s.start_step, s.calls, s.hold)
+    return Treatments(
+        tuple(
+            (
+                float(row["above"]),
+                Treatment(row["way"])
+                if "way" in row
+                else chain(row["start_step"], row["calls"], row["hold"]),
+            )
+            for row in s.treatment
+        )
+    )
 
 
 class RestoreFaces:
@@ -167,18 +210,13 @@ class RestoreFaces:
         s = self._settings = settings
         estimator = self._load(s.preset.estimator)
         self._engine: Engine | DirectEngine
-        self._chain: Chain | StartChoice = Chain(0, ())
-        if s.method == "estimator":
+        schedule = make_schedule(s.steps)
+        self._treatment = make_treatment(s, schedule)
+        if s.without_prior:
             self._engine = make_direct(s.preset, estimator, s.device, s.precision, s.threads)
             return
         prior = self._load(s.preset.prior)
         assert isinstance(prior, UNet)
-        schedule = make_schedule(s.steps)
-        self._chain = chain_from(schedule, s.start_step, s.start_rule, s.calls)
-        if s.start_bounds is not None:
-            self._chain = choose_start(
-                s.preset, schedule, s.start_step, s.start_bounds, s.start_rule, s.calls
-            )
         self._engine = make_engine(
             s.preset, estimator, prior, schedule, s.device, s.precision, s.slots, s.threads
         )
@@ -192,29 +230,30 @@ class RestoreFaces:
             return {"unit": row["unit"], "undelivered": row.get("undelivered")}
         began = time.monotonic()
         images, every = load_images(row), load_faces(row)
-        faces = restorable(every)
+        faces = with_crops(every)
         crops = unpack(row["crops"], self._settings.preset.side)
         holes: list[Hole | None] = [None] * len(crops)
         if row.get("holes"):
             holes = [hole.any(axis=2) for hole in unpack(row["holes"], self._settings.preset.side)]
         waiting = [
-            self._submit(images[f.image].sha256, f, crop, hole)
+            self._submit(images[f.image], f, crop, hole)
             for f, crop, hole in zip(faces, crops, holes, strict=True)
         ]
         results = []
         for face, crop, future in zip(faces, crops, waiting, strict=True):
             try:
                 result = future.result()
-                face.start_step = result.start_step
+                self._note(face, result)
             except Exception as error:  # the face fails, not the unit
                 face.error, face.traceback = f"{type(error).__name__}: {message(error)}", outline(error)
-                result = FaceResult(crop, crop, start_step=0)
+                result = FaceResult(crop, crop, Treatment("left"), 0.0)
             except BaseException:  # the unit is given up: its faces need no slots
                 for one in waiting:
                     one.cancel()
                 raise
-            if not self._settings.free_colour and self._settings.task.is_blind:
-                result = replace(result, restored=anchor_colour(crop, result.restored))
+            if face.treatment in ("estimator", "chain") and self._keeps_colour:
+                anchor = anchor_change if self._settings.pastes_change else anchor_colour
+                result = replace(result, restored=anchor(crop, result.restored))
             face.sharpness_after = sharpness(result.restored)
             face.distance = float(np.abs(result.restored.astype(np.float32) - result.estimated).mean())
             results.append(result)
@@ -232,10 +271,30 @@ class RestoreFaces:
             "sums": json.dumps(json.loads(row["sums"]) | sums),
         }
 
+    @property
+    def _keeps_colour(self) -> bool:
+        return not self._settings.free_colour and self._settings.task.is_blind
+
+    def _note(self, face: FaceRecord, result: FaceResult) -> None:
+        """Put into the record what was decided of a face."""
+        what = result.treatment
+        face.treatment, face.estimated_change = what.way, result.estimated_change
+        face.start_step = result.start_step
+        if what.chain is not None:
+            face.calls, face.hold = len(what.chain.walk), what.hold
+        if what.way == "left":
+            least = next(row["above"] for row in self._settings.treatment if row.get("way") != "left")
+            face.kept = (
+                f"the face has nothing to gain: the estimator changes it by {result.estimated_change:.2f} levels in "
+                f"the mean, below {least:g}"
+            )
+
     def _submit(
-        self, sha256: str, face: FaceRecord, crop: NDArray[np.uint8], hole: Hole | None
+        self, image: ImageRecord, face: FaceRecord, crop: NDArray[np.uint8], hole: Hole | None
     ) -> "Future[FaceResult]":
         s = self._settings
         known = s.task.constraint(crop, hole, face.scale)
-        key = noise_key(s.seed, sha256, face.face)
-        return self._engine.submit(FaceJob(crop, key, s.eta, self._chain, s.solver, known, hole))
+        key = noise_key(s.seed, image.sha256, face.face)
+        to_crop = np.array(face.affine).reshape(2, 3)
+        inside = inside_picture(to_crop, len(crop), image.width, image.height)
+        return self._engine.submit(FaceJob(crop, key, s.eta, self._treatment, s.solver, known, hole, inside))

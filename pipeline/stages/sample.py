@@ -1,30 +1,85 @@
-"""A few faces of each unit, side by side, for the run's contact sheet."""
+"""A few faces of each unit, before and as they were delivered, for the run's contact sheet."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import images
+from pipeline.faces.geometry import CropFrame, enlarge_crop, warp_crop
+from pipeline.records import FaceRecord
 
 Pixels = NDArray[np.uint8]
 
 STRIP_FACES = 12
 # pixels: a strip's tiles are never smaller, and never larger
 TILE_SMALLEST, TILE_LARGEST = 128, 256
+# A tile shows so many times more of the picture than a crop does, to each side of the face.
+AROUND = 1.2
 
 
-def sample_strip(faces: Sequence[tuple[Pixels, Pixels, Pixels]]) -> bytes:
-    """At most twelve faces as a JPEG: a row per face, its before, estimator and restored tiles side by side.
+@dataclass(frozen=True)
+class Sample:
+    """One face for the contact sheet: two pictures of one square shape, [T, T, 3] uint8 RGB, and a sentence."""
 
-    faces: [S, S, 3] uint8 RGB crops; of more than twelve some are chosen by their content. Tiles are as large as the
-    crop, within 128 and 256 px; same faces, same bytes. Raises ValueError when there are none.
+    before: Pixels
+    delivered: Pixels
+    decision: str
+
+
+def choose_samples(crops: Sequence[Pixels]) -> list[int]:
+    """At most twelve of a unit's faces, chosen by their content, in their order."""
+    by_hash = sorted(range(len(crops)), key=lambda i: hashlib.sha256(crops[i].tobytes()).digest())
+    return sorted(by_hash[:STRIP_FACES])
+
+
+def cut_sample(before: Pixels, delivered: Pixels, face: FaceRecord, frame: CropFrame) -> Sample:
+    """The face as it was and as it was delivered, at about the picture's own scale. Both are [H, W, 3] uint8 RGB.
+
+    What is delivered may be larger than the picture; one of another shape is a face that was enlarged by itself.
     """
-    if not faces:
+    side = int(np.clip(frame.side * max(face.scale, 1) * AROUND, TILE_SMALLEST, TILE_LARGEST))
+    scale = side / (frame.side * AROUND)
+    middle, shift = (frame.side - 1) / 2, (side - 1) / 2
+    to_tile = np.array([[scale, 0, shift - scale * middle], [0, scale, shift - scale * middle]])
+    matrix = to_tile @ np.vstack([np.array(face.affine).reshape(2, 3), [0, 0, 1]])
+    times = delivered.shape[0] // before.shape[0]
+    tile = warp_crop(before, matrix, side, "fine")
+    if times and delivered.shape[:2] == (before.shape[0] * times, before.shape[1] * times):
+        after = warp_crop(delivered, enlarge_crop(matrix, times), side, "fine")
+    else:
+        after = images.resize(delivered, side)
+    return Sample(tile, after, decision(face))
+
+
+def decision(face: FaceRecord) -> str:
+    """What was decided of a face, in a line for people."""
+    if face.error:
+        return f"failed: {face.error}"
+    changed = "" if face.estimated_change is None else f"damage {face.estimated_change:.1f}: "
+    if face.treatment == "chain":
+        held = f", held below {face.hold:g} px" if face.hold else ""
+        return f"{changed}diffusion from step {face.start_step}, {face.calls} calls{held}"
+    return (
+        changed
+        + {"left": "left as it was", "estimator": "the estimator alone", "": "not treated"}[face.treatment]
+    )
+
+
+def sample_strip(samples: Collection[Sample]) -> bytes:
+    """The faces as a JPEG: a row per face, its two tiles side by side; the decisions are its comment, as JSON.
+
+    Same faces, same bytes. Raises ValueError when there are none.
+    """
+    if not samples:
         raise ValueError("a sample strip needs a face, and got none; write no strip for a unit without faces")
-    by_hash = sorted(range(len(faces)), key=lambda i: hashlib.sha256(faces[i][0].tobytes()).digest())
-    chosen = [faces[i] for i in sorted(by_hash[:STRIP_FACES])]
-    side = min(max(TILE_SMALLEST, *(len(tile) for face in chosen for tile in face)), TILE_LARGEST)
-    rows = [np.concatenate([images.resize(tile, side) for tile in face], axis=1) for face in chosen]
-    return images.encode_jpeg(np.concatenate(rows), quality=92)
+    side = max(len(s.before) for s in samples)
+    rows = [
+        np.concatenate([images.resize(tile, side) for tile in (s.before, s.delivered)], axis=1)
+        for s in samples
+    ]
+    comment = json.dumps([s.decision for s in samples]).encode()
+    return images.encode_jpeg(np.concatenate(rows), quality=92, comment=comment)

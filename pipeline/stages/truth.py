@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import images, store
-from pipeline.faces.geometry import warp_crop
+from pipeline.faces.geometry import CropFrame, warp_crop
 from pipeline.images import ImageError
 from pipeline.records import Address, FaceRecord, ImageRecord, Unit
 from pipeline.stages.mask import beside
@@ -75,14 +75,15 @@ def _stem(member: str) -> str:
 
 
 def truth_crop(
-    truth: Picture, image: ImageRecord, face: FaceRecord, side: int, aligned: bool
+    truth: Picture, image: ImageRecord, face: FaceRecord, frame: CropFrame, whole: bool
 ) -> Picture | None:
-    """The face's [side, side, 3] crop of the true picture, which may be larger or smaller than the restored one.
+    """The face's [S, S, 3] crop of the true picture, which may be larger or smaller than the restored one.
 
-    None where their shapes differ, so that they can not show the same.
+    whole: the picture is the crop. None where their shapes differ, so that they can not show the same.
     """
     height, width = truth.shape[:2]
-    if aligned:
+    side = frame.side
+    if whole:
         if height != width:
             return None
         return truth if width == side else images.resize(truth, side)
@@ -95,4 +96,4 @@ def truth_crop(
         shift = 0.5 / ratio - 0.5
         to_picture = np.array([[1 / ratio, 0, shift], [0, 1 / ratio, shift], [0, 0, 1]])
         to_crop = to_crop @ to_picture
-    return warp_crop(truth, to_crop, side)
+    return warp_crop(truth, to_crop, side, frame.resampling)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +42,7 @@ def export_preset(
         start_step = min(base.start_step, max_step)
         preset = replace(preset, max_step=max_step, start_step=start_step, task_start=task_start)
     if role == "estimator":
-        preset = replace(preset, auto_start={})  # was measured with the base's estimator
+        preset = replace(preset, treatment=())  # was fitted to the base's estimator
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(as_toml(preset), encoding="utf-8")
     partial.replace(path)
@@ -59,10 +59,16 @@ def as_toml(preset: zoo.Preset) -> str:
     lines = [*_entries({name: value for name, value in entries.items() if name != "name"})]
     for name, table in tables.items():
         lines += ["", f"[{name}]", *_entries(table)]
+    lines += treatment_lines(preset.treatment)
     for role, spec in (("prior", preset.prior), ("estimator", preset.estimator)):
         about = {name: getattr(spec, name) for name in ("kind", "file", "sha256", "url", "licence")}
         lines += ["", f"[{role}]", *_entries(about), "", f"[{role}.options]", *_entries(spec.options)]
     return "\n".join(lines) + "\n"
+
+
+def treatment_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of a preset's [[treatment]] table."""
+    return [line for row in rows for line in ("", "[[treatment]]", *_entries(row))]
 
 
 def _entries(table: Mapping[str, Any]) -> Iterator[str]:

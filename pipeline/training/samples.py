@@ -24,6 +24,9 @@ from pipeline.training.masks import draw_hole
 UNREADABLE = 16
 # A training reads single faces: its shards are cut into no units.
 WHOLE = 1 << 40
+# What to do where there are no faces; photographs are for others than trainings.
+ALIGN = "make them with `python -m jobs.align`"
+PHOTOGRAPHS = "give tars of photographs, or a folder of them"
 
 
 class SampleError(ValueError):
@@ -59,9 +62,12 @@ class Found:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def find_faces(uri: str) -> Found:
-    """The faces of the tar shards of a folder or pattern; of its image files where it has none. Raises SampleError."""
-    return look_into(_entries(uri))
+def find_faces(uri: str, instead: str = ALIGN) -> Found:
+    """The faces of the tar shards of a folder or pattern; of its image files where it has none. Raises SampleError.
+
+    instead: what its sentence tells to do where there are none.
+    """
+    return look_into(_entries(uri, instead), instead)
 
 
 def find_shards(uri: str) -> list[str]:
@@ -74,7 +80,7 @@ def list_faces(shards: Sequence[str]) -> list[FaceAddress]:
     return look_into([store.stat(uri) for uri in shards]).faces
 
 
-def look_into(entries: Sequence[store.Entry]) -> Found:
+def look_into(entries: Sequence[store.Entry], instead: str = ALIGN) -> Found:
     """The faces of tars and image files, in order; only headers are read. Raises SampleError when there are none."""
     found = Found()
     for entry in entries:
@@ -84,7 +90,7 @@ def look_into(entries: Sequence[store.Entry]) -> Found:
         try:
             (unit,) = cut_units(make_shards("tar", [entry], WHOLE)[0], WHOLE, "")
         except InputError as error:
-            raise SampleError(f"{error}; make it with jobs.align") from error
+            raise SampleError(f"{error}; {instead}") from error
         for place in unit.images:
             face = FaceAddress(place.uri, place.offset, place.length, place.member)
             if place.refused:
@@ -92,23 +98,21 @@ def look_into(entries: Sequence[store.Entry]) -> Found:
             else:
                 found.faces.append(face)
     if not found.faces:
-        raise SampleError(
-            f"no images found in {len(entries)} shards; give tar shards of aligned faces (jobs.align)"
-        )
+        raise SampleError(f"no images found in {len(entries)} shards; {instead}")
     return found
 
 
-def _entries(uri: str) -> list[store.Entry]:
+def _entries(uri: str, instead: str = ALIGN) -> list[store.Entry]:
     parent, _, last = uri.rpartition("/")
     pattern, root = (last, parent or ".") if any(c in last for c in "*?[") else ("*", uri)
     try:
         listed = store.list_files(root)
     except (store.StoreError, FileNotFoundError) as error:
-        raise SampleError(f"tar shards of aligned faces wanted, but {error}") from error
+        raise SampleError(f"tar shards wanted, but {error}; {instead}") from error
     named = [e for e in listed if fnmatchcase(e.path.rpartition("/")[2], pattern)]
     tars, pictures = [e for e in named if _is_tar(e)], [e for e in named if images.is_image_name(e.path)]
     if not tars and not pictures:
-        raise SampleError(f"no tar shards found at {uri}; make them with `python -m jobs.align`")
+        raise SampleError(f"no tar shards found at {uri}; {instead}")
     return tars or pictures
 
 

@@ -78,7 +78,7 @@ class Repeat:
             return Compared(unit.name, member, "no", None, (gone,))
         row = self.restore(row)
         records, faces = load_images(row), load_faces(row)
-        before, after = (unpack(row[c], self.publish.side) for c in ("crops", "restored"))
+        before, after = (unpack(row[c], self.publish.frame.side) for c in ("crops", "restored"))
         [(_, again)] = self.publish.pasted(unit, records, faces, before, after)
         try:
             there = delivered_picture(self.publish.output, unit, candidate.place, self.publish.image_column)

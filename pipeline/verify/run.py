@@ -39,6 +39,8 @@ class Run:
     input: str = ""
     # seconds since 1970
     created_at: float = 0.0
+    # number type of the networks; empty where no unit was begun
+    precision: str = ""
 
     @property
     def max_pixels(self) -> int:
@@ -70,8 +72,9 @@ class Run:
         same = {n: self.fingerprint[n] for n in ("eta", "seed")}
         networks = (weights[role][:16] for role in ("prior", "estimator") if role in weights)
         same["model_sha256"] = "+".join(networks)
-        each_its_own = self.fingerprint.get("start_bounds")
-        return same if each_its_own else same | {"start_step": self.fingerprint["start_step"]}
+        if self.fingerprint.get("treatment") or not self.fingerprint["start_step"]:
+            return same  # each face has its own, or none has a chain
+        return same | {"start_step": self.fingerprint["start_step"]}
 
 
 def open_run(output: str) -> tuple[Run, list[Finding]]:
@@ -84,7 +87,7 @@ def open_run(output: str) -> tuple[Run, list[Finding]]:
     try:
         values = json.loads(store.read_bytes(store.join(output, RUN)))
         told = values["digest"], values["fingerprint"], values.get("repeat", {}), str(values.get("input", ""))
-        run = Run(output, *told, float(values.get("created_at", 0)))
+        run = Run(output, *told, float(values.get("created_at", 0)), str(values.get("precision", "")))
         digest, _ = fingerprint_digest(run.fingerprint), run.settings
     except BROKEN as error:
         what = f"{RUN}: the run's settings were wanted, it can not be read ({_named(error)}); {BY_COPY}"

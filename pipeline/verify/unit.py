@@ -288,9 +288,8 @@ def wrong_records(
             f"the outcomes of the marker were wanted ({_told(counted)}), others are there ({_told(outcomes)})"
         )
     faces = [r for image in rows for r in image[1:]]
-    restorable = sum(not r["kept"] for r in faces)
-    if restorable != marker["faces"]:
-        yield f"{marker['faces']} faces were wanted, as the marker says, {restorable} are there"
+    if len(faces) != marker["faces"]:
+        yield f"{marker['faces']} faces were wanted, as the marker says, {len(faces)} are there"
     for name, value in settings.items():
         other = [r[name] for r in faces if r[name] != value and not r["kept"]]
         if other:

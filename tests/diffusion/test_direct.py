@@ -9,7 +9,8 @@ import torch
 from pipeline.diffusion.direct import DirectEngine
 from pipeline.diffusion.engine import Engine, FaceJob, NonFiniteFace
 from pipeline.diffusion.noise import noise_key
-from pipeline.diffusion.schedule import Chain, chain_from, make_schedule
+from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
 from tests import golden_data
 
 SIDE = 32
@@ -19,7 +20,7 @@ WHITE = np.full((SIDE, SIDE, 3), 255, np.uint8)
 
 def make_job(number):
     crop = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
-    return FaceJob(crop, noise_key(0, f"{number:02x}", 0), 0.5, Chain(0, ()))
+    return FaceJob(crop, noise_key(0, f"{number:02x}", 0), 0.5, ESTIMATOR)
 
 
 def run(engine, jobs):
@@ -32,7 +33,8 @@ def run(engine, jobs):
 def diffused():
     """What an engine estimates of each of eight faces before it diffuses them."""
     engine = Engine(golden_data.network("srcnn"), golden_data.network("unet"), SCHEDULE, SIDE, 4)
-    jobs = [replace(make_job(i), chain=chain_from(SCHEDULE, 20)) for i in range(8)]
+    chain = Treatment("chain", chain_from(SCHEDULE, 20))
+    jobs = [replace(make_job(i), treatment=chain) for i in range(8)]
     return [r.estimated.tobytes() for r in run(engine, jobs)]
 
 
@@ -43,7 +45,19 @@ def test_a_face_gets_the_estimate_that_the_engine_diffuses(diffused, workers):
     )
     assert [r.restored.tobytes() for r in results] == diffused
     assert [r.estimated.tobytes() for r in results] == diffused
-    assert {(r.start_step, r.steps, r.room) for r in results} == {(0, 0, 0.0)}
+    assert {(r.treatment, r.start_step, r.steps, r.room) for r in results} == {(ESTIMATOR, None, 0, 0.0)}
+
+
+def test_a_face_that_the_estimator_hardly_changes_is_left_where_it_may_be():
+    left = Treatments(((0, Treatment("left")), (2.0, ESTIMATOR)))
+    jobs = [replace(make_job(i), treatment=left) for i in range(3)]
+    dark = np.full((SIDE, SIDE, 3), 10, np.uint8)
+    jobs.append(replace(jobs[0], crop=dark))  # darker by a tenth: by 1 level of 10
+    results = run(DirectEngine(lambda faces: faces * 0.9, SIDE, 4), jobs)
+    assert [r.treatment.way for r in results] == ["estimator"] * 3 + ["left"]
+    assert (results[3].estimated_change, results[3].estimated.max()) == (1.0, 9)
+    assert np.array_equal(results[3].restored, dark)
+    assert all(np.array_equal(r.restored, r.estimated) for r in results[:3])
 
 
 def test_a_call_of_many_gives_each_face_its_own_picture():

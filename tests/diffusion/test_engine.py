@@ -16,6 +16,7 @@ from pipeline.diffusion.engine import Engine, FaceJob, NonFiniteFace
 from pipeline.diffusion.lanes import Forms, find_forms, to_bytes
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.treatment import Treatment
 from pipeline.networks.folded import FoldedUNet
 from tests import golden_data
 
@@ -30,7 +31,8 @@ def make_engine(slots=0, prior=None, lanes=LANES, threads=1):
 
 def make_job(number, eta=0.5, start_step=80):
     crop = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
-    return FaceJob(crop, noise_key(0, f"{number:02x}", 0), eta, chain_from(SCHEDULE, start_step))
+    treatment = Treatment("chain", chain_from(SCHEDULE, start_step))
+    return FaceJob(crop, noise_key(0, f"{number:02x}", 0), eta, treatment)
 
 
 def run(engine, jobs):
@@ -102,8 +104,8 @@ def test_the_engine_agrees_with_algorithm_1():
     faces = torch.from_numpy(job.crop.transpose(2, 0, 1)[None].copy()).float() / 255
     with torch.inference_mode():
         estimated, restored = restore(
-            faces, golden_data.network("srcnn"), golden_data.network("unet"), SCHEDULE, job.chain, job.eta,
-            face_noise([job.key], SIDE),
+            faces, golden_data.network("srcnn"), golden_data.network("unet"), SCHEDULE,
+            job.treatment.chain, job.eta, face_noise([job.key], SIDE),
         )  # fmt: skip
     engine = make_engine()
     result = engine.submit(job).result(timeout=60)
@@ -318,7 +320,7 @@ def test_a_fault_of_the_engine_itself_reaches_whoever_waits(monkeypatch):
 
 def test_a_crop_of_another_size_is_refused_with_one_sentence():
     engine = make_engine()
-    wrong = FaceJob(np.zeros((16, 16, 3), np.uint8), noise_key(0, "00", 0), 0.5, chain_from(SCHEDULE, 80))
+    wrong = replace(make_job(0), crop=np.zeros((16, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="32x32 RGB face was wanted"):
         engine.submit(wrong)
     engine.close()

@@ -4,20 +4,26 @@ import cv2
 import numpy as np
 import pytest
 from skimage import data
+from skimage.transform import SimilarityTransform
 
 from pipeline.faces.geometry import (
     FFHQ_TEMPLATE_512,
+    CropFrame,
     UnusableLandmarks,
     crop_scale,
     detail_weight,
     face_to_crop,
     feather_mask,
+    inside_picture,
     paste_face,
     paste_strength,
     warp_crop,
 )
 
 PORTRAIT = data.astronaut()
+FFHQ_64 = CropFrame(64)
+# as the preset `portrait` has it, but for the side
+CLOSE = CropFrame(64, 1.45, (0.5, 0.57), "fine")
 
 
 def landmarks_at(x, y, width, turn=0.0):
@@ -28,29 +34,137 @@ def landmarks_at(x, y, width, turn=0.0):
 
 
 def test_landmarks_on_the_template_give_the_identity():
-    np.testing.assert_allclose(face_to_crop(FFHQ_TEMPLATE_512, 512), [[1, 0, 0], [0, 1, 0]], atol=1e-9)
+    np.testing.assert_allclose(
+        face_to_crop(FFHQ_TEMPLATE_512, CropFrame(512)), [[1, 0, 0], [0, 1, 0]], atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.4, -1.2])
 def test_the_similarity_carries_the_landmarks_onto_the_template(turn):
     points = landmarks_at(220, 120, 150, turn)
-    to_crop = face_to_crop(points, 64)
+    to_crop = face_to_crop(points, FFHQ_64)
     carried = points @ to_crop[:, :2].T + to_crop[:, 2]
     np.testing.assert_allclose(carried, FFHQ_TEMPLATE_512 / 8 - 0.4375, atol=1e-6)
     assert crop_scale(to_crop) == pytest.approx(150 / 64)
 
 
+@pytest.mark.parametrize("side", [64, 128, 512])
+@pytest.mark.parametrize("turn", [0.0, 0.4, -1.2])
+def test_ffhqs_frame_gives_bit_for_bit_the_similarity_to_the_scaled_template(side, turn):
+    points = landmarks_at(220, 120, 150, turn)
+    template = FFHQ_TEMPLATE_512 * (side / 512) + (side / 512 - 1) / 2
+    wanted = SimilarityTransform.from_estimate(points, template).params[:2]
+    assert face_to_crop(points, CropFrame(side)).tobytes() == wanted.tobytes()
+
+
+def test_a_frame_shows_the_template_zoomed_around_its_centre():
+    """In units of the side, a point u of FFHQ's frame lies at (u - centre) * zoom + 0.5."""
+    frame = CropFrame(128, 1.45, (0.5, 0.57))
+    told = FFHQ_TEMPLATE_512 / 512 + 0.5 / 512  # pixel centres lie half a pixel from the border
+    wanted = ((told - (0.5, 0.57)) * 1.45 + 0.5) * 128 - 0.5
+    np.testing.assert_allclose(frame.template, wanted, atol=1e-9)
+    carried = face_to_crop(landmarks_at(220, 120, 150, 0.4), frame)
+    points = landmarks_at(220, 120, 150, 0.4) @ carried[:, :2].T + carried[:, 2]
+    np.testing.assert_allclose(points, wanted, atol=1e-6)
+    assert crop_scale(carried) == pytest.approx(150 / 128 / 1.45)
+
+
+@pytest.mark.parametrize("width", [96, 512, 1024])
+@pytest.mark.parametrize("frame", [FFHQ_64, CLOSE, CropFrame(256, 0.8, (0.4, 0.5))])
+def test_the_crop_of_an_aligned_picture_has_the_picture_s_template_on_its_own(frame, width):
+    there = (FFHQ_TEMPLATE_512 + 0.5) * (width / 512) - 0.5
+    to_crop = frame.of_ffhq_picture(width)
+    np.testing.assert_allclose(there @ to_crop[:, :2].T + to_crop[:, 2], frame.template, atol=1e-9)
+
+
+def test_points_go_to_ffhqs_frame_and_back():
+    points = np.array([(0.0, 0.0), (63.0, 12.5), (31.5, 40.0)])
+    np.testing.assert_allclose(CLOSE.to_ffhq(CLOSE.from_ffhq(points)), points, atol=1e-12)
+    # the middle of the crop is the frame's centre
+    np.testing.assert_allclose(CLOSE.to_ffhq(np.array([31.5, 31.5])), (0.5 * 64 - 0.5, 0.57 * 64 - 0.5))
+    np.testing.assert_array_equal(FFHQ_64.from_ffhq(points), points)
+
+
+def test_a_frame_is_ffhqs_by_what_it_shows_and_not_by_how_it_is_sampled():
+    assert CropFrame.from_table(64, {}) == FFHQ_64
+    assert CropFrame.from_table(64, {"zoom": 1.45, "centre": [0.5, 0.57], "resampling": "fine"}) == CLOSE
+    assert CropFrame(64, resampling="fine").is_ffhq and CropFrame.from_table(64, {"zoom": 1}).is_ffhq
+    assert not CLOSE.is_ffhq and not CropFrame(64, centre=(0.5, 0.57)).is_ffhq
+
+
 @pytest.mark.parametrize("points", [np.zeros((5, 2)), np.full((5, 2), np.nan), np.full((5, 2), 7.0)])
 def test_landmarks_that_fix_no_similarity_are_refused(points):
     with pytest.raises(UnusableLandmarks):
-        face_to_crop(points, 64)
+        face_to_crop(points, FFHQ_64)
 
 
 def test_a_crop_of_a_large_face_is_averaged_and_not_aliased():
     stripes = np.zeros((600, 600, 3), np.uint8)
     stripes[:, ::2] = 255
-    crop = warp_crop(stripes, face_to_crop(landmarks_at(300, 300, 512), 64), 64)
+    crop = warp_crop(stripes, face_to_crop(landmarks_at(300, 300, 512), FFHQ_64), 64)
     assert np.abs(crop.astype(int) - 127).max() <= 20
+
+
+@pytest.mark.parametrize("width", [20, 64, 200, 600])
+def test_what_is_sampled_as_ever_has_the_bits_it_ever_had(width):
+    to_crop = face_to_crop(landmarks_at(222, 115, width, 0.3), FFHQ_64)
+    times = max(1, int(np.ceil(crop_scale(to_crop))))
+    finer = np.array([[times, 0, (times - 1) / 2], [0, times, (times - 1) / 2]])
+    big = cv2.warpAffine(
+        PORTRAIT, finer @ np.vstack([to_crop, [0, 0, 1]]), (64 * times, 64 * times),
+        flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101,
+    )  # fmt: skip
+    wanted = big if times == 1 else cv2.resize(big, (64, 64), interpolation=cv2.INTER_AREA)
+    assert warp_crop(PORTRAIT, to_crop, 64).tobytes() == wanted.tobytes()
+    assert warp_crop(PORTRAIT, to_crop, 64, "linear").tobytes() == wanted.tobytes()
+    assert warp_crop(PORTRAIT, to_crop, 64, "fine").shape == wanted.shape
+
+
+def drawn(levels) -> np.ndarray:
+    """A picture whose columns have these levels, as high as it is wide."""
+    return np.repeat(np.repeat(np.rint(levels)[None, :, None], len(levels), 0), 3, 2).astype(np.uint8)
+
+
+def test_enlarged_finely_a_ramp_stays_a_ramp_and_a_wave_is_rounder_than_straight_lines():
+    x = np.arange(40)
+    to_crop = np.array([[3.7, 0, -40.3], [0, 3.7, -40.3]])
+    there = (np.arange(64) + 40.3) / 3.7
+    ramp = warp_crop(drawn(x * 5 + 10), to_crop, 64, "fine")
+    assert np.abs(ramp[..., 0] - (there * 5 + 10))[10:50].max() < 1.1
+
+    def away(resampling):
+        wave = warp_crop(drawn(127 + 100 * np.sin(x * np.pi / 4)), to_crop, 64, resampling)
+        return np.sqrt(np.mean((wave[10:50, :, 0] - (127 + 100 * np.sin(there * np.pi / 4))) ** 2))
+
+    assert away("fine") < 0.6 * away("linear")
+
+
+@pytest.mark.parametrize(("times", "period", "off"), [(3, 2, 43), (40, 2, 2), (40, 4, 2)])
+@pytest.mark.parametrize("turn", [0.0, 0.3])
+def test_stripes_finer_than_a_crop_s_pixels_become_grey(times, period, off, turn):
+    """An average over three pixels leaves a third of stripes that alternate; one over forty leaves nothing of them.
+
+    A face of more than 32 times the side is shrunk beforehand.
+    """
+    side = 128
+    size = times * side * 5 // 4
+    stripes = drawn(np.where(np.arange(size) % period == 0, 255, 0))
+    to_crop = face_to_crop(landmarks_at(size / 2 + 0.3, size / 2, times * side, turn), CropFrame(side))
+    inside = inside_picture(to_crop, side, size, size)
+    assert inside.mean() > 0.9
+    crop = warp_crop(stripes, to_crop, side, "fine").astype(float)[inside]
+    assert np.abs(crop - 255 / period).max() <= off
+
+
+def test_inside_the_picture_lie_the_crop_s_pixels_whose_middle_does():
+    identity = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+    assert inside_picture(identity, 4, 4, 4).all()
+    assert inside_picture(identity, 4, 3, 2).tolist() == [[True, True, True, False]] * 2 + [[False] * 4] * 2
+    moved = np.array([[1.0, 0, 2], [0, 1.0, 0]])  # the crop begins two pixels left of the picture
+    assert inside_picture(moved, 4, 9, 9).tolist() == [[False, False, True, True]] * 4
+    enlarged = np.array([[2.0, 0, 0.5], [0, 2.0, 0.5]])  # two pixels of the crop for one of the picture
+    assert inside_picture(enlarged, 4, 1, 2).tolist() == [[True, True, False, False]] * 4
+    assert not inside_picture(np.array([[1.0, 0, -9], [0, 1.0, 0]]), 4, 9, 9).any()
 
 
 def test_the_feather_is_1_in_the_middle_and_0_on_the_border():
@@ -62,7 +176,7 @@ def test_the_feather_is_1_in_the_middle_and_0_on_the_border():
 
 @pytest.mark.parametrize("width", [40, 64, 150, 300])
 def test_pasting_back_an_unchanged_crop_leaves_no_seam(width):
-    to_crop = face_to_crop(landmarks_at(222, 115, width, 0.1), 64)
+    to_crop = face_to_crop(landmarks_at(222, 115, width, 0.1), FFHQ_64)
     crop = warp_crop(PORTRAIT, to_crop, 64)
     picture = PORTRAIT.astype(np.float32)
     paste_face(picture, crop, crop, to_crop)
@@ -73,7 +187,7 @@ def test_pasting_back_an_unchanged_crop_leaves_no_seam(width):
 
 
 def test_pixels_outside_the_feathered_square_are_untouched():
-    to_crop = face_to_crop(landmarks_at(222, 115, 100, 0.3), 64)
+    to_crop = face_to_crop(landmarks_at(222, 115, 100, 0.3), FFHQ_64)
     crop = warp_crop(PORTRAIT, to_crop, 64)
     picture = PORTRAIT.astype(np.float32)
     paste_face(picture, crop, np.zeros_like(crop), to_crop)
@@ -87,7 +201,7 @@ def test_pixels_outside_the_feathered_square_are_untouched():
 
 
 def test_a_face_at_the_border_is_pasted_inside_the_picture_only():
-    to_crop = face_to_crop(landmarks_at(5, 5, 100), 64)
+    to_crop = face_to_crop(landmarks_at(5, 5, 100), FFHQ_64)
     crop = warp_crop(PORTRAIT, to_crop, 64)
     picture = PORTRAIT.astype(np.float32)
     paste_face(picture, crop, 255 - crop, to_crop)
@@ -95,7 +209,7 @@ def test_a_face_at_the_border_is_pasted_inside_the_picture_only():
 
 
 def test_a_face_larger_than_the_crop_keeps_the_fine_detail_of_the_picture():
-    to_crop = face_to_crop(landmarks_at(222, 115, 256), 64)
+    to_crop = face_to_crop(landmarks_at(222, 115, 256), FFHQ_64)
     crop = warp_crop(PORTRAIT, to_crop, 64)
     brighter = np.clip(crop.astype(int) + 20, 0, 255).astype(np.uint8)
     kept, replaced = PORTRAIT.astype(np.float32), PORTRAIT.astype(np.float32)
@@ -124,7 +238,7 @@ def test_a_sharp_or_far_larger_face_is_changed_less():
 
 
 def test_strength_is_the_share_of_the_restoration_that_is_pasted():
-    to_crop = face_to_crop(landmarks_at(222, 115, 64), 64)
+    to_crop = face_to_crop(landmarks_at(222, 115, 64), FFHQ_64)
     crop = warp_crop(PORTRAIT, to_crop, 64)
     whole, half = PORTRAIT.astype(np.float32), PORTRAIT.astype(np.float32)
     paste_face(whole, crop, 255 - crop, to_crop)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipeline.faces.detect import Selection
-from pipeline.records import Row, Unit, load_faces, restorable
+from pipeline.faces.geometry import CropFrame
+from pipeline.records import Row, Unit, load_faces, with_crops
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.plan import cut_units, list_input, make_shards
 from pipeline.stages.publish import Publish
@@ -36,7 +37,7 @@ def inverted(row: Row) -> Row:
     """A stand-in for the engine: a restored face is the crop in negative."""
     faces = load_faces(row)
     crops = bytes(255 - b for b in row["crops"])
-    assert len(crops) == len(restorable(faces)) * SIDE * SIDE * 3
+    assert len(crops) == len(with_crops(faces)) * SIDE * SIDE * 3
     return row | {"estimated": crops, "restored": crops}
 
 
@@ -49,10 +50,11 @@ def run_stages(
 ) -> Done:
     """Plan, read & align, restore, publish; and the records that they wrote."""
     read = ReadAndAlign(
-        SIDE, DetectorChoice("centerface", None, None), Selection(), False, None, None, None, max_pixels,
-        "image", str(output / "stop"),
+        CropFrame(SIDE), DetectorChoice("centerface", None, None), Selection(), False, False, None, None, None,
+        max_pixels, "image", str(output / "stop"),
     )  # fmt: skip
-    publish = Publish(str(output), SIDE, "image", False, None, max_pixels, False, {"eta": 0.5, "seed": 0})
+    same = {"eta": 0.5, "seed": 0}
+    publish = Publish(str(output), CropFrame(SIDE), "image", False, None, max_pixels, False, same)
     units = plan(source, unit_images)
     markers = []
     for unit in units:

@@ -256,7 +256,7 @@ def test_a_face_that_the_networks_answer_with_no_numbers_fails_alone(tmp_path, m
 
     monkeypatch.setattr(restore, "load_network", loaded)
     config = RestoreConfig(
-        "in", "out", preset="small-srcnn", steps="ddim50", start_step="60", precision="float32"
+        "in", "out", preset="small-srcnn", steps="ddim50", start_step=60, precision="float32"
     )
     preset, chosen = choose_method(config)
     engine = restore.RestoreFaces(
@@ -270,6 +270,9 @@ def test_a_face_that_the_networks_answer_with_no_numbers_fails_alone(tmp_path, m
     assert_conserved(done)
     assert [(r["outcome"], r["reason"]) for r in done.images] == [corpus.RESTORED, ("failed", "face failed")]
     assert "finite" in done.images[1]["error"]
+    assert [(f["treatment"], f["start_step"]) for f in done.faces] == [("chain", 60), ("", None)]
+    decided = {name: done.markers[0]["sums"][f"faces_{name}"] for name in ("left", "estimator", "chain")}
+    assert decided == {"left": 0, "estimator": 0, "chain": 1}
     assert (tmp_path / "out" / "images" / "dark.png").read_bytes() == dark
 
 

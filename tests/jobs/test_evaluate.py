@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import data
 
 from jobs import align, evaluate, restore
-from jobs.ways import row_names
+from jobs.ways import Sweep, list_ways, row_names
 from pipeline.networks.zoo import find_preset
 from pipeline.stages.plan import cut_units, list_input, make_shards
 
@@ -137,6 +137,110 @@ def test_a_dry_run_lists_the_ways_and_writes_nothing(aligned, tmp_path, capsys):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A real-world grid of two photographs and a cat at two levels, its arguments, and what it left."""
+    base = tmp_path_factory.mktemp("real")
+    (base / "photographs").mkdir()
+    portrait = data.astronaut()
+    pictures = {
+        "one": portrait[:240, 90:350],
+        "two": portrait[10:250, 120:330],
+        "cat": data.chelsea()[:, :300],
+    }
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(base / "photographs" / f"{name}.png")
+    (base / "photographs" / "one.json").write_text('{"group": "pilots"}')
+    (base / "weights").mkdir()
+    (base / "weights" / "alexnet_features.pth").write_bytes(b"no weights")  # nothing is downloaded
+    options = ["--grid", "real", "--levels", "clean,medium", "--presets", "small-swinir", "--calls", "2"]
+    options += ["--mlflow-uri", f"sqlite:///{base}/mlflow.db", "--weights-dir", str(base / "weights")]
+    arguments = ["--faces", str(base / "photographs"), "--output", str(base / "scores"), *options]
+    assert evaluate.main(arguments) == 0
+    return base, arguments
+
+
+REAL_WAYS = ["swinir", "DifFace(swinir), N = 160, 2 calls"]
+
+
+def test_photographs_are_restored_and_judged_as_they_are_delivered(real):
+    base, _ = real
+    rows = json.loads((base / "scores" / "scores.json").read_text())
+    assert [row["name"] for row in rows] == REAL_WAYS
+    for row in rows:
+        clean, medium = row["levels"]["clean"], row["levels"]["medium"]
+        assert clean["faces"] == medium["faces"] == 2 and set(medium["scores"]) == {"PSNR", "angle", "SSIM"}
+        assert clean["scores"]["PSNR"]["in"] > 68 > clean["scores"]["PSNR"]["out"] > 25
+        assert 20 < medium["scores"]["PSNR"]["out"] < 40 and clean["harm"]["PSNR"] == 1
+        assert row["groups"]["pilots"]["medium"]["faces"] == 1 and row["cost"]["seconds"] > 0
+    (output,) = (base / "scores" / "runs").glob("swinir-*")
+    settings = json.loads((output / "_ledger" / "run.json").read_text())["fingerprint"]
+    assert settings["aligned"] is False and len(list((output / "images").iterdir())) == 4
+    text = (base / "scores" / "scores.md").read_text()
+    assert "2 photographs at 2 levels (1 without a face to measure left out)." in text
+    for name in ("faces.png", "harm.png", "gain.png"):
+        assert min(Image.open(base / "scores" / name).size) > 100
+    assert (base / "scores" / "index.html").read_text().count("data:image/png") == 3
+
+
+def test_ways_of_the_real_grid_are_runs_below_one_parent_with_metrics_by_level(real):
+    base, _ = real
+    client = MlflowClient(f"sqlite:///{base}/mlflow.db")
+    experiment = client.get_experiment_by_name("difface-evaluate").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+    parent = runs.pop("scores")
+    assert set(runs) == set(REAL_WAYS)
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    told = parent.data.metrics
+    assert told["swinir/clean/harm any"] == 1 and 20 < told["swinir/medium/PSNR"] < 40
+    assert told["swinir/medium/PSNR difference"] == pytest.approx(
+        told["swinir/medium/PSNR"] - told["swinir/medium/PSNR in"]
+    )
+
+
+def test_the_same_real_grid_again_restores_and_measures_nothing_again(real, monkeypatch):
+    base, arguments = real
+    files = [p for p in base.rglob("*.p*") if {"sets", "measured", "runs"} & set(p.parts)]
+    before = {p: p.stat().st_mtime_ns for p in files if "report" not in p.parts}
+    told = (base / "scores" / "scores.json").read_bytes()
+    assert evaluate.main(arguments) == 0
+    assert before == {p: p.stat().st_mtime_ns for p in before} and len(before) > 12
+    assert (base / "scores" / "scores.json").read_bytes() == told
+
+
+def test_a_dry_run_of_the_real_grid_counts_photographs_at_each_level(real, tmp_path, capsys):
+    base, _ = real
+    places = ["--faces", str(base / "photographs"), "--output", str(tmp_path / "o"), "--limit", "2"]
+    assert evaluate.main([*places, "--grid", "real", "--presets", "small-swinir", "--dry-run"]) == 0
+    assert "10 faces; 2 ways" in capsys.readouterr().out and not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--grid", "real", "--task", "inpaint"], "--grid real is for --task restore, got --task inpaint"),
+        (
+            ["--grid", "real", "--levels", "clean,awful"],
+            "must be among clean, slight, mild, medium, heavy, got awful",
+        ),
+        (["--grid", "real", "--metrics", "psnr"], "leave --metrics psnr out"),
+        (["--levels", "mild"], "--levels are those of --grid real"),
+    ],
+)
+def test_what_a_grid_does_not_know_is_refused_in_one_sentence(tmp_path, capsys, options, wanted):
+    with pytest.raises(SystemExit) as end:
+        evaluate.main(["--faces", str(tmp_path), "--output", str(tmp_path / "o"), *options])
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and wanted in told and told.count("\n") == 1
+
+
+def test_photographs_that_are_not_there_are_refused(tmp_path, capsys):
+    places = ["--faces", str(tmp_path / "*.tar"), "--output", str(tmp_path / "o")]
+    assert evaluate.main([*places, "--grid", "real", "--presets", "small-swinir"]) == 2
+    assert "give tars of photographs, or a folder of them" in capsys.readouterr().err
+
+
 def test_no_shards_are_refused(tmp_path, capsys):
     code = evaluate.main(["--faces", str(tmp_path / "*.tar"), "--output", str(tmp_path / "o")])
     assert code == 2 and capsys.readouterr().err.startswith("error: ")
@@ -172,7 +276,7 @@ def test_broken_and_unread_pictures_are_counted_and_unread_ones_tried_again(tmp_
         (["--etas", "2"], "--eta must lie in"),
         (["--start-steps", "600"], "lies above 499"),
         (["--start-steps", "161"], "nearest are"),
-        (["--start-steps", "many"], "--start-step must be a number"),
+        (["--start-steps", "many"], "--start-steps, --etas and --calls must be numbers"),
         (["--presets", "none"], "is not known"),
     ],
 )
@@ -183,6 +287,16 @@ def test_a_method_that_cannot_be_is_refused_in_one_sentence(aligned, tmp_path, c
     except SystemExit as exit:  # argparse's own refusal
         code = exit.code
     assert code == 2 and wanted in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_preset_that_treats_each_face_by_its_damage_is_called_by_its_name(tmp_path):
+    treats = replace(find_preset("small-swinir"), name="mine", treatment=({"above": 0, "way": "estimator"},))
+    common = {"input": "in", "task": "restore"}
+    sweep = Sweep(start_step=("", "80"), calls=("all", "2"))
+    ways = list_ways({"mine.toml": treats}, sweep, common, str(tmp_path))
+    assert [way.name for way in ways] == [
+        "swinir", "mine", "mine, 2 calls", "DifFace(swinir), N = 80", "DifFace(swinir), N = 80, 2 calls",
+    ]  # fmt: skip
 
 
 def test_presets_with_the_same_estimator_keep_rows_of_their_own():

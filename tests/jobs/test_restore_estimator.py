@@ -18,6 +18,7 @@ from pipeline import weights
 from pipeline.diffusion.engine import FaceJob
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.treatment import Treatment
 from pipeline.networks.zoo import PRESETS, find_preset, load_network
 from pipeline.stages.restore import make_engine
 from pipeline.weights import resolve
@@ -67,7 +68,7 @@ def test_each_face_is_bit_for_bit_what_a_difface_run_diffuses(finished, engine):
     folder = next((finished / "faces").iterdir())
     befores = sorted(folder.rglob("*-before.png"))
     assert len(befores) == FACES
-    chain = chain_from(make_schedule("ddim250"), 4)
+    chain = Treatment("chain", chain_from(make_schedule("ddim250"), 4))
     for before in befores:
         result = engine.submit(FaceJob(picture(before), noise_key(0, "00", 0), 0.5, chain)).result(timeout=60)
         after = picture(before.with_name(before.name.replace("before", "after")))
@@ -80,7 +81,11 @@ def test_its_records_name_the_estimator_and_no_chain(finished):
     faces = [r for r in rows if r["kind"] == "face"]
     assert len(faces) == FACES
     digest = find_preset("small-swinir").estimator.sha256
-    assert {(f["start_step"], f["eta"], f["model_sha256"]) for f in faces} == {(0, 0.0, digest[:16])}
+    assert {(f["eta"], f["model_sha256"], f["treatment"], f["kept"]) for f in faces} == {
+        (0.0, digest[:16], "estimator", "")
+    }
+    assert {(f["start_step"], f["calls"], f["hold"]) for f in faces} == {(None, None, None)}
+    assert min(f["estimated_change"] for f in faces) > 0
 
 
 def test_mlflow_tells_the_methods_apart(finished, restore):
@@ -136,7 +141,14 @@ def test_a_dry_run_counts_the_estimator_alone(restore, source, tmp_path, capsys)
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("eta", "0.5"), ("start-step", "60"), ("steps", "ddim50"), ("calls", "3"), ("solver", "dpm++")],
+    [
+        ("eta", "0.5"),
+        ("start-step", "60"),
+        ("steps", "ddim50"),
+        ("calls", "3"),
+        ("solver", "dpm++"),
+        ("hold", "1.5"),
+    ],
 )
 def test_options_of_the_chain_are_refused(option, value, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -22,6 +22,7 @@ from load.stand_in import EngineCost, StandInEngine, StandInPublish, StandInRead
 
 from jobs import restoration
 from jobs import restore as job
+from pipeline.faces.geometry import CropFrame
 from pipeline.flow import run_flow
 from pipeline.ledger import Ledger
 from pipeline.tracking import RunTracker
@@ -120,7 +121,7 @@ def run(source: Path, output: Path, cost: EngineCost, options: list[str]) -> dic
     publish = restoration.publish_stage
 
     def stand_in_publish(*args: Any) -> StandInPublish:
-        return StandInPublish(**vars(publish(*args)) | {"side": SIDE})
+        return StandInPublish(**vars(publish(*args)) | {"frame": CropFrame(SIDE)})
 
     methods = {Ledger: ("plan", "resume"), RunTracker: ("finish",)}
     originals = {(owner, name): getattr(owner, name) for owner, names in methods.items() for name in names}

@@ -20,6 +20,7 @@ from load.stand_in import EngineCost, StandInEngine, StandInPublish, StandInRead
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 from ray.cluster_utils import Cluster
 
+from pipeline.faces.geometry import CropFrame
 from pipeline.flow import connect, fit_resources, run_flow
 from pipeline.ledger import Ledger
 from pipeline.stages.read import LoadUnit
@@ -88,7 +89,7 @@ def walk(ledger: Ledger, folder: Path, cost: EngineCost, side: int, device: str 
     output = str(folder / "out")
     pending = list(ledger.pending())
     publish = StandInPublish(
-        output=output, side=side, image_column="image", aligned=False, keep_detail=None, max_pixels=1 << 20,
+        output=output, frame=CropFrame(side), image_column="image", aligned=False, keep_detail=None, max_pixels=1 << 20,
         save_faces=False, settings={"eta": 0.5, "seed": 0, "model_sha256": ""},
     )  # fmt: skip
     resources, _ = fit_resources(device, 0, 0)

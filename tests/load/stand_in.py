@@ -31,7 +31,9 @@ class StandInRead:
         digests = [hashlib.sha256(f"{unit.name}/{a.member}".encode()).hexdigest() for a in unit.images]
         records = [ImageRecord(a.member, d, 640, 480) for a, d in zip(unit.images, digests, strict=True)]
         faces = [
-            FaceRecord(i, 0, [8.0, 8.0, 72.0, 72.0], [24.0] * 10, [1.0, 0.0, 0.0] * 2, 0.9, 1.0)
+            FaceRecord(
+                i, 0, [8.0, 8.0, 72.0, 72.0], [24.0] * 10, [1.0, 0.0, 0.0] * 2, 0.9, 1.0, treatment="chain"
+            )
             for i in range(0, len(records), self.every)
         ]
         return row | {

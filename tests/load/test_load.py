@@ -14,6 +14,7 @@ from load.stand_in import EngineCost, StandInEngine, StandInPublish, StandInRead
 from mlflow import MlflowClient
 
 from pipeline import flow
+from pipeline.faces.geometry import CropFrame
 from pipeline.ledger import Ledger
 from pipeline.metrics.shard import SUMS
 from pipeline.stages.read import LoadUnit
@@ -122,7 +123,9 @@ def test_a_slow_unit_holds_back_no_other(tmp_path, monkeypatch):
     others_settled = tmp_path / "others settled"
     slow = pending[0].name
     output = str(tmp_path / "out")
-    publish = StandInPublish(output, 8, "image", False, None, 1 << 20, False, {"eta": 0.5, "seed": 0})
+    publish = StandInPublish(
+        output, CropFrame(8), "image", False, None, 1 << 20, False, {"eta": 0.5, "seed": 0}
+    )
     # as many readers as engines: Ray would make one operator of them
     rows = flow.run_flow(
         pending, LoadUnit(output), StandInRead(8), EngineCost(waiting={slow: str(others_settled)}), publish,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from pipeline.faces.geometry import FFHQ_TEMPLATE_512, face_to_crop, warp_crop
+from pipeline.faces.geometry import FFHQ_TEMPLATE_512, CropFrame, face_to_crop, warp_crop
 from pipeline.metrics.identity import FaceReader, angle, find_models, landmark_distance
 
 # left and right eye, nose tip, corners of the mouth in scikit-image's picture of Eileen Collins, found by CenterFace
@@ -13,7 +13,7 @@ EILEEN = np.array([(203.0, 102.0), (247.0, 105.0), (223.0, 125.0), (203.0, 142.0
 
 
 def crop(side, shift=0.0):
-    return warp_crop(data.astronaut(), face_to_crop(EILEEN + np.array([shift, 0.0]), side), side)
+    return warp_crop(data.astronaut(), face_to_crop(EILEEN + np.array([shift, 0.0]), CropFrame(side)), side)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_landmarks_lie_at_the_template_of_aligned_crops_whatever_their_side(read
 
 def test_a_shifted_face_has_its_landmarks_as_far_away(reader):
     # a pixel of the picture is about 3 of the crop
-    scale = np.hypot(*face_to_crop(EILEEN, 512)[0, :2])
+    scale = np.hypot(*face_to_crop(EILEEN, CropFrame(512))[0, :2])
     distance = landmark_distance(reader.landmarks(crop(512)), reader.landmarks(crop(512, shift=6)))
     assert distance == pytest.approx(6 * scale, rel=0.3)
 

@@ -8,17 +8,20 @@ from pipeline.metrics.shard import ShardMetrics
 ONE = ShardMetrics.from_marker(
     {
         "images": 2,
-        "faces": 3,
+        "faces": 5,
         "outcomes": {"restored": 1, "no_face": 1, "skipped": 0, "failed": 0},
-        "sums": {"sharpness_before": 30.0, "sharpness_after": 60.0, "seconds_restore": 6.0, "slot_steps": 30.0,
+        # one was left before it had a crop, and one failed
+        "sums": {"faces_left": 2.0, "faces_estimator": 1.0, "faces_chain": 1.0, "crops": 4.0,
+                 "sharpness_before": 40.0, "sharpness_after": 80.0, "seconds_restore": 10.0, "slot_steps": 30.0,
                  "slot_capacity": 40.0, "slot_steps_pressed": 19.0, "slot_capacity_pressed": 20.0},
     }
 )  # fmt: skip
 
 
-def test_means_are_per_face_and_fill_is_steps_over_room():
+def test_means_are_per_crop_and_fill_is_steps_over_room():
     means = ONE.means()
-    assert (means["images"], means["faces"], means["outcome_restored"]) == (2, 3, 1)
+    assert (means["images"], means["faces"], means["outcome_restored"]) == (2, 5, 1)
+    assert (means["faces_left"], means["faces_estimator"], means["faces_chain"]) == (2, 1, 1)
     assert means["sharpness_before"] == 10 and means["slot_fill"] == 0.75
     assert means["slot_fill_pressed"] == 0.95
     assert means["faces_per_second"] == pytest.approx(0.5)
@@ -26,11 +29,32 @@ def test_means_are_per_face_and_fill_is_steps_over_room():
 
 def test_adding_keeps_means_and_adds_counts():
     both = (ONE + ONE).means()
-    assert both["images"] == 4 and both["sharpness_after"] == 20 and both["slot_fill"] == 0.75
+    assert (
+        both["images"] == 4
+        and both["faces_left"] == 4
+        and both["sharpness_after"] == 20
+        and both["slot_fill"] == 0.75
+    )
 
 
 def test_a_shard_without_faces_tells_no_means():
     assert "sharpness_before" not in ShardMetrics().means() and ShardMetrics().counts.accounted
+    assert ONE.decisions == {"left": 2, "estimator": 1, "chain": 1}
+    assert ShardMetrics().decisions == {"left": 0, "estimator": 0, "chain": 0}
+
+
+def test_faces_that_were_left_before_an_engine_looked_have_no_part_in_means():
+    left = {"images": 1, "faces": 1, "outcomes": {"restored": 0, "no_face": 0, "skipped": 1, "failed": 0}}
+    alone = ShardMetrics.from_marker(
+        left | {"sums": {"faces_left": 1.0, "crops": 0.0, "sharpness_before": 9.0}}
+    )
+    assert "sharpness_before" not in alone.means() and alone.means()["faces_left"] == 1
+
+
+def test_a_marker_of_before_faces_were_told_apart_adds_no_decisions():
+    old = {"images": 1, "faces": 1, "outcomes": {"restored": 1, "no_face": 0, "skipped": 0, "failed": 0}}
+    both = ONE + ShardMetrics.from_marker(old | {"sums": {"faces_kept": 1.0}})
+    assert both.counts.faces == 6 and both.decisions == ONE.decisions
 
 
 def measured(*values):

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from pipeline.diffusion.lanes import Forms, find_forms
 from pipeline.diffusion.schedule import make_schedule
 from pipeline.networks.folded import FoldedUNet
 from pipeline.networks.unet import UNet, UNetConfig
+from pipeline.networks.zoo import PRESETS, NetworkSpec, load_network
 from tests import golden_data
 
 STEPS = [int(t) for t in make_schedule("ddim50").t]
@@ -14,6 +16,22 @@ STEPS = [int(t) for t in make_schedule("ddim50").t]
 @pytest.fixture(scope="module")
 def folded():
     return FoldedUNet(golden_data.network("unet"), STEPS)
+
+
+@pytest.fixture(scope="module")
+def portrait_prior():
+    options = {
+        "image_size": 64,
+        "patch": 2,
+        "model_channels": 64,
+        "channel_mult": (1, 2, 2, 3),
+        "num_res_blocks": (2, 2, 2, 2),
+        "attention_resolutions": (16, 8),
+        "num_head_channels": 32,
+        "out_channels": 3,
+    }
+    spec = NetworkSpec("unet", options, "portrait_prior.safetensors")
+    return load_network(spec, PRESETS / "weights" / spec.file)
 
 
 def drawn(count, side=32):
@@ -54,6 +72,34 @@ def test_it_agrees_for_other_shapes_with_and_without_variance(levels):
     torch.testing.assert_close(
         FoldedUNet(unet, STEPS)(x, t), want, rtol=0, atol=1e-5 * float(want.abs().max())
     )
+
+
+@pytest.mark.parametrize("outputs", [3, 6])
+@torch.inference_mode()
+def test_it_agrees_for_a_network_inside_a_pixel_unshuffle_with_and_without_variance(outputs):
+    unet = UNet(UNetConfig(16, 32, (1, 2), (1, 1), (8,), 32, out_channels=outputs, patch=2)).eval()
+    torch.manual_seed(0)
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    x, t = drawn(2)
+    folded, want = FoldedUNet(unet, STEPS), unet(x, t)[:, :3]
+    assert folded.last.weight.shape[0] == 12
+    torch.testing.assert_close(folded(x, t), want, rtol=0, atol=1e-5 * float(want.abs().max()))
+
+
+@torch.inference_mode()
+def test_it_agrees_with_the_portrait_prior(portrait_prior):
+    x, t = drawn(2, 128)
+    torch.testing.assert_close(
+        FoldedUNet(portrait_prior, STEPS)(x, t), portrait_prior(x, t), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("number_type", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_a_face_of_128_pixels_has_the_same_bits_in_calls_of_any_number_of_faces(portrait_prior, number_type):
+    net, (x, t) = FoldedUNet(portrait_prior, STEPS, number_type), drawn(4, 128)
+    assert find_forms(lambda n: net(x[:n], t[:n]), 4, 2) == Forms(narrow=True, team=2)
 
 
 @pytest.mark.parametrize(("number_type", "least_db"), [(torch.bfloat16, 35), (torch.float16, 55)])

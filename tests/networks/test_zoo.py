@@ -53,7 +53,7 @@ def test_every_preset_of_the_package_is_sound_and_travels(name):
     preset = find_preset(name)
     assert preset.name == name
     assert preset.description
-    assert preset.prior.options["image_size"] == preset.side
+    assert preset.prior.options["image_size"] * preset.prior.options.get("patch", 1) == preset.side
     assert pickle.loads(pickle.dumps(preset)) == preset
 
 
@@ -128,7 +128,7 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
         ("side = 16", "side = 16\nsize = 3", "size not known; write side"),
         ("side = 16", 'side = "16"', "side must be a whole number, got '16'"),
         ("side = 16", "side = true", "side must be a whole number, got True"),
-        ("side = 16", "side = 32", "image_size must be the preset's side 32, got 16"),
+        ("side = 16", "side = 32", "image_size times its patch must be the preset's side 32, got 16"),
         ("side = 16", "side = 16\neta = 1.5", "eta must be from 0 to 1, got 1.5"),
         (
             "start_step = 100",
@@ -143,7 +143,11 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
             "side = 16\ntask_start = { sing = 100 }",
             "is for restore, inpaint, colourise, upscale",
         ),
-        ('kind = "srcnn"', 'kind = "unet"', "kind must be srcnn or swinir or lama or spandrel, got 'unet'"),
+        (
+            'kind = "srcnn"',
+            'kind = "unet"',
+            "kind must be srcnn or swinir or nafnet or lama or spandrel, got 'unet'",
+        ),
         ('file = "elsewhere.pth"', "", r"\[estimator\]: file must be given"),
         ("depth = 2", "deep = 2", "hold deep; they must be among num_chns, depth"),
         ("image_size = 16", "", "options of a unet lack image_size"),

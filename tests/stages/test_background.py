@@ -14,7 +14,7 @@ from PIL import Image
 from spandrel.architectures.ESRGAN import ESRGAN
 
 from pipeline import images
-from pipeline.faces.geometry import crop_scale, enlarge_crop, warp_crop
+from pipeline.faces.geometry import CropFrame, crop_scale, enlarge_crop, warp_crop
 from pipeline.networks.tiles import MARGIN, TILE
 from pipeline.records import KEPT, Address, FaceRecord, ImageRecord, Unit, dump_records, pack
 from pipeline.stages import background as module
@@ -161,7 +161,7 @@ def published(tmp_path, background, data: bytes, outcome: str | None, reason: st
     unit = Unit("s", "folder", 0, True, (Address("a.png", str(tmp_path / "a.png"), 0, len(data)),))
     record = ImageRecord("a.png", hashlib.sha256(data).hexdigest(), 100, 110, outcome, reason)
     publish = Publish(
-        str(tmp_path / "out"), SIDE, "image", False, None, images.MAX_PIXELS, False,
+        str(tmp_path / "out"), CropFrame(SIDE), "image", False, None, images.MAX_PIXELS, False,
         {"eta": 0.5, "seed": 0, "model_sha256": "a"}, background=background,
     )  # fmt: skip
     nothing = {name: pack([]) for name in ("crops", "estimated", "restored")}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline import images
+from pipeline.faces.geometry import CropFrame
 from pipeline.records import Address, FaceRecord, ImageRecord, Unit
 from pipeline.stages.failure import MOST_CHAINED, MOST_FRAMES, message, outline
 from pipeline.stages.publish import Publish
@@ -96,7 +97,7 @@ def test_a_failed_face_gives_its_picture_error_and_traceback(tmp_path):
     image = ImageRecord("a.png")
     face = FaceRecord(0, 0, [], [], [], 1.0, 1.0, error="ValueError: bad", traceback="engine.py:1 in step")
     crops = np.zeros((1, 4, 4, 3), np.uint8)
-    publish = Publish("out", 4, "image", False, None, 100, False, {})
+    publish = Publish("out", CropFrame(4), "image", False, None, 100, False, {})
     assert [data for _, data in publish.pasted(unit, [image], [face], crops, crops)] == [b"bytes"]
     assert (image.outcome, image.stage, image.reason) == ("failed", "restore", "face failed")
     assert (image.error, image.traceback) == (face.error, face.traceback)
@@ -107,7 +108,7 @@ def test_a_picture_that_can_not_be_pasted_says_where_that_was(tmp_path):
     unit = Unit("s", "folder", 0, True, (Address("a.png", str(tmp_path / "a.png"), 0, 10),))
     image = ImageRecord("a.png", sha256=hashlib.sha256(b"no picture").hexdigest())
     crops = np.zeros((0, 4, 4, 3), np.uint8)
-    publish = Publish("out", 4, "image", False, None, 100, False, {})
+    publish = Publish("out", CropFrame(4), "image", False, None, 100, False, {})
     list(publish.pasted(unit, [image], [], crops, crops))
     assert (image.outcome, image.stage, image.reason) == ("failed", "paste", "ImageError")
     assert image.error == "a.png: the bytes are of no picture format that is known here"

@@ -11,7 +11,7 @@ from photographs import encoded, portrait, write_folder, write_tar
 from PIL import Image
 
 from pipeline import images
-from pipeline.faces.geometry import warp_crop
+from pipeline.faces.geometry import CropFrame, warp_crop
 from pipeline.records import Address, FaceRecord, ImageRecord, Unit, dump_records, load_faces, pack
 from pipeline.records import load_features as features_of
 from pipeline.stages.measure import MeasureFaces, MeasureSettings
@@ -19,6 +19,7 @@ from pipeline.stages.plan import cut_units, list_input, make_shards
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.truth import read_truths, truth_crop
 
+FRAME = CropFrame(64)
 TRUTH = np.asarray(portrait(64, 64))
 PNG = encoded(Image.fromarray(TRUTH), "PNG")
 
@@ -67,18 +68,22 @@ def test_a_true_crop_is_cut_by_the_faces_own_affine_also_from_a_larger_picture()
     picture = np.asarray(portrait(200, 220))
     affine = np.array([[0.5, 0.0, -10.0], [0.0, 0.5, -12.0]])
     record = ImageRecord("p", width=200, height=220)
-    exact = truth_crop(picture, record, face(affine), 64, aligned=False)
+    exact = truth_crop(picture, record, face(affine), FRAME, whole=False)
     assert np.array_equal(exact, warp_crop(picture, affine, 64))
     larger = np.asarray(Image.fromarray(picture).resize((400, 440), Image.Resampling.BICUBIC))
-    near = truth_crop(larger, record, face(affine), 64, aligned=False).astype(int)
+    near = truth_crop(larger, record, face(affine), FRAME, whole=False).astype(int)
     assert np.abs(near - exact).mean() < 2
-    assert truth_crop(picture[:100], record, face(affine), 64, aligned=False) is None
+    assert truth_crop(picture[:100], record, face(affine), FRAME, whole=False) is None
 
 
 def test_of_aligned_pictures_the_truth_is_the_crop():
-    assert truth_crop(TRUTH, ImageRecord("p"), face(np.eye(2, 3)), 64, aligned=True) is TRUTH
-    assert truth_crop(TRUTH, ImageRecord("p"), face(np.eye(2, 3)), 32, aligned=True).shape == (32, 32, 3)
-    assert truth_crop(TRUTH[:50], ImageRecord("p"), face(np.eye(2, 3)), 64, aligned=True) is None
+    assert truth_crop(TRUTH, ImageRecord("p"), face(np.eye(2, 3)), FRAME, whole=True) is TRUTH
+    assert truth_crop(TRUTH, ImageRecord("p"), face(np.eye(2, 3)), CropFrame(32), whole=True).shape == (
+        32,
+        32,
+        3,
+    )
+    assert truth_crop(TRUTH[:50], ImageRecord("p"), face(np.eye(2, 3)), FRAME, whole=True) is None
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def row(tmp_path):
 
 def test_what_is_measured_reaches_faces_records_and_marker(row, tmp_path):
     metrics = ("features", "psnr")
-    settings = MeasureSettings(metrics, str(tmp_path / "true"), 64, True, images.MAX_PIXELS, None)
+    settings = MeasureSettings(metrics, str(tmp_path / "true"), FRAME, True, images.MAX_PIXELS, None)
     done = MeasureFaces(settings)(row)
     faces, unit = load_faces(done), Unit.from_json(row["work"])
     assert [set(f.measured) for f in faces] == [{"psnr"}, set(), set()]
@@ -126,5 +131,5 @@ def test_records_of_a_run_that_measures_nothing_are_what_they_were(row):
 
 
 def test_a_unit_that_was_not_begun_passes_by():
-    settings = MeasureSettings(("psnr",), None, 64, True, images.MAX_PIXELS, None)
+    settings = MeasureSettings(("psnr",), None, FRAME, True, images.MAX_PIXELS, None)
     assert MeasureFaces(settings)({"unit": "s-0000"}) == {"unit": "s-0000"}

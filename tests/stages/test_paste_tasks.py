@@ -46,8 +46,9 @@ def test_outside_the_hole_every_pixel_stays_and_inside_it_the_face_is_laid_whole
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(Image.fromarray(pixels), kind, **options)
     done = paste_faces(
-        data, [(face(), flat(9), flat(200))], None, False, images.MAX_PIXELS, Task("inpaint"), finder("black")
-    )
+        data, [(face(), flat(9), flat(200))], None, False, images.MAX_PIXELS, task=Task("inpaint"),
+        find=finder("black"),
+    )  # fmt: skip
     result = np.asarray(Image.open(io.BytesIO(done)).convert("RGB"))
     hole = (pixels == 0).all(axis=2)
     assert np.array_equal(result[~hole], pixels[~hole])
@@ -63,14 +64,15 @@ def test_a_hole_in_the_alpha_channel_is_opaque_where_it_was_filled():
     picture.putalpha(Image.fromarray(alpha))
     done = paste_faces(
         encoded(picture, "PNG"), [(face(), flat(9), flat(200))], None, False, images.MAX_PIXELS,
-        Task("inpaint"), finder("alpha"),
+        task=Task("inpaint"), find=finder("alpha"),
     )  # fmt: skip
     result = np.asarray(Image.open(io.BytesIO(done)))
     assert (result[30:50, 40:60] == (200, 200, 200, 255)).all()
     assert (result[105:, :, 3] == 7).all()
 
 
-def test_a_grey_file_gets_colours_and_keeps_its_luma():
+@pytest.mark.parametrize("pastes_change", [False, True])
+def test_a_grey_file_gets_colours_and_keeps_its_luma(pastes_change):
     grey = portrait().convert("L")
     crop = np.repeat(np.asarray(grey.resize((SIDE, SIDE)))[..., None], 3, axis=2)
     to_crop = [SIDE / 100, 0.0, 0.0, 0.0, SIDE / 110, 0.0]
@@ -79,8 +81,9 @@ def test_a_grey_file_gets_colours_and_keeps_its_luma():
     reddened = np.clip(crop.astype(int) + change, 0, 255).astype(np.uint8)
     for kind, coding in (("PNG", 0.7), ("JPEG", 4)):
         done = paste_faces(
-            encoded(grey, kind), [(record, crop, reddened)], None, True, images.MAX_PIXELS, Task("colourise")
-        )
+            encoded(grey, kind), [(record, crop, reddened)], None, True, images.MAX_PIXELS, pastes_change,
+            Task("colourise"),
+        )  # fmt: skip
         result = Image.open(io.BytesIO(done))
         assert (result.format, result.mode, result.size) == (kind, "RGB", grey.size)
         there = np.asarray(result).astype(float)
@@ -90,10 +93,12 @@ def test_a_grey_file_gets_colours_and_keeps_its_luma():
 
 
 def test_an_upscaled_picture_has_the_presets_side():
-    small = encoded(portrait().resize((16, 16)), "JPEG")
-    done = paste_faces(small, [(face(), flat(9), flat(200))], None, True, images.MAX_PIXELS, Task("upscale"))
-    result = Image.open(io.BytesIO(done))
-    assert (result.format, result.size) == ("JPEG", (SIDE, SIDE))
+    small, faces = encoded(portrait().resize((16, 16)), "JPEG"), [(face(), flat(9), flat(200))]
+    for pastes_change in (False, True):
+        done = paste_faces(small, faces, None, True, images.MAX_PIXELS, pastes_change, Task("upscale"))
+        result = Image.open(io.BytesIO(done))
+        assert (result.format, result.size) == ("JPEG", (SIDE, SIDE))
+        assert np.abs(np.asarray(result).astype(int) - 200).max() <= 1
 
 
 @pytest.mark.parametrize(("scale", "factor"), [(1.0, 1), (0.5, 2), (0.25, 4), (0.3, 4), (0.01, 64), (3.0, 1)])

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import store
+from pipeline.faces.geometry import CropFrame
 from pipeline.records import Address, ImageRecord, Unit, dump_records, pack
 from pipeline.stages.publish import Publish
 
@@ -33,7 +34,7 @@ def unit(tmp_path) -> Unit:
 
 
 def publish(output) -> Publish:
-    return Publish(output, 64, "image", False, None, 1 << 20, False, SETTINGS, "cpu")
+    return Publish(output, CropFrame(64), "image", False, None, 1 << 20, False, SETTINGS, "cpu")
 
 
 def row(unit: Unit, attempts: int = 1) -> dict:

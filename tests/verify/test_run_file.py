@@ -51,8 +51,9 @@ def test_the_run_file_gives_what_the_checks_need(planned):
     }
 
 
-def test_a_run_that_chose_n_for_each_face_has_no_n_of_its_own(planned):
-    edited(planned, "_ledger/run.json", lambda run: run["fingerprint"].update(start_bounds=[80, 240]))
+@pytest.mark.parametrize("changed", [{"treatment": [{"above": 0, "way": "left"}]}, {"start_step": 0}])
+def test_a_run_that_chose_n_for_each_face_has_no_n_of_its_own(planned, changed):
+    edited(planned, "_ledger/run.json", lambda run: run["fingerprint"].update(changed))
     assert open_run(planned)[0].settings.keys() == {"eta", "seed", "model_sha256"}
 
 

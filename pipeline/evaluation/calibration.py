@@ -1,0 +1,182 @@
+"""Which treatment helps at which δ: the table that fits faces of every degree of damage, treated in every way.
+
+δ is how far the estimator changes a face (pipeline/diffusion/treatment.py). Chosen is, bin by bin of δ, the least LPIPS
+whose loss of fidelity and whose harm stay within bounds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.harm import ANY, worse
+from pipeline.evaluation.realworld import LEVELS, Damage, Level, draw_damage
+
+Numbers = NDArray[np.float64]
+
+# Between the levels of the real-world grid, the clean one as damage that leaves a picture nearly as it is.
+_STEPS = [
+    Level(blur=0.0, shrink=1.0, noise=0.0, quality=98.0),
+    *(v for v in LEVELS.values() if v is not None),
+]
+# A share of the faces stays wholly as it is.
+UNTOUCHED = 0.1
+# LPIPS that a network call must bring to be worth its time.
+WORTH_OF_CALL = 0.0005
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way of treating a face."""
+
+    way: str
+    start_step: int = 0
+    calls: int = 0
+    hold: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Candidate":
+        """A chain of `N:CALLS:SIGMA`. Raises ValueError."""
+        start_step, calls, hold = text.split(":")
+        return cls("chain", int(start_step), int(calls), float(hold))
+
+    @property
+    def rank(self) -> int:
+        """How much is done: more damaged faces never get less of it."""
+        return {"left": -2, "estimator": -1}.get(self.way, self.start_step)
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return (
+            self.way if self.way != "chain" else f"N {self.start_step}, {self.calls} calls, σ {self.hold:g}"
+        )
+
+    def row(self, above: float) -> dict[str, Any]:
+        """Its row of a preset's [[treatment]] table."""
+        if self.way != "chain":
+            return {"above": above, "way": self.way}
+        return {"above": above, "start_step": self.start_step, "calls": self.calls, "hold": self.hold}
+
+
+LEFT, ESTIMATOR = Candidate("left"), Candidate("estimator")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a treatment may cost the faces of a bin of δ."""
+
+    # mean PSNR below the estimator's, dB
+    psnr_loss: float = 0.5
+    # mean identity angle above the estimator's, degrees
+    angle_loss: float = 0.3
+    # share of faces delivered worse than they came: in LPIPS, and in anything (PSNR, angle, LPIPS; harm.py)
+    harm_lpips: float = 0.02
+    harm: float = 0.1
+    # the same share in anything, of faces so little damaged that LPIPS can win less than `slight`
+    harm_slight: float = 0.02
+    slight: float = 0.02
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Faces of about one δ, and what is done with them."""
+
+    least: float
+    most: float
+    faces: int
+    chosen: Candidate
+    # of every candidate: mean LPIPS, PSNR, angle, and harm, by column
+    told: Mapping[Candidate, Mapping[str, float]]
+
+
+def draw(rng: np.random.Generator) -> Damage | None:
+    """Damage of a degree drawn evenly between none and heavy; None: the picture as it is."""
+    if rng.random() < UNTOUCHED:
+        return None
+    low, share = divmod(rng.uniform(0, len(_STEPS) - 1), 1)
+    a, b = _STEPS[int(low)], _STEPS[min(int(low) + 1, len(_STEPS) - 1)]
+    names = ("blur", "shrink", "noise", "quality")
+    mixed = {n: float((1 - share) * getattr(a, n) + share * getattr(b, n)) for n in names}
+    return draw_damage(Level(**mixed), rng)
+
+
+def bins_of(delta: Numbers, each: int) -> list[NDArray[np.bool_]]:
+    """[F] masks of about `each` faces of rising δ."""
+    rank = delta.argsort(kind="stable").argsort()
+    count = max(len(delta) // each, 1)
+    return [rank * count // len(delta) == i for i in range(count)]
+
+
+def tell(
+    came: Mapping[str, Numbers], out: Mapping[str, Numbers], faces: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Means of what was delivered of some faces, and harm. came, out: column → [F]."""
+    told = {name: float(np.nanmean(values[faces])) for name, values in out.items()}
+    return told | {f"harm_{n}": float(w[faces].mean()) for n, w in worse(came, out).items()}
+
+
+def allowed(candidate: Candidate, told: Mapping[Candidate, Mapping[str, float]], bounds: Bounds) -> bool:
+    """Whether a treatment stays within the bounds in a bin."""
+    if candidate == LEFT:
+        return True
+    mine, alone, came = told[candidate], told[ESTIMATOR], told[LEFT]
+    harm = bounds.harm_slight if came["lpips"] - mine["lpips"] < bounds.slight else bounds.harm
+    return (
+        mine["psnr"] >= alone["psnr"] - bounds.psnr_loss
+        and mine["angle"] <= alone["angle"] + bounds.angle_loss
+        and mine["harm_lpips"] <= bounds.harm_lpips
+        and mine[f"harm_{ANY}"] <= harm
+        and mine["psnr"] >= min(came["psnr"], 45.0)
+        and mine["angle"] <= came["angle"] + bounds.angle_loss
+    )
+
+
+def choose(
+    delta: Numbers, measured: Mapping[Candidate, Mapping[str, Numbers]], each: int, bounds: Bounds
+) -> list[Bin]:
+    """The bins with the treatments that together have the least LPIPS, of those that never do less at a larger δ.
+
+    measured: of every candidate, LEFT among them, column → [F].
+    """
+    came = measured[LEFT]
+    masks = bins_of(delta, each)
+    told = [{c: tell(came, out, faces) for c, out in measured.items()} for faces in masks]
+    ranked = sorted(measured, key=lambda c: c.rank)
+    # cost of the best choices up to a bin, by the candidate of that bin
+    best: list[dict[Candidate, tuple[float, Candidate | None]]] = []
+    for in_bin in told:
+        here: dict[Candidate, tuple[float, Candidate | None]] = {}
+        for candidate in ranked:
+            if not allowed(candidate, in_bin, bounds):
+                continue
+            cost = in_bin[candidate]["lpips"] + WORTH_OF_CALL * candidate.calls
+            before = (
+                [(best[-1][b][0], b) for b in best[-1] if b.rank <= candidate.rank] if best else [(0.0, None)]
+            )
+            if before:
+                least, came_from = min(before, key=lambda pair: pair[0])
+                here[candidate] = (least + cost, came_from)
+        best.append(here)
+    chosen: list[Candidate] = []
+    following: Candidate | None = min(best[-1], key=lambda c: best[-1][c][0])
+    for here in reversed(best):
+        assert following is not None
+        chosen.append(following)
+        following = here[following][1]
+    return [
+        Bin(float(delta[m].min()), float(delta[m].max()), int(m.sum()), c, t)
+        for m, c, t in zip(masks, reversed(chosen), told, strict=True)
+    ]
+
+
+def table(bins: Sequence[Bin]) -> list[dict[str, Any]]:
+    """The rows of a preset's [[treatment]]: a bound lies midway between the bins on its sides."""
+    rows = [bins[0].chosen.row(0)]
+    for before, here in pairwise(bins):
+        if here.chosen != before.chosen:
+            rows.append(here.chosen.row(round((before.most + here.least) / 2, 2)))
+    return rows

@@ -1,0 +1,220 @@
+"""What runs delivered of a set of photographs, measured against the true ones at their own size.
+
+Measured is the box of the pictures that holds the head (photographs.head_box), and the identity in an FFHQ crop of
+512 px by the true picture's landmarks. What was measured is kept as Parquet, so that it is measured once.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import queue
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from pipeline import images, store
+from pipeline.evaluation.photographs import MOST_THREADS, PhotographSet, head_box
+from pipeline.evaluation.realworld import Pixels
+from pipeline.evaluation.scores import Numbers
+from pipeline.faces.geometry import CropFrame, face_to_crop, warp_crop
+from pipeline.metrics.fidelity import LPIPS, ssim
+from pipeline.metrics.identity import FaceReader, angle, find_models
+from pipeline.weights import METRIC_WEIGHTS, WeightsError, resolve
+
+log = logging.getLogger(__name__)
+
+# Raised when the same picture measures otherwise.
+VERSION = 1
+# Column → its name in tables.
+METRICS: Mapping[str, str] = {"psnr": "PSNR", "angle": "angle", "lpips": "LPIPS", "ssim": "SSIM"}
+# Least mean squared error of a PSNR, on the 0..1 scale: equal pictures have 68 dB, and a number.
+LEAST_ERROR = (0.1 / 255) ** 2
+# where the identity is read
+CROP = CropFrame(512)
+
+# [128] an embedding; empty where there is none
+Embedding = NDArray[np.float64]
+NOBODY: Embedding = np.empty(0)
+# column → its value of one picture
+Values = dict[str, float]
+
+
+def psnr(picture: Pixels, truth: Pixels) -> float:
+    """PSNR in dB of two pictures of one shape, at most 68."""
+    error = np.square(picture.astype(np.float64) - truth).mean() / 255**2
+    return float(-10 * np.log10(max(error, LEAST_ERROR)))
+
+
+class Judge:
+    """Measures single pictures; may be called by several threads at once."""
+
+    def __init__(self, weights_dir: str | None) -> None:
+        self._weights_dir = weights_dir
+        # why a metric is not measured, by its column
+        self.left_out: dict[str, str] = {}
+        self._lpips: LPIPS | None = None
+        self._readers: queue.SimpleQueue[FaceReader] = queue.SimpleQueue()
+        loads: dict[str, Callable[[], None]] = {
+            "ssim": self._load_structure, "lpips": self._load_lpips, "angle": self._load_reader
+        }  # fmt: skip
+        for name, load in loads.items():
+            try:
+                load()
+            except (WeightsError, ImportError, FileNotFoundError, ValueError) as error:
+                self.left_out[name] = str(error)
+        self.names = tuple(name for name in METRICS if name not in self.left_out)
+
+    def _load_structure(self) -> None:
+        if find_spec("torchmetrics") is None:
+            raise ImportError("SSIM wants the package torchmetrics")
+
+    def _load_lpips(self) -> None:
+        published = METRIC_WEIGHTS["lpips"]
+        found = resolve(published.file, published.url, published.sha256, self._weights_dir)
+        self._lpips = LPIPS(found.path)
+
+    def _load_reader(self) -> None:
+        self._readers.put(FaceReader(find_models()))
+
+    @contextmanager
+    def _reader(self) -> Iterator[FaceReader]:
+        """A reader for one thread; there are as many as were ever wanted at once."""
+        try:
+            reader = self._readers.get_nowait()
+        except queue.Empty:
+            reader = FaceReader(find_models())
+        yield reader
+        self._readers.put(reader)
+
+    def embedding(self, picture: Pixels, landmarks: NDArray[np.floating]) -> Embedding:
+        """Whose face that of these landmarks is, [128]; NOBODY where that can not be told."""
+        if "angle" not in self.names:
+            return NOBODY
+        crop = warp_crop(picture, face_to_crop(landmarks, CROP), CROP.side)
+        try:
+            with self._reader() as reader:
+                return reader.embedding(crop)
+        except Exception as error:  # one face must not take the others along
+            log.warning("a face could not be measured: %s: %s", type(error).__name__, error)
+            return NOBODY
+
+    def __call__(
+        self, picture: Pixels, truth: Pixels, landmarks: NDArray[np.floating], truly: Embedding
+    ) -> Values:
+        """Everything of one picture against its truth, [H, W, 3] both; truly: the true face's embedding."""
+        x0, y0, x1, y1 = head_box(landmarks, *truth.shape[:2])
+        ours, theirs = picture[y0:y1, x0:x1], truth[y0:y1, x0:x1]
+        found = {"psnr": psnr(ours, theirs)}
+        pair = [torch.from_numpy(p.transpose(2, 0, 1)[None].copy()).float() / 255 for p in (ours, theirs)]
+        if "ssim" in self.names:
+            found["ssim"] = float(ssim(*pair))
+        if self._lpips is not None:
+            found["lpips"] = float(self._lpips(*pair))
+        if len(truly) and len(mine := self.embedding(picture, landmarks)):
+            found["angle"] = angle(truly, mine)
+        return found
+
+
+class Delivered:
+    """What a set's photographs, and what runs made of them, measure; all of it is kept in a folder."""
+
+    def __init__(self, found: PhotographSet, folder: str, weights_dir: str | None) -> None:
+        self._set, self._folder = found, folder
+        self._judge = Judge(weights_dir)
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Why a metric is not measured, by its column."""
+        return self._judge.left_out
+
+    @cached_property
+    def came(self) -> Mapping[str, Numbers]:
+        """Column → [R] of the damaged photographs, in the sheet's order; nan where nothing can be told."""
+        return self._measured("input", "", self._set.degraded)
+
+    def of_run(self, output: str) -> Mapping[str, Numbers]:
+        """The same of what the run of this output delivered. Raises StoreError where a picture is missing."""
+        run = json.loads(store.read_bytes(store.join(output, "_ledger", "run.json")))
+        return self._measured(store.name_of(output), run["digest"], store.join(output, "images"))
+
+    def _measured(self, name: str, run: str, folder: str) -> Mapping[str, Numbers]:
+        uri = self._place(name, run)
+        if not store.exists(uri):
+            known = self._embeddings
+            jobs = [(rows, folder, known[rows[0][1]["number"]]) for rows in self._set.photographs()]
+            found = {i: values for part in self._spread(self._judge_photograph, jobs) for i, values in part}
+            rows = [found[i] for i in range(len(found))]
+            columns = {m: pa.array([row.get(m) for row in rows], pa.float64()) for m in self._judge.names}
+            _write(uri, pa.table({"name": self._set.names} | columns))
+        table = _read(uri)
+        return {m: table[m].to_numpy() for m in self._judge.names}
+
+    def _judge_photograph(
+        self, rows: Sequence[tuple[int, dict[str, Any]]], folder: str, truly: Embedding
+    ) -> list[tuple[int, Values]]:
+        """One photograph at all its levels: each row's place, and what it measures."""
+        first = rows[0][1]
+        truth = self._set.read(self._set.truth, first["truth"])
+        landmarks = np.reshape(first["landmarks"], (5, 2))
+        pictures = ((i, images.decode_rgb(_bytes(folder, row["name"]))) for i, row in rows)
+        return [(i, self._judge(picture, truth, landmarks, truly)) for i, picture in pictures]
+
+    @cached_property
+    def _embeddings(self) -> Mapping[int, Embedding]:
+        """Photograph's number → its true face's embedding."""
+        uri = self._place("truth", "")
+        if not store.exists(uri):
+            firsts = [rows[0][1] for rows in self._set.photographs()]
+            numbers = [row["number"] for row in firsts]
+            found = [list(e) for e in self._spread(self._true_embedding, [(row,) for row in firsts])]
+            embeddings = pa.array(found, pa.list_(pa.float64()))
+            _write(uri, pa.table({"number": numbers, "embedding": embeddings}))
+        table = _read(uri)
+        return {row["number"]: np.array(row["embedding"], np.float64) for row in table.to_pylist()}
+
+    def _true_embedding(self, row: Mapping[str, Any]) -> Embedding:
+        truth = self._set.read(self._set.truth, row["truth"])
+        return self._judge.embedding(truth, np.reshape(row["landmarks"], (5, 2)))
+
+    def _spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The work's results in the jobs' order: a photograph a thread, each with one core of torch's."""
+        if not jobs:
+            return []
+        before = torch.get_num_threads()
+        try:
+            threads = min(os.cpu_count() or 1, MOST_THREADS)
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                return list(pool.map(lambda job: work(*job), jobs))
+        finally:
+            torch.set_num_threads(before)
+
+    def _place(self, name: str, run: str) -> str:
+        """Where that lies which was measured of a run: named after all that decides its numbers."""
+        told = [VERSION, store.name_of(self._set.uri), run, *self._judge.names]
+        digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+        return store.join(self._folder, f"{name}-{digest}.parquet")
+
+
+def _bytes(folder: str, name: str) -> bytes:
+    return store.read_bytes(store.join(folder, f"{name}.png"))
+
+
+def _write(uri: str, table: pa.Table) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    store.write_bytes(uri, buffer.getvalue())
+
+
+def _read(uri: str) -> pa.Table:
+    return pq.read_table(io.BytesIO(store.read_bytes(uri)))

@@ -1,0 +1,146 @@
+"""The options of an evaluation: what is scored on what, in which ways, and where."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config import BLIND_PRESET, UsageError, option
+from pipeline.evaluation.realworld import LEVELS
+from pipeline.stages.task import TaskName
+from pipeline.training.masks import HOLES, Hole
+
+DEFAULT_PRESETS: dict[TaskName, str] = {"restore": "small-swinir,small-srcnn", "inpaint": "small-inpaint"}
+# of the real-world grid
+REAL_PRESETS = BLIND_PRESET
+METRICS = "psnr,ssim,lpips,ids,lmd,quality,features"
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One evaluation."""
+
+    faces: str = option(
+        help="clean aligned faces: tar shards made by jobs.align, a folder of them or 'FOLDER/test-*.tar'; with --grid "
+        "real photographs with faces in them, in tars or a folder",
+        group="what",
+        metavar="PATH_OR_URI",
+    )
+    output: str = option(
+        help="folder or prefix for test set, restorations, tables and plots", group="what",
+        metavar="PATH_OR_URI",
+    )  # fmt: skip
+    grid: Literal["paper", "real"] = option(
+        "paper",
+        help="paper: aligned faces, degraded as the paper does; real: photographs at five levels of damage, from none "
+        "to heavy, restored and judged as they are delivered",
+        group="what",
+    )
+    levels: str = option(
+        ",".join(LEVELS), help="levels of damage of --grid real, separated by commas", group="what"
+    )
+    task: Literal["restore", "inpaint", "colourise", "upscale"] = option(
+        "restore",
+        help="restore: the paper's grid of 4,000 degradations; inpaint: its four kinds of holes; colourise and "
+        "upscale: grey and shrunk faces",
+        group="what",
+    )
+    holes: str = option(
+        ",".join(HOLES), help="kinds of holes of an inpainting, separated by commas", group="what"
+    )
+    factor: int = option(4, help="how many times smaller the faces of an upscaling are", group="what")
+    presets: str | None = option(
+        None,
+        help="presets to score, separated by commas (default: the small ones that fit the task; of --grid real "
+        f"{REAL_PRESETS})",
+        group="what",
+    )
+    limit: int = option(
+        0,
+        help="score this many faces, or photographs (each at every level), spread evenly over the shards; 0 takes all",
+        group="what",
+    )
+    metrics: str = option(
+        METRICS,
+        help="what is measured, as jobs.restore --metrics has it; features give FID (--grid real measures PSNR, SSIM, "
+        "LPIPS and the identity's angle)",
+        group="what",
+    )
+
+    start_steps: str | None = option(
+        None,
+        help="starting steps N, separated by commas (default: the preset's, of one that treats each face by its damage "
+        "each face's own)",
+        group="sweep",
+    )
+    etas: str | None = option(
+        None, help="randomness of the chain, separated by commas (default: the preset's)", group="sweep"
+    )
+    steps: str | None = option(
+        None, help="respacings, separated by commas (default: the preset's)", group="sweep"
+    )
+    calls: str = option(
+        "all", help="network calls a face, separated by commas; all: one at every kept step", group="sweep"
+    )
+    solvers: str = option("ddim", help="solvers, ddim and dpm++, separated by commas", group="sweep")
+    seed: int = option(0, help="seed of test set and noises", group="sweep")
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", help="number type of the networks", group="surroundings"
+    )
+    device: str = option("auto", help="auto, cpu, cuda", group="surroundings")
+    weights_dir: str | None = option(
+        None, help="folder or s3:// prefix searched for weights first", group="surroundings"
+    )
+    mlflow_uri: str | None = option(
+        None, help="MLflow server or database (default: a SQLite file beside the output); `none` tracks nothing",
+        group="surroundings",
+    )  # fmt: skip
+    experiment: str = option("difface-evaluate", help="MLflow experiment", group="surroundings")
+    ray_address: str | None = option(
+        None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
+    )
+    dry_run: bool = option(
+        False, help="list the ways and what they will take; write nothing", group="surroundings"
+    )
+
+    def __post_init__(self) -> None:
+        if self.limit < 0 or self.seed < 0:
+            raise UsageError(f"--limit and --seed must not be negative, got {self.limit} and {self.seed}")
+        for name, wanted, known in (("holes", self.kinds, HOLES), ("levels", self.level_names, LEVELS)):
+            if unknown := sorted(set(wanted) - set(known)):
+                raise UsageError(f"--{name} must be among {', '.join(known)}, got {', '.join(unknown)}")
+        if self.factor < 2 or self.factor & (self.factor - 1):
+            raise UsageError(f"--factor must be a power of two above 1, got {self.factor}")
+        self._check_grid()
+
+    def _check_grid(self) -> None:
+        """Raise UsageError for what the chosen grid does not know."""
+        if self.grid == "paper":
+            if self.level_names != tuple(LEVELS):
+                raise UsageError(f"--levels are those of --grid real; give it with --levels {self.levels}")
+            return
+        if self.task != "restore":
+            raise UsageError(
+                f"--grid real is for --task restore, got --task {self.task}; leave one of them out"
+            )
+        if self.metrics != METRICS:
+            raise UsageError(
+                "--grid real measures PSNR, SSIM, LPIPS and the identity's angle of what is delivered; leave "
+                f"--metrics {self.metrics} out"
+            )
+
+    @property
+    def kinds(self) -> tuple[Hole, ...]:
+        """The kinds of holes."""
+        return tuple(self.holes.split(","))  # type: ignore[arg-type]  # checked when made
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """The levels of damage, each once, from none to heavy; unknown ones last."""
+        told = set(self.levels.split(","))
+        return (*(level for level in LEVELS if level in told), *sorted(told - set(LEVELS)))
+
+    @property
+    def preset_names(self) -> list[str]:
+        """The presets, in the table's order."""
+        default = REAL_PRESETS if self.grid == "real" else DEFAULT_PRESETS.get(self.task, "small-swinir")
+        return (self.presets or default).split(",")

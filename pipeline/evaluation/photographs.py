@@ -1,0 +1,257 @@
+"""Test sets of whole photographs: each damaged at every level at its own size, and the one face that is measured."""
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import images, store
+from pipeline.evaluation.realworld import LEVELS, Pixels, damage, draw_damage, generator
+from pipeline.evaluation.testset import PictureSet
+from pipeline.faces.detect import CenterFace, Face, Selection, box_size, select_faces
+from pipeline.faces.geometry import CropFrame, UnusableLandmarks, face_to_crop
+from pipeline.stages.tar import DamagedTar, walk
+from pipeline.training.samples import FaceAddress, SampleError
+
+# Raised when the same settings give another set.
+VERSION = 1
+# Larger photographs are left out: at 36 Mpx one of them takes a gigabyte while it is damaged.
+MOST_PIXELS = 36_000_000
+# What is measured around a face: as much of FFHQ's frame as holds head and chin.
+HEAD = CropFrame(512, zoom=1.45, centre=(0.5, 0.57))
+# Shorter side of that box below which a face is too small to be measured, pixels.
+LEAST_BOX = 48
+# A face this much smaller than the largest one is in the background (by the side of a square as large as its box).
+LEAST_SHARE = 0.5
+# Photographs that are worked on at once.
+MOST_THREADS = 8
+NO_FACE, UNREADABLE = "no_face", "unreadable"
+# key of the sheet's metadata: how many photographs were left out, by the reason
+LEFT_OUT = b"left_out"
+
+Box = tuple[int, int, int, int]
+SHEET = pa.schema(
+    {
+        "name": pa.string(),
+        # of the photograph, and its truth's name
+        "number": pa.int64(),
+        "truth": pa.string(),
+        "level": pa.string(),
+        "shard": pa.string(),
+        "member": pa.string(),
+        "offset": pa.int64(),
+        "group": pa.string(),
+        # of the true picture, x and y in pixels: x0, y0, x1, y1, and five points
+        "box": pa.list_(pa.float64()),
+        "landmarks": pa.list_(pa.float64()),
+        # null where nothing is done
+        "blur": pa.float64(),
+        "blur_across": pa.float64(),
+        "angle": pa.float64(),
+        "shrink": pa.float64(),
+        "down": pa.string(),
+        "up": pa.string(),
+        "noise": pa.float64(),
+        "grey_noise": pa.bool_(),
+        "grain": pa.float64(),
+        "quality": pa.int64(),
+        "shared_chroma": pa.bool_(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class PhotographSet(PictureSet):
+    """Photographs at their levels: `degraded` holds NUMBER-LEVEL.png, `truth` NUMBER.png."""
+
+    seed: int
+    levels: tuple[str, ...]
+
+    @cached_property
+    def left_out(self) -> dict[str, int]:
+        """How many photographs are not in it, by NO_FACE and UNREADABLE."""
+        told: dict[str, int] = json.loads(self.sheet.schema.metadata[LEFT_OUT])
+        return told
+
+    @property
+    def contents(self) -> str:
+        """What it holds, in words."""
+        photographs = len(set(self.sheet["number"].to_pylist()))
+        without, broken = self.left_out[NO_FACE], self.left_out[UNREADABLE]
+        told = [f"{without} without a face to measure"] if without else []
+        told += [f"{broken} unreadable"] if broken else []
+        left = f" ({' and '.join(told)} left out)" if told else ""
+        return f"{photographs} photographs at {len(self.levels)} levels{left}"
+
+    def photographs(self) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+        """The sheet's rows with their places, those of one photograph together."""
+        columns = ("name", "number", "truth", "landmarks")
+        rows = enumerate(self.sheet.select(columns).to_pylist())
+        for _, together in groupby(rows, key=lambda row: row[1]["number"]):
+            yield list(together)
+
+
+def place_photographs(
+    faces: Sequence[FaceAddress], seed: int, levels: Sequence[str], around: str
+) -> PhotographSet:
+    """Where the set of these photographs lies, or will lie, below `around`.
+
+    Its folder is named after all that decides its pictures.
+    """
+    middles = {level: middle and asdict(middle) for level in levels for middle in (LEVELS[level],)}
+    told = {"grid": "real", "version": VERSION, "seed": seed, "levels": middles}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for face in faces:
+        digest.update(f"{store.name_of(face.shard)} {face.offset} {face.length}\n".encode())
+    return PhotographSet(store.join(around, f"real-{digest.hexdigest()[:12]}"), seed, tuple(levels))
+
+
+def write_photographs(found: PhotographSet, faces: Sequence[FaceAddress]) -> None:
+    """Write a set that is not there yet. Raises SampleError where no photograph shows a face."""
+    if found.is_whole:
+        return
+    sidecars = find_sidecars(faces)
+    kept = threading.local()
+
+    def written(number: int) -> list[dict[str, Any]] | str:
+        if not hasattr(kept, "detector"):
+            kept.detector = CenterFace()
+        group = read_group(faces[number], sidecars)
+        return _write_photograph(found, number, faces[number], group, kept.detector)
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+        parts = list(pool.map(written, range(len(faces))))
+    left_out = {reason: parts.count(reason) for reason in (NO_FACE, UNREADABLE)}
+    rows = [row for part in parts if not isinstance(part, str) for row in part]
+    if not rows:
+        raise SampleError(
+            f"photographs with faces were wanted; of {len(faces)}, {left_out[NO_FACE]} show none and "
+            f"{left_out[UNREADABLE]} can not be read"
+        )
+    metadata = {LEFT_OUT: json.dumps(left_out).encode()}
+    found.finish(pa.Table.from_pylist(rows, SHEET).replace_schema_metadata(metadata))
+
+
+def _write_photograph(
+    found: PhotographSet, number: int, face: FaceAddress, group: str | None, detector: CenterFace
+) -> list[dict[str, Any]] | str:
+    """Write one photograph and its damaged copies; its rows of the sheet, or why it is left out."""
+    try:
+        clean = images.decode(face.read(), MOST_PIXELS).rgb
+    except images.ImageError:
+        return UNREADABLE
+    measured = measured_face(clean, detector)
+    if measured is None:
+        return NO_FACE
+    truth = f"{number:06d}"
+    store.write_bytes(store.join(found.truth, f"{truth}.png"), images.encode_png(clean))
+    common = {
+        "number": number,
+        "truth": truth,
+        "shard": store.name_of(face.shard),
+        "member": face.member,
+        "offset": face.offset,
+        "group": group,
+        "box": list(measured.box),
+        "landmarks": measured.landmarks.astype(float).ravel().tolist(),
+    }
+    rows = []
+    for level in found.levels:
+        picture, how = damaged(clean, found.seed, number, level)
+        name = f"{truth}-{level}"
+        store.write_bytes(store.join(found.degraded, f"{name}.png"), images.encode_png(picture))
+        rows.append({"name": name, "level": level} | common | how)
+    return rows
+
+
+def damaged(clean: Pixels, seed: int, number: int, level: str) -> tuple[Pixels, dict[str, Any]]:
+    """Picture `number` of a set at a level, and what was done to it by the sheet's columns."""
+    middle = LEVELS[level]
+    if middle is None:
+        return clean, {}
+    rng = generator(seed, number, level)
+    how = draw_damage(middle, rng)
+    return damage(clean, how, rng), asdict(how)
+
+
+def measured_face(picture: Pixels, detector: CenterFace) -> Face | None:
+    """The face that is measured: nearest to the picture's middle of those that are not much smaller than the largest.
+
+    None where there is none, or it is too small.
+    """
+    height, width = picture.shape[:2]
+    found = [f for f in select_faces(detector(picture), Selection()) if _is_measurable(f, height, width)]
+    if not found:
+        return None
+    sizes = [float(np.prod(box_size(f))) ** 0.5 for f in found]
+    large = [f for f, size in zip(found, sizes, strict=True) if size >= LEAST_SHARE * max(sizes)]
+    middle = np.array([width, height]) / 2
+    # the first, and largest, of several as near
+    return min(large, key=lambda f: float(np.hypot(*(np.reshape(f.box, (2, 2)).mean(axis=0) - middle))))
+
+
+def _is_measurable(face: Face, height: int, width: int) -> bool:
+    try:
+        x0, y0, x1, y1 = head_box(face.landmarks, height, width)
+    except UnusableLandmarks:
+        return False
+    return min(x1 - x0, y1 - y0) >= LEAST_BOX
+
+
+def head_box(landmarks: NDArray[np.floating], height: int, width: int) -> Box:
+    """The pixels x0, y0, x1, y1 (ends excluded) of a picture that hold head and chin of a face: [5, 2] landmarks.
+
+    They hold the frame HEAD, upright, and end where the picture does. Raises UnusableLandmarks.
+    """
+    to_crop = face_to_crop(landmarks, HEAD)
+    ends = (-0.5, HEAD.side - 0.5)
+    corners = np.array([(x, y) for y in ends for x in ends]) - to_crop[:, 2]
+    reached = corners @ np.linalg.inv(to_crop[:, :2]).T
+    (x0, y0), (x1, y1) = np.floor(reached.min(axis=0) + 0.5), np.ceil(reached.max(axis=0) + 0.5)
+    return max(int(x0), 0), max(int(y0), 0), min(int(x1), width), min(int(y1), height)
+
+
+def find_sidecars(faces: Sequence[FaceAddress]) -> dict[str, dict[str, tuple[int, int]]]:
+    """Of each tar that the photographs lie in: offset and length of its JSON members, by name."""
+    return {shard: _json_members(shard) for shard in {f.shard for f in faces if f.member}}
+
+
+def read_group(face: FaceAddress, sidecars: Mapping[str, Mapping[str, tuple[int, int]]]) -> str | None:
+    """What `group` of the KEY.json beside KEY.jpg says; None where there is none."""
+    if face.member:
+        place = sidecars[face.shard].get(_sidecar(face.member))
+        data = store.read_range(face.shard, *place) if place else b""
+    else:
+        uri = _sidecar(face.shard)
+        data = store.read_bytes(uri) if store.exists(uri) else b""
+    with suppress(ValueError):  # other programs' files: what is no JSON has no group
+        told = json.loads(data)
+        if isinstance(told, Mapping) and isinstance(told.get("group"), str | int):
+            return str(told["group"])
+    return None
+
+
+def _sidecar(name: str) -> str:
+    """KEY.jpg → KEY.json; an address keeps its slashes."""
+    return name.removesuffix(PurePosixPath(name).suffix) + ".json"
+
+
+def _json_members(shard: str) -> dict[str, tuple[int, int]]:
+    found = {}
+    with store.open_read(shard) as source, suppress(DamagedTar):
+        for member in walk(source, 0, store.stat(shard).size):
+            if member.info.name.endswith(".json") and not member.refused:
+                found[member.info.name] = (member.info.offset_data, member.info.size)
+    return found

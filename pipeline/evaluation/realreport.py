@@ -1,0 +1,239 @@
+"""What the real-world grid shows to people: tables by level, way and group, two plots and a sheet of faces."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pipeline import images, page, store
+from pipeline.evaluation import plots
+from pipeline.evaluation.delivered import METRICS
+from pipeline.evaluation.harm import ANY, CLEAN, FINE, MOST_LOST, Change, Cuts, Judged, gain
+from pipeline.evaluation.photographs import PhotographSet, head_box
+from pipeline.evaluation.report import Table, columns, markdown
+from pipeline.evaluation.scores import Faces, Numbers, Score, mean
+
+UNITS = {"psnr": " dB", "angle": "°", "lpips": "", "ssim": ""}
+PLACES = {"psnr": 1, "angle": 1, "lpips": 3, "ssim": 3}
+WORSE = "worse by"
+# Faces of each level on the sheet, and the side of their pictures, pixels.
+SHOWN_FACES, SHOWN_SIDE = 3, 192
+RULE = (
+    f"A face is delivered worse than it came when its PSNR fell by more than {MOST_LOST['psnr']} dB and below {FINE:g} "
+    f"dB, its LPIPS rose by more than {MOST_LOST['lpips']}, or its angle to the true face by more than "
+    f"{MOST_LOST['angle']:g} degrees. Untouched are those that were left as they are, or not found."
+)
+
+
+@dataclass(frozen=True)
+class RealReport:
+    """Everything that is told at the end. Columns of numbers are in the order of the set's sheet."""
+
+    ways: Sequence[Judged]
+    cuts: Cuts
+    # PNG of faces, and what was left out of the set, in words
+    faces: bytes
+    contents: str
+
+    # there is none: harm and gain are not weighed against each other
+    best: str | None = None
+
+    @property
+    def tables(self) -> list[Table]:
+        """What each way costs, one table a level, and one a way by group."""
+        levels = [level_table(level, self.ways, rows, self.cuts) for level, rows in self.cuts.levels.items()]
+        groups = [group_table(way, self.cuts) for way in self.ways] if self.cuts.groups else []
+        return [cost_table(self.ways), *levels, *groups]
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the tables' words mean, and of what they are."""
+        return [f"{self.contents}.", RULE]
+
+    def values(self) -> list[dict[str, Any]]:
+        """The ways for programs."""
+        cuts = self.cuts
+        return [
+            {
+                "name": way.name,
+                "cost": dict(way.cost),
+                "levels": {level: told(way, rows) for level, rows in cuts.levels.items()},
+                "groups": {
+                    group: {level: told(way, rows & inside) for level, rows in cuts.levels.items()}
+                    for group, inside in cuts.groups.items()
+                },
+            }
+            for way in self.ways
+        ]
+
+    def metrics(self) -> dict[str, float]:
+        """WAY/LEVEL/metric → its value, for MLflow."""
+        found: dict[str, float] = {}
+        for way in self.ways:
+            found |= {f"{way.name}/{name}": value for name, value in way.cost.items()}
+            for level, rows in self.cuts.levels.items():
+                place = f"{way.name}/{level}"
+                for name, change in way.changes(rows).items():
+                    found |= {f"{place}/{METRICS[name]}": change.out}
+                    found |= {f"{place}/{METRICS[name]} in": change.came}
+                    found |= {f"{place}/{METRICS[name]} difference": change.difference.value}
+                found |= {f"{place}/untouched": float(way.untouched[rows].mean())}
+                found |= {f"{place}/harm {METRICS.get(n, n)}": share for n, share in way.harm(rows).items()}
+        return found
+
+    @cached_property
+    def pictures(self) -> Mapping[str, bytes]:
+        """Plots by file name, PNG."""
+        harm, gains = {}, {}
+        for way in self.ways:
+            harm[way.name] = {
+                f"worse by {METRICS.get(name, name)}, %": {
+                    level: Score(100 * way.harm(rows)[name], float("nan"), int(rows.sum()))
+                    for level, rows in self.cuts.levels.items()
+                }
+                for name in (ANY, *MOST_LOST)
+                if name in way.worse
+            }
+            gains[way.name] = {f"gain in {METRICS[n]}": self._gains(way, n) for n in METRICS if n in way.out}
+        higher = frozenset(name for scores in gains.values() for name in scores)
+        what = "damage of the photograph"
+        return {
+            "harm.png": plots.robustness(harm, what, across=2),
+            "gain.png": plots.robustness(gains, f"{what}; whiskers: 95 % intervals", higher, across=2),
+            "faces.png": self.faces,
+        }
+
+    def _gains(self, way: Judged, name: str) -> dict[str, Score]:
+        """Gain of a metric by level; of PSNR at damaged levels only, where it is no matter of equal pictures' 68 dB."""
+        values = gain(name, way.came[name], way.out[name])
+        levels = {
+            level: values[rows & np.isfinite(values)]
+            for level, rows in self.cuts.levels.items()
+            if name != "psnr" or level != CLEAN or len(self.cuts.levels) == 1
+        }
+        return {level: mean(found) for level, found in levels.items() if len(found)}
+
+    def markdown(self) -> str:
+        """The tables and the sentences."""
+        return "\n".join([*map(markdown, self.tables), *self.sentences]) + "\n"
+
+    def html(self, title: str) -> str:
+        """The same with the pictures, as one page."""
+        parts = [page.note(text) for text in self.sentences]
+        for table in self.tables:
+            names = columns(table)
+            parts.append(page.table(names, [[row.get(n) for n in names] for row in table]))
+        for name, data in self.pictures.items():
+            parts += [page.heading(name.removesuffix(".png")), page.picture(data, "png", name)]
+        return page.document(title, parts)
+
+
+def cost_table(ways: Sequence[Judged]) -> Table:
+    """What each way takes."""
+    table = []
+    for way in ways:
+        row = {"way": way.name}
+        row |= {"parameters": f"{way.cost['parameters'] / 1e6:.2f} M"} if "parameters" in way.cost else {}
+        row |= {"calls": f"{way.cost['calls']:.0f}"} if "calls" in way.cost else {}
+        row |= {"s/picture": f"{way.cost['seconds']:.2f}"} if "seconds" in way.cost else {}
+        table.append(row)
+    return table
+
+
+def level_table(level: str, ways: Sequence[Judged], rows: Faces, cuts: Cuts) -> Table:
+    """A level: a row for each way."""
+    table = []
+    for way in ways:
+        row = {level: way.name, "n": str(cuts.photographs(rows))}
+        row |= {f"{METRICS[n]} in → out": shown(n, change) for n, change in way.changes(rows).items()}
+        row |= {f"{WORSE} {METRICS.get(n, n)}": f"{share:.0%}" for n, share in way.harm(rows).items()}
+        row |= {"untouched": f"{way.untouched[rows].mean():.0%}"}
+        table.append(row)
+    return table
+
+
+def group_table(way: Judged, cuts: Cuts) -> Table:
+    """A way: a row for each group, gains over the damaged levels and how many were harmed at each level."""
+    table = []
+    for group, inside in cuts.groups.items():
+        row = {f"{way.name}, by group": group, "n": str(cuts.photographs(inside))}
+        for name in ("psnr", "lpips"):
+            score = cuts.gain(way, name, inside) if name in way.out else None
+            row |= {f"gain in {METRICS[name]}": signed(name, score)} if score else {}
+        for level, rows in cuts.levels.items():
+            row |= {
+                f"{level}: {WORSE} {ANY}": f"{s:.0%}" for n, s in way.harm(rows & inside).items() if n == ANY
+            }
+        table.append(row)
+    return table
+
+
+def told(way: Judged, rows: Faces) -> dict[str, Any]:
+    """Some rows of a way, for programs."""
+    changes = {
+        METRICS[name]: {
+            "in": change.came,
+            "out": change.out,
+            "difference": change.difference.value,
+            "interval": change.difference.half,
+            "faces": change.difference.faces,
+        }
+        for name, change in way.changes(rows).items()
+    }
+    harm = {METRICS.get(name, name): share for name, share in way.harm(rows).items()}
+    untouched = float(way.untouched[rows].mean()) if rows.any() else None
+    return {"faces": int(rows.sum()), "scores": changes, "harm": harm, "untouched": untouched}
+
+
+def shown(name: str, change: Change) -> str:
+    """A change for people: `32.3 → 32.9 dB (+0.6 ± 0.1)`."""
+    places = PLACES[name]
+    return (
+        f"{change.came:.{places}f} → {change.out:.{places}f}{UNITS[name]} ({signed(name, change.difference)})"
+    )
+
+
+def signed(name: str, score: Score) -> str:
+    """A difference with its sign and interval."""
+    places = PLACES[name] + (name == "psnr")
+    half = f" ± {score.half:.{places}f}" if np.isfinite(score.half) else ""
+    return f"{score.value:+.{places}f}{half}"
+
+
+def draw_faces(found: PhotographSet, ways: Sequence[Judged], folders: Sequence[str]) -> bytes:
+    """PNG: a few photographs at every level, their measured face as it came, by each way, and truly.
+
+    folders: where each way's delivered pictures lie.
+    """
+    photographs = list(found.photographs())
+    count = min(SHOWN_FACES, len(photographs))
+    chosen = [photographs[i] for i in np.linspace(0, len(photographs) - 1, count).astype(int)]
+    rows = [
+        _shown_face(found, photograph[k], ways, folders)
+        for k in range(len(found.levels))
+        for photograph in chosen
+    ]
+    return plots.faces_grid(["as it came", *(way.name for way in ways), "truth"], rows, SHOWN_SIDE)
+
+
+def _shown_face(
+    found: PhotographSet, placed: tuple[int, dict[str, Any]], ways: Sequence[Judged], folders: Sequence[str]
+) -> plots.Shown:
+    """One row of the sheet: a photograph at one level."""
+    place, row = placed
+    truth = found.read(found.truth, row["truth"])
+    names = [store.join(folder, f"{row['name']}.png") for folder in (found.degraded, *folders)]
+    pictures = [*(images.decode_rgb(store.read_bytes(uri)) for uri in names), truth]
+    x0, y0, x1, y1 = head_box(np.reshape(row["landmarks"], (5, 2)), *truth.shape[:2])
+    words = [_words(numbers, place) for numbers in (ways[0].came, *(way.out for way in ways))]
+    warned = {k for k, way in enumerate(ways, 1) if way.worse[ANY][place]}
+    faces = [picture[y0:y1, x0:x1] for picture in pictures]
+    return plots.Shown(row["name"].partition("-")[2], faces, [*words, row["truth"]], warned)
+
+
+def _words(numbers: Mapping[str, Numbers], place: int) -> str:
+    """What was measured of one face, but for SSIM."""
+    told = {n: numbers[n][place] for n in MOST_LOST if n in numbers}
+    return "  ".join(f"{v:.{PLACES[n]}f}{UNITS[n] or ' ' + METRICS[n]}" for n, v in told.items())

@@ -1,0 +1,103 @@
+"""Every treatment of one face tried: a photograph is damaged, its face treated in each way, pasted, and judged."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import images
+from pipeline.diffusion.engine import FaceJob
+from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.treatment import Treatment
+from pipeline.evaluation.calibration import LEFT, Candidate, draw
+from pipeline.evaluation.delivered import Judge, Values
+from pipeline.evaluation.photographs import MOST_PIXELS, measured_face
+from pipeline.evaluation.realworld import Pixels, damage
+from pipeline.faces.colour import anchor_change
+from pipeline.faces.detect import CenterFace
+from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, paste_change, warp_crop
+from pipeline.networks.unet import UNet
+from pipeline.networks.zoo import Preset, load_network
+from pipeline.stages.restore import make_engine
+from pipeline.training.samples import FaceAddress
+from pipeline.weights import resolve
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One damaged photograph with every treatment of its face."""
+
+    delta: float
+    # by candidate
+    measured: Mapping[Candidate, Values]
+    # by candidate: [T, T, 3] uint8 of the delivered face, and the truth's
+    pictures: Mapping[Candidate, Pixels]
+    truth: Pixels
+
+
+class Trial:
+    """A preset's engine, and the judge of the pictures that it makes. Raises what missing weights raise."""
+
+    def __init__(
+        self, preset: Preset, candidates: Sequence[Candidate], seed: int, weights_dir: str | None
+    ) -> None:
+        self._preset, self._candidates, self._seed = preset, candidates, seed
+        self._frame = CropFrame.from_table(preset.side, preset.crop)
+        self._schedule = make_schedule(preset.steps)
+        estimator, prior = (
+            load_network(s, resolve(s.file, s.url, s.sha256, weights_dir).path)
+            for s in (preset.estimator, preset.prior)
+        )
+        assert isinstance(prior, UNet)
+        self._engine = make_engine(
+            preset, estimator, prior, self._schedule, "cpu", threads=os.cpu_count() or 1
+        )
+        self.judge = Judge(weights_dir)
+        self._detector = CenterFace()
+
+    def samples(self, number: int, face: FaceAddress, draws: int) -> Iterator[Sample]:
+        """So many draws of photograph `number`; none where it shows no face that can be measured."""
+        try:
+            truth = images.decode(face.read(), MOST_PIXELS).rgb
+        except images.ImageError:
+            return
+        found = measured_face(truth, self._detector)
+        if found is None:
+            return
+        truly = self.judge.embedding(truth, found.landmarks)
+        for turn in range(draws):
+            rng = np.random.default_rng([self._seed, 6, number, turn])
+            how = draw(rng)
+            picture = truth if how is None else damage(truth, how, rng)
+            yield self._sample(picture, truth, found.landmarks, truly, f"{number:08x}{turn:02x}")
+
+    def _sample(self, picture: Pixels, truth: Pixels, landmarks: Any, truly: Any, name: str) -> Sample:
+        """Every treatment of the face of one damaged picture."""
+        to_crop, side = face_to_crop(landmarks, self._frame), self._frame.side
+        crop = warp_crop(picture, to_crop, side, self._frame.resampling)
+        inside = inside_picture(to_crop, side, *picture.shape[1::-1])
+        key = noise_key(self._seed, name, 0)
+        waiting = {
+            c: self._engine.submit(FaceJob(crop, key, self._preset.eta, self._treatment(c), inside=inside))
+            for c in self._candidates
+        }
+        measured, pictures, delta = {}, {}, 0.0
+        for candidate, future in waiting.items():
+            result = future.result()
+            delta = result.estimated_change
+            delivered = picture.astype(np.float32)
+            if candidate != LEFT:
+                paste_change(delivered, picture, crop, anchor_change(crop, result.restored), to_crop)
+            rounded = np.rint(delivered).clip(0, 255).astype(np.uint8)
+            measured[candidate] = self.judge(rounded, truth, landmarks, truly)
+            pictures[candidate] = warp_crop(rounded, to_crop, side, "fine")
+        return Sample(delta, measured, pictures, warp_crop(truth, to_crop, side, "fine"))
+
+    def _treatment(self, c: Candidate) -> Treatment:
+        if c.way != "chain":
+            return Treatment(c.way)  # type: ignore[arg-type]  # left or estimator
+        chain = chain_from(self._schedule, c.start_step, self._preset.start_rule, c.calls)
+        return Treatment("chain", chain, c.hold)
