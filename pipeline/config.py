@@ -360,8 +360,8 @@ class RestoreConfig:
     device: str = option("auto", help="auto, cpu, cuda", group="engine")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
-        help="number type of the networks; auto is bfloat16 on a GPU and on a CPU with AMX, else float32; the chain "
-        "itself is float32. What a run begins with it keeps",
+        help="number type of the networks; auto is bfloat16 on a GPU and on a CPU with AMX or AVX512_BF16, else "
+        "float32; the chain itself is float32. What a run begins with it keeps",
         group="engine",
         pixels=True,
     )

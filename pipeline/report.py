@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,8 @@ READERS = 16
 Pixels = NDArray[np.uint8]
 
 
-# A face of the sheet: its two tiles side by side, [T, 2T, 3] uint8, and what was decided of it.
+# A face of the sheet: its two tiles side by side, [T, 2T, 3] uint8, and what was decided of it; a first line of two or
+# more is its picture's name.
 Shown = tuple[Pixels, str]
 
 
@@ -48,25 +48,19 @@ def split_strip(strip: Pixels) -> list[Pixels]:
     return [strip[y : y + tile] for y in range(0, height, tile)]
 
 
-def contact_sheet(
-    strips: Sequence[tuple[str, Sequence[Shown]]], title: str, limit: int = SHEET_FACES
-) -> Pixels:
-    """One picture of at most `limit` faces, taken evenly from all strips: [H, W, 3] uint8 RGB.
-
-    strips: unit name and faces. Faces stand in panels of three named columns, below the name of their unit.
-    """
-    faces = [(name, face) for name, shown in strips for face in shown]
+def contact_sheet(faces: Sequence[Shown], title: str, limit: int = SHEET_FACES) -> Pixels:
+    """One picture of at most `limit` faces, taken evenly, in panels of three named columns: [H, W, 3] uint8 RGB."""
     chosen = [faces[i] for i in _evenly(len(faces), limit)]
     panels = 1 + (len(chosen) > 5) + (len(chosen) > 20)
     wanted = TILE_LARGEST if len(chosen) <= 12 else 192 if len(chosen) <= 30 else TILE_SMALLEST
-    return _Sheet(min([wanted, *(len(tiles) for _, (tiles, _) in chosen)]), panels).draw(chosen, title)
+    return _Sheet(min([wanted, *(len(tiles) for tiles, _ in chosen)]), panels).draw(chosen, title)
 
 
 class _Sheet:
     """The measures of one contact sheet, in pixels, and its drawing."""
 
     ground, ink, faint, line = (250, 250, 248), (28, 30, 34), (110, 114, 120), (206, 208, 210)
-    margin, gap, gutter, caption = 28, 4, 36, 26
+    margin, gap, gutter = 28, 4, 36
     heading = 74
 
     def __init__(self, side: int, panels: int) -> None:
@@ -76,8 +70,9 @@ class _Sheet:
         self.width = max(2 * self.margin + panels * self.panel_width + (panels - 1) * self.gutter, 480)
         self.top = self.margin + self.heading + 30
 
-    def draw(self, faces: Sequence[tuple[str, Shown]], title: str) -> Pixels:
-        places, height = self._places([name for name, _ in faces])
+    def draw(self, faces: Sequence[Shown], title: str) -> Pixels:
+        rows = -(-len(faces) // self.panels)  # of every panel but the last
+        height = self.top + rows * (self.side + self.gap) + self.margin
         image = Image.new("RGB", (self.width, height), self.ground)
         draw = ImageDraw.Draw(image)
         room = self.width - 2 * self.margin
@@ -87,51 +82,33 @@ class _Sheet:
         draw.text((self.margin, self.margin + 38), fitting(below, font(15), room), self.faint, font(15))
         for panel in range(self.panels if faces else 0):
             self._draw_header(draw, self._left(panel))
-        for (name, (tiles, decision)), (panel, top, named) in zip(faces, places, strict=True):
-            left = self._left(panel)
-            if named:
-                caption = fitting(name, font(13), self.panel_width)
-                draw.text((left, top - self.caption + 5), caption, self.faint, font(13))
+        for number, (tiles, decision) in enumerate(faces):
+            panel, row = divmod(number, rows)
+            left, top = self._left(panel), self.top + 6 + row * (self.side + self.gap)
             for column, tile in enumerate(np.split(tiles, 2, axis=1)):
                 at = (left + column * (self.side + self.gap), top)
                 image.paste(Image.fromarray(images.resize(tile, self.side)), at)
             self._tell(draw, decision, left + 2 * (self.side + self.gap) + 6, top)
         return np.asarray(image)
 
-    def _places(self, names: Sequence[str]) -> tuple[list[tuple[int, int, bool]], int]:
-        """Panel and top of each face, and whether its unit is named above it; and the sheet's height.
-
-        Every panel has the same number of faces, but for the last.
-        """
-        each = -(-len(names) // self.panels)
-        places: list[tuple[int, int, bool]] = []
-        y = lowest = self.top
-        for number, name in enumerate(names):
-            panel, row = divmod(number, each)
-            y = y if row else self.top
-            named = not row or name != names[number - 1]
-            y += self.caption * named
-            places.append((panel, y, named))
-            y += self.side + self.gap
-            lowest = max(lowest, y)
-        return places, lowest + self.margin
-
     def _left(self, panel: int) -> int:
         return self.margin + panel * (self.panel_width + self.gutter)
 
     def _tell(self, draw: ImageDraw.ImageDraw, text: str, left: int, top: int) -> None:
-        """A decision in lines of the third column, from the middle of the tiles."""
+        """A face's name and decision in lines of the third column, around the middle of the tiles."""
+        name, _, decision = text.rpartition("\n")
         small, room = font(13), self.told - 8
-        lines: list[str] = []
-        for word in text.split():
-            if lines and small.getlength(f"{lines[-1]} {word}") <= room:
-                lines[-1] += f" {word}"
+        lines = [(fitting(line, small, room), self.faint) for line in name.split("\n") if line]
+        words: list[str] = []
+        for word in decision.split():
+            if words and small.getlength(f"{words[-1]} {word}") <= room:
+                words[-1] += f" {word}"
             else:
-                lines.append(word)
-        lines = [fitting(line, small, room) for line in lines[: self.side // 18]]
+                words.append(word)
+        lines = [*lines, *((fitting(line, small, room), self.ink) for line in words)][: self.side // 18]
         y = top + (self.side - 18 * len(lines)) // 2
-        for number, line in enumerate(lines):
-            draw.text((left, y + 18 * number), line, self.ink, small)
+        for number, (line, ink) in enumerate(lines):
+            draw.text((left, y + 18 * number), line, ink, small)
 
     def _draw_header(self, draw: ImageDraw.ImageDraw, left: int) -> None:
         y = self.top - 26
@@ -240,16 +217,14 @@ class _Records:
                 into.append(row[name])
 
 
-def _read_strips(folder: str) -> list[tuple[str, list[Shown]]]:
-    """Unit name and faces of at most SHEET_FACES files, chosen evenly."""
+def _read_strips(folder: str) -> list[Shown]:
+    """The faces of at most SHEET_FACES strips, chosen evenly."""
     entries = store.list_files(folder) if store.exists(folder) else []
     chosen = [entries[i] for i in _evenly(len(entries), SHEET_FACES)]
     with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(store.read_bytes, [e.uri for e in chosen]))
-    return [
-        (str(PurePosixPath(e.path).with_suffix("")), read_strip(d))
-        for e, d in zip(chosen, found, strict=True)
-    ]
+        return [
+            face for data in pool.map(store.read_bytes, [e.uri for e in chosen]) for face in read_strip(data)
+        ]
 
 
 def read_strip(data: bytes) -> list[Shown]:

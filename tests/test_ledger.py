@@ -194,6 +194,33 @@ def test_attempts_outlive_a_marker_that_is_deleted(photos, output, failed):
     assert resumed(photos, output)[1] == {failed[0]: 2}
 
 
+def test_a_run_keeps_the_number_type_it_was_begun_with(photos, output):
+    uri = store.join(output, "_ledger", "run.json")
+    ledger = planned(photos, output)
+    assert "precision" not in json.loads(store.read_bytes(uri))
+    before = json.loads(store.read_bytes(uri))
+    assert ledger.settle_precision("float32") == "float32"
+    assert json.loads(store.read_bytes(uri)) == before | {"precision": "float32"}
+    # a later start, whose machine would take another
+    assert planned(photos, output).settle_precision("bfloat16") == "float32"
+    assert json.loads(store.read_bytes(uri)) == before | {"precision": "float32"}
+
+
+def test_what_number_type_is_written_down_counts_whoever_wrote_it(photos, output):
+    uri = store.join(output, "_ledger", "run.json")
+    ledger = planned(photos, output)
+    told = json.loads(store.read_bytes(uri)) | {"precision": "bfloat16"}
+    store.write_bytes(uri, json.dumps(told).encode())
+    assert ledger.settle_precision("float32") == "bfloat16"
+    assert json.loads(store.read_bytes(uri)) == told
+
+
+def test_a_new_run_settles_its_number_type_anew(photos, output):
+    planned(photos, output).settle_precision("float32")
+    other = planned(photos, output, SETTINGS | {"eta": 1.0}, new_run=True)
+    assert other.settle_precision("bfloat16") == "bfloat16"
+
+
 def test_another_setting_is_refused_and_named(photos, output):
     planned(photos, output)
     with pytest.raises(RefusedMix, match=r"other settings \(eta: 0\.5 → 0\.7\)"):

@@ -138,15 +138,15 @@ def test_a_picture_that_is_no_strip_is_refused(shape):
 
 @pytest.mark.parametrize(("strips", "faces"), [(1, 1), (3, 2), (9, 4)])
 def test_the_sheet_shows_every_face_of_a_small_run(strips, faces):
-    sheet = contact_sheet([(f"shard-{i:04d}", shown(faces)) for i in range(strips)], "a run")
+    sheet = contact_sheet(shown(faces) * strips, "a run")
     for colour in (RED, GREEN):
         assert count_tiles(sheet, colour, 128) == pytest.approx(strips * faces, rel=0.01)
 
 
 def test_the_sheet_takes_its_faces_evenly_from_a_large_run():
     blue = (np.tile(plain(128, BLUE), (1, 2, 1)), "")
-    strips = [(f"shard-{i:04d}", shown(2) if i % 2 else [blue, blue]) for i in range(200)]
-    sheet = contact_sheet(strips, "a run", limit=60)
+    faces = [face for i in range(200) for face in (shown(2) if i % 2 else [blue, blue])]
+    sheet = contact_sheet(faces, "a run", limit=60)
     of_red = count_tiles(sheet, RED, 128)
     assert 25 < of_red < 35
     assert count_tiles(sheet, BLUE, 128) == pytest.approx(60 * 2 - 2 * of_red, rel=0.02)
@@ -156,27 +156,29 @@ def test_what_was_decided_stands_beside_the_tiles():
     """In dark letters of the third column, more of them the more there is to tell."""
 
     def ink(decision: str) -> int:
-        sheet = contact_sheet([("unit", [(strip(1), decision)])], "a run")
+        sheet = contact_sheet([(strip(1), decision)], "a run")
         (row,) = np.unique(np.nonzero((sheet == RED).all(axis=2))[0])[:1]
         right = np.nonzero((sheet == GREEN).all(axis=2))[1].max() + 1
         return int((sheet[row : row + 128, right:].max(axis=2) < 80).sum())
 
     short, long = ink("left as it was"), ink("damage 12.5: diffusion from step 252, 4 calls, held below 2 px")
     assert 0 == ink("") < short < long
+    assert ink("a.jpg\nleft as it was") == short, "a picture's name is lettered lighter"
 
 
 def test_a_decision_of_many_words_stays_within_its_column():
-    one, many = (contact_sheet([("unit", [(strip(1), "word " * n)])], "a run") for n in (1, 500))
+    one, many = (contact_sheet([(strip(1), "word " * n)], "a run") for n in (1, 500))
     assert one.shape == many.shape
 
 
 def test_large_tiles_are_shown_large_when_there_are_few():
-    sheet = contact_sheet([("unit", shown(2, side=256))], "a run")
+    sheet = contact_sheet(shown(2, side=256), "a run")
     assert count_tiles(sheet, RED, 256) == pytest.approx(2, rel=0.01)
 
 
 def test_a_long_name_is_shortened_and_a_sheet_without_faces_is_still_a_sheet():
-    assert contact_sheet([("ü" * 500, shown(1))], "t" * 500).shape[1] < 1000
+    named = [(strip(1), "ü" * 500 + "\nleft as it was")]
+    assert contact_sheet(named, "t" * 500).shape == contact_sheet(shown(1), "t").shape
     empty = contact_sheet([], "nothing")
     assert empty.dtype == np.uint8
     assert empty.min() < 100, "it says so in dark letters"

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
-from pipeline.evaluation.harm import ANY, worse
+from pipeline.evaluation.harm import ANY, FINE, worse
 from pipeline.evaluation.realworld import LEVELS, Damage, Level, draw_damage
 
 Numbers = NDArray[np.float64]
@@ -24,6 +25,8 @@ _STEPS = [
 ]
 # A share of the faces stays wholly as it is.
 UNTOUCHED = 0.1
+# Below this chance a share is taken for above its bound.
+SIGNIFICANT = 0.05
 # LPIPS that a network call must bring to be worth its time.
 WORTH_OF_CALL = 0.0005
 
@@ -74,10 +77,10 @@ class Bounds:
     # mean identity angle above the estimator's, degrees
     angle_loss: float = 0.3
     # share of faces delivered worse than they came: in LPIPS, and in anything (PSNR, angle, LPIPS; harm.py)
-    harm_lpips: float = 0.02
+    harm_lpips: float = 0.05
     harm: float = 0.1
     # the same share in anything, of faces so little damaged that LPIPS can win less than `slight`
-    harm_slight: float = 0.02
+    harm_slight: float = 0.05
     slight: float = 0.02
 
 
@@ -114,9 +117,14 @@ def bins_of(delta: Numbers, each: int) -> list[NDArray[np.bool_]]:
 def tell(
     came: Mapping[str, Numbers], out: Mapping[str, Numbers], faces: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """Means of what was delivered of some faces, and harm. came, out: column → [F]."""
+    """Means of what was delivered of some faces, and harm. came, out: column → [F].
+
+    psnr_seen: no face counts for more than anybody sees.
+    """
     told = {name: float(np.nanmean(values[faces])) for name, values in out.items()}
-    return told | {f"harm_{n}": float(w[faces].mean()) for n, w in worse(came, out).items()}
+    told["psnr_seen"] = float(np.minimum(out["psnr"][faces], FINE).mean())
+    told |= {f"harm_{n}": float(w[faces].mean()) for n, w in worse(came, out).items()}
+    return told | {"faces": float(faces.sum())}
 
 
 def allowed(candidate: Candidate, told: Mapping[Candidate, Mapping[str, float]], bounds: Bounds) -> bool:
@@ -126,13 +134,18 @@ def allowed(candidate: Candidate, told: Mapping[Candidate, Mapping[str, float]],
     mine, alone, came = told[candidate], told[ESTIMATOR], told[LEFT]
     harm = bounds.harm_slight if came["lpips"] - mine["lpips"] < bounds.slight else bounds.harm
     return (
-        mine["psnr"] >= alone["psnr"] - bounds.psnr_loss
+        mine["psnr_seen"] >= alone["psnr_seen"] - bounds.psnr_loss
         and mine["angle"] <= alone["angle"] + bounds.angle_loss
-        and mine["harm_lpips"] <= bounds.harm_lpips
-        and mine[f"harm_{ANY}"] <= harm
-        and mine["psnr"] >= min(came["psnr"], 45.0)
+        and not _above(mine["harm_lpips"], bounds.harm_lpips, mine["faces"])
+        and not _above(mine[f"harm_{ANY}"], harm, mine["faces"])
+        and mine["psnr_seen"] >= came["psnr_seen"]
         and mine["angle"] <= came["angle"] + bounds.angle_loss
     )
+
+
+def _above(share: float, bound: float, faces: float) -> bool:
+    """Whether a share of so many faces is above a bound by more than chance explains (binomial, 5 %)."""
+    return bool(binom.sf(round(share * faces) - 1, round(faces), bound) < SIGNIFICANT)
 
 
 def choose(

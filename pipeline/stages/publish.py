@@ -41,7 +41,7 @@ from pipeline.stages.failure import message, outline
 from pipeline.stages.mask import Hole, find_hole
 from pipeline.stages.paste import paste_faces, paste_on_enhanced
 from pipeline.stages.read import parquet_slice, read_unit
-from pipeline.stages.record import make_marker, record_table
+from pipeline.stages.record import make_marker, record_table, storable
 from pipeline.stages.sample import Sample, choose_samples, cut_sample, sample_strip
 from pipeline.stages.tar import DamagedTar, Member, walk
 from pipeline.stages.task import BLIND, Task
@@ -110,7 +110,7 @@ class Publish:
         began = time.monotonic()
         records, faces = load_images(row), load_faces(row)
         before, after = (unpack(row[c], self.frame.side) for c in ("crops", "restored"))
-        samples = _Samples(self.frame, faces, choose_samples(list(before)), self.max_pixels)
+        samples = _Samples(self.frame, records, faces, choose_samples(list(before)), self.max_pixels)
         outputs = self._deliver(unit, records, self.pasted(unit, records, faces, before, after, samples.take))
         outputs += [self._write(unit.sample_path, sample_strip(samples.found))] if samples.found else []
         crops = (before, after)
@@ -308,8 +308,14 @@ class _Samples:
     """Collects some of a unit's faces for the contact sheet while its pictures pass by."""
 
     def __init__(
-        self, frame: CropFrame, faces: Sequence[FaceRecord], chosen: Sequence[int], max_pixels: int
+        self,
+        frame: CropFrame,
+        records: Sequence[ImageRecord],
+        faces: Sequence[FaceRecord],
+        chosen: Sequence[int],
+        max_pixels: int,
     ) -> None:
+        self._names = [storable(r.member).rsplit("/", 1)[-1] for r in records]
         every = with_crops(faces)
         self._frame, self._chosen, self._max_pixels = frame, [every[i] for i in chosen], max_pixels
         self.found: list[Sample] = []
@@ -323,7 +329,8 @@ class _Samples:
             there = decode(before, self._max_pixels).rgb
             # what is delivered may be larger than what is taken in
             after = there if delivered == before else decode(delivered, 16 * self._max_pixels).rgb
-            self.found += [cut_sample(there, after, face, self._frame) for face in faces]
+            name = self._names[place]
+            self.found += [cut_sample(there, after, face, self._frame, name) for face in faces]
 
 
 def _find_hole(choice: str, address: Address, unit: Unit, max_pixels: int, picture: Picture) -> Hole:

@@ -27,6 +27,7 @@ class Sample:
 
     before: Pixels
     delivered: Pixels
+    # what was decided; a line before it is the picture's name
     decision: str
 
 
@@ -36,10 +37,13 @@ def choose_samples(crops: Sequence[Pixels]) -> list[int]:
     return sorted(by_hash[:STRIP_FACES])
 
 
-def cut_sample(before: Pixels, delivered: Pixels, face: FaceRecord, frame: CropFrame) -> Sample:
-    """The face as it was and as it was delivered, at about the picture's own scale. Both are [H, W, 3] uint8 RGB.
+def cut_sample(
+    before: Pixels, delivered: Pixels, face: FaceRecord, frame: CropFrame, name: str = ""
+) -> Sample:
+    """The face of the picture of this name as it was and as it was delivered, at about the picture's own scale.
 
-    What is delivered may be larger than the picture; one of another shape is a face that was enlarged by itself.
+    before, delivered: [H, W, 3] uint8 RGB. What is delivered may be larger than the picture; one of another shape is
+    a face that was enlarged by itself.
     """
     side = int(np.clip(frame.side * max(face.scale, 1) * AROUND, TILE_SMALLEST, TILE_LARGEST))
     scale = side / (frame.side * AROUND)
@@ -52,7 +56,7 @@ def cut_sample(before: Pixels, delivered: Pixels, face: FaceRecord, frame: CropF
         after = warp_crop(delivered, enlarge_crop(matrix, times), side, "fine")
     else:
         after = images.resize(delivered, side)
-    return Sample(tile, after, decision(face))
+    return Sample(tile, after, f"{name}\n{decision(face)}".lstrip("\n"))
 
 
 def decision(face: FaceRecord) -> str:

@@ -27,9 +27,9 @@ SHORT, LONG, FREE = (
 CHAINS = {SHORT: (80, 2), LONG: (200, 5), FREE: (400, 9)}
 
 
-def make_engine(slots=0, threads=1):
+def make_engine(slots=0, threads=1, estimator_lanes=1):
     networks = golden_data.network("srcnn"), golden_data.network("unet")
-    return Engine(*networks, SCHEDULE, SIDE, LANES, slots, threads=threads)
+    return Engine(*networks, SCHEDULE, SIDE, LANES, slots, threads=threads, estimator_lanes=estimator_lanes)
 
 
 def crop(number):
@@ -38,8 +38,8 @@ def crop(number):
     return (128 + noise * number / 12).astype(np.uint8)
 
 
-def run(jobs, slots=0, threads=1):
-    engine = make_engine(slots, threads)
+def run(jobs, *engine_of):
+    engine = make_engine(*engine_of)
     results = [f.result(timeout=60) for f in [engine.submit(j) for j in jobs]]
     engine.close()
     return results
@@ -100,6 +100,15 @@ def test_a_face_has_the_same_bits_whatever_is_done_with_its_neighbours(
     chosen = order[:count]
     results = run([make_job(i, table) for i in chosen], slots, threads)
     assert [told(r) for r in results] == [told(alone[i]) for i in chosen]
+
+
+@pytest.mark.parametrize("order", [range(1, 11), range(10, 0, -1), (9, 1, 5, 2, 10, 3, 7, 4, 8, 6)])
+def test_faces_that_are_estimated_in_one_call_part_there_and_stay_themselves(table, order):
+    """Calls of four faces, of which some enter chains and some are at their end."""
+    jobs = [make_job(i, table) for i in order]
+    each = [told(run([job], 0, 1, 4)[0]) for job in jobs]
+    assert len({way for _, _, way, *_ in each}) == 5
+    assert [told(r) for r in run(jobs, 3, 1, 4)] == each
 
 
 def test_a_face_whose_treatment_is_told_is_restored_as_one_whose_change_has_chosen_it(alone):

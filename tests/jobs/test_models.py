@@ -1,6 +1,7 @@
 """The job that lists, fetches, mirrors and checks models; tiny networks on a web site and a bucket of the tests."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,9 @@ def test_the_list_names_every_model_with_its_files_terms_and_whereabouts(capsys)
     assert prior.split()[1:4] == ["256", "inpainting", "iddpm_ffhq256_ema750000.pth"]
     uses = {line.split()[0]: line.split()[2] for line in lines if not line.startswith(" ")}
     assert (uses["realesrgan-x4plus"], uses["lpips"]) == ("background", "metric")
-    embedded = [line for line in lines if "small_" in line]
-    assert embedded and all(" MB  package  Apache-2.0" in line for line in embedded)
+    embedded = [line for line in lines if "small_" in line or "portrait_" in line]
+    assert len(embedded) == 8
+    assert all(re.search(r" \d+\.\d MB +package +Apache-2\.0; trained on ", line) for line in embedded)
 
 
 def test_a_background_network_and_a_metrics_are_fetched_checked_and_mirrored_as_others_are(

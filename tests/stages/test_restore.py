@@ -1,0 +1,151 @@
+"""What is decided of the faces of a unit, and what becomes of them, with the embedded networks."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from photographs import portrait
+from PIL import ImageFilter
+
+from jobs.method import Method, choose_method, restore_stage
+from pipeline.config import RestoreConfig
+from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.treatment import ESTIMATOR, Treatment
+from pipeline.faces.colour import anchor_change, anchor_colour
+from pipeline.records import FaceRecord, ImageRecord, dump_records, load_faces, pack, unpack
+from pipeline.stages.restore import RestoreFaces, make_treatment, settled_precision
+
+SIDE = 64
+WALK = {"start_step": 60, "steps": "ddim50"}
+HEAD = portrait(SIDE, SIDE)
+CROPS = [
+    np.asarray(picture)
+    for picture in (
+        HEAD.filter(ImageFilter.GaussianBlur(4)),
+        HEAD,
+        HEAD.resize((12, 12)).resize((SIDE, SIDE), 0),
+    )
+]
+
+
+def settings(**options):
+    """What an engine is told by a command with these options; nothing is looked for."""
+    config = RestoreConfig("in", "out", preset="small-srcnn", precision="float32", **options)
+    preset, chosen = choose_method(config)
+    return restore_stage(config, Method(preset, sha256={}, **chosen), "cpu", 1, "nowhere/stop")
+
+
+def face(number, affine=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), **more) -> FaceRecord:
+    return FaceRecord(0, number, [0.0] * 4, [0.0] * 10, list(affine), 0.9, 1.0, **more)
+
+
+def restored(told, faces=None, crops=CROPS):
+    """The records, estimates and restorations of faces in one picture, and the unit's sums."""
+    faces = [face(i) for i in range(len(crops))] if faces is None else faces
+    row = {"unit": "u", "images": dump_records([ImageRecord("a.png", "0" * 64, SIDE, SIDE)]), "holes": b""}
+    done = RestoreFaces(told)(row | {"faces": dump_records(faces), "crops": pack(crops), "sums": "{}"})
+    pictures = [unpack(done[name], SIDE) for name in ("estimated", "restored")]
+    return load_faces(done), *pictures, json.loads(done["sums"])
+
+
+@pytest.fixture(scope="module")
+def chains():
+    """All faces walk the chain of step 60."""
+    return restored(settings(**WALK, free_colour=True))
+
+
+@pytest.fixture(scope="module")
+def table(chains):
+    """Of three faces the least changed is left, and the most changed walks a held chain."""
+    least, middle, most = sorted(face.estimated_change for face in chains[0])
+    return (
+        {"above": 0, "way": "left"},
+        {"above": (least + middle) / 2, "way": "estimator"},
+        {"above": (middle + most) / 2, "start_step": 60, "calls": 2, "hold": 1.0},
+    )
+
+
+def test_a_table_decides_of_each_face_by_how_far_the_estimator_changes_it(chains, table):
+    told = replace(settings(**WALK, free_colour=True), treatment=table)
+    faces, estimated, pictures, sums = restored(told)
+    assert [f.estimated_change for f in faces] == [f.estimated_change for f in chains[0]]
+    assert np.array_equal(estimated, chains[1])
+    by_change = sorted(range(3), key=lambda i: faces[i].estimated_change)
+    assert [faces[i].treatment for i in by_change] == ["left", "estimator", "chain"]
+    left, alone, walked = by_change
+    assert np.array_equal(pictures[left], CROPS[left])
+    assert np.array_equal(pictures[alone], estimated[alone])
+    assert faces[alone].distance == 0 < faces[walked].distance
+    told_of_chains = [(f.start_step, f.calls, f.hold) for f in faces]
+    assert [told_of_chains[i] for i in by_change] == [(None, None, None), (None, None, None), (60, 2, 1.0)]
+    assert [bool(faces[i].kept) for i in by_change] == [True, False, False]
+    change, bound = faces[left].estimated_change, table[1]["above"]
+    assert faces[left].kept == (
+        f"the face has nothing to gain: the estimator changes it by {change:.2f} levels in the mean, below {bound:g}"
+    )
+    assert sums["slot_steps"] == 2
+    # the engine's own judgement of a face does not depend on what is done with it
+    assert {(f.treatment, f.start_step, f.calls, f.hold, f.kept) for f in chains[0]} == {
+        ("chain", 60, 3, 0.0, "")
+    }
+    assert chains[3]["slot_steps"] == 9
+
+
+@pytest.mark.parametrize(("pastes_change", "anchor"), [(True, anchor_change), (False, anchor_colour)])
+def test_a_restored_face_takes_the_pictures_colours_and_a_left_one_stays_exact(table, pastes_change, anchor):
+    told = replace(settings(**WALK), treatment=table, pastes_change=pastes_change)
+    faces, _, pictures, _ = restored(told)
+    free = restored(replace(told, free_colour=True))[2]
+    for i, face_of in enumerate(faces):
+        wanted = CROPS[i] if face_of.treatment == "left" else anchor(CROPS[i], free[i])
+        assert np.array_equal(pictures[i], wanted)
+
+
+def test_a_face_at_the_border_is_judged_by_what_lies_in_the_picture(chains):
+    """The upper half of its crop is mirrored, and has no part in its change."""
+    told = settings(**WALK)
+    (whole,), *_ = restored(told, [face(0)], CROPS[2:])
+    beyond = face(0, (1.0, 0.0, 0.0, 0.0, 1.0, SIDE / 2))
+    (half,), estimated, *_ = restored(told, [beyond], CROPS[2:])
+    lower = np.abs(estimated[0].astype(float) - CROPS[2])[SIDE // 2 :].mean()
+    assert half.estimated_change == pytest.approx(lower, abs=0.2)
+    assert whole.estimated_change == chains[0][2].estimated_change != half.estimated_change
+
+
+def test_the_estimator_alone_restores_without_a_chain(chains):
+    faces, estimated, pictures, sums = restored(settings(method="estimator", free_colour=True))
+    assert np.array_equal(estimated, chains[1]) and np.array_equal(pictures, estimated)
+    assert {(f.treatment, f.start_step, f.calls, f.hold) for f in faces} == {("estimator", None, None, None)}
+    assert [f.estimated_change for f in faces] == [f.estimated_change for f in chains[0]]
+    assert sums["slot_steps"] == 0
+
+
+def test_faces_without_a_crop_pass_by_and_keep_what_was_decided(chains):
+    unseen = face(1, kept="sharp already", has_crop=False, treatment="left")
+    faces, _, pictures, _ = restored(
+        settings(**WALK, free_colour=True), [face(0), unseen, face(2)], [CROPS[0], CROPS[2]]
+    )
+    assert faces[1] == unseen and len(pictures) == 2
+    assert [f.treatment for f in faces] == ["chain", "left", "chain"]
+    # noise belongs to a face's own number
+    assert np.array_equal(pictures, chains[2][[0, 2]])
+
+
+def test_one_treatment_or_a_table_is_made_of_the_settings():
+    schedule = make_schedule("ddim50")
+    plain = replace(settings(**WALK, calls=2), hold=1.5)
+    assert make_treatment(plain, schedule) == Treatment("chain", chain_from(schedule, 60, "official", 2), 1.5)
+    assert make_treatment(settings(method="estimator"), schedule) == ESTIMATOR
+    rows = ({"above": 0, "way": "left"}, {"above": 2.0, "start_step": 80, "calls": 1, "hold": 0})
+    table = make_treatment(replace(plain, treatment=rows, start_rule="paper"), schedule)
+    assert table(1.99) == Treatment("left")
+    assert table(2.0) == Treatment("chain", chain_from(schedule, 80, "paper", 1), 0)
+
+
+@pytest.mark.parametrize(
+    ("wish", "device", "name"), [("float16", "cpu", "float16"), ("auto", "cuda", "bfloat16")]
+)
+def test_a_number_type_is_settled_by_its_name(wish, device, name):
+    assert settled_precision(wish, device) == name
+    assert settled_precision("auto", "cpu") in ("float32", "bfloat16")
