@@ -103,6 +103,8 @@ def test_where_faces_overlap_the_later_covers_the_other_and_changes_do_not_add_u
     assert edited.max() < 140.001
     assert np.allclose(pasted(GREY, second, first)[60, 80], 140, atol=1e-3)
     assert np.allclose(pasted(GREY, first, first), pasted(GREY, first), atol=40)
+    # a share of a change covers as the whole of it does
+    assert np.allclose(pasted(GREY, first, second, strength=0.5)[60, 80], 105, atol=1e-3)
     # a face that is left as it was covers, too
     assert np.allclose(pasted(GREY, first, brighter(beside, 0))[60, 80], 100, atol=1e-3)
 
