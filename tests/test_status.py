@@ -113,6 +113,18 @@ def test_a_run_that_is_half_done_is_told_with_its_rate_and_the_time_left(output)
     assert len(state.fingerprint) == 16
 
 
+def test_faces_are_told_apart_by_what_was_decided_of_them(output):
+    output.plan(1, 3)
+    output.marker(0, 0, "restored", faces=3, sums={"faces_left": 1.0, "faces_chain": 2.0, "crops": 3.0})
+    output.marker(0, 1, "skipped", faces=1, sums={"faces_left": 1.0, "faces_estimator": 0.0, "crops": 0.0})
+    state = output.look()
+    assert (state.faces, state.decisions) == (4, {"left": 2, "estimator": 0, "chain": 2})
+    # a unit of a run from before they were told apart, done in the place of another
+    output.marker(0, 0, "restored", faces=5, sums={"faces_kept": 2.0})
+    state = output.look()
+    assert (state.faces, state.decisions) == (6, {"left": 1, "estimator": 0, "chain": 0})
+
+
 def test_a_finished_run_balances_and_nobody_works_on_it(output):
     output.plan(2, 3).markers([0, 1], range(3))
     state = output.look(now=START + 3)

@@ -79,8 +79,8 @@ class Bounds:
     # share of faces delivered worse than they came: in LPIPS, and in anything (PSNR, angle, LPIPS; harm.py)
     harm_lpips: float = 0.05
     harm: float = 0.1
-    # the same share in anything, of faces so little damaged that LPIPS can win less than `slight`
-    harm_slight: float = 0.05
+    # the same share in anything where LPIPS wins less than `slight` in the mean: there chance is no excuse
+    harm_slight: float = 0.02
     slight: float = 0.02
 
 
@@ -132,12 +132,13 @@ def allowed(candidate: Candidate, told: Mapping[Candidate, Mapping[str, float]],
     if candidate == LEFT:
         return True
     mine, alone, came = told[candidate], told[ESTIMATOR], told[LEFT]
-    harm = bounds.harm_slight if came["lpips"] - mine["lpips"] < bounds.slight else bounds.harm
+    harmed = mine[f"harm_{ANY}"]
+    wins_little = came["lpips"] - mine["lpips"] < bounds.slight
     return (
         mine["psnr_seen"] >= alone["psnr_seen"] - bounds.psnr_loss
         and mine["angle"] <= alone["angle"] + bounds.angle_loss
         and not _above(mine["harm_lpips"], bounds.harm_lpips, mine["faces"])
-        and not _above(mine[f"harm_{ANY}"], harm, mine["faces"])
+        and not (harmed > bounds.harm_slight if wins_little else _above(harmed, bounds.harm, mine["faces"]))
         and mine["psnr_seen"] >= came["psnr_seen"]
         and mine["angle"] <= came["angle"] + bounds.angle_loss
     )

@@ -285,7 +285,8 @@ class RestoreFaces:
         if what.chain is not None:
             face.calls, face.hold = len(what.chain.walk), what.hold
         if what.way == "left":
-            least = next(row["above"] for row in self._settings.treatment if row.get("way") != "left")
+            bounds = (row["above"] for row in self._settings.treatment if row.get("way") != "left")
+            least = next(bounds, float("inf"))
             face.kept = (
                 f"the face has nothing to gain: the estimator changes it by {result.estimated_change:.2f} levels in "
                 f"the mean, below {least:g}"

@@ -120,10 +120,10 @@ def test_what_is_sampled_as_ever_has_the_bits_it_ever_had(width):
     assert warp_crop(PORTRAIT, to_crop, 64, "fine").shape == wanted.shape
 
 
-def drawn(levels) -> np.ndarray:
-    """A picture whose columns have these levels, as high as it is wide."""
+def drawn(levels, height=0) -> np.ndarray:
+    """A picture whose columns have these levels, as high as it is wide unless told."""
     row = np.repeat(np.rint(levels).astype(np.uint8)[:, None], 3, axis=1)
-    return np.repeat(row[None], len(levels), axis=0)
+    return np.repeat(row[None], height or len(levels), axis=0)
 
 
 def test_enlarged_finely_a_ramp_stays_a_ramp_and_a_wave_is_rounder_than_straight_lines():
@@ -156,15 +156,10 @@ def test_stripes_finer_than_a_crop_s_pixels_become_grey(times, period, off, turn
 
 def test_a_face_of_more_than_4096_pixels_is_shrunk_before_it_is_sampled():
     """4,096 samples in a row of 12,288 pixels would see every third of them, and stripes of three as one colour."""
-    stripes = drawn(np.where(np.arange(12_288) % 3 == 0, 255, 0))[:48]
+    stripes = drawn(np.where(np.arange(12_288) % 3 == 0, 255, 0), height=48)
     to_crop = np.array([[1 / 96, 0, -0.5], [0, 1 / 96, 64.0]])
     crop = warp_crop(stripes, to_crop, 128, "fine").astype(int)
     assert np.abs(crop - 85).max() <= 2
-    assert (
-        np.ptp(warp_crop(stripes, to_crop, 128).astype(int))
-        <= 2
-        < abs(int(warp_crop(stripes, to_crop, 128)[0, 0, 0]) - 85)
-    )
 
 
 def test_inside_the_picture_lie_the_crop_s_pixels_whose_middle_does():

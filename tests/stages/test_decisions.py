@@ -15,6 +15,7 @@ from pipeline.ledger import Marker
 from pipeline.records import KEPT, Address, FaceRecord, ImageRecord, Unit, dump_records, pack, with_crops
 from pipeline.report import read_strip
 from pipeline.stages.publish import Publish
+from pipeline.stages.record import decided
 from pipeline.stages.sample import STRIP_FACES, choose_samples, cut_sample, decision
 
 SIDE = 32
@@ -179,6 +180,12 @@ def test_a_marker_counts_faces_by_what_was_decided_of_them(tmp_path):
     assert done.marker["outcomes"] == {"restored": 1, "no_face": 0, "skipped": 2, "failed": 1}
     metrics = Marker.from_json(json.dumps(done.marker).encode()).metrics
     assert metrics.decisions == {"left": 4, "estimator": 1, "chain": 1} and metrics.counts.faces == 7
+
+
+def test_a_failed_face_counts_as_none_of_them_whatever_was_decided():
+    assert decided([face(WALKED | FAILED), face(ESTIMATED), face(UNSEEN)]) == {
+        "faces_left": 1, "faces_estimator": 1, "faces_chain": 0, "crops": 2
+    }  # fmt: skip
 
 
 def test_records_tell_of_every_face_what_was_decided_and_how_it_was_restored(tmp_path):
