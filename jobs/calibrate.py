@@ -6,6 +6,7 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -131,7 +132,7 @@ def measure(config: CalibrateConfig, faces: Sequence[tuple[int, FaceAddress]], f
     if trial.judge.left_out:
         told = "; ".join(f"{name}: {why}" for name, why in trial.judge.left_out.items())
         raise UsageError(f"a fit wants PSNR, SSIM, LPIPS and identity, but {told}")
-    with Progress(len(faces), len(faces) - len(pending)) as progress:
+    with closing(trial), Progress(len(faces), len(faces) - len(pending)) as progress:
         for number, face in pending:
             samples = list(trial.samples(number, face, config.draws))
             rows = [row for turn, sample in enumerate(samples) for row in rows_of(sample, turn)]

@@ -58,6 +58,10 @@ class Trial:
         self.judge = Judge(weights_dir)
         self._detector = CenterFace()
 
+    def close(self) -> None:
+        """Finish the faces in the engine, then stop it."""
+        self._engine.close()
+
     def samples(self, number: int, face: FaceAddress, draws: int) -> Iterator[Sample]:
         """So many draws of photograph `number`; none where it shows no face that can be measured."""
         try:

@@ -1,6 +1,7 @@
 """The fit of a preset's table of treatments: bins of δ, bounds, and the choice that never does less at a larger δ."""
 
 import json
+from contextlib import closing
 from dataclasses import asdict
 
 import numpy as np
@@ -129,7 +130,8 @@ def photograph(tmp_path):
 def test_a_trial_treats_a_face_in_every_way_and_measures_what_would_be_delivered(photograph):
     trial = Trial(find_preset("portrait"), (LEFT, ESTIMATOR, CHAIN), 0, None)
     address = FaceAddress(str(photograph), 0, photograph.stat().st_size)
-    [sample, again] = [next(trial.samples(2, address, 1)) for _ in range(2)]
+    with closing(trial):
+        [sample, again] = [next(trial.samples(2, address, 1)) for _ in range(2)]
     assert sample.measured == again.measured and sample.delta == again.delta > 0
     assert set(sample.measured) == set(sample.pictures) == {LEFT, ESTIMATOR, CHAIN}
     assert sample.pictures[LEFT].shape == sample.truth.shape == (128, 128, 3)
