@@ -155,6 +155,7 @@ def check_continues(config: AlignConfig) -> None:
     settings |= {"side": config.frame.side}
     if not config.frame.is_ffhq:
         settings |= {"zoom": config.frame.zoom, "centre": list(config.frame.centre)}
+        settings |= {"resampling": config.frame.resampling}
     if not store.exists(uri):
         store.write_bytes(uri, json.dumps(settings, indent=1).encode())
         return

@@ -35,7 +35,7 @@ def anchor_colour(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArra
 
 
 def anchor_change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """As `anchor_colour`, for a restoration whose change alone is pasted: a pixel that did not change stays exact.
+    """As `anchor_colour`, for a restoration whose change alone is pasted: a crop that did not change stays exact.
 
     The change keeps its luma and its fine colour; of a grey face it keeps its luma alone.
     """

@@ -267,3 +267,5 @@ class ReadAndAlign:
 def leave(face: FaceRecord, why: str) -> None:
     """Leave a face as it is, before anything looks at it, for a reason in one sentence; an empty one restores it."""
     face.kept, face.has_crop, face.treatment = why, not why, "left" if why else ""
+    if why:
+        face.sharpness_before = 0.0  # means are over the faces that have crops

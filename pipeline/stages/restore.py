@@ -285,12 +285,13 @@ class RestoreFaces:
         if what.chain is not None:
             face.calls, face.hold = len(what.chain.walk), what.hold
         if what.way == "left":
-            bounds = (row["above"] for row in self._settings.treatment if row.get("way") != "left")
-            least = next(bounds, float("inf"))
             face.kept = (
                 f"the face has nothing to gain: the estimator changes it by {result.estimated_change:.2f} levels in "
-                f"the mean, below {least:g}"
+                "the mean"
             )
+            bounds = [row["above"] for row in self._settings.treatment if row.get("way") != "left"]
+            if bounds and result.estimated_change < bounds[0]:
+                face.kept += f", below {bounds[0]:g}"
 
     def _submit(
         self, image: ImageRecord, face: FaceRecord, crop: NDArray[np.uint8], hole: Hole | None

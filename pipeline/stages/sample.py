@@ -15,6 +15,8 @@ from pipeline.records import FaceRecord
 Pixels = NDArray[np.uint8]
 
 STRIP_FACES = 12
+# letters of an error that the sheet shows
+MOST_TOLD = 200
 # pixels: a strip's tiles are never smaller, and never larger
 TILE_SMALLEST, TILE_LARGEST = 128, 256
 # A tile shows so many times more of the picture than a crop does, to each side of the face.
@@ -62,7 +64,7 @@ def cut_sample(
 def decision(face: FaceRecord) -> str:
     """What was decided of a face, in a line for people."""
     if face.error:
-        return f"failed: {face.error}"
+        return f"failed: {face.error[:MOST_TOLD]}"  # a JPEG's comment is short
     changed = "" if face.estimated_change is None else f"damage {face.estimated_change:.1f}: "
     if face.treatment == "chain":
         held = f", held below {face.hold:g} px" if face.hold else ""

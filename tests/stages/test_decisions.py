@@ -14,6 +14,7 @@ from pipeline.faces.geometry import CropFrame, warp_crop
 from pipeline.ledger import Marker
 from pipeline.records import KEPT, Address, FaceRecord, ImageRecord, Unit, dump_records, pack, with_crops
 from pipeline.report import read_strip
+from pipeline.stages.align import leave
 from pipeline.stages.publish import Publish
 from pipeline.stages.record import decided
 from pipeline.stages.sample import STRIP_FACES, choose_samples, cut_sample, decision
@@ -294,3 +295,15 @@ def test_a_picture_that_can_not_be_decoded_again_is_no_sample(tmp_path):
     assert marker["reasons"]["failed"] == {"paste: changed": 1}
     assert unit.sample_path not in [o["path"] for o in marker["outputs"]]
     assert not (tmp_path / "out" / unit.sample_path).exists()
+
+
+def test_a_long_error_is_shortened_where_a_comment_carries_it():
+    face = FaceRecord(0, 0, [0.0] * 4, [0.0] * 10, [0.0] * 6, 0.9, 1.0, error="ü" * 100_000)
+    assert decision(face) == "failed: " + "ü" * 200
+
+
+def test_a_face_left_before_it_had_a_crop_has_no_part_in_means_over_crops():
+    face = FaceRecord(0, 0, [0.0] * 4, [0.0] * 10, [0.0] * 6, 0.9, 1.0, sharpness_before=2000.0)
+    leave(face, "sharp already")
+    assert (face.kept, face.has_crop, face.treatment) == ("sharp already", False, "left")
+    assert face.sharpness_before == 0.0
