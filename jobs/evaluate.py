@@ -1,4 +1,4 @@
-"""Score presets on clean aligned faces, spoiled as the paper does, or on photographs: restore them, compare.
+"""Score presets on clean aligned faces, degraded as the paper does, or on photographs: restore them, compare.
 
 `python -m jobs.evaluate --faces 'FOLDER/test-*.tar' --output OUT --presets small-swinir,small-srcnn`
 """

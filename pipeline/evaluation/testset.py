@@ -53,7 +53,7 @@ class PictureSet:
 
     @cached_property
     def sheet(self) -> pa.Table:
-        """One row a picture: name, where it came from, how it was spoiled."""
+        """One row a picture: name, where it came from, how it was degraded."""
         return pq.read_table(io.BytesIO(store.read_bytes(store.join(self.uri, SHEET))))
 
     @property
