@@ -10,7 +10,6 @@ import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +18,13 @@ import numpy as np
 from pipeline import images, store
 from pipeline.config import UsageError, option, parse
 from pipeline.faces.detect import Face, Selection, select_faces
-from pipeline.faces.geometry import CropFrame, UnusableLandmarks, face_to_crop, warp_crop
+from pipeline.faces.geometry import CropFrame, face_to_crop, warp_crop
+from pipeline.faces.poses import upright
 from pipeline.flow import connect, run_tasks
 from pipeline.networks.zoo import PresetError, find_preset
 from pipeline.records import Row, Unit
 from pipeline.stages.align import DetectorChoice, load_detector
+from pipeline.stages.naming import sample_names
 from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
 from pipeline.stages.read import read_unit
 from pipeline.weights import DETECTOR_WEIGHTS, WeightsError, resolve
@@ -82,7 +83,7 @@ class AlignConfig:
         if self.shard_images < 1:
             raise UsageError(f"--shard-images must be at least 1, got {self.shard_images}")
 
-    @cached_property
+    @property  # a cached one has a lock, with which Ray can not take the class of a program run as `-m`
     def frame(self) -> CropFrame:
         """What the crops show. Raises PresetError."""
         if self.preset is None:
@@ -93,19 +94,23 @@ class AlignConfig:
 
 @dataclass(frozen=True)
 class AlignShard:
-    """Row with `work` (a whole shard as one unit) → row with `pictures` and `faces`; writes OUTPUT/NAME.tar."""
+    """Row with `work` (a whole shard as one unit) → row with `pictures` and `faces`; writes OUTPUT/NAME.tar.
+
+    `names`: of the crops of its pictures as JSON; without, they are unique within the shard.
+    """
 
     config: AlignConfig
 
     def __call__(self, row: Row) -> Row:
         unit = Unit.from_json(row["work"])
         buffer, counts = io.BytesIO(), Counter(dict.fromkeys(("faces", "no_face", "broken", "unread"), 0))
+        names = json.loads(row["names"]) if "names" in row else member_names(unit)
         with tarfile.open(fileobj=buffer, mode="w") as out:
-            for address, data in read_unit(unit, self.config.image_column):
+            for name, (_, data) in zip(names, read_unit(unit, self.config.image_column), strict=True):
                 outcome, crop = ("unread", b"") if isinstance(data, store.StoreError) else self._crop(data)
                 counts[outcome] += 1
                 if crop:
-                    info = tarfile.TarInfo(address.member.rsplit(".", 1)[0] + ".png")
+                    info = tarfile.TarInfo(name)
                     info.size = len(crop)
                     out.addfile(info, io.BytesIO(crop))
         told = {"pictures": len(unit.images)} | counts
@@ -123,12 +128,26 @@ class AlignShard:
         find = load_detector(DetectorChoice(config.detector, config.min_score, config.weights_dir))
         found = select_faces(find(picture), Selection(min_face=config.min_face))
         wanted = [f for f in found if not config.central or is_central(f, picture.shape, config.central)]
-        try:
-            to_crop = face_to_crop(wanted[0].landmarks, config.frame)
-        except (IndexError, UnusableLandmarks):
+        # one that lies on its side would be cut wrongly
+        face = upright(find, picture, wanted[0]) if wanted else ""
+        if isinstance(face, str):
             return "no_face", b""
+        to_crop = face_to_crop(face.landmarks, config.frame)
         crop = warp_crop(picture, to_crop, config.frame.side, config.frame.resampling)
         return "faces", images.encode_png(crop)
+
+
+def member_names(*units: Unit) -> list[str]:
+    """Names of the crops of these units' pictures, in order: no two are one WebDataset sample."""
+    return sample_names([a.member for u in units for a in u.images], default=".png")
+
+
+def rows_of(units: Sequence[Unit]) -> list[Row]:
+    """Rows for AlignShard. The pictures of a folder lie in it together, whatever shards they are cut into."""
+    if units and units[0].kind == "folder":
+        names = iter(member_names(*units))
+        return [{"work": u.to_json(), "names": json.dumps([next(names) for _ in u.images])} for u in units]
+    return [{"work": u.to_json()} for u in units]
 
 
 def is_central(face: Face, shape: tuple[int, ...], share: float) -> bool:
@@ -182,12 +201,12 @@ def align(config: AlignConfig) -> int:
     check_continues(config)
     shards = make_shards(kind, entries, config.shard_images)
     units = [u for s in shards for u in cut_units(s, 1 << 40, config.image_column)]
-    pending = [u for u in units if not is_done(config, u.shard)]
+    pending = [row for u, row in zip(units, rows_of(units), strict=True) if not is_done(config, u.shard)]
     print(f"{len(units)} shards, {len(units) - len(pending)} of them done before", flush=True)
     total: Counter[str] = Counter()
     if pending:
         connect(config.ray_address)
-        for row in run_tasks([{"work": u.to_json()} for u in pending], AlignShard(config)):
+        for row in run_tasks(pending, AlignShard(config)):
             counts = Counter({k: v for k, v in row.items() if k != "shard"})
             total += counts
             print(f"{row['shard']}: {account(counts)}", flush=True)

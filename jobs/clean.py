@@ -9,12 +9,14 @@ from typing import Any
 
 from jobs.cleaning import BUSY, Cleaning, Plan, finish, make_plan, nothing_new
 from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, leave, on_stop_signals, say
-from jobs.restore import REFUSALS, check_places
+from jobs.restore import REFUSALS, check_places, listed_files
 from pipeline.cleaning.options import SHARED, CleanConfig
 from pipeline.cleaning.policy import read_policy
 from pipeline.cleaning.versions import DamagedVersion, last_version, listing_digest
 from pipeline.config import UsageError, parse
+from pipeline.delivery import redact
 from pipeline.driver import AlreadyDriven, Driver
+from pipeline.progress import Waiting
 from pipeline.stages.plan import list_input
 
 # Folders that a cleaning writes below its output.
@@ -44,7 +46,8 @@ def run(plan: Plan) -> int:
     """Look what is new; where something is, measure, judge, repair, and write a version. Returns the exit code."""
     config = plan.config
     check_places(config.input, config.output, WRITTEN)
-    kind, entries = list_input(config.input, config.kind)
+    with Waiting(f"planning: listing {redact(config.input)}", listed_files()):
+        kind, entries = list_input(config.input, config.kind, config.exclude)
     last = last_version(config.output)
     if last and last.input != config.input:
         raise UsageError(

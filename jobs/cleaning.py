@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from jobs.restoration import (
 )
 from jobs.restore import repeatable
 from pipeline import store
+from pipeline.board import Board
 from pipeline.cleaning.checks import MEASURES_VERSION
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.intake import Intake
@@ -52,20 +54,22 @@ from pipeline.config import RestoreConfig, fingerprint, fingerprint_digest
 from pipeline.driver import Driver
 from pipeline.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.forecast import face_cost, seconds_per_face
+from pipeline.hints import Report
 from pipeline.ledger import Ledger, load_units
+from pipeline.names import unspelled
 from pipeline.networks.zoo import Preset
 from pipeline.progress import Progress
 from pipeline.records import Address, Kind, Row
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import UNREAD, AssessUnit
 from pipeline.stages.bundle import BundlePictures
-from pipeline.tracking import RunTracker, default_uri, ui_command
+from pipeline.stages.naming import sample_names, suffix_of
+from pipeline.tracking import RunTracker, settle_uri, ui_command
 
 # beside those of jobs.restore
 GATE_BROKEN, BUSY = 5, 75
 # Listing and settings that came to the last version although files were touched.
 SAME = "_ledger/same.json"
-SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}
 Texts = NDArray[np.object_]
 
 
@@ -111,7 +115,7 @@ def make_plan(config: CleanConfig, extra: Mapping[str, Any]) -> Plan:
 
 def mlflow_uri(config: CleanConfig) -> str:
     """Where versions and repairs are tracked."""
-    return config.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(config.output)
+    return settle_uri(config.mlflow_uri, config.output)
 
 
 def absolute(uri: str) -> str:
@@ -169,16 +173,18 @@ class Cleaning:
 
     def _measure(self, pending: Sequence[Row]) -> int:
         """Measure the units; what is not measured at the end is left to the next start."""
-        with on_stop_signals(
-            leave
-        ):  # Ray installs handlers of its own; at the end of the block ours are back
-            connect(self.config.ray_address)
         left = {row["unit"]: row for row in pending}
         images = sum(len(json.loads(row["work"])["images"]) for row in pending)
-        with on_stop_signals(self._stop), Progress(images, 0, bad="unreadable") as progress:
-            for careful in (False, True):
-                if left and not self._ends:
-                    self._walk(left, progress, careful)
+        with Progress(images, 0, bad="unreadable", now="starting Ray") as progress:
+            # Ray installs handlers of its own; at the end of the block ours are back
+            with on_stop_signals(leave):
+                connect(self.config.ray_address)
+            with on_stop_signals(self._stop):
+                for careful in (False, True):
+                    if left and not self._ends:
+                        with closing(Board(say)) as board:
+                            progress.walk(board.poll)
+                            self._walk(left, progress, board.report, careful)
         if self.driver.follower is not None:
             say(f"{self.driver.follower.who} has taken this output over; this one leaves it to that")
         if self._ends:
@@ -191,7 +197,7 @@ class Cleaning:
     def _ends(self) -> bool:
         return self._stopping or self.driver.follower is not None
 
-    def _walk(self, left: dict[str, Row], progress: Progress, careful: bool) -> None:
+    def _walk(self, left: dict[str, Row], progress: Progress, report: Report, careful: bool) -> None:
         """Take units out of `left` as they are measured; a picture that kills its worker does so once."""
         c = self.config
         detector = DetectorChoice(c.detector, c.min_score, c.weights_dir)
@@ -204,6 +210,7 @@ class Cleaning:
             c.image_column,
             self.driver.stop_uri,
             careful,
+            report,
         )
         self._leave_at = time.monotonic() + DRAIN_SECONDS
         for row in run_tasks(list(left.values()), stage, MOST_DEATHS):
@@ -280,7 +287,7 @@ class Cleaning:
                 plan.restore, output=store.join(config.output, place), run_name=f"{name} repairs {repair}"
             )
             say(f"{len(new)} pictures to repair, {len(pictures) - len(new)} repaired before")
-            ledger = Ledger(restore.output, settings)
+            ledger = Ledger(restore.output, settings, self.driver.drives)
             repeat = {"config": repeatable(restore), "preset": asdict(plan.preset)}
             ledger.claim(config.input, repeat)
             addresses, entries = [p.address for p in new.values()], [p.entry for p in new.values()]
@@ -387,10 +394,10 @@ class ToRepair:
 def picture_of(row: Mapping[str, Any]) -> ToRepair:
     """The picture of a manifest's row. Its name tells where it was read, so that other bytes never stand for it."""
     origin = digest([row["object"], row["object_version"], row["offset"]])[:8]
-    suffix = SUFFIXES.get(row["format"], f".{row['format'].lower()}")
-    name = f"{row['sha256'][:2]}/{row['sha256']}-{origin}{suffix}"
-    address = Address(name, row["uri"], row["offset"], row["length"])
-    return ToRepair(row["sha256"], address, store.Entry(row["uri"], name, row["length"], row["sha256"]))
+    name = f"{row['sha256'][:2]}/{row['sha256']}-{origin}{suffix_of(row['format'])}"
+    uri = unspelled(row["uri"])
+    address = Address(name, uri, row["offset"], row["length"])
+    return ToRepair(row["sha256"], address, store.Entry(uri, name, row["length"], row["sha256"]))
 
 
 @dataclass(frozen=True)
@@ -478,6 +485,9 @@ def materialise(config: CleanConfig, version: Version) -> bool:
     pictures = rows.select(
         ["name", "uri", "member", "offset", "length", "sha256", "repaired", "repaired_sha256"]
     )
+    suffixes = [suffix_of(kind) for kind in rows.column("format").to_pylist()]
+    samples = sample_names(rows.column("name").to_pylist(), suffixes)
+    pictures = pictures.append_column("sample", pa.array(samples, pa.string()))
     size = config.unit_images
     shards = [
         {
@@ -546,10 +556,11 @@ def tell_mlflow(plan: Plan, version: Version, code: int) -> None:
         state_uri=store.join(config.output, "_ledger", "tracking.json"),
         warn=lambda text: say(f"warning: {text}"),
     )
-    tracker.log_input(config.input, version.listing or version.manifest_sha256)
-    tracker.log_shard(version.number, report["metrics"], round(report["made_at"] * 1000))
-    for entry in store.list_files(folder):
-        tracker.log_artifact(entry.uri, f"{version.number:04d}/{entry.path}")
-    if not tracker.finish(STATUSES.get(code, "FAILED")):
-        store.write_bytes(told, b"")
+    with tracker:
+        tracker.log_input(config.input, version.listing or version.manifest_sha256)
+        tracker.log_shard(version.number, report["metrics"], round(report["made_at"] * 1000))
+        for entry in store.list_files(folder):
+            tracker.log_artifact(entry.uri, f"{version.number:04d}/{entry.path}")
+        if not tracker.finish(STATUSES.get(code, "FAILED")):
+            store.write_bytes(told, b"")
     print(f"MLflow         {ui_command(uri)}")

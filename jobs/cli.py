@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 
+from pipeline.console import accept_every_letter
+
 DISTRIBUTION = "difface-pipeline"
 BAD_ARGUMENTS = 2
 
@@ -65,6 +67,7 @@ exit codes of restore:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job named first, with the arguments after it. Returns its exit code, 2 for an unknown name."""
+    accept_every_letter()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(help_text())

@@ -1,7 +1,6 @@
 """Hold two runs over the same pictures against each other, face by face: `python -m jobs.compare RUN_A RUN_B`."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from pipeline.compare.report import document, hold_together, lines, pictures, va
 from pipeline.compare.runs import Compared, Refused, open_compared
 from pipeline.config import UsageError, option, parse
 from pipeline.delivery import redact
-from pipeline.tracking import NOBODY, NotFound, RunTracker, default_uri, find_outputs
+from pipeline.tracking import NOBODY, NotFound, RunTracker, find_outputs, settle_uri
 from pipeline.verify.run import NoRun
 
 COMPARED, BAD_ARGUMENTS, WORSE, INTERRUPTED = 0, 2, 3, 130
@@ -64,7 +63,8 @@ class CompareConfig:
     )
     mlflow_uri: str | None = option(
         None,
-        help="MLflow server or database (default: a SQLite file beside the second run's output); `none` tracks nothing",
+        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the second run's "
+        "output); `none` tracks nothing",
         group="surroundings",
     )
     experiment: str = option("difface-compare", help="MLflow experiment", group="surroundings")
@@ -91,7 +91,7 @@ def find_run(run: str, mlflow_uri: str | None) -> str:
     """The output of a run that is named by its place, or in MLflow. Raises UsageError, NotFound or StoreError."""
     if "/" in run or store.exists(run) or mlflow_uri == NOBODY:
         return run.rstrip("/") or run
-    uri = mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    uri = settle_uri(mlflow_uri, run)  # of an output of that name in this folder
     try:
         outputs = find_outputs(uri, run)
     except NotFound as error:
@@ -158,9 +158,8 @@ def track(
     told: Mapping[str, Any],
 ) -> None:
     """One MLflow run with the differences, their intervals and the files; its tags name both runs."""
-    uri = config.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(b.run.output)
     tracker = RunTracker.open(
-        uri,
+        settle_uri(config.mlflow_uri, b.run.output),
         config.experiment,
         f"{a.name} against {b.name}",
         params=asdict(config) | {"runs": f"{a.run.output} {b.run.output}", "output": output},

@@ -30,7 +30,7 @@ from pipeline.forecast import seconds_per_face
 from pipeline.networks.zoo import Preset, find_preset
 from pipeline.progress import duration
 from pipeline.stages.task import TaskName
-from pipeline.tracking import RunTracker, default_uri, ui_command
+from pipeline.tracking import RunTracker, settle_uri, ui_command
 from pipeline.training.samples import (
     PHOTOGRAPHS,
     FaceAddress,
@@ -130,15 +130,15 @@ def evaluate_faces(config: EvaluateConfig) -> int:
     store.check_writable(config.output)
     write_set(found, faces)
     say(f"{len(faces)} faces in {found.uri}, {len(ways)} ways to restore them")
-    tracker = open_tracker(config)
-    rows = [measure_naive(config, found)]
-    say(f"{rows[0].name}: {told(rows[0])}")
-    for way, code in walk(config, tracker, ways):
-        if code != OK:
-            return code
-        rows.append(way.measured(found))
-        say(told(rows[-1]))
-    publish(config, tracker, compare(config, found, ways, rows))
+    with open_tracker(config) as tracker:
+        rows = [measure_naive(config, found)]
+        say(f"{rows[0].name}: {told(rows[0])}")
+        for way, code in walk(config, tracker, ways):
+            if code != OK:
+                return code
+            rows.append(way.measured(found))
+            say(told(rows[-1]))
+        publish(config, tracker, compare(config, found, ways, rows))
     return OK
 
 
@@ -158,18 +158,18 @@ def evaluate_photographs(config: EvaluateConfig) -> int:
     for name, why in delivered.left_out.items():
         say(f"warning: the metric {name} is left out: {why}")
     cuts = cut(*(found.sheet[name].to_pylist() for name in ("level", "group", "number")))
-    tracker = open_tracker(config)
-    rows: list[Judged] = []
-    for way, code in walk(config, tracker, ways):
-        if code != OK:
-            return code
-        say("measuring what was delivered")
-        out, cost = delivered.of_run(way.config.output), way.cost(len(found.names))
-        rows.append(Judged(way.name, delivered.came, out, cost))
-        harmed = (f"{level} {rows[-1].harm(here)[ANY]:.0%}" for level, here in cuts.levels.items())
-        say(f"delivered worse than they came: {', '.join(harmed)}")
-    faces = draw_faces(found, rows, [way.pictures for way in ways])
-    publish(config, tracker, RealReport(rows, cuts, faces, found.contents))
+    with open_tracker(config) as tracker:
+        rows: list[Judged] = []
+        for way, code in walk(config, tracker, ways):
+            if code != OK:
+                return code
+            say("measuring what was delivered")
+            out, cost = delivered.of_run(way.config.output), way.cost(len(found.names))
+            rows.append(Judged(way.name, delivered.came, out, cost))
+            harmed = (f"{level} {rows[-1].harm(here)[ANY]:.0%}" for level, here in cuts.levels.items())
+            say(f"delivered worse than they came: {', '.join(harmed)}")
+        faces = draw_faces(found, rows, [way.pictures for way in ways])
+        publish(config, tracker, RealReport(rows, cuts, faces, found.contents))
     return OK
 
 
@@ -218,7 +218,7 @@ def open_tracker(config: EvaluateConfig) -> RunTracker:
 
 def tracking_uri(config: EvaluateConfig) -> str:
     """Where this evaluation is tracked."""
-    return config.mlflow_uri or default_uri(config.output)
+    return settle_uri(config.mlflow_uri, config.output)
 
 
 def surroundings(config: EvaluateConfig, parent: RunTracker) -> dict[str, Any]:

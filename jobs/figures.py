@@ -20,7 +20,7 @@ from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.folded import FoldedUNet
 from pipeline.networks.unet import UNet
 from pipeline.networks.zoo import Preset, PresetError, find_preset, load_network, takes_mask
-from pipeline.tracking import RunTracker, default_uri
+from pipeline.tracking import RunTracker, settle_uri
 from pipeline.training.samples import (
     FaceAddress,
     SampleError,
@@ -78,7 +78,9 @@ class FiguresConfig:
     device: str = option("cpu", help="cpu or cuda", group="surroundings")
     weights_dir: str | None = option(None, help="where weights are looked for first", group="surroundings")
     mlflow_uri: str | None = option(
-        None, help="MLflow server or database (default: a SQLite file beside the output); `none` tracks nothing",
+        None,
+        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output); `none` "
+        "tracks nothing",
         group="surroundings",
     )  # fmt: skip
 
@@ -231,9 +233,7 @@ def draw(config: FiguresConfig) -> None:
 
 def track(config: FiguresConfig, written: Sequence[str], rows: Sequence[dict[str, float]]) -> None:
     """One MLflow run with the figures, and the curves by step N."""
-    if config.mlflow_uri == "none":
-        return
-    uri = config.mlflow_uri or default_uri(config.output)
+    uri = settle_uri(config.mlflow_uri, config.output)
     tracker = RunTracker.open(uri, "difface-figures", store.name_of(config.output), params=asdict(config))
     for row in rows:
         tracker.log_metrics(int(row["N"]), {k: v for k, v in row.items() if k != "N"})

@@ -9,6 +9,7 @@ from pipeline.config import RestoreConfig, UsageError, fingerprint
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection
 from pipeline.faces.geometry import CropFrame
+from pipeline.hints import Report, ignore
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics
 from pipeline.networks.checkpoint import read_state
 from pipeline.networks.foreign import load_upscaler
@@ -183,7 +184,7 @@ def measure_stage(config: RestoreConfig, method: Method, device: str, gpus: floa
     )
 
 
-def read_stage(config: RestoreConfig, method: Method, stop_uri: str) -> ReadAndAlign:
+def read_stage(config: RestoreConfig, method: Method, stop_uri: str, report: Report = ignore) -> ReadAndAlign:
     """The stage that reads pictures and cuts out their faces."""
     c = config
     return ReadAndAlign(
@@ -202,6 +203,7 @@ def read_stage(config: RestoreConfig, method: Method, stop_uri: str) -> ReadAndA
         task=task_of(c),
         mask=c.mask,
         truth=c.truth,
+        report=report,
     )
 
 
@@ -234,7 +236,7 @@ def task_of(config: RestoreConfig) -> Task:
 
 
 def restore_stage(
-    config: RestoreConfig, method: Method, device: str, threads: int, stop_uri: str
+    config: RestoreConfig, method: Method, device: str, threads: int, stop_uri: str, report: Report = ignore
 ) -> RestoreSettings:
     """What every engine is told."""
     m, c = method, config
@@ -259,6 +261,7 @@ def restore_stage(
         stop_uri=stop_uri,
         task=task_of(c),
         without_prior=c.method == "estimator",
+        report=report,
     )
 
 

@@ -3,27 +3,27 @@
 import hashlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 from jobs.method import Method, measure_stage, publish_stage, read_stage, restore_stage
 from pipeline import store
+from pipeline.board import Board
 from pipeline.config import RestoreConfig
 from pipeline.driver import Driver
 from pipeline.flow import Resources, connect, fit_resources, run_flow
 from pipeline.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.metrics.shard import ShardMetrics
-from pipeline.progress import Progress, duration
-from pipeline.records import DECISION_TEXTS, FEATURE_COLUMNS, OUTCOMES, Row
+from pipeline.progress import Progress, Waiting, duration, write_line
+from pipeline.records import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, Row
 from pipeline.report import write_report
 from pipeline.stages.read import LoadUnit
 from pipeline.stages.restore import settled_precision
-from pipeline.tracking import RunTracker, Status, default_uri, ui_command
+from pipeline.tracking import RunTracker, Status, settle_uri, ui_command
 
 OK, UNEXPECTED, BAD_ARGUMENTS, OVER_BUDGET, HAD_FAILURES, INTERRUPTED = 0, 1, 2, 3, 4, 130
 # A stopping run leaves when no unit in flight was finished for so long.
@@ -59,15 +59,18 @@ class Restoration:
         # of the restored faces as a set, once the run is done
         self.distances: dict[str, float] = {}
         self.config, self.method, self.ledger, self.driver = config, method, ledger, driver
-        self.mlflow_uri = (
-            config.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(config.output)
-        )
+        self.mlflow_uri = settle_uri(config.mlflow_uri, config.output)
         self.began = time.monotonic()
         self._stopping = False
         self._leave_at = 0.0
         self._undelivered_units = self._undelivered_in_a_row = 0
         self.settled = {s.planned.index: s for s in settled}
-        self.tracker = RunTracker.open(
+        with Waiting("opening the MLflow run"):
+            self.tracker = self._open_tracker()
+
+    def _open_tracker(self) -> RunTracker:
+        config, method, ledger = self.config, self.method, self.ledger
+        return RunTracker.open(
             self.mlflow_uri,
             config.experiment,
             config.run_name or store.name_of(config.output),
@@ -78,14 +81,29 @@ class Restoration:
             | config.tag_values,
             state_uri=store.join(config.output, "_ledger", "tracking.json"),
             warn=lambda text: say(f"warning: {text}"),
+            owns=self.driver.drives,
         )  # fmt: skip
 
     def run(self) -> int:
-        """Restore the pending units and close the books."""
+        """Restore the pending units and close the books. An output that can not be written ends the run in order."""
+        try:
+            return self._run()
+        except store.StoreError as error:
+            if self.driver.follower is not None:
+                return self._leave_to_follower()
+            say(f"error: {error}; the same command goes on from here")
+            self.driver.reason = str(error)
+            self.tracker.finish(STATUSES.get(UNEXPECTED, "FAILED"))
+            print_summary(self, UNEXPECTED, time.monotonic() - self.began)
+            return UNEXPECTED
+
+    def _run(self) -> int:
         self.tracker.log_input(self.config.input, input_digest(self.ledger))
         for shard in self.settled.values():
             self._track(shard)
         ended = self._restore() if self.ledger.units_pending else OK
+        if not self.driver.drives():
+            return self._leave_to_follower()
         code = ended or self._verdict()
         if code not in (INTERRUPTED, UNEXPECTED):
             self._measure_set()
@@ -97,10 +115,31 @@ class Restoration:
         self.ledger.close_retry()
         return code
 
+    def _leave_to_follower(self) -> int:
+        """Another start has taken the output over: report and MLflow are its own to write."""
+        assert self.driver.follower is not None
+        say(f"{self.driver.follower.who} has taken this output over; this one leaves it to that")
+        return INTERRUPTED
+
     def _restore(self) -> int:
-        # Ray installs handlers of its own; at the end of the block ours are back
-        with on_stop_signals(leave):
-            connect(self.config.ray_address)
+        before = self.ledger.totals.counts.images
+        with Progress(self.ledger.images_planned, before, now="starting Ray") as progress:
+            # Ray installs handlers of its own; at the end of the block ours are back
+            with on_stop_signals(leave):
+                connect(self.config.ray_address)
+            resources, device = self._settle_resources()
+            with on_stop_signals(self._stop):
+                code = self._walk(resources, device, progress)
+                lost = self.ledger.units_pending - self._undelivered_units
+                if code == OK and lost:
+                    say(
+                        f"{lost} units were lost with their workers and are done again, each picture by itself"
+                    )
+                    code = self._walk(resources, device, progress, careful=True)
+        return code
+
+    def _settle_resources(self) -> tuple[Resources, str]:
+        """What the stages may take of the cluster, and the engines' device; the run's number type is settled, too."""
         c = self.config
         resources, device = fit_resources(
             c.device,
@@ -113,32 +152,31 @@ class Restoration:
         self.config = replace(c, precision=precision)  # type: ignore[arg-type]  # one of its words
         self.tracker.set_tags({"precision": precision})
         say(f"{resources.engines} engine(s) on {device} in {precision}, up to {resources.readers} readers")
-        before = self.ledger.totals.counts.images
-        with on_stop_signals(self._stop), Progress(self.ledger.images_planned, before) as progress:
-            code = self._walk(resources, device, progress)
-            lost = self.ledger.units_pending - self._undelivered_units
-            if code == OK and lost:
-                say(f"{lost} units were lost with their workers and are done again, each picture by itself")
-                code = self._walk(resources, device, progress, careful=True)
-        if self.driver.follower is not None:
-            say(f"{self.driver.follower.who} has taken this output over; this one leaves it to that")
-        return code
+        return resources, device
 
     def _walk(self, resources: Resources, device: str, progress: Progress, careful: bool = False) -> int:
         """Walk the pending units through the flow; OK unless something stopped it.
 
         careful: a picture that kills the process that works on it fails alone.
         """
+        with closing(Board(say)) as board:
+            progress.walk(board.poll, resources.engines)
+            return self._follow(self._rows(resources, device, board, careful), progress)
+
+    def _rows(self, resources: Resources, device: str, board: Board, careful: bool) -> Iterator[Row]:
         config, method, stop_uri = self.config, self.method, self.driver.stop_uri
-        rows = run_flow(
+        return run_flow(
             list(self.ledger.pending()),
             LoadUnit(config.output, self.driver.number),
-            replace(read_stage(config, method, stop_uri), careful=careful),
-            restore_stage(config, method, device, resources.threads, stop_uri),
+            replace(read_stage(config, method, stop_uri, board.report), careful=careful),
+            restore_stage(config, method, device, resources.threads, stop_uri, board.report),
             replace(publish_stage(config, method, device), careful=careful),
             resources,
             measure=measure_stage(config, method, device, resources.gpus_per_measurer),
         )
+
+    def _follow(self, rows: Iterator[Row], progress: Progress) -> int:
+        """Enter into the books what comes out of the flow; OK unless something stopped it."""
         for row in rows:
             if self._stopping and time.monotonic() > self._leave_at:
                 break  # what was in flight has ended, and thousands that were not begun would still pass by
@@ -146,7 +184,7 @@ class Restoration:
                 return UNEXPECTED
             if row.get("marker") is None:
                 continue  # not begun, because the run is stopping, or not written
-            self._undelivered_in_a_row = 0
+            self._undelivered_in_a_row, self.driver.reason = 0, ""
             counts, shard = self.ledger.add(row["marker"])
             self._leave_at = time.monotonic() + DRAIN_SECONDS
             progress.add(counts.images, counts.faces, counts.outcomes["failed"])
@@ -161,6 +199,7 @@ class Restoration:
         """Say that a unit could not be written; True when so many could not that nothing will be."""
         self._undelivered_units += 1
         self._undelivered_in_a_row += 1
+        self.driver.reason = str(row["undelivered"])
         say(f"warning: unit {row['unit']} is not done, the next start does it again: {row['undelivered']}")
         if self._undelivered_in_a_row < MOST_UNDELIVERED:
             return False
@@ -216,7 +255,7 @@ class Restoration:
         self.tracker.log_metrics(len(self.ledger.shards), self.distances)
 
     def _report(self, code: int) -> None:
-        write_report(self.config.output, summarise(self, code))
+        write_report(self.config.output, summarise(self, code), self.driver.drives)
         for name in ("report/contact_sheet.png", "report/index.html", "report/shards.parquet"):
             if store.exists(uri := store.join(self.config.output, name)):
                 self.tracker.log_artifact(uri, name)
@@ -246,6 +285,7 @@ def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
         "faces": totals.counts.faces,
     }
     told |= {f"faces {DECISION_TEXTS[way]}": number for way, number in totals.decisions.items()}
+    told |= {f"faces left, {LEFT_TEXTS[why]}": number for why, number in totals.left_for.items()}
     return told | {
         "settings": restoration.ledger.fingerprint | {"preset": restoration.method.preset.name},
         "measured": {name: str(interval) for name, interval in totals.intervals().items()}
@@ -278,7 +318,9 @@ def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
 
 def decided(totals: ShardMetrics) -> str:
     """What was decided of the faces, in a line."""
-    return ", ".join(f"{number} {DECISION_TEXTS[way]}" for way, number in totals.decisions.items() if number)
+    why = ", ".join(f"{number} {LEFT_TEXTS[why]}" for why, number in totals.left_for.items())
+    texts = DECISION_TEXTS | ({"left": f"{DECISION_TEXTS['left']} ({why})"} if why else {})
+    return ", ".join(f"{number} {texts[way]}" for way, number in totals.decisions.items() if number)
 
 
 @contextmanager
@@ -300,5 +342,5 @@ def leave() -> None:
 
 
 def say(text: str) -> None:
-    """A line for people, away from the output proper."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people, away from the output proper, above a bar where one is drawn."""
+    write_line(text)

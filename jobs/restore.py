@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ from pipeline.delivery import redact
 from pipeline.driver import AlreadyDriven, Driver
 from pipeline.faces.detect import Selection
 from pipeline.forecast import seconds_per_face
-from pipeline.ledger import Ledger, RefusedMix, Settled
+from pipeline.ledger import Ledger, RefusedMix, Settled, unit_images_of
 from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import Preset, PresetError
-from pipeline.progress import duration
+from pipeline.progress import Waiting, duration
 from pipeline.stages.align import DetectorChoice
-from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
+from pipeline.stages.plan import InputError, Listing, cut_units, list_input, make_shards
 from pipeline.weights import WeightsError, find_upscaler
 
 # Images on which a dry run counts faces.
@@ -70,7 +70,7 @@ def check_places(source: str, output: str, folders: Sequence[str], written: bool
                 f"--input {source} lies where --output {output} puts its {folder}; choose another --output"
             )
     if written:
-        store.check_writable(output)
+        store.check_claims(output)
 
 
 def lies_in(uri: str, folder: str) -> bool:
@@ -85,14 +85,19 @@ def run(config: RestoreConfig) -> int:
     """Check, plan, restore what is pending, report. Returns the exit code."""
     preset, chosen = choose_method(config)
     check_places(config.input, config.output, DELIVERED, written=not config.dry_run)
+    with Waiting(f"planning: listing {redact(config.input)}", listed_files()):
+        listed = list_input(config.input, config.kind, config.exclude)
+    unit_images = config.unit_images or min(unit_images_of(config.output, *listed), config.shard_images)
+    config = replace(config, unit_images=unit_images)
     if config.dry_run:
-        return dry_run(config, preset, chosen)
-    method, settings = settle_method(config, preset, chosen)
+        return dry_run(config, preset, chosen, listed)
+    with Waiting("checking the weights"):
+        method, settings = settle_method(config, preset, chosen)
     method = replace(method, metrics=settle_metrics(config, say))
     reference = load_reference(config)
     with Driver.take(config.output, say) as driver:
         try:
-            ledger, settled = open_books(config, preset, settings)
+            ledger, settled = open_books(config, preset, settings, driver, listed)
         except REFUSALS:
             driver.withdraw()
             raise
@@ -101,32 +106,41 @@ def run(config: RestoreConfig) -> int:
 
 
 def open_books(
-    config: RestoreConfig, preset: Preset, settings: dict[str, Any]
+    config: RestoreConfig, preset: Preset, settings: dict[str, Any], driver: Driver, listed: Listing
 ) -> tuple[Ledger, list[Settled]]:
     """The output's ledger with its plan, and the shards that are done. Raises what refuses the run."""
-    ledger = Ledger(config.output, settings)
+    ledger = Ledger(config.output, settings, driver.drives)
     repeat = {"config": repeatable(config), "preset": asdict(preset)}
     new = ledger.claim(config.input, repeat, config.new_run)
     if not new and (text := other_metrics(config)):
         say(text)
     try:
-        ledger.plan(
-            config.input,
-            config.kind,
-            config.shard_images,
-            config.unit_images,
-            config.image_column,
-            config.redo_changed,
-        )
+        with Waiting(f"planning: looking into the shards of {redact(config.input)}"):
+            ledger.plan(
+                config.input,
+                config.kind,
+                config.shard_images,
+                config.unit_images,
+                config.image_column,
+                config.redo_changed,
+                listed,
+            )
     except REFUSALS:
         if new:
             ledger.release()
         raise
-    settled = ledger.resume(config.retry == "failed", config.reason)
+    with Waiting("planning: reading what earlier starts have done", listed_files()):
+        settled = ledger.resume(config.retry == "failed", config.reason)
     say(plan_line(ledger, new))
     if ledger.retrying or config.retry:
         say(retry_line(ledger, config))
     return ledger, settled
+
+
+def listed_files() -> tuple[Callable[[], int], str]:
+    """What a wait for a listing counts: the files that are listed from here on."""
+    before = store.listed()
+    return lambda: store.listed() - before, "files"
 
 
 def load_reference(config: RestoreConfig) -> FeatureStatistics | None:
@@ -180,9 +194,9 @@ def retry_line(ledger: Ledger, config: RestoreConfig) -> str:
     return f"nothing to retry: no image failed{why}; jobs.status shows what failed and why"
 
 
-def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> int:
+def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any], listed: Listing) -> int:
     """Count shards and images, sample the faces, estimate the time; writes nothing."""
-    kind, entries = list_input(config.input, config.kind)
+    kind, entries = listed
     shards = make_shards(kind, entries, config.shard_images)
     units = [u for s in shards for u in cut_units(s, config.unit_images, config.image_column)]
     images = sum(len(u.images) for u in units)
@@ -198,6 +212,8 @@ def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any]) -> in
         faces = found.faces_per_image * images
         how = "counted" if found.images == images else f"estimated from {found.images} images"
         print(f"faces    {faces:.0f} ({how}; {found.unreadable} of {found.images} images unreadable)")
+        if found.left:
+            print(f"left     {found.left} more faces of these {found.images} images, by size, number or pose")
     calls, how = 0, "the estimator alone"
     if config.method != "estimator":
         calls = calls_of(chosen)

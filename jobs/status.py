@@ -12,8 +12,9 @@ from typing import Any
 
 from pipeline import store
 from pipeline.config import UsageError, option, parse
+from pipeline.names import printable
 from pipeline.progress import duration
-from pipeline.records import DECISION_TEXTS
+from pipeline.records import DECISION_TEXTS, LEFT_TEXTS
 from pipeline.status import Observer, State
 from pipeline.verify.run import NoRun
 
@@ -120,6 +121,8 @@ def lines(state: State) -> Iterator[str]:
     yield counted("faces", s.faces)
     for way, number in s.decisions.items():
         yield f"  {DECISION_TEXTS[way]:<18} {number:>4}"
+        if way == "left":
+            yield from (f"    {LEFT_TEXTS[why]:<22} {n:>4}" for why, n in s.left_for.items())
     for outcome, number in s.outcomes.items():
         yield counted(outcome, number)
         yield from reasons(s.reasons.get(outcome, {}))
@@ -161,7 +164,8 @@ def activity(state: State) -> tuple[str, str]:
     if not state.starts:
         return when, "nobody is at work; the same restore command goes on"
     ended = "was killed or lost" if state.exit_code is None else f"ended with exit code {state.exit_code}"
-    return when, f"nobody is at work: {state.driver}, {ended}; the same restore command goes on"
+    why = f" ({state.ended_by})" if state.ended_by else ""
+    return when, f"nobody is at work: {state.driver}, {ended}{why}; the same restore command goes on"
 
 
 def problems(state: State) -> Iterator[str]:
@@ -185,11 +189,6 @@ def errors(state: State) -> Iterator[str]:
 def attempts(error: Mapping[str, Any]) -> str:
     """How often it was tried, where that was more than once."""
     return f" (attempt {error['attempts']})" if (error["attempts"] or 1) > 1 else ""
-
-
-def printable(line: str) -> str:
-    """The line without anything that moves a terminal's cursor: names and errors come from foreign files."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def say(text: str) -> None:

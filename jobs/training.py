@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import memory, store, tracking
+from pipeline.cluster import join
 from pipeline.config import UsageError, parse
 from pipeline.networks import zoo
 from pipeline.networks.checkpoint import CheckpointError
@@ -162,11 +162,12 @@ def find_init(options: TrainingOptions, task: Task) -> zoo.NetworkSpec:
 
 def tracker(options: TrainingOptions, output: str) -> "partial[tracking.RunTracker] | None":
     """Opens the MLflow run on the worker that reports, the only one that writes to it."""
-    if options.mlflow_uri == "none":
+    uri = mlflow_uri(options, output)
+    if uri == tracking.NOBODY:
         return None
     return partial(
         tracking.RunTracker.open,
-        mlflow_uri(options, output),
+        uri,
         options.experiment,
         options.run_name or store.name_of(output),
         params=asdict(options),
@@ -176,9 +177,7 @@ def tracker(options: TrainingOptions, output: str) -> "partial[tracking.RunTrack
 
 def mlflow_uri(options: TrainingOptions, output: str) -> str:
     """The tracking address, with a file's path made absolute: workers run in folders of their own."""
-    uri = options.mlflow_uri or tracking.default_uri(output)
-    path = uri.removeprefix("sqlite:///")
-    return uri if path == uri or path.startswith("/") else f"sqlite:///{Path(path).absolute()}"
+    return tracking.absolute_uri(tracking.settle_uri(options.mlflow_uri, output))
 
 
 def check_continues(options: TrainingOptions, plan: workers.TrainingPlan) -> None:
@@ -308,14 +307,11 @@ def terms(trained: dict[str, Any]) -> str:
 
 def fit(options: TrainingOptions, plan: workers.TrainingPlan) -> int:
     """Train on Ray's workers."""
-    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import WorkerGroupError
 
-    if not ray.is_initialized():
-        address = options.ray_address or os.environ.get("RAY_ADDRESS", "local")
-        ray.init(address=address, include_dashboard=False if address == "local" else None, log_to_driver=True)
+    join(options.ray_address, log_to_driver=True)
     trainer = TorchTrainer(
         workers.train_under_ray,
         train_loop_config={"plan": plan},

@@ -17,7 +17,7 @@ from pipeline.config import RestoreConfig, UsageError, option, parse
 from pipeline.ledger import difference
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import NetworkSpec, Preset, PresetError
-from pipeline.progress import Progress, duration
+from pipeline.progress import Progress, duration, write_line
 from pipeline.records import OUTCOMES
 from pipeline.stages.record import storable
 from pipeline.verify.audit import Audit
@@ -135,7 +135,7 @@ class Verification:
     def _tell(self, findings: "Sequence[Finding] | Any") -> None:
         for finding in findings:
             self.found.add(finding)
-            print(storable(finding.sentence), flush=True)
+            write_line(storable(finding.sentence), sys.stdout)
 
     def _equal(self, same: str) -> int:
         return sum(c.same == same for c in self.compared)

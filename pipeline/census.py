@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline import images, store
-from pipeline.faces.detect import Selection, select_faces
+from pipeline.faces.detect import Selection
+from pipeline.faces.search import search
 from pipeline.records import Unit
 from pipeline.stages.align import DetectorChoice, load_detector
 from pipeline.stages.read import read_unit
@@ -17,7 +18,10 @@ class FaceCensus:
 
     images: int
     unreadable: int
+    # to restore
     faces: int
+    # left by choice, or because their landmarks fit no face
+    left: int = 0
 
     @property
     def faces_per_image(self) -> float:
@@ -39,14 +43,16 @@ def count_faces(
 ) -> FaceCensus:
     """Find the faces of the given images."""
     find = load_detector(detector)
-    seen = unreadable = faces = 0
+    seen = unreadable = faces = left = 0
     for unit in units:
         for _, data in read_unit(unit, image_column, max_pixels):
             seen += 1
             try:
                 if isinstance(data, store.StoreError):
                     raise data
-                faces += len(select_faces(find(images.decode(data, max_pixels).rgb), selection))
+                every = search(find, images.decode(data, max_pixels).rgb, selection)
+                faces += sum(not found.left for found in every)
+                left += sum(bool(found.left) for found in every)
             except (store.StoreError, images.ImageError):
                 unreadable += 1
-    return FaceCensus(seen, unreadable, faces)
+    return FaceCensus(seen, unreadable, faces, left)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pipeline.console import accept_every_letter
 from pipeline.records import METHOD_VERSION
 
 C = TypeVar("C")
@@ -32,6 +33,8 @@ def option(
 ) -> Any:
     """A dataclass field that is also a command-line option. Without a default it is required.
 
+    A tuple[str, ...] is an option that may be given several times.
+
     pixels: a changed value changes the restored pixels, so that it belongs into the run's fingerprint. positional:
     given by its place and not by its name; needs a default; one of a Literal's words, or a tuple of all that follow.
     """
@@ -49,7 +52,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
     """Shows defaults, but not for required options and switches; keeps the lines of examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.required:
+        if action.default is None or action.default is False or action.default == [] or action.required:
             return action.help
         return super()._get_help_string(action)
 
@@ -86,6 +89,10 @@ def _argument(f: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
         return settings
     if get_origin(hint) is Literal:
         return settings | {"choices": get_args(hint)}
+    if get_origin(hint) is tuple:
+        # argparse copies a list and appends; the field gets a tuple of it
+        default: Any = f.default
+        return settings | {"action": "append", "default": [*default], "metavar": f.metadata["metavar"]}
     return settings | {"type": hint, "metavar": f.metadata["metavar"] or hint.__name__.upper()}
 
 
@@ -108,6 +115,7 @@ def parse(
 
     defaults: taken instead of the fields' own.
     """
+    accept_every_letter()  # every job comes by here before it prints anything
     parser = make_parser(cls, description, epilog)
     parser.set_defaults(**defaults or {})
     # words and options may come in any order
@@ -132,6 +140,13 @@ class RestoreConfig:
     output: str = option(help="folder or s3:// prefix to write to", group="what", metavar="PATH_OR_URI")
     kind: Literal["auto", "folder", "tar", "parquet"] = option(
         "auto", help="what the input is; auto looks at the names", group="what"
+    )
+    exclude: tuple[str, ...] = option(
+        (),
+        help="leave out what lies at such paths below the input: lost+found, '*_small.jpg' (such names in every "
+        "folder), 'scans/tmp/*', '**/cache/**'; may be given several times. What is planned already stays planned",
+        group="what",
+        metavar="PATTERN",
     )
     image_column: str = option(
         "image", help="Parquet column that holds the image bytes", group="what", pixels=True
@@ -261,7 +276,11 @@ class RestoreConfig:
         pixels=True,
     )  # fmt: skip
     min_face: float = option(
-        16, help="shorter side of a face box below which it is ignored, pixels", group="faces", pixels=True
+        16,
+        help="shorter side of a face box below which it is left as it is, pixels; large pictures are searched in tiles "
+        "until such a face is seen, and a larger value is quicker",
+        group="faces",
+        pixels=True,
     )
     max_faces: int = option(
         64, help="most faces restored in one picture, largest first", group="faces", pixels=True
@@ -327,7 +346,11 @@ class RestoreConfig:
     )
 
     max_pixels: int = option(
-        178_956_970, help="pictures above this many pixels are skipped", group="faces", pixels=True
+        178_956_970,
+        help="pictures above this many pixels are skipped, those of 16-bit colour above half as many; a worker takes up "
+        "to 25 bytes of memory a pixel, up to 50 where one face fills the picture",
+        group="faces",
+        pixels=True,
     )
 
     metrics: str = option(
@@ -374,7 +397,12 @@ class RestoreConfig:
         0, help="engine actors; 0 takes one per GPU of the cluster, or one on CPU", group="engine"
     )
     readers: int = option(0, help="most concurrent read-and-align tasks; 0 fits the cluster", group="engine")
-    unit_images: int = option(64, help="most images in one unit of work", group="engine", pixels=True)
+    unit_images: int = option(
+        0,
+        help="most images in one unit of work; 0 goes by the size of the run: a sixteenth of it, at most 64",
+        group="engine",
+        pixels=True,
+    )
     shard_images: int = option(
         1024, help="images of one virtual shard of a folder input", group="engine", pixels=True
     )
@@ -384,7 +412,9 @@ class RestoreConfig:
         group="surroundings",
     )  # fmt: skip
     mlflow_uri: str | None = option(
-        None, help="MLflow server or database (default: a SQLite file beside the output); `none` tracks nothing",
+        None,
+        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output); `none` "
+        "tracks nothing",
         group="surroundings",
     )  # fmt: skip
     experiment: str = option("difface-restore", help="MLflow experiment", group="surroundings")
@@ -455,7 +485,7 @@ class RestoreConfig:
             "--keep-detail must lie in [0, 1]": self.keep_detail is None or 0 <= self.keep_detail <= 1,
             "--max-error-rate must lie in [0, 1]": 0 <= self.max_error_rate <= 1,
             "--max-overlap must lie in [0, 1]": 0 <= self.max_overlap <= 1,
-            "--unit-images must lie in 1..4096": 1 <= self.unit_images <= 4096,
+            "--unit-images must lie in 0..4096": 0 <= self.unit_images <= 4096,
             "--shard-images must be at least --unit-images": self.shard_images >= self.unit_images,
             "--max-faces must be at least 1": self.max_faces >= 1,
             "--max-pixels must be at least 1": self.max_pixels >= 1,
@@ -470,6 +500,7 @@ class RestoreConfig:
             "--calls must be at least 1": self.calls is None or self.calls >= 1,
             "--engines and --readers must not be negative": min(self.engines, self.readers) >= 0,
             "--seed must not be negative": self.seed >= 0,
+            "--exclude must not be empty": all(pattern.strip("/") for pattern in self.exclude),
             "--tags must be NAME=VALUE, separated by commas": all(
                 "=" in t for t in self.tags.split(",") if self.tags
             ),

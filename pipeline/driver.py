@@ -2,8 +2,9 @@
 
 Every start makes `_ledger/drivers/NNNN.json`, the next number, by a conditional write: of several starts one gets it.
 The highest number drives. Its driver says every few seconds that it lives; one that died is followed at once on its
-own machine, elsewhere after it has kept silent for a while. A driver that was only paused finds, when it wakes, that
-it was followed, and stops. Until then both may finish the same units: markers are made by conditional writes too.
+own machine, elsewhere after it has kept silent for a while. No decision asks what time it is: clocks are set while
+machines run. A driver that was only paused finds, when it wakes, that it was followed, and writes nothing more
+(pipeline/fence.py). Until then both may finish the same units: markers are made by conditional writes too.
 """
 
 import json
@@ -14,17 +15,18 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
 
 import psutil
 
-from pipeline import store
+from pipeline import fence, store
 
 DRIVERS = "_ledger/drivers"
 # seconds between signs of life, and until a driver elsewhere that gives none counts as dead
 BEAT, PATIENCE = 10.0, 35.0
-# A clock that is wrong by more than this is not believed to be possible.
-LONG_AGO = 3600.0
+START_BYTES = 1024
 
 
 class AlreadyDriven(ValueError):
@@ -38,13 +40,17 @@ class Start:
     number: int
     host: str
     pid: int
-    # when that process began, by its machine's clock: numbers of processes are used again
-    process_began: float
+    # which process of that number, as `process_identity`; empty where the machine does not say
+    process: str
+    # seconds since 1970, for people
     began_at: float
+    # the same of its last sign of life; from elsewhere, that it changes is what counts
     seen_at: float
     # None while it works, and for ever where it was killed
     ended_at: float | None = None
     exit_code: int | None = None
+    # what ended it, where that was no end of the work
+    reason: str = ""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -63,21 +69,22 @@ class Start:
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.began_at))
         return f"process {self.pid} on {self.host}, started {began}"
 
-    def lives(self, now: float) -> bool | None:
-        """Whether its process runs; None where one look can not tell."""
-        if self.ended_at is not None or now - self.seen_at > LONG_AGO:
+    def lives(self) -> bool | None:
+        """Whether its process runs; None where one look can not say."""
+        if self.ended_at is not None:
             return False
-        if self.host == socket.gethostname():
-            return _process_began(self.pid) == self.process_began
+        if self.host == socket.gethostname() and self.process:
+            return process_identity(self.pid) == self.process
         return None
 
     def seems_to_live(self, now: float) -> bool:
-        """Whether its process runs, as far as one look tells."""
-        lives = self.lives(now)
+        """Whether its process runs, as far as one look can say; `now` in seconds since 1970."""
+        lives = self.lives()
         return now - self.seen_at <= PATIENCE if lives is None else lives
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1).encode()
+        # of one size, so that the end can be written over the beginning where a disk is full
+        return json.dumps(asdict(self), indent=1).encode().ljust(START_BYTES)
 
 
 def last_start(output: str) -> Start | None:
@@ -90,16 +97,37 @@ def last_start(output: str) -> Start | None:
 
 def _read(output: str, number: int) -> Start:
     try:
-        return Start(**json.loads(store.read_bytes(store.join(output, f"{DRIVERS}/{number:04d}.json"))))
-    except (ValueError, TypeError):  # a damaged file names nobody who could be waited for
-        return Start(number, "", 0, 0.0, 0.0, 0.0, ended_at=0.0)
+        values = json.loads(store.read_bytes(store.join(output, f"{DRIVERS}/{number:04d}.json")))
+        known = {f.name for f in fields(Start)}
+        # a start of an earlier version says nothing of its process but the number
+        return Start(**{"process": ""} | {name: values[name] for name in known & values.keys()})
+    except (ValueError, TypeError, AttributeError):  # a damaged file names nobody who could be waited for
+        return Start(number, "", 0, "", 0.0, 0.0, ended_at=0.0)
 
 
-def _process_began(pid: int) -> float:
+def process_identity(pid: int) -> str:
+    """What no other process has that ever gets this number: when it began, in ticks since boot, and which boot.
+
+    Empty where there is no such process. Times of day would not do: they move when the clock is set.
+    """
     try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return 0.0
+        # the name, in brackets, may hold anything
+        began = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        if Path("/proc/self/stat").exists():
+            return ""
+        with suppress(psutil.Error):  # no Linux
+            return f"{psutil.Process(pid).create_time()}"
+        return ""
+    return f"{_boot()}:{began}"
+
+
+@cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 class Driver:
@@ -112,6 +140,8 @@ class Driver:
         # the start that followed ours while we seemed to be dead
         self.follower: Start | None = None
         self.exit_code: int | None = None
+        # what ended this start, where that was no end of the work
+        self.reason = ""
         self._withdrawn = False
         self._thread = threading.Thread(target=self._beat, name="driver", daemon=True)
 
@@ -127,12 +157,13 @@ class Driver:
                 _await_death(output, last, say, patience)
             now, pid = time.time(), os.getpid()
             number = last.number + 1 if last else 1
-            mine = Start(number, socket.gethostname(), pid, _process_began(pid), now, now)
+            mine = Start(number, socket.gethostname(), pid, process_identity(pid), now, now)
             uri = store.join(output, mine.path)
+            with fence.changing(output):
+                created = store.create_bytes(uri, mine.to_json())
             # our own file may be found when the answer to its making was lost on the way
-            if store.create_bytes(uri, mine.to_json()) or _read(output, number).token == mine.token:
-                if last is not None:  # killed while it was stopping, it could not take this away
-                    store.delete(store.join(output, last.stop_path))
+            if created or _read(output, number).token == mine.token:
+                _clear_stops(output)
                 return cls(output, mine)
 
     def __enter__(self) -> "Driver":
@@ -143,14 +174,16 @@ class Driver:
         self._done.set()
         self._thread.join()
         now = time.time()
-        ended = replace(self._start, seen_at=now, ended_at=now, exit_code=self.exit_code)
+        ended = replace(
+            self._start, seen_at=now, ended_at=now, exit_code=self.exit_code, reason=self.reason
+        )
         with suppress(store.StoreError):  # a start that can not say that it ended is found dead by the next
             if self._withdrawn:
                 store.delete(store.join(self._output, ended.path))
             else:
-                store.write_bytes(store.join(self._output, ended.path), ended.to_json())
-            if self.follower is None:
-                store.delete(self.stop_uri)
+                store.rewrite_bytes(store.join(self._output, ended.path), ended.to_json())
+        with suppress(store.StoreError):
+            store.delete(self.stop_uri)
 
     @property
     def number(self) -> int:
@@ -166,19 +199,25 @@ class Driver:
         """Let the stages finish what they began, and begin nothing more."""
         store.write_bytes(self.stop_uri, b"")
 
+    def drives(self) -> bool:
+        """Whether no start has followed this one, by a fresh look; else stops the stages. Raises StoreError."""
+        following = replace(self._start, number=self._start.number + 1)
+        if self.follower is None and store.exists(store.join(self._output, following.path)):
+            follower = _read(self._output, following.number)
+            with suppress(store.StoreError):  # its workers notice for themselves whose output it is
+                self.stop()
+            self.follower = follower
+        return self.follower is None
+
     def withdraw(self) -> None:
         """Leave no trace at the end: this start was refused before it did anything."""
         self._withdrawn = True
 
     def _beat(self) -> None:
         """The background thread: say that we live, and look whether we were followed."""
-        following = replace(self._start, number=self._start.number + 1)
         while not self._done.wait(BEAT):
             try:
-                if store.exists(store.join(self._output, following.path)):
-                    follower = _read(self._output, following.number)
-                    self.stop()
-                    self.follower = follower
+                if not self.drives():
                     return
                 self._start = replace(self._start, seen_at=time.time())
                 store.write_bytes(store.join(self._output, self._start.path), self._start.to_json())
@@ -186,9 +225,16 @@ class Driver:
                 continue  # a store that is away now is asked again at the next beat
 
 
+def _clear_stops(output: str) -> None:
+    """Take away what earlier starts could not: they were killed while they were stopping."""
+    for entry in store.list_files(store.join(output, DRIVERS)):
+        if entry.path.endswith(".stop"):
+            store.delete(entry.uri)
+
+
 def _await_death(output: str, last: Start, say: Callable[[str], None], patience: float) -> None:
     """Return when the last driver is dead. Raises AlreadyDriven when it lives."""
-    lives = last.lives(time.time())
+    lives = last.lives()
     if lives is None:
         say(f"waiting up to {patience:.0f} s to see whether {last.who} still works on this output")
         give_up = time.monotonic() + patience

@@ -249,7 +249,10 @@ class _Sheet:
         sheet[y : y + self.tile, x : x + self.tile] = images.resize(picture, self.tile)
 
     def _text(self, axes: Any, x: float, y: float, text: str, pixels: float, **style: Any) -> None:
-        axes.text(x, y, text, fontsize=pixels * 72 / self.dpi, **({"color": self.ink} | style))
+        # names of files are no formulas
+        axes.text(
+            x, y, text, fontsize=pixels * 72 / self.dpi, parse_math=False, **({"color": self.ink} | style)
+        )
 
 
 def draw_sheet(title: str, below: str, steps: Sequence[int], marked: int, blocks: Sequence[Block]) -> bytes:

@@ -5,6 +5,7 @@ Results come back in the order in which units finish; nothing is grouped or join
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
+from pipeline.cluster import join
 from pipeline.config import UsageError
 from pipeline.records import Pending, Row
 from pipeline.stages.measure import MeasureFaces, MeasureSettings
@@ -55,19 +57,24 @@ class Resources:
 
 
 def connect(address: str | None) -> None:
-    """Join the cluster of `address` or RAY_ADDRESS; without either start a local one in this process.
+    """Join the cluster of `address` or RAY_ADDRESS; without either start one that ends with this process.
 
-    A process that has joined one already stays there.
+    A process that has joined one already stays there. Raises UsageError where there is none to join, and none starts.
     """
-    if not ray.is_initialized():
-        _join(address or os.environ.get("RAY_ADDRESS") or "local")
+    join(address)
     _settle()
 
 
 def _settle() -> None:
     """Progress is ours to show, a slow unit is no hang, and every unit travels alone."""
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    context = DataContext.get_current()
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # the other one writes Ray's log
+            handler.addFilter(_worth_showing)
+    # units that are lost on the way make fewer than there are actors
+    warnings.filterwarnings("ignore", "The (maxi|mini)mum number of concurrent", UserWarning)
+    with warnings.catch_warnings():  # Ray sets its own deprecated fields
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
     # a unit that kills its workers again and again is left out, and its neighbours go on
@@ -77,13 +84,9 @@ def _settle() -> None:
     context.target_max_block_size = 1
 
 
-def _join(address: str) -> None:
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address == "local":
-        # CPUs are logical here: a small machine still runs one task of every stage.
-        ray.init(address, num_cpus=max(os.cpu_count() or 1, 4), include_dashboard=False, **quiet)
-    else:
-        ray.init(address, **quiet)
+def _worth_showing(record: logging.LogRecord) -> bool:
+    """Whether a line of Ray Data's log is for people too: what fails, and a cluster that has no room for the run."""
+    return record.levelno >= logging.ERROR or "not enough to run any task" in record.getMessage()
 
 
 def fit_resources(
@@ -145,6 +148,27 @@ def _cpu_share(cpus: int, actors: int, others: float, most: float = 1.0) -> floa
     return max(min(most, (cpus - READER_CPUS - others) / actors // 0.01 / 100), 0.0)
 
 
+class TaskGivenUp(RuntimeError):
+    """The workers of a task died with it again and again; Ray Data leaves its units out."""
+
+
+def bounded(stage: Callable[[Row], Row], most: int = MOST_DEATHS) -> Callable[[Row], Row]:
+    """The stage, which raises TaskGivenUp where its task was begun again more than `most` times.
+
+    Ray Data begins a task again without end, and takes no number. Named as the stage, for Ray's dashboard.
+    """
+
+    def begin(row: Row) -> Row:
+        # of this task or call of an actor; of the process's other threads Ray knows their own
+        before = ray.get_runtime_context().worker.core_worker.get_current_task_attempt_number()
+        if before > most:
+            raise TaskGivenUp(f"its worker died {before} times")
+        return stage(row)
+
+    begin.__name__ = begin.__qualname__ = getattr(stage, "__name__", type(stage).__name__)
+    return begin
+
+
 class KeepPublishing:
     """An actor's publisher: what it loads onto a GPU stays there."""
 
@@ -159,11 +183,11 @@ def _publishers(publish: Callable[[Row], Row], resources: Resources) -> dict[str
     """How Ray runs `publish`: as tasks, or where each needs a part of a GPU as actors that keep hold of theirs."""
     cpus = {"num_cpus": resources.cpus_per_publisher}
     if not resources.gpus_per_publisher:
-        return cpus | {"fn": publish, "max_retries": MOST_DEATHS}
+        return cpus | {"fn": bounded(publish)}
     # one at first: the engines find their parts of the GPUs before the others come
     pool = ActorPoolStrategy(min_size=1, max_size=resources.engines * ENHANCERS_PER_GPU)
-    how: dict[str, Any] = {"fn": KeepPublishing, "fn_constructor_args": (publish,), "compute": pool}
-    return how | cpus | {"num_gpus": resources.gpus_per_publisher, "max_task_retries": MOST_DEATHS}
+    how: dict[str, Any] = {"fn": KeepPublishing, "fn_constructor_args": (bounded(publish),), "compute": pool}
+    return how | cpus | {"num_gpus": resources.gpus_per_publisher}
 
 
 def run_flow(
@@ -182,7 +206,8 @@ def run_flow(
     `restore`. measure: None where nothing is measured, and then there is no such stage.
     """
     rows: list[dict[str, Any]] = [{"unit": u.name} | u._asdict() for u in units]
-    readers = TaskPoolStrategy(size=resources.readers)
+    blocks = min(len(rows), MOST_BLOCKS)
+    readers = TaskPoolStrategy(size=min(resources.readers, blocks))
     pool = ActorPoolStrategy(
         size=resources.engines,
         max_concurrent_calls_per_actor=4,
@@ -190,9 +215,9 @@ def run_flow(
         max_tasks_in_flight_per_actor=6,
     )
     restored = (
-        ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS))
-        .map(load, compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
-        .map(Watched(read, "read"), compute=readers, num_cpus=READER_CPUS, max_retries=MOST_DEATHS)
+        ray.data.from_items(rows, override_num_blocks=blocks)
+        .map(bounded(load), compute=readers, num_cpus=READER_CPUS)
+        .map(bounded(Watched(read, "read")), compute=readers, num_cpus=READER_CPUS)
         .map(
             watched_actor(engine, "restore"),  # a class is an actor's constructor
             fn_constructor_args=(restore,),
@@ -221,7 +246,5 @@ def run_tasks(rows: list[Row], task: Callable[[Row], Row], max_deaths: int | Non
     max_deaths: a task whose worker dies is begun again so often, and then gives no result; None: without end.
     """
     blocks = min(len(rows), MOST_BLOCKS)
-    retries: dict[str, Any] = {} if max_deaths is None else {"max_retries": max_deaths}
-    yield from (
-        ray.data.from_items(rows, override_num_blocks=blocks).map(task, num_cpus=1, **retries).iter_rows()
-    )
+    begun = task if max_deaths is None else bounded(task, max_deaths)
+    yield from ray.data.from_items(rows, override_num_blocks=blocks).map(begun, num_cpus=1).iter_rows()

@@ -7,10 +7,10 @@ bit depth, alpha, orientation, metadata; pixels that were not edited keep their 
 import io
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -41,6 +41,8 @@ FOREIGN = (
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (4, b"jP  \r\n\x87\n", "JPEG 2000"),
 )
+OPENCV_OUT_OF_MEMORY = -4
+PNG = b"\x89PNG\r\n\x1a\n"
 # The largest picture accepted unless told otherwise; Pillow's own limit against decompression bombs.
 MAX_PIXELS = 178_956_970
 # What the largest pixel takes uncompressed (four samples of 16 bits), and metadata beside the pixels.
@@ -48,11 +50,26 @@ BYTES_PER_PIXEL, METADATA_BYTES = 8, 64 << 20
 # A progressive JPEG has some ten scans. Each may cost a pass over the whole picture for a few bytes of the file.
 MOST_SCANS = 500
 
+# Samples that are converted at once: a whole picture's, as wider numbers, would be several times the picture.
+STRIP = 1 << 20
+
 # Dimensions are checked below, before anything is decoded: Pillow's own check would only warn.
 Image.MAX_IMAGE_PIXELS = None
-# What Pillow has to say about damaged metadata is nothing a user could act on. Set once, because
-# `warnings.catch_warnings` is not safe among threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def silence_pillow() -> None:
+    """Let Pillow warn of nothing: what it has to say about damaged metadata is nothing a user could act on.
+
+    Asked for at every door, as libraries and test runners put filters of their own before ours. A filter for all, as
+    `warnings.catch_warnings` is not safe among threads.
+    """
+    first = warnings.filters[0] if warnings.filters else None
+    if first is None or first[0] != "ignore" or getattr(first[3], "pattern", "") != PILLOW:
+        warnings.filterwarnings("ignore", module=PILLOW)
+
+
+PILLOW = r"PIL\."
+silence_pillow()
 
 # How a picture is saved that is no edit of another.
 FINE: dict[str, dict[str, Any]] = {
@@ -107,6 +124,8 @@ class Picture:
     palette: Image.Image | None = None
     # the file itself, of a JPEG whose blocks can be kept
     jpeg: bytes = b""
+    # why the pixels that are not edited can not stay as they are stored; None where they can
+    recoded: str | None = None
 
     def upright(self, stored: Array) -> Array:
         """A plane of stored samples, turned as `rgb` is."""
@@ -127,13 +146,24 @@ def most_bytes(max_pixels: int) -> int:
     return BYTES_PER_PIXEL * max_pixels + METADATA_BYTES
 
 
+def weight(data: bytes) -> int:
+    """How many pixels one of this file's counts as: 2 of a 16-bit colour PNG, which take twice the memory."""
+    return 2 if data[:8] == PNG and data[24:26] in (b"\x10\x02", b"\x10\x06") else 1
+
+
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
-    """The picture in `data`. Raises ImageError, or SkippedImage for animated and too large ones, and nothing else."""
+    """The picture in `data`. max_pixels: as `weight` counts them.
+
+    Raises ImageError, SkippedImage for animated and too large ones, MemoryError, and nothing else.
+    """
+    silence_pillow()
     try:
         return _decoded(data, max_pixels)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # damaged bytes make decoders raise nearly anything
+        if isinstance(error, cv2.error) and error.code == OPENCV_OUT_OF_MEMORY:
+            raise MemoryError(str(error)) from error
         said = " ".join(str(error).split())[:200]
         raise ImageError("truncated", f"the picture's data end early or are damaged ({said})") from error
 
@@ -141,18 +171,23 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
 def _decoded(data: bytes, max_pixels: int) -> Picture:
     image = _opened(data, max_pixels)
     image.load()
-    wide = _sixteen_bit_colour(data, image)
-    stored, alpha = wide if wide is not None else _samples(image)
-    orientation = _orientation(image)
+    orientation, save = _orientation(image), _save_options(image, data)
+    palette = image.copy() if image.format == "GIF" and image.mode == "P" else None
+    mode = image.mode
+    stored, alpha = _sixteen_bit_colour(data, image) if _is_deep_colour(data, image) else _samples(image)
+    image.close()  # its pixels are not needed twice
+    if alpha is not None:
+        save.pop("transparency", None)  # which has become alpha
     return Picture(
         rgb=_upright_rgb(stored, orientation),
         format="JPEG" if image.format == "MPO" else str(image.format),
         stored=stored,
         alpha=alpha,
         orientation=orientation,
-        save=_save_options(image, data, alpha is not None),
-        palette=image.copy() if image.format == "GIF" and image.mode == "P" else None,
-        jpeg=data if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") else b"",
+        save=save,
+        palette=palette,
+        jpeg=data if image.format in ("JPEG", "MPO") and mode in ("L", "RGB") else b"",
+        recoded=f"its {mode} samples are delivered as RGB" if mode in ("CMYK", "LAB") else None,
     )
 
 
@@ -182,6 +217,7 @@ def enlarged(picture: Picture, times: int) -> Picture:
         alpha=None if picture.alpha is None else larger(picture.alpha),
         palette=picture.palette and picture.palette.resize(size, Image.Resampling.NEAREST),
         jpeg=b"",
+        recoded=None,
     )
 
 
@@ -198,11 +234,11 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ImageError("not an image", "the bytes are of no picture format that is known here") from error
-    _check_size(image, max_pixels)
+    _check_size(image, max_pixels, weight(data))
     # whether there is a second frame; counting them all would take as long as there are bytes
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
-    _check_size(image, max_pixels)  # a look at the second frame may have changed it
+    _check_size(image, max_pixels, weight(data))  # a look at the second frame may have changed it
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
         raise SkippedImage("too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it anew")
     if image.mode == "F":
@@ -215,14 +251,15 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    """Refuse a picture by the size that its header tells."""
+def _check_size(image: Image.Image, max_pixels: int, counts: int) -> None:
+    """Refuse a picture by the size that its header gives. counts: as `weight`."""
     width, height = image.size
-    if width * height > max_pixels:
+    if width * height * counts > max_pixels:
+        size = f"{width}x{height} is {width * height / 1e6:.0f} Mpx"
         raise SkippedImage(
             "too large",
-            f"{width}x{height} is {width * height / 1e6:.0f} Mpx, above the limit of {max_pixels / 1e6:.0f} Mpx; "
-            "raise --max-pixels to accept it",
+            f"{size}{' of 16-bit colour, which count twice' if counts > 1 else ''}, above the limit of "
+            f"{max_pixels / 1e6:.0f} Mpx; raise --max-pixels to accept it",
         )
     if not width * height:
         raise ImageError("truncated", f"a picture was wanted, its header tells {width}x{height} pixels")
@@ -249,22 +286,38 @@ def _samples(image: Image.Image) -> tuple[Array, Array | None]:
     """Colour samples (grey or RGB) and alpha of a loaded image, at their stored depth."""
     mode = image.mode
     if mode.startswith("I"):
-        return np.asarray(image).astype(np.uint16), None
+        return np.asarray(image).astype(np.uint16, copy=False), None
     if mode in ("1", "L"):
-        return np.asarray(image.convert("L")), None
+        return _as_array(image, "L"), None
     if mode == "LA":
-        both = np.asarray(image)
+        both = _as_array(image, "LA")
         return both[..., 0], both[..., 1]
     if mode in ("RGBA", "PA", "RGBa", "La") or (mode == "P" and "transparency" in image.info):
-        both = np.asarray(image.convert("RGBA"))
+        both = _as_array(image, "RGBA")
         return both[..., :3], both[..., 3]
-    return np.asarray(_to_srgb(image)), None
+    return _as_array(_to_srgb(image) if mode in ("CMYK", "LAB") else image, "RGB"), None
+
+
+def _as_array(image: Image.Image, mode: str) -> NDArray[np.uint8]:
+    """A loaded image's samples in another mode of 8 bits, or its own."""
+    width, height = image.size
+    samples = np.empty((height, width, len(mode)) if len(mode) > 1 else (height, width), np.uint8)
+    for rows in _strips(samples):
+        samples[rows] = np.asarray(image.crop((0, rows.start, width, rows.stop)).convert(mode))
+    return samples
+
+
+def _strips(samples: Array) -> Iterator[slice]:
+    """Consecutive rows of an array, so many at a time that they are about STRIP samples."""
+    height = len(samples)
+    few = max(STRIP * height // max(samples.size, 1), 1)
+    return (slice(top, min(top + few, height)) for top in range(0, height, few))
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """CMYK and LAB through their ICC profile where they carry one; everything else as Pillow converts it."""
+    """CMYK or LAB through its ICC profile where it carries one, else as Pillow converts it."""
     profile = image.info.get("icc_profile")
-    if image.mode in ("CMYK", "LAB") and profile:
+    if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(
@@ -277,14 +330,20 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _sixteen_bit_colour(data: bytes, image: Image.Image) -> tuple[Array, Array | None] | None:
-    """RGB(A) samples of a 16-bit colour PNG, which Pillow would cut to 8 bits."""
-    if image.format != "PNG" or data[24:25] != b"\x10" or data[25:26] not in (b"\x02", b"\x06"):
-        return None
+def _is_deep_colour(data: bytes, image: Image.Image) -> bool:
+    """Whether it is a 16-bit colour PNG, which Pillow would cut to 8 bits."""
+    return image.format == "PNG" and weight(data) > 1
+
+
+def _sixteen_bit_colour(data: bytes, image: Image.Image) -> tuple[Array, Array | None]:
+    """RGB(A) samples of a 16-bit colour PNG that Pillow could load."""
+    image.close()  # what Pillow has cut is not needed
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16:
         raise ValueError("16-bit samples were wanted")
-    colour = np.ascontiguousarray(decoded[..., 2::-1])
+    colour = decoded[..., :3]
+    for rows in _strips(colour):
+        colour[rows] = colour[rows][..., ::-1].copy()  # OpenCV's order is blue, green, red
     return colour, decoded[..., 3] if decoded.shape[2] == 4 else None
 
 
@@ -292,10 +351,13 @@ def _eight_bit(samples: Array) -> NDArray[np.uint8]:
     """uint16 0..65535 → uint8 0..255, rounded; uint8 as it is."""
     if samples.dtype == np.uint8:
         return samples
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    rounded = np.empty(samples.shape, np.uint8)
+    for rows in _strips(samples):
+        rounded[rows] = (samples[rows].astype(np.uint32) + 128) // 257
+    return rounded
 
 
-def _save_options(image: Image.Image, data: bytes, alpha: bool) -> dict[str, Any]:
+def _save_options(image: Image.Image, data: bytes) -> dict[str, Any]:
     """What Pillow needs to write the same kind of file again."""
     info = image.info
     options = {k: info[k] for k in ("icc_profile", "exif", "dpi") if info.get(k)}
@@ -304,7 +366,7 @@ def _save_options(image: Image.Image, data: bytes, alpha: bool) -> dict[str, Any
     if image.format in ("JPEG", "MPO"):
         options |= _jpeg_options(image)
     elif image.format == "PNG":
-        options |= _png_options(image, data, alpha)
+        options |= _png_options(image, data)
     elif image.format == "WEBP":
         # a lossy one too: coding it once more with loss would change every pixel by up to some twenty levels
         options |= {"lossless": True, "exact": True} | {k: info[k] for k in ("xmp",) if info.get(k)}
@@ -316,13 +378,13 @@ def _save_options(image: Image.Image, data: bytes, alpha: bool) -> dict[str, Any
     return options
 
 
-def _png_options(image: Image.Image, data: bytes, alpha: bool) -> dict[str, Any]:
+def _png_options(image: Image.Image, data: bytes) -> dict[str, Any]:
     text = PngImagePlugin.PngInfo()
     for key, value in getattr(image, "text", {}).items():
         text.add_itxt(key, value) if not value.isascii() else text.add_text(key, value)
     options: dict[str, Any] = {"pnginfo": text}
     key = image.info.get("transparency")
-    if key is not None and not alpha:
+    if key is not None:
         # samples of few bits were spread over 0..255, their transparent colour was not
         few_bits = image.mode == "L" and data[24] < 8
         options["transparency"] = key * 255 // (2 ** data[24] - 1) if few_bits else key
@@ -370,29 +432,80 @@ def _fine_table(component: int) -> list[int]:
 _FINE: dict[int, list[int]] = {}
 
 
-def encode(original: Picture, rgb: NDArray[np.floating]) -> bytes:
+class Edited(Protocol):
+    """[H, W, 3] float32 upright, 0..255: a picture's rgb with edits, held in a way that gives any part of it."""
+
+    def part(self, rows: slice, columns: slice) -> NDArray[np.float32] | None:
+        """These pixels; None where all of them are the picture's own."""
+
+
+class Encoded(NamedTuple):
+    """A picture's file."""
+
+    data: bytes
+    # why the pixels that are not edited were coded again, too, and with a loss; None where they were not
+    recoded: str | None
+
+
+def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
     """The picture with edited pixels, as bytes of the original's kind.
 
     rgb: [H, W, 3] upright, 0..255. Where it equals the original's rgb the stored samples are written unchanged;
     elsewhere the change is added to them and rounded. Of a JPEG, blocks without an edited pixel keep their
-    coefficients. Same picture, same bytes.
+    coefficients where that is possible. Same picture, same bytes. Raises OSError and MemoryError where the system
+    refused memory or files.
     """
-    change = rgb.astype(np.float32) - original.rgb
-    change = original.as_stored(change)
+    silence_pillow()
+    stored, alpha = original.stored, original.alpha
+    deep = stored.dtype == np.uint16 and stored.ndim == 3
+    # what is saved, transparency included; `edited` are the colours in it
+    planes: Array = np.empty(stored.shape, stored.dtype)
+    edited = planes
+    if alpha is not None:
+        planes = np.empty((*stored.shape[:2], 2 if stored.ndim == 2 else 4), stored.dtype)
+        planes[..., -1] = alpha
+        edited = planes[..., 0] if stored.ndim == 2 else planes[..., :3]
+    if deep:  # OpenCV's order is blue, green, red
+        edited = edited[..., ::-1]
+    touched = _edit(original, rgb, edited)
+    if original.palette is not None:
+        return Encoded(_encode_gif(original, edited), None)
+    if deep:
+        return Encoded(_encode_deep_png(original, planes), None)
+    image = Image.fromarray(planes)
+    del planes, edited
+    data = _saved(image, original.format, original.save)
+    if original.jpeg:
+        del image
+        return Encoded(*keep_untouched_blocks(original.jpeg, data, touched))
+    return Encoded(data, original.recoded)
+
+
+def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) -> NDArray[np.bool_]:
+    """Fill `edited`, stored samples, from the upright `rgb`; [H, W], where they are not the original's."""
     stored = original.stored
     top = 255 if stored.dtype == np.uint8 else 65535
-    if stored.ndim == 2:
-        change = change @ LUMA
-    edited = np.rint(stored + change * (top / 255)).clip(0, top).astype(stored.dtype)
-    if original.palette is not None:
-        return _encode_gif(original, edited)
-    if edited.dtype == np.uint16 and edited.ndim == 3:
-        return _encode_deep_png(original, edited)
-    data = _saved(_joined(edited, original.alpha), original.format, original.save)
-    if original.jpeg:
-        touched = np.asarray(change.reshape(*stored.shape[:2], -1).any(axis=2))
-        return keep_untouched_blocks(original.jpeg, data, touched)
-    return data
+    touched = np.zeros(stored.shape[:2], bool)
+    for rows in _strips(stored):
+        box = _upright_box(original, rows)
+        part = rgb[box].astype(np.float32, copy=False) if isinstance(rgb, np.ndarray) else rgb.part(*box)
+        if part is None:
+            edited[rows] = stored[rows]
+            continue
+        change = original.as_stored(part - original.rgb[box])
+        if stored.ndim == 2:
+            change = change @ LUMA
+        edited[rows] = np.rint(stored[rows] + change * (top / 255)).clip(0, top)
+        touched[rows] = change.reshape(*touched[rows].shape, -1).any(axis=2)
+    return touched
+
+
+def _upright_box(picture: Picture, rows: slice) -> tuple[slice, slice]:
+    """Where these rows of the stored picture lie in the upright one: rows and columns."""
+    height, width = picture.stored.shape[:2]
+    if picture.orientation in (3, 4, 6, 7):  # their order is reversed
+        rows = slice(height - rows.stop, height - rows.start)
+    return (slice(0, width), rows) if picture.orientation >= 5 else (rows, slice(0, width))
 
 
 def encode_anew(original: Picture, rgb: NDArray[np.uint8]) -> bytes:
@@ -426,18 +539,14 @@ def _encode_gif(original: Picture, edited: NDArray[np.uint8]) -> bytes:
     return _saved(image, "GIF", {} if transparency is None else {"transparency": transparency})
 
 
-def _encode_deep_png(original: Picture, edited: NDArray[np.uint16]) -> bytes:
-    """A 16-bit colour PNG, with the metadata chunks that Pillow would have written."""
-    planes = edited[..., ::-1]
-    if original.alpha is not None:
-        planes = np.concatenate([planes, original.alpha[..., None]], axis=2)
-    done, body = cv2.imencode(".png", np.ascontiguousarray(planes))
+def _encode_deep_png(original: Picture, planes: NDArray[np.uint16]) -> bytes:
+    """A 16-bit colour PNG of blue, green, red, alpha, with the metadata chunks that Pillow would have written."""
+    done, body = cv2.imencode(".png", planes)
     if not done:
         raise ImageError("not encoded", "the 16-bit PNG could not be encoded")
     small = _saved(Image.new("RGB", (1, 1)), "PNG", original.save)
     kept = b"".join(chunk for name, chunk in png_chunks(small) if name not in (b"IHDR", b"IDAT", b"IEND"))
-    data = body.tobytes()
-    return data[:33] + kept + data[33:]
+    return b"".join([body[:33].tobytes(), kept, body[33:].data])
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:

@@ -1,6 +1,13 @@
 """Give untouched blocks of an edited JPEG their original coefficients back, so that they decode to the same bits."""
 
+import ctypes
+import errno
+import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -13,55 +20,60 @@ BLOCK = 8
 METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
 START_OF_SCAN = 0xDA
 APP2, APP14 = 0xE2, 0xEE
+# Most components of a JPEG, and rows of blocks that are worked on at once: the whole picture's take much memory.
+MOST_COMPONENTS, ROWS_AT_ONCE = 4, 16
 
-# jpeglib keeps what it reads in global variables: two threads in it at once end the process
+# one picture's coefficients at a time: they take up to 6 bytes a pixel, several times over
 _ONE_AT_A_TIME = Lock()
 
 
-def keep_untouched_blocks(original: bytes, edited: bytes, touched: NDArray[np.bool_]) -> bytes:
-    """The edited JPEG with the original's coefficients in every block that no touched pixel lies in.
+class Unmergeable(ValueError):
+    """Two JPEGs whose blocks can not be exchanged. The message is a short reason."""
 
-    Both are of one size. Where they differ in chroma sampling (Pillow writes neither 4:4:0 nor 4:1:1), where a
-    quantisation step of `edited` does not divide that of `original`, or where the coefficients can not be read, the
-    blocks stay as they were coded again. touched: [H, W] of the stored picture. Metadata is that of `original`.
+
+def keep_untouched_blocks(
+    original: bytes, edited: bytes, touched: NDArray[np.bool_]
+) -> tuple[bytes, str | None]:
+    """The edited JPEG with the original's coefficients in every block that no touched pixel lies in, and None.
+
+    Both are of one size. Where they differ in colour space or chroma sampling (Pillow writes neither 4:4:0 nor 4:1:1),
+    where a quantisation step of `edited` does not divide that of `original`, or where the JPEG library can not read the
+    coefficients, the blocks stay as they were coded again, and in the place of None stands a short reason. touched:
+    [H, W] of the stored picture. Metadata is that of `original`. Raises OSError and MemoryError where the system
+    refused memory or files: that says nothing about the picture.
     """
     try:
-        merged = _merged(_bare(original), _bare(edited), touched)
-    except OSError:  # jpeglib is stricter than the decoder about damage that shows in no pixel
-        merged = edited
+        return with_metadata_of(original, _merged(_bare(original), _bare(edited), touched)), None
+    except Unmergeable as error:
+        reason = str(error)
     try:
-        return with_metadata_of(original, merged)
-    except OSError:  # the same of `_segments`
-        return merged
+        return with_metadata_of(original, edited), reason
+    except Unmergeable:  # its segments can not be told apart
+        return edited, reason
 
 
 def _merged(original: bytes, edited: bytes, touched: NDArray[np.bool_]) -> bytes:
-    """`keep_untouched_blocks` on files without metadata. Raises OSError when jpeglib can not read or write them."""
-    import jpeglib  # carries its own libjpeg; imported where a JPEG is written
-
-    with _ONE_AT_A_TIME, tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder, name) for name in ("original.jpg", "edited.jpg")]
-        for path, data in zip(paths, (original, edited), strict=True):
-            path.write_bytes(data)
-        before, after = (jpeglib.read_dct(str(path)) for path in paths)
-        if before.jpeg_color_space != after.jpeg_color_space:
-            return edited
-        names = [n for n in ("Y", "Cb", "Cr") if getattr(before, n) is not None]
-        tables = [
-            [jpeg.qt[jpeg.quant_tbl_no[i]].astype(np.int32) for jpeg in (before, after)]
-            for i in range(len(names))
-        ]
-        alike = all(getattr(before, n).shape == getattr(after, n).shape for n in names)
-        if not alike or any((coarse % fine).any() for coarse, fine in tables):
-            return edited
-        for name, (coarse, fine) in zip(names, tables, strict=True):
-            _restore_component(getattr(before, name), getattr(after, name), coarse, fine, touched, before.Y)
-        after.write_dct(str(paths[1]))
-        return paths[1].read_bytes()
+    """`keep_untouched_blocks` on files without metadata. Raises Unmergeable, OSError, MemoryError."""
+    with _ONE_AT_A_TIME, _file_of(original) as source, _file_of(edited) as target:
+        first, second = _header(source), _header(target)
+        if first.colour_space != second.colour_space:
+            raise Unmergeable("its colour space can not be written again")
+        if first.blocks != second.blocks:
+            raise Unmergeable("its chroma sampling can not be written again")
+        before, after = _coefficients(source, first), _coefficients(target, second)
+        tables = [(before.table(i), after.table(i)) for i in range(len(first.blocks))]
+        if any((coarse % fine).any() for coarse, fine in tables):
+            raise Unmergeable("its quantisation steps can not be written again")
+        luma = first.blocks[0]
+        for theirs, ours, (coarse, fine) in zip(before.planes, after.planes, tables, strict=True):
+            _restore_component(theirs, ours, coarse // fine, touched, luma)
+        before.planes.clear()
+        _write(target, edited, second, after)
+        return Path(target).read_bytes()
 
 
 def _bare(data: bytes) -> bytes:
-    """Without metadata: jpeglib holds 50 segments at most. The Adobe segment stays, it tells what the colours are."""
+    """Without metadata. The Adobe segment stays: it says what the colours are. Raises Unmergeable."""
     return b"\xff\xd8" + b"".join(part for marker, part in _segments(data) if not _is_metadata(marker, part))
 
 
@@ -70,25 +82,33 @@ def _is_metadata(marker: int, part: bytes) -> bool:
 
 
 def _restore_component(
-    before: NDArray[Any],
-    after: NDArray[Any],
-    coarse: NDArray[np.int32],
-    fine: NDArray[np.int32],
+    before: NDArray[np.int16],
+    after: NDArray[np.int16],
+    factor: NDArray[np.int32],
     touched: NDArray[np.bool_],
-    luma: NDArray[Any],
+    luma: tuple[int, int],
 ) -> None:
-    """Overwrite `after` ([rows, columns, 8, 8] coefficients) in place where its blocks are untouched."""
+    """Overwrite `after` ([rows, columns, 8, 8] coefficients) in place by `before * factor` in untouched blocks.
+
+    luma: rows and columns of the blocks of the first component.
+    """
     rows, columns = before.shape[:2]
-    height, width = BLOCK * -(-luma.shape[0] // rows), BLOCK * -(-luma.shape[1] // columns)
-    area = np.zeros((rows * height, columns * width), bool)
-    seen = touched[: area.shape[0], : area.shape[1]]
-    area[: seen.shape[0], : seen.shape[1]] = seen
-    untouched = ~area.reshape(rows, height, columns, width).any(axis=(1, 3))
-    after[untouched] = (before[untouched].astype(np.int32) * (coarse // fine)).astype(after.dtype)
+    height, width = BLOCK * -(-luma[0] // rows), BLOCK * -(-luma[1] // columns)
+    for start in range(0, rows, ROWS_AT_ONCE):
+        few = min(ROWS_AT_ONCE, rows - start)
+        area = np.zeros((few * height, columns * width), bool)
+        seen = touched[start * height :][: area.shape[0], : area.shape[1]]
+        area[: seen.shape[0], : seen.shape[1]] = seen
+        untouched = ~area.reshape(few, height, columns, width).any(axis=(1, 3))
+        kept = before[start : start + few][untouched].astype(np.int32) * factor
+        after[start : start + few][untouched] = kept.astype(after.dtype)
 
 
 def with_metadata_of(source: bytes, target: bytes) -> bytes:
-    """`target` with the metadata segments of `source` instead of its own, but for the index of further pictures."""
+    """`target` with the metadata segments of `source` instead of its own, but for the index of further pictures.
+
+    Raises Unmergeable as `_segments`.
+    """
     kept = [p for m, p in _segments(source) if _is_metadata(m, p) and not (m == APP2 and p[4:8] == b"MPF\0")]
     rest = [p for m, p in _segments(target) if not _is_metadata(m, p)]
     return b"\xff\xd8" + b"".join(kept) + b"".join(rest)
@@ -97,7 +117,7 @@ def with_metadata_of(source: bytes, target: bytes) -> bytes:
 def _segments(data: bytes) -> list[tuple[int, bytes]]:
     """Markers and bytes of a JPEG's segments after the start; the scan data are one segment to the end.
 
-    Raises OSError where there are other bytes between the segments, which decoders pass over.
+    Raises Unmergeable where there are other bytes between the segments, which decoders pass over.
     """
     place, found = 2, []
     while (marker := data[place : place + 2])[1:] != bytes([START_OF_SCAN]):
@@ -106,8 +126,160 @@ def _segments(data: bytes) -> list[tuple[int, bytes]]:
             continue
         length = int.from_bytes(data[place + 2 : place + 4], "big")
         if marker[:1] != b"\xff" or length < 2:
-            raise OSError("segments of a JPEG were wanted, other bytes lie between them")
+            raise Unmergeable("there are stray bytes between its segments")
         end = place + 2 + length
-        found.append((data[place + 1], data[place:end]))
+        found.append((marker[1], data[place:end]))
         place = end
-    return [*found, (START_OF_SCAN, data[place:])]
+    found.append((START_OF_SCAN, data[place:]))
+    return found
+
+
+# The rest of this file is the door to the C functions of jpeglib. Its Python around them copies each picture into a
+# temporary file, which a full disk refuses, and says of every failure alike that reading or writing failed.
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the library needs to know to write a JPEG like this one."""
+
+    # height and width in pixels
+    size: tuple[int, int]
+    # libjpeg's number
+    colour_space: int
+    # rows and columns of 8x8 blocks of each component
+    blocks: list[tuple[int, int]]
+    # vertical and horizontal sampling factor of each component
+    sampling: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class _Coefficients:
+    # [rows, columns, 8, 8] of each component
+    planes: list[NDArray[np.int16]]
+    # [4, 8, 8] quantisation tables, and which of them each component uses
+    tables: NDArray[np.uint16]
+    numbers: NDArray[np.int16]
+
+    def table(self, component: int) -> NDArray[np.int32]:
+        """[8, 8] quantisation steps of a component."""
+        steps: NDArray[np.int32] = self.tables[self.numbers[component]].astype(np.int32)
+        return steps
+
+
+def _header(path: str) -> _Header:
+    """The header of a JPEG whose scans were all read once. Raises Unmergeable, OSError, MemoryError."""
+    blocks, sampling = ((ctypes.c_int * (2 * MOST_COMPONENTS))() for _ in range(2))
+    size, spaces, scans = (ctypes.c_int * 2)(), (ctypes.c_int * 2)(), (ctypes.c_int * 1)()
+    # the library writes three numbers there: components, and those of the output
+    components = (ctypes.c_int * 3)()
+    _call(
+        "read_jpeg_info", os.fsencode(path), blocks, size, components, sampling, spaces,
+        None, None, None, None, scans, None,
+    )  # fmt: skip
+    count = components[0]
+    if not 1 <= count <= MOST_COMPONENTS - 1:
+        raise Unmergeable(f"it has {count} components")
+    return _Header(
+        size=(size[0], size[1]),
+        colour_space=spaces[1],
+        blocks=[(blocks[2 * i], blocks[2 * i + 1]) for i in range(count)],
+        sampling=[(sampling[2 * i], sampling[2 * i + 1]) for i in range(count)],
+    )
+
+
+def _coefficients(path: str, header: _Header) -> _Coefficients:
+    """The coefficients of a JPEG whose header was read. Raises Unmergeable, OSError, MemoryError."""
+    planes: list[NDArray[np.int16]] = [np.zeros((*shape, BLOCK, BLOCK), np.int16) for shape in header.blocks]
+    tables = np.zeros((MOST_COMPONENTS, BLOCK, BLOCK), np.uint16)
+    numbers = np.full(MOST_COMPONENTS, -1, np.int16)
+    _call("read_jpeg_dct", os.fsencode(path), *_addresses(planes), tables.ctypes, numbers.ctypes)
+    return _Coefficients(planes, tables, numbers)
+
+
+def _write(path: str, like: bytes, header: _Header, coefficients: _Coefficients) -> None:
+    """Write coefficients over the file at `path`; what no argument says is as in the JPEG `like`.
+
+    Raises Unmergeable, OSError, MemoryError.
+    """
+    adobe = [part[4:] for marker, part in _segments(like) if marker == APP14]
+    content = b"".join(adobe)
+    with _file_of(like) as source:
+        _call(
+            "write_jpeg_dct", os.fsencode(source), os.fsencode(path), *_addresses(coefficients.planes),
+            (ctypes.c_int * 2)(*header.size), _flat(header.blocks), _flat(header.sampling),
+            header.colour_space, len(header.blocks), coefficients.tables.ctypes, -1, coefficients.numbers.ctypes,
+            len(adobe), (ctypes.c_int32 * len(adobe))(*[APP14] * len(adobe)),
+            (ctypes.c_int32 * len(adobe))(*map(len, adobe)), (ctypes.c_ubyte * len(content))(*content),
+            # flags: none is set
+            ctypes.c_uint(0), ctypes.c_uint(0xFFFFFFFF),
+        )  # fmt: skip
+
+
+def _addresses(planes: list[NDArray[np.int16]]) -> list[Any]:
+    """The four components' coefficients as the library takes them; None for those that are not there."""
+    return [p.ctypes for p in planes] + [None] * (MOST_COMPONENTS - len(planes))
+
+
+def _flat(pairs: list[tuple[int, int]]) -> Any:
+    return (ctypes.c_int * (2 * len(pairs)))(*(number for pair in pairs for number in pair))
+
+
+def _call(function: str, *arguments: Any) -> None:
+    """Call a C function of jpeglib.
+
+    Raises Unmergeable where libjpeg complains of the picture, and OSError or MemoryError where the system refused it
+    something: libjpeg itself leaves errno alone.
+    """
+    _check_descriptors()
+    entry: Callable[..., int] = getattr(_library(), function)
+    values = [getattr(a, "data_as", lambda _, a=a: a)(ctypes.c_void_p) for a in arguments]
+    ctypes.set_errno(0)
+    if entry(*values):
+        return
+    refused = ctypes.get_errno()
+    what = f"the JPEG library could not work on a picture: {os.strerror(refused)}"
+    if refused == errno.ENOMEM:
+        raise MemoryError(what)
+    if refused:
+        raise OSError(refused, what)
+    done = "written again" if function.startswith("write") else "read"
+    raise Unmergeable(f"the JPEG library says that its coefficients can not be {done}")
+
+
+def _check_descriptors() -> None:
+    """Raise OSError unless two more files can be opened.
+
+    The library opens two at most, and forgets to close the first where the second is refused.
+    """
+    first, second = os.pipe()
+    os.close(first)
+    os.close(second)
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    """jpeglib's libjpeg 6b, which carries it; imported where a JPEG is written."""
+    from jpeglib._bind import CJpegLib
+
+    return ctypes.CDLL(CJpegLib.get()._name, use_errno=True)
+
+
+@contextmanager
+def _file_of(data: bytes) -> Iterator[str]:
+    """The path of a file with these bytes, for a library that knows paths only. Raises OSError.
+
+    It lies in memory where the system can do that, so that no full or missing temporary folder matters.
+    """
+    if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+        handle = os.memfd_create("picture.jpg")
+        path = f"/proc/self/fd/{handle}"
+    else:
+        handle, path = tempfile.mkstemp(suffix=".jpg")
+    try:
+        with open(handle, "wb", closefd=False) as file:
+            file.write(data)
+        yield path
+    finally:
+        os.close(handle)
+        if not path.startswith("/proc/"):
+            os.unlink(path)

@@ -3,24 +3,37 @@
 Everything under OUT/_ledger is written whole: `run.json` (what the run is), `plan.json` (its shards),
 `plan/<shard>.json` (the units of one shard), `done/<shard>/<part>.json` (one marker per finished unit, written
 after everything the unit delivers), `retries.json` (units that were to be done again), `tracking.json` (what MLflow
-has), `drivers/` (who works on it).
+has), `report.json` (what the report's files are), `drivers/` (who works on it). Run file, plan, units and markers name
+the run that they belong to, and nothing of one run is taken for another's.
 """
 
+import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from pipeline import store
+from pipeline import fence, store
 from pipeline.config import fingerprint_digest
 from pipeline.metrics.shard import SUMS, ShardMetrics
-from pipeline.records import Address, Counts, Pending, Unit, plan_path, unit_name
+from pipeline.records import Address, Counts, Kind, Pending, Unit, plan_path, unit_name
+from pipeline.seal import sealed
 from pipeline.stages import read
-from pipeline.stages.plan import InputError, Shard, cut_pictures, cut_units, list_input, make_shards
+from pipeline.stages.plan import (
+    InputError,
+    Listing,
+    Shard,
+    cut_pictures,
+    cut_units,
+    fitting_unit,
+    list_input,
+    make_shards,
+)
 
 READERS = 32
 RETRIES = "_ledger/retries.json"
@@ -43,6 +56,8 @@ class Marker:
     attempts: int = 1
     # images by outcome and `stage: reason`, of those that were skipped or failed
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    # identity of the run that it belongs to
+    run: str = ""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Marker":
@@ -56,6 +71,7 @@ class Marker:
             outputs=tuple(values["outputs"]),
             attempts=values.get("attempts", 1),
             reasons=values.get("reasons", {}),
+            run=values.get("run", ""),
         )
 
     def failed(self, reason: str | None = None) -> bool:
@@ -77,6 +93,8 @@ class PlannedShard:
     shard: Shard
     units: int
     images: int
+    # sha256 of the file that holds its units; empty in outputs of versions that gave none
+    digest: str = ""
 
 
 @dataclass
@@ -129,8 +147,13 @@ class Retries:
 class Ledger:
     """The driver's view of one output. Only the driver holds one; stages write markers by name."""
 
-    def __init__(self, output: str, fingerprint: dict[str, Any]) -> None:
-        self._output = output
+    def __init__(
+        self, output: str, fingerprint: dict[str, Any], drives: Callable[[], bool] = lambda: True
+    ) -> None:
+        """drives: whether this process still is the output's driver, by a fresh look; else nothing is written."""
+        self._output, self._drives = output, drives
+        # identity of the run, once the output is claimed
+        self.run = ""
         self._root = store.join(output, "_ledger")
         self.fingerprint = fingerprint
         self.digest = fingerprint_digest(fingerprint)
@@ -152,15 +175,16 @@ class Ledger:
         Raises RefusedMix naming what differs when it belongs to another run.
         """
         uri = store.join(self._root, "run.json")
+        self.run = uuid.uuid4().hex
         mine = {
+            "run": self.run,
             "digest": self.digest,
             "input": source,
             "fingerprint": self.fingerprint,
             "repeat": repeat or {},
             "created_at": time.time(),
         }
-        body = json.dumps(mine, indent=1).encode()
-        if store.create_bytes(uri, body):
+        if store.create_bytes(uri, _encoded(sealed(mine))):
             return True
         theirs = json.loads(store.read_bytes(uri))
         different = difference(theirs["fingerprint"], self.fingerprint)
@@ -170,16 +194,26 @@ class Ledger:
             different = f"with other settings ({different})"
         # a deletion that was killed is ended by the next start of whatever kind
         if theirs.get("discarded") or (different and new_run):
-            store.write_bytes(uri, json.dumps(theirs | {"discarded": True}, indent=1).encode())
+            # from here on what is left of that run's workers writes nothing more
+            self._write_run(theirs | {"run": self.run, "discarded": True})
             discard(self._output)
-            store.write_bytes(uri, body)
+            self._write_run(mine)
             return True
         if different:
             raise RefusedMix(
                 f"the output holds a run {different}; use what it was made with, choose another --output, or let "
                 "--new-run delete what that run left"
             )
+        self.run = theirs.get("run", "")
         return False
+
+    def _write_run(self, values: Mapping[str, Any]) -> None:
+        data = _encoded(sealed(values))
+        fence.write_while(self._drives, self._output, fence.RUN, data, changes_owner=True)
+
+    def _write(self, path: str, data: bytes) -> None:
+        """Make or replace a file of the output, unless another start has followed ours. Raises Fenced or StoreError."""
+        fence.write_while(self._drives, self._output, path, data)
 
     def settle_precision(self, wanted: str) -> str:
         """The number type of every unit of this run: the one that was written down before the first, else `wanted`.
@@ -190,7 +224,7 @@ class Ledger:
         run = json.loads(store.read_bytes(uri))
         if "precision" not in run:
             run["precision"] = wanted
-            store.write_bytes(uri, json.dumps(run, indent=1).encode())
+            self._write_run(run)
         settled: str = run["precision"]
         return settled
 
@@ -206,14 +240,16 @@ class Ledger:
         unit_images: int,
         image_column: str,
         redo_changed: bool = False,
+        listed: Listing | None = None,
     ) -> None:
         """Plan what is not planned yet, and load the rest.
 
+        listed: what `list_input` gives of the source; None: it is listed here.
         redo_changed: shards whose files changed since they were planned are planned again, and their units with
         changed pictures done again; else they raise RefusedMix. Raises InputError.
         """
-        found_kind, entries = list_input(source, kind)
-        before = load_plan(self._output)
+        found_kind, entries = listed or list_input(source, kind)
+        before = self._planned_before()
         changed = changed_files([p.shard for p in before], entries)
         if changed and not redo_changed:
             raise RefusedMix(_how_changed(changed))
@@ -223,8 +259,8 @@ class Ledger:
         def cut(numbered: tuple[int, Shard]) -> tuple[PlannedShard, list[Unit]]:
             index, shard = numbered
             shard = replace(shard, files=tuple(current.get(f.path, f) for f in shard.files))
-            units = cut_units(shard, unit_images, image_column)
-            return PlannedShard(index, shard, len(units), sum(len(u.images) for u in units)), units
+            units = self._ours(cut_units(shard, unit_images, image_column))
+            return planned_as(index, shard, units), units
 
         def plan_new(numbered: tuple[int, Shard]) -> PlannedShard:
             planned, units = cut(numbered)
@@ -254,14 +290,14 @@ class Ledger:
 
         kept: for each picture an entry of its name that changes with its bytes.
         """
-        before = load_plan(self._output)
+        before = self._planned_before()
         shards = make_shards("folder", list(kept), shard_images, [p.shard for p in before])
         address = {a.member: a for a in pictures}
         added = []
         for index, shard in enumerate(shards[len(before) :], start=len(before)):
-            units = cut_pictures(shard, [address[file.path] for file in shard.files], unit_images)
+            units = self._ours(cut_pictures(shard, [address[f.path] for f in shard.files], unit_images))
             self._save_units(shard, units)
-            added.append(PlannedShard(index, shard, len(units), len(shard.files)))
+            added.append(planned_as(index, shard, units))
         self.shards = before + added
         self._by_name = {p.shard.name: p for p in self.shards}
         if added:
@@ -284,22 +320,30 @@ class Ledger:
         for planned, units in cut_again:
             self._save_units(planned.shard, units)
 
+    def _planned_before(self) -> list[PlannedShard]:
+        """What this run has planned already; the plan of another run, written too late, counts as none."""
+        run, planned = read_plan(self._output)
+        return planned if run == self.run else []
+
+    def _ours(self, units: Iterable[Unit]) -> list[Unit]:
+        return [replace(unit, run=self.run) for unit in units]
+
     def _save_units(self, shard: Shard, units: Sequence[Unit]) -> None:
-        body = json.dumps([json.loads(u.to_json()) for u in units])
-        store.write_bytes(store.join(self._output, plan_path(shard.name)), body.encode())
+        self._write(plan_path(shard.name), _units_body(units))
 
     def _save_plan(self) -> None:
-        body = [
+        shards = [
             {
                 "name": p.shard.name,
                 "kind": p.shard.kind,
                 "units": p.units,
                 "images": p.images,
+                "digest": p.digest,
                 "files": [vars(f) for f in p.shard.files],
             }
             for p in self.shards
         ]
-        store.write_bytes(store.join(self._root, "plan.json"), json.dumps(body).encode())
+        self._write("_ledger/plan.json", json.dumps(sealed({"run": self.run, "shards": shards})).encode())
 
     def resume(self, retry: bool = False, reason: str | None = None) -> list[Settled]:
         """Read the markers that are there; the shards they settle, in the plan's order.
@@ -320,7 +364,7 @@ class Ledger:
         return [s for s in map(self._settled, self.shards) if s is not None]
 
     def _read_markers(self, shard: str = "") -> list[Marker]:
-        """The markers of one shard, or all. One that is damaged counts as none: its unit is done again."""
+        """The markers of one shard, or all. A damaged or foreign one counts as none: its unit is done again."""
         done = store.join(self._root, "done", shard)
         uris = [e.uri for e in store.list_files(done)] if store.exists(done) else []
         markers = []
@@ -328,7 +372,7 @@ class Ledger:
             for data in pool.map(store.read_bytes, uris):
                 with suppress(ValueError, KeyError, TypeError, AttributeError):
                     markers.append(Marker.from_json(data))
-        return markers
+        return [marker for marker in markers if marker.run == self.run]
 
     def _order(self, again: Sequence[Marker]) -> None:
         """Write down that these units are to be done once more."""
@@ -343,7 +387,7 @@ class Ledger:
 
     def _save_retries(self, retries: Retries) -> None:
         self.retries = retries
-        store.write_bytes(store.join(self._output, RETRIES), json.dumps(vars(retries), indent=1).encode())
+        self._write(RETRIES, _encoded(vars(retries)))
 
     def pending(self) -> Iterator[Pending]:
         """The units that are not done, in the plan's order; no plan file is read for them."""
@@ -355,8 +399,13 @@ class Ledger:
                     yield Pending(shard, part, self.retries.attempts.get(unit_name(shard, part), 1))
 
     def add(self, text: str) -> tuple[Counts, Settled | None]:
-        """Take a unit's marker from the flow: what it counted, and the shard it settles, if it does."""
+        """Take a unit's marker from the flow: what it counted, and the shard it settles, if it does.
+
+        Another run's marker counts nothing and settles nothing.
+        """
         marker = Marker.from_json(text)
+        if marker.run != self.run:
+            return Counts(), None
         self._add(marker)
         return marker.metrics.counts, self._settled(self._by_name[marker.shard])
 
@@ -393,17 +442,49 @@ def load_retries(output: str) -> Retries:
     return Retries(**json.loads(store.read_bytes(uri))) if store.exists(uri) else Retries()
 
 
+def planned_as(index: int, shard: Shard, units: Sequence[Unit]) -> PlannedShard:
+    """The shard with these units, as the plan has it."""
+    images = sum(len(u.images) for u in units)
+    return PlannedShard(index, shard, len(units), images, hashlib.sha256(_units_body(units)).hexdigest())
+
+
+def _units_body(units: Sequence[Unit]) -> bytes:
+    return json.dumps([json.loads(u.to_json()) for u in units]).encode()
+
+
+def _encoded(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, indent=1).encode()
+
+
+def unit_images_of(output: str, kind: Kind, entries: Sequence[store.Entry]) -> int:
+    """Most images of a unit where nothing else is wanted: as the output was begun, else by the size of the input."""
+    uri = store.join(output, fence.RUN)
+    if store.exists(uri):
+        with suppress(ValueError, KeyError, TypeError):
+            return int(json.loads(store.read_bytes(uri))["fingerprint"]["unit_images"])
+    return fitting_unit(kind, entries)
+
+
 def load_plan(output: str) -> list[PlannedShard]:
     """The planned shards of an output; none where nothing is planned yet."""
+    return read_plan(output)[1]
+
+
+def read_plan(output: str) -> tuple[str, list[PlannedShard]]:
+    """The identity of the run that an output's plan is of, and the planned shards; none where nothing is planned."""
     uri = store.join(output, "_ledger", "plan.json")
     if not store.exists(uri):
-        return []
+        return "", []
+    found = json.loads(store.read_bytes(uri))
+    # plans made before runs had identities are a list
+    run, shards = ("", found) if isinstance(found, list) else (str(found["run"]), found["shards"])
     planned: list[PlannedShard] = []
-    for values in json.loads(store.read_bytes(uri)):
+    for values in shards:
         files = tuple(store.Entry(**f) for f in values["files"])
         shard = Shard(values["name"], values["kind"], files)
-        planned.append(PlannedShard(len(planned), shard, values["units"], values["images"]))
-    return planned
+        number = (values["units"], values["images"], values.get("digest", ""))
+        planned.append(PlannedShard(len(planned), shard, *number))
+    return run, planned
 
 
 def load_units(output: str, shard: Shard) -> list[Unit]:
@@ -453,7 +534,7 @@ def discard(output: str) -> None:
                 delete(path for path in unit.paths if not path.endswith("/"))
                 delete(f"{unit.faces_folder}/{path}" for path in _paths_below(output, unit.faces_folder))
         delete(f"report/{path}" for path in _paths_below(output, "report"))
-        delete((RETRIES, "_ledger/tracking.json"))
+        delete((RETRIES, "_ledger/tracking.json", "_ledger/report.json"))
         delete(plan_path(p.shard.name) for p in plan)
         delete(["_ledger/plan.json"])
 

@@ -7,6 +7,7 @@ answer behind them.
 
 import asyncio
 import io
+import itertools
 import os
 import random
 import time
@@ -15,11 +16,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-# Tries of one request, the first included; AWS_MAX_ATTEMPTS has the last word.
-ATTEMPTS = 8
 # Seconds before the second try at most; they double from try to try. Half of each wait is drawn at random.
 FIRST_WAIT, LONGEST_WAIT = 0.2, 20.0
-# Seconds after the first try in which another one begins.
+# Seconds after the first try in which others begin, however many they are; only AWS_MAX_ATTEMPTS bounds their number.
 PATIENCE = 180.0
 # Seconds to connect, and of silence of a server that was connected.
 CONNECT, SILENCE = 10.0, 30.0
@@ -27,6 +26,9 @@ CONNECT, SILENCE = 10.0, 30.0
 SLOWEST_BYTES = 256 << 10
 # One request carries so much of a body; larger objects are read by ranges, and from twice that on written in parts.
 PART_BYTES = 16 << 20
+# Largest object that is made under the condition that there is none. It is one request: of several conditional
+# completions of multipart uploads some servers (SeaweedFS) let every one win.
+LARGEST_CLAIM = 32 << 20
 PARTS_AT_ONCE = 4
 # Of one process; its threads share them.
 CONNECTIONS = 64
@@ -40,8 +42,19 @@ OPTIONS = {
     "read_timeout": SILENCE,
     "max_pool_connections": CONNECTIONS,
 }
+# The same for a server that refuses the checksums which botocore adds unasked.
+WITHOUT_CHECKSUMS = OPTIONS | {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
 
-# What S3 says of a request that may be repeated as it is, beside 408, 429 and every 5xx but "not implemented".
+# What servers say when their disk or somebody's quota is full.
+FULL_CODES = frozenset(
+    {"QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "XMinioStorageFull"}
+)
+# HTTP statuses of servers that will not do it a little later either: not implemented, no room.
+LASTING_STATUSES = frozenset({501, 507})
+# What S3 says of a request that may be repeated as it is, beside 408, 429 and every 5xx but those.
 PASSING_CODES = frozenset(
     {
         *(
@@ -67,6 +80,8 @@ PASSING_ERRORS = frozenset(
 
 # Requests of this process that were tried again, by S3's name of the error or Python's; it only grows.
 asked_again: Counter[str] = Counter()
+# Files that this process has listed, local ones and objects; it only grows.
+listed: Counter[str] = Counter()
 
 T = TypeVar("T")
 # Bucket and Key
@@ -93,46 +108,61 @@ def status(error: BaseException) -> int:
     return int(response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def full(error: BaseException) -> bool:
+    """Whether the server has no room for what was written."""
+    return code(error) in FULL_CODES or status(error) == 507
+
+
+def refuses_checksums(error: BaseException) -> bool:
+    """Whether the server may have turned the request away for its `x-amz-checksum-*` or their transfer encoding."""
+    text = f"{response(error).get('Error', {}).get('Message', '')} {code(error)}".lower()
+    named = any(word in text for word in ("checksum", "trailer", "aws-chunked", "content-sha256"))
+    return status(error) == 501 or (named and status(error) in (400, 411))
+
+
 def passing(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
     if response(error):
         number = status(error)
-        return code(error) in PASSING_CODES or number in (408, 429) or (number >= 500 and number != 501)
+        if number in LASTING_STATUSES or full(error):
+            return False
+        return code(error) in PASSING_CODES or number in (408, 429) or number >= 500
     names = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, TimeoutError) or bool(names & PASSING_ERRORS)
 
 
 def most_attempts() -> int:
-    """Tries of one request."""
+    """Tries of one request, the first included, where the user set AWS_MAX_ATTEMPTS; else 0: only time bounds them."""
     said = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    return max(int(said), 1) if said.isdigit() else ATTEMPTS
+    return max(int(said), 1) if said.isdecimal() else 0
 
 
 def wait_after(attempt: int) -> float:
     """Seconds until the next try, after the first (0), the second (1), ..."""
-    return min(FIRST_WAIT * 2.0**attempt, LONGEST_WAIT) * random.uniform(0.5, 1)
+    # the power of a try that nobody counts is no number any more
+    return min(FIRST_WAIT * 2.0 ** min(attempt, 60), LONGEST_WAIT) * random.uniform(0.5, 1)
 
 
 async def ask(s3: Any, method: str, size: int = 0, attempts: int = 0, **request: Any) -> dict[str, Any]:
     """The answer to a request of botocore's client, its Body read whole; tried again after passing errors.
 
+    The last try begins when PATIENCE has ended, whatever their number.
     size: bytes of the request's or the answer's body, which may take their time.
-    attempts: instead of `most_attempts`.
+    attempts: most tries, instead of `most_attempts`.
     """
     attempts = attempts or most_attempts()
     seconds = CONNECT + SILENCE + size / SLOWEST_BYTES
     last_begin = time.monotonic() + PATIENCE
-    for attempt in range(attempts):
+    for attempt in itertools.count():
         try:
             async with asyncio.timeout(seconds):
                 return await _ask_once(s3, method, request)
         except Exception as error:
-            wait = wait_after(attempt)
-            late = time.monotonic() + wait > last_begin
-            if attempt == attempts - 1 or late or not passing(error):
+            left = last_begin - time.monotonic()
+            if attempt + 1 == attempts or left <= 0 or not passing(error):
                 raise
             asked_again[code(error) or type(error).__name__] += 1
-        await asyncio.sleep(wait)
+        await asyncio.sleep(min(wait_after(attempt), left))
     raise AssertionError("unreachable")
 
 
@@ -202,25 +232,45 @@ async def _piece(s3: Any, place: Place, begin: int, end: int, version: str) -> t
     return body, _content_range(answer)[2], found
 
 
-async def put(s3: Any, place: Place, data: bytes, create: bool = False) -> None:
-    """Make or replace an object, whole or not at all; with `create` only where there is none.
-
-    Raises OSError with status 412, or FileExistsError, when there is one; which of the two depends on the server.
-    """
-    condition: dict[str, Any] = {"IfNoneMatch": "*"} if create else {}
+async def put(s3: Any, place: Place, data: bytes) -> None:
+    """Make or replace an object, whole or not at all."""
     if len(data) < 2 * PART_BYTES:
-        await ask(s3, "put_object", size=len(data), Body=data, **place, **condition)
+        await ask(s3, "put_object", size=len(data), Body=data, **place)
         return
     try:
-        await _put_parts(s3, place, data, condition)
+        await _put_parts(s3, place, data)
     except FileNotFoundError as error:
         # the answer to its completion was lost, or somebody called it off: written again it is there for certain
         if code(error) != "NoSuchUpload":
             raise
-        await _put_parts(s3, place, data, condition)
+        await _put_parts(s3, place, data)
 
 
-async def _put_parts(s3: Any, place: Place, data: bytes, condition: dict[str, Any]) -> None:
+async def create(s3: Any, place: Place, data: bytes, attempts: int = 0) -> None:
+    """Make an object where there is none, by one plain conditional put of at most LARGEST_CLAIM bytes.
+
+    Raises OSError with status 412, or FileExistsError, when there is one; which of the two depends on the server.
+    """
+    size = len(data)
+    await ask(s3, "put_object", size=size, attempts=attempts, Body=data, IfNoneMatch="*", **place)
+
+
+async def put_if(s3: Any, place: Place, data: bytes, version: str) -> None:
+    """Replace the object of this ETag, or with an empty one make it where there is none, by one put.
+
+    Raises OSError with status 412 or 404, or FileExistsError, where another is there. A server that does not know
+    If-Match is asked without.
+    """
+    condition: dict[str, Any] = {"IfMatch": f'"{version}"'} if version else {"IfNoneMatch": "*"}
+    try:
+        await ask(s3, "put_object", size=len(data), Body=data, **place, **condition)
+    except OSError as error:
+        if not version or status(error) != 501:
+            raise
+        await ask(s3, "put_object", size=len(data), Body=data, **place)
+
+
+async def _put_parts(s3: Any, place: Place, data: bytes) -> None:
     upload = {**place, "UploadId": (await ask(s3, "create_multipart_upload", **place))["UploadId"]}
 
     async def part(number: int) -> dict[str, Any]:
@@ -230,7 +280,7 @@ async def _put_parts(s3: Any, place: Place, data: bytes, condition: dict[str, An
 
     try:
         parts = await _together(part, -(-len(data) // PART_BYTES))
-        await ask(s3, "complete_multipart_upload", MultipartUpload={"Parts": parts}, **upload, **condition)
+        await ask(s3, "complete_multipart_upload", MultipartUpload={"Parts": parts}, **upload)
     except BaseException:
         # parts that nobody completes or aborts are paid for until a rule of the bucket removes them
         with suppress(Exception):
@@ -254,10 +304,10 @@ async def _together(job: Callable[[int], Awaitable[T]], count: int) -> list[T]:
     return [task.result() for task in tasks]
 
 
-async def head(s3: Any, place: Place) -> dict[str, Any] | None:
+async def head(s3: Any, place: Place, attempts: int = 0) -> dict[str, Any] | None:
     """Size and ETag of an object; None where there is none, or no such bucket: the answer does not tell which."""
     try:
-        return await ask(s3, "head_object", **place)
+        return await ask(s3, "head_object", attempts=attempts, **place)
     except FileNotFoundError:
         return None
 
@@ -276,6 +326,7 @@ async def list_below(s3: Any, bucket: str, prefix: str) -> list[dict[str, Any]]:
     while True:
         page = await ask(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
         found += page.get("Contents", [])
+        listed["objects"] += len(page.get("Contents", []))
         if not page.get("IsTruncated"):
             return found
         more = {"ContinuationToken": page["NextContinuationToken"]}

@@ -53,6 +53,16 @@ DECISION_TEXTS: dict[Decision, str] = {
     "chain": "by diffusion",
 }
 
+# Why a face is left before a crop of it is looked at, where that is no matter of its pixels, and what people read.
+LeftFor = Literal["small", "surplus", "unfit"]
+LEFT_TEXTS: dict[LeftFor, str] = {
+    "small": "smaller than --min-face",
+    "surplus": "beyond --max-faces",
+    "unfit": "landmarks fit no face",
+}
+# Reasons of a skipped picture that is a good one: nothing of it is restored.
+NOT_RESTORED = frozenset({KEPT, *LEFT_TEXTS.values()})
+
 # Columns of vectors, and their length: what Inception makes of the restored and of the true face.
 FEATURE_COLUMNS, FEATURES_LENGTH = ("features", "features_truth"), 2048
 
@@ -73,6 +83,8 @@ class Address:
     length: int
     # why there are no bytes of a picture, found when planning: a reason of stages/read.py; empty for most
     refused: str = ""
+    # of a hard link, whose bytes are those of the member that it links to: where its own header begins in the tar
+    link: int = 0
 
     @property
     def is_path(self) -> bool:
@@ -108,8 +120,13 @@ class Unit:
     source: str = ""
     # bytes of the tar that hold this unit's members whole, headers and sidecars too; unused elsewhere
     span: tuple[int, int] = (0, 0)
+    # hard links of the tar that are no pictures, or link to none, and whose target lies in an earlier unit: where the
+    # headers of link and target begin
+    links: tuple[tuple[int, int], ...] = ()
     # how often it was deliberately begun: 1, and one more for every retry; a restart is no attempt
     attempts: int = 1
+    # identity of the run that it belongs to; empty in outputs of versions that gave none
+    run: str = ""
 
     @property
     def name(self) -> str:
@@ -168,7 +185,8 @@ class Unit:
     def from_values(cls, values: dict[str, Any]) -> "Unit":
         """The unit of what `to_json` wrote, once that is parsed."""
         images = tuple(Address(**a) for a in values["images"])
-        return cls(**values | {"images": images, "span": tuple(values["span"])})
+        links = tuple((link, target) for link, target in values.get("links", ()))
+        return cls(**values | {"images": images, "span": tuple(values["span"]), "links": links})
 
 
 def unit_name(shard: str, part: int) -> str:
@@ -197,18 +215,20 @@ class ImageRecord:
     error: str = ""
     # where in the program a failure came from; empty where no exception was caught
     traceback: str = ""
+    # why the delivered picture's other pixels could not stay as they were stored, either; None where they did
+    recoded: str | None = None
 
     @property
     def without_restoration(self) -> bool:
         """Whether it is a good picture of which no face is restored."""
-        return self.outcome == "no_face" or (self.outcome == "skipped" and self.reason == KEPT)
+        return self.outcome == "no_face" or (self.outcome == "skipped" and self.reason in NOT_RESTORED)
 
     def settle(
         self, outcome: Outcome, reason: str = "", stage: str = "", error: str = "", traceback: str = ""
     ) -> None:
         """Record the outcome."""
         self.outcome, self.reason, self.stage, self.error = outcome, reason, stage, error
-        self.traceback = traceback
+        self.traceback, self.recoded = traceback, None
 
 
 @dataclass
@@ -231,6 +251,8 @@ class FaceRecord:
     strength: float = 1.0
     # why the face is left as it is; empty for a face that is restored
     kept: str = ""
+    # what kind of reason that is, where its pixels have no part in it
+    left_for: LeftFor | Literal[""] = ""
     # whether it has a crop: it was not left before anything looked at it
     has_crop: bool = True
     # how it is treated; empty until that is chosen

@@ -5,10 +5,11 @@ driver at the end. Files
 come and go through pipeline/store.py only, so that an output on S3 gets the same report.
 """
 
+import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import images, page, store
+from pipeline.fence import write_while
+from pipeline.names import printable
 from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
 
+# What the files of the report are, for who reads the output again.
+REPORT = "_ledger/report.json"
 COLUMNS = ("before", "delivered", "what was decided")
 SHEET_FACES = 60
 # the page stays small whatever the size of the run
@@ -120,26 +125,41 @@ class _Sheet:
         draw.line([(left, self.top - 2), (left + self.panel_width, self.top - 2)], self.line)
 
 
-def write_report(output_uri: str, summary: Mapping[str, Any]) -> None:
+def write_report(
+    output_uri: str, summary: Mapping[str, Any], drives: Callable[[], bool] = lambda: True
+) -> None:
     """Write OUT/report/: contact_sheet.png, histograms.png, shards.parquet (where there are any) and index.html.
 
+    Last comes `_ledger/report.json` with the size and sha256 of each, for verification.
+
     summary: `title`; `outcomes`, `settings`, `measured` and `means`, each a mapping; `shards`, a list of mappings;
-    any other value is a line of the table at the top. All may be missing. Raises StoreError.
+    any other value is a line of the table at the top. All may be missing. drives: whether the output still is ours to
+    write to, by a fresh look. Raises Fenced where it is not, or StoreError.
     """
     folder = store.join(output_uri, "report")
+    written: list[dict[str, Any]] = []
+
+    def write(name: str, data: bytes) -> None:
+        path = f"report/{name}"
+        write_while(drives, output_uri, path, data)
+        written.append({"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)})
+
+    # a report of which only a part is new is nobody's to compare
+    write_while(drives, output_uri, REPORT, b"[]")
     title = str(summary.get("title", store.name_of(output_uri)))
     sheet = contact_sheet(_read_strips(store.join(folder, "samples")), title)
-    store.write_bytes(store.join(folder, "contact_sheet.png"), _encoded(sheet, "PNG"))
+    write("contact_sheet.png", _encoded(sheet, "PNG"))
     failed = int(summary.get("outcomes", {}).get("failed", 0))
     records = _read_records(store.join(output_uri, "records"), failed)
     plots = _histograms(records, summary.get("means", {}))
     if plots:
-        store.write_bytes(store.join(folder, "histograms.png"), plots)
+        write("histograms.png", plots)
     shards = _same_keys(summary.get("shards", []))
     if shards:
-        store.write_bytes(store.join(folder, "shards.parquet"), _table_bytes(shards))
+        write("shards.parquet", _table_bytes(shards))
     parts = _sections(summary, shards, records, _encoded(sheet, "JPEG"), plots)
-    store.write_bytes(store.join(folder, "index.html"), page.document(title, parts).encode())
+    write("index.html", page.document(title, parts).encode())
+    write_while(drives, output_uri, REPORT, json.dumps(written, indent=1).encode())
 
 
 def _sections(
@@ -350,6 +370,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 def fitting(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     """The text, with its middle left out where it is too long: names of shards differ at both ends."""
+    text = printable(text)  # names of files hold what no line of type can
     kept = len(text)
     shown = text
     while kept > 1 and font.getlength(shown) > room:

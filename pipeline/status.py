@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import repeat
 from typing import Any
 
 from pipeline import store
 from pipeline.delivery import redact
 from pipeline.driver import last_start
 from pipeline.ledger import READERS, Marker, PlannedShard, Retries, load_retries
-from pipeline.records import DECISIONS, OUTCOMES, Decision, Outcome
+from pipeline.records import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome
 from pipeline.verify.run import BROKEN, PLAN, open_plan, open_run
 
 DONE = "_ledger/done"
@@ -40,6 +41,8 @@ class Seen:
     outcomes: tuple[int, ...]
     # faces, in the order of DECISIONS
     decisions: tuple[int, ...]
+    # faces left for each of LEFT_TEXTS; without those that left none
+    left_for: dict[LeftFor, int]
     # images by outcome and `stage: reason`; None where all were restored or had no face
     reasons: dict[str, dict[str, int]] | None
     attempts: int
@@ -77,6 +80,8 @@ class State:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     # faces by what was decided of them
     decisions: dict[Decision, int] = field(default_factory=lambda: dict.fromkeys(DECISIONS, 0))
+    # of those left, by why that was no matter of their pixels
+    left_for: dict[LeftFor, int] = field(default_factory=dict)
     # images by outcome and `stage: reason`
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
     # over the `rate_seconds` before the last unit; None where fewer than two units were finished in them
@@ -92,6 +97,8 @@ class State:
     stopping: bool = False
     # how it ended; None while it works, and where it was killed
     exit_code: int | None = None
+    # what ended it, where that was no end of the work
+    ended_by: str = ""
     # the last failures, newest unit first
     errors: list[dict[str, Any]] = field(default_factory=list)
     # in what the books do not balance, a sentence each
@@ -160,6 +167,7 @@ class Observer:
         last = last_start(self._output)
         if last is not None:
             state.starts, state.driver, state.exit_code = last.number, last.who, last.exit_code
+            state.ended_by = last.reason
             state.at_work = last.seems_to_live(state.read_at)
             state.stopping = state.at_work and store.exists(store.join(self._output, last.stop_path))
 
@@ -167,7 +175,7 @@ class Observer:
         uri = store.join(self._output, PLAN)
         version = store.stat(uri).version if store.exists(uri) else ""
         if version != self._plan_version:
-            self._plan, findings = open_plan(self._output)
+            self._plan, findings = open_plan(self._run)
             self._plan_problems = [f.sentence for f in findings]
             self._plan_version = version
         for sentence in self._plan_problems:
@@ -213,7 +221,8 @@ class Observer:
         self._seen = {path: known[path] for path in entries if path in known}
         broken: dict[str, str] = {}
         with ThreadPoolExecutor(READERS) as pool:
-            for entry, read in zip(new, pool.map(_read_marker, new), strict=True):
+            runs = repeat(self._run.run if self._run.digest else None)
+            for entry, read in zip(new, pool.map(_read_marker, new, runs), strict=True):
                 if isinstance(read, Seen):
                     self._seen[entry.path] = (entry.version, read)
                 else:
@@ -260,8 +269,8 @@ class Observer:
         ]
 
 
-def _read_marker(entry: store.Entry) -> Seen | str:
-    """What the marker says, or what is wrong with it."""
+def _read_marker(entry: store.Entry, run: str | None) -> Seen | str:
+    """What the marker says, or what is wrong with it. run: identity of the run; None where it is not known."""
     try:
         marker = Marker.from_json(store.read_bytes(entry.uri))
         counts = marker.metrics.counts
@@ -273,6 +282,7 @@ def _read_marker(entry: store.Entry) -> Seen | str:
             faces=int(counts.faces),
             outcomes=tuple(int(counts.outcomes[name]) for name in OUTCOMES),
             decisions=tuple(marker.metrics.decisions.values()),
+            left_for=marker.metrics.left_for,
             reasons={o: {str(why): int(n) for why, n in c.items()} for o, c in marker.reasons.items() if c}
             or None,
             attempts=int(marker.attempts),
@@ -280,6 +290,8 @@ def _read_marker(entry: store.Entry) -> Seen | str:
         )
     except BROKEN as error:
         return f"a whole marker was wanted, it can not be read ({type(error).__name__}: {error})"
+    if run is not None and marker.run != run:
+        return "a marker of this run was wanted, that of another one is there"
     if f"{seen.shard}/{seen.part:04d}.json" != entry.path:
         return f"the marker of this unit was wanted, it is of {seen.unit}"
     if sum(seen.outcomes) != seen.images or min(seen.outcomes) < 0:
@@ -298,6 +310,8 @@ def add_up(state: State, done: Sequence[Seen], plan: Sequence[PlannedShard]) -> 
             state.outcomes[name] += number
         for way, number in zip(DECISIONS, seen.decisions, strict=True):
             state.decisions[way] += number
+        for why, number in seen.left_for.items():
+            state.left_for[why] = state.left_for.get(why, 0) + number
         for outcome, causes in (seen.reasons or {}).items():
             reasons.setdefault(outcome, Counter()).update(causes)
     state.units_done, state.images, state.faces = len(done), images.total(), sum(s.faces for s in done)

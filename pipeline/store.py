@@ -6,6 +6,7 @@ spawned workers: fsspec keeps one client per process.
 """
 
 import errno
+import fcntl
 import mmap
 import os
 import posixpath
@@ -14,6 +15,8 @@ import secrets
 import stat as modes
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 import fsspec
 from fsspec.asyn import sync
 
-from pipeline import objects
+from pipeline import exclusive, objects
 from pipeline.delivery import redact
 
 # hidden by its dot; the same name every time, so that rights without delete leave one empty object at most
@@ -32,6 +35,8 @@ PROBE = ".write-check"
 TEMPORARY = ".difface-part"
 
 _PRECONDITION_FAILED = 412
+# Seconds that a lock is waited for, and between two tries; it is held for milliseconds, unless by a suspended process.
+LOCK_PATIENCE, LOCK_POLL = 30.0, 0.02
 
 T = TypeVar("T")
 
@@ -57,14 +62,25 @@ class NameRefused(StoreError):
     """A file could not be made because the store takes no such name; others can be."""
 
 
+class StoreFull(StoreError):
+    """There is no room for what was to be written, or a quota is used up; the same command goes on once there is."""
+
+
+# of an address; a name may hold the same signs further on
+_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
 def is_remote(uri: str) -> bool:
     """Whether the URI names something that is not a local file."""
-    return "://" in uri and not uri.startswith("file://")
+    found = _PROTOCOL.match(uri)
+    return found is not None and found[1] != "file"
 
 
 def join(uri: str, *parts: str) -> str:
-    """The URI of what lies at `parts` below `uri`."""
-    return posixpath.join(uri, *parts)
+    """The URI of what lies at `parts` below `uri`, whatever the parts look like: nothing in them is a root."""
+    for part in parts:
+        uri = f"{uri}{part}" if not uri or uri.endswith("/") else f"{uri}/{part}"
+    return uri
 
 
 def name_of(uri: str) -> str:
@@ -72,13 +88,38 @@ def name_of(uri: str) -> str:
     return posixpath.basename(uri.rstrip("/"))
 
 
-def list_files(uri: str) -> list[Entry]:
+def list_files(
+    uri: str,
+    excluded: Callable[[str], bool] = lambda path: False,
+    refused: Callable[[StoreError], None] | None = None,
+) -> list[Entry]:
     """All files below `uri`, sorted by path; a file gives itself. Names that start with a dot are left out.
 
+    excluded: whether the file of this path, or the folder with a slash at its end, is left out with everything below
+    it; such a local folder is not even looked into. refused: is given the error of each local folder or file below
+    `uri` that can not be looked at, which is then left out; without it, that error is raised.
     Raises StoreError when nothing is there.
     """
-    entries = _list_remote(uri) if is_remote(uri) else _list_local(uri)
+    if is_remote(uri):
+        entries = [e for e in _list_remote(uri) if not any(map(excluded, _and_folders(e.path)))]
+    else:
+        entries = list(_list_local(uri, excluded, refused or _give_up))
     return sorted(entries, key=lambda entry: entry.path)
+
+
+def listed() -> int:
+    """How many files this process has listed so far; during a long listing it grows."""
+    return objects.listed.total()
+
+
+def _and_folders(path: str) -> Iterator[str]:
+    """A path's folders, outermost first and each with a slash at its end, and the path."""
+    yield from (path[: place + 1] for place, sign in enumerate(path) if sign == "/")
+    yield path
+
+
+def _give_up(error: StoreError) -> NoReturn:
+    raise error
 
 
 def exists(uri: str) -> bool:
@@ -87,7 +128,7 @@ def exists(uri: str) -> bool:
         return _local(uri).exists()
     with _explained("look for", uri):
         if not _is_s3(uri):
-            return bool(_filesystem(uri).exists(uri))
+            return bool(_filesystem(uri).exists(_path(uri)))
         return _head(uri) is not None or _first_below(uri) is not None
 
 
@@ -98,7 +139,7 @@ def stat(uri: str) -> Entry:
             return _local_entry(uri, _local(uri), name_of(uri))
         if _is_s3(uri):
             return _s3_entry(uri)
-        info = _filesystem(uri).info(uri)
+        info = _filesystem(uri).info(_path(uri))
         if info["type"] != "file":
             raise IsADirectoryError(uri)
         return _remote_entry(uri, info, name_of(uri))
@@ -114,9 +155,10 @@ def open_read(uri: str) -> BinaryIO:
             return _local(uri).open("rb")
         if not _is_s3(uri):
             # asked for here, because fsspec would find a missing file only at the first read
-            size = _filesystem(uri).info(uri)["size"]
+            filesystem, path = _filesystem(uri), _path(uri)
+            size = filesystem.info(path)["size"]
             block = objects.LARGEST_BLOCK
-            opened = _filesystem(uri).open(uri, "rb", block_size=block, cache_type="readahead", size=size)
+            opened = filesystem.open(path, "rb", block_size=block, cache_type="readahead", size=size)
             return cast(BinaryIO, opened)
         found = _s3_entry(uri)
 
@@ -131,7 +173,9 @@ def read_bytes(uri: str) -> bytes:
     with _explained("read", uri):
         if _is_s3(uri):
             return _ask(uri, objects.read_range, _place(uri), 0, sys.maxsize)
-        return cast(bytes, _filesystem(uri).cat_file(uri)) if is_remote(uri) else _local(uri).read_bytes()
+        if is_remote(uri):
+            return cast(bytes, _filesystem(uri).cat_file(_path(uri)))
+        return _local(uri).read_bytes()
 
 
 def read_range(uri: str, offset: int, length: int) -> bytes:
@@ -147,7 +191,7 @@ def _exactly(uri: str, offset: int, length: int, version: str = "") -> bytes:
         if _is_s3(uri):
             data = _ask(uri, objects.read_range, _place(uri), offset, offset + length, version)
         elif is_remote(uri):
-            data = cast(bytes, _filesystem(uri).cat_file(uri, start=offset, end=offset + length))
+            data = cast(bytes, _filesystem(uri).cat_file(_path(uri), start=offset, end=offset + length))
         else:
             with _local(uri).open("rb", buffering=0) as file:
                 data = _pread(file.fileno(), length, offset)
@@ -165,12 +209,25 @@ def write_bytes(uri: str, data: bytes) -> None:
         if _is_s3(uri):
             _ask(uri, objects.put, _place(uri), data)
         elif is_remote(uri):
-            _filesystem(uri).pipe_file(uri, data)
+            _filesystem(uri).pipe_file(_path(uri), data)
         else:
             path = _local(uri)
             with _finished_beside(path, data) as finished:
                 os.replace(finished, path)
             _sync_folder(path.parent)
+
+
+def rewrite_bytes(uri: str, data: bytes) -> None:
+    """Replace a small file as `write_bytes`; on a full disk in its place, which takes no room. Raises StoreError."""
+    try:
+        write_bytes(uri, data)
+    except StoreError as error:
+        if is_remote(uri) or getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        with _explained("write", uri), _local(uri).open("r+b") as file:
+            file.write(data)
+            file.truncate()
+            os.fsync(file.fileno())
 
 
 def write_file(uri: str, path: Path) -> None:
@@ -179,7 +236,7 @@ def write_file(uri: str, path: Path) -> None:
         if os.fstat(file.fileno()).st_size < 2 * objects.PART_BYTES:
             write_bytes(uri, file.read())
         elif is_remote(uri) and not _is_s3(uri):
-            _filesystem(uri).put_file(str(path), uri)
+            _filesystem(uri).put_file(str(path), _path(uri))
         else:
             # its pieces are read from the disk where they are asked for
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -189,11 +246,87 @@ def write_file(uri: str, path: Path) -> None:
 def create_bytes(uri: str, data: bytes) -> bool:
     """Make a file that must not exist yet; True when we made it, False when somebody was first. Raises StoreError.
 
-    Of several callers exactly one gets True, on S3 by a conditional put (If-None-Match). A put whose answer was
-    lost on the way and that is tried again finds its own object: then nobody gets True, and the file is there.
+    Of several callers exactly one gets True, on S3 by one plain conditional put (If-None-Match). A put whose answer
+    was lost on the way and that is tried again finds its own object: then nobody gets True, and the file is there.
+    What is larger than objects.LARGEST_CLAIM is refused everywhere: write it under a name made from its content, and
+    let a small file claim that name.
     """
+    if len(data) > objects.LARGEST_CLAIM:
+        raise StoreError(
+            f"could not write {_shown(uri)}: at most {objects.LARGEST_CLAIM} bytes can be made under the condition "
+            f"that nothing is there, got {len(data)}; write them under a name of their own and let a small file name it"
+        )
     with _explained("write", uri):
         return _create_remote(uri, data) if is_remote(uri) else _create_local(_local(uri), data)
+
+
+def can_swap(uri: str) -> bool:
+    """Whether `swap_bytes` works there."""
+    return _is_s3(uri)
+
+
+def version_of(uri: str) -> str:
+    """The version of an object, as `Entry.version`; empty where there is none. Raises StoreError."""
+    with _explained("look up", uri):
+        found = _head(uri)
+    return "" if found is None else str(found.get("ETag", "")).strip('"')
+
+
+def swap_bytes(uri: str, data: bytes, version: str) -> bool:
+    """Replace the object that has this version (empty: make one where there is none); False where another is there.
+
+    By one conditional put. When its answer was lost and it is tried again, False may mean that it was our own. A
+    server that knows no condition on a version replaces whatever there is. Raises StoreError.
+    """
+    with _explained("write", uri):
+        try:
+            _ask(uri, objects.put_if, _place(uri), data, version)
+        except (FileExistsError, FileNotFoundError) as error:
+            if objects.code(error) == "NoSuchBucket":
+                raise
+            return False
+        except OSError as error:
+            if objects.status(error) == _PRECONDITION_FAILED:
+                return False
+            raise
+        return True
+
+
+@contextmanager
+def locked(uri: str, exclusive: bool) -> Iterator[None]:
+    """Hold a lock on a local file, which is made where there is none; elsewhere, and without locks, do nothing.
+
+    Raises StoreError where others hold it for longer than LOCK_PATIENCE.
+    """
+    if is_remote(uri):
+        yield
+        return
+    path = _local(uri)
+    with _explained("write", uri):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        _take_lock(handle, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, uri)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take_lock(handle: int, how: int, uri: str) -> None:
+    give_up = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise StoreError(
+                    f"{uri} was to be locked, another process has held it for {LOCK_PATIENCE:.0f} s; it may be "
+                    "suspended: let it go on or end it, then start the same command again"
+                ) from None
+            time.sleep(LOCK_POLL)
+        except OSError:
+            return  # a file system without locks
 
 
 def delete(uri: str) -> None:
@@ -209,7 +342,7 @@ def delete(uri: str) -> None:
                     raise
         else:
             with suppress(FileNotFoundError):
-                _filesystem(uri).rm_file(uri)
+                _filesystem(uri).rm_file(_path(uri))
 
 
 def sweep(uri: str) -> None:
@@ -233,14 +366,48 @@ def check_readable(uri: str) -> None:
             below = _first_below(uri, objects.CHECK_ATTEMPTS)
             # to list and to read are two rights; of an archived object this asks for no more than the right
             key = _place(uri)["Key"] if below is None else below
-            if not key or _ask(uri, objects.head, _place(uri) | {"Key": key}) is None:
+            if not key or _ask(uri, objects.head, _place(uri) | {"Key": key}, objects.CHECK_ATTEMPTS) is None:
                 raise FileNotFoundError(uri)
         elif is_remote(uri):
-            _filesystem(uri).info(uri)
+            _filesystem(uri).info(_path(uri))
         elif _local(uri).is_dir():
             next(_local(uri).iterdir(), None)
         else:
             _local(uri).open("rb").close()
+
+
+def check_claims(uri: str) -> None:
+    """As `check_writable`, and of several who make one file below `uri` only one may win; else raise StoreError.
+
+    A server that ignores conditions on a put would let two starts at once both drive one output.
+    """
+    if not _is_s3(uri):
+        check_writable(uri)
+        return
+    # a start that checks at the same moment may delete the first from under us; the second is ours alone
+    probes = (PROBE, f"{PROBE}-{secrets.token_hex(8)}")
+    with _explained("write to", uri):
+        if all(_made_again(join(uri, probe)) for probe in probes):
+            raise StoreError(f"could not use {_shown(uri)}: {_NO_CONDITIONS}")
+
+
+def _made_again(probe: str) -> bool:
+    """Whether an object that is there can be made under the condition that it is not; it is deleted again."""
+    _ask(probe, objects.ask, "put_object", attempts=objects.CHECK_ATTEMPTS, Body=b"", **_place(probe))
+    try:
+        return _create_remote(probe, b"", objects.CHECK_ATTEMPTS)
+    except OSError as error:
+        if objects.status(error) == 501:
+            return True
+        raise
+    finally:
+        _delete_probe(probe)
+
+
+def _delete_probe(probe: str) -> None:
+    # rights that let us write but not delete are enough for everything we do
+    with suppress(PermissionError):
+        _ask(probe, objects.ask, "delete_object", attempts=objects.CHECK_ATTEMPTS, **_place(probe))
 
 
 def check_writable(uri: str) -> None:
@@ -249,13 +416,11 @@ def check_writable(uri: str) -> None:
         probe = join(uri, PROBE)
         if _is_s3(uri):
             _ask(uri, objects.ask, "put_object", attempts=objects.CHECK_ATTEMPTS, Body=b"", **_place(probe))
-            # rights that let us write but not delete are enough for everything we do
-            with suppress(PermissionError):
-                _ask(uri, objects.ask, "delete_object", **_place(probe))
+            _delete_probe(probe)
             return
         if is_remote(uri):
-            _filesystem(uri).pipe_file(probe, b"")
-            _filesystem(uri).rm_file(probe)
+            _filesystem(uri).pipe_file(_path(probe), b"")
+            _filesystem(uri).rm_file(_path(probe))
             return
         folder = _local(uri).absolute()
         while not folder.exists():
@@ -280,26 +445,43 @@ def _local_entry(uri: str, path: Path, relative: str) -> Entry:
     return Entry(uri, relative, found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
 
 
-def _list_local(uri: str) -> Iterator[Entry]:
+def _list_local(
+    uri: str, excluded: Callable[[str], bool], refused: Callable[[StoreError], None]
+) -> Iterator[Entry]:
     root = _local(uri)
     with _explained("list", uri):
         if not root.is_dir():
             yield _local_entry(uri, root, root.name)
             return
 
-    def give_up(error: OSError) -> NoReturn:
-        raise StoreError(_sentence("list", error.filename or uri, error)) from error
+    def pass_by(error: OSError) -> None:
+        place = str(error.filename or uri)
+        if isinstance(error, FileNotFoundError) and place != str(root):
+            return  # it went while we walked
+        said = StoreError(_sentence("list", place, error))
+        if place == str(root):
+            raise said from error
+        refused(said)
 
-    for folder, folders, files in os.walk(root, onerror=give_up):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for folder, folders, files in os.walk(root, onerror=pass_by):
+        below = Path(folder).relative_to(root).as_posix() if Path(folder) != root else ""
+        folders[:] = [n for n in folders if not n.startswith(".") and not excluded(f"{join(below, n)}/")]
+        lost: OSError | None = None
         for name in files:
-            path = Path(folder, name)
-            # a link to nowhere, a socket or a pipe holds no bytes that we could restore
-            if name.startswith(".") or not path.is_file():
+            relative = join(below, name)
+            if name.startswith(".") or excluded(relative):
                 continue
-            relative = path.relative_to(root).as_posix()
-            with _explained("list", str(path)):
-                yield _local_entry(join(uri, relative), path, relative)
+            objects.listed["files"] += 1
+            try:
+                yield _local_entry(join(uri, relative), Path(folder, name), relative)
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                continue  # a link to nowhere, a socket or a pipe holds no bytes that we could restore
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    lost = error
+        # one that may be listed and not entered loses all its files for one reason
+        if lost is not None:
+            refused(StoreError(_sentence("look into", folder, lost)))
 
 
 def _pread(file: int, length: int, offset: int) -> bytes:
@@ -332,7 +514,7 @@ def _finished_beside(path: Path, data: bytes) -> Iterator[Path]:
 def _create_local(path: Path, data: bytes) -> bool:
     with _finished_beside(path, data) as finished:
         try:
-            os.link(finished, path)
+            exclusive.move(finished, path)
         except FileExistsError:
             return False
     _sync_folder(path.parent)
@@ -340,12 +522,22 @@ def _create_local(path: Path, data: bytes) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the folder's new name survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Make the folder's new name survive a power cut, where the file system can do that."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+
+
+# What is answered where folders are kept in another way (CIFS, sshfs, others of FUSE), or may be written but not read.
+_NO_FOLDER_SYNC = frozenset(
+    {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES}
+)
 
 
 # ---- remote files
@@ -355,32 +547,75 @@ def _is_s3(uri: str) -> bool:
     return uri.startswith(("s3://", "s3a://"))
 
 
+def _parts(uri: str) -> tuple[str, str, str]:
+    """Protocol, host or bucket, and path without the slash between; the path is nobody's to interpret."""
+    protocol, _, rest = uri.partition("://")
+    host, _, path = rest.partition("/")
+    return protocol, host, path
+
+
 def _filesystem(uri: str) -> Any:
-    """fsspec's file system for the URI; the same object for every call in this process."""
+    """fsspec's file system for the URI; the same object for every call in this process.
+
+    fsspec sees no more of the URI than protocol and host: in a name it would take `::` for a chain of addresses, and
+    `?`, `#` and `*` for queries, fragments and patterns.
+    """
+    protocol, host, _ = _parts(uri)
+    kind = fsspec.get_filesystem_class(protocol)
+    if not _is_s3(uri):
+        return kind(**kind._get_kwargs_from_urls(f"{protocol}://{host}/"))
+    return _s3(protocol, objects.WITHOUT_CHECKSUMS if _refuses_checksums.is_set() else objects.OPTIONS)
+
+
+def _s3(protocol: str, options: dict[str, Any]) -> Any:
     # a listing must show what other workers wrote a moment ago
-    options = {"config_kwargs": objects.OPTIONS, "use_listings_cache": False} if _is_s3(uri) else {}
-    filesystem, _ = fsspec.core.url_to_fs(uri, **options)
-    if _is_s3(uri):
-        # of a whole call, around botocore's of a request
-        filesystem.retries = 1
+    filesystem = fsspec.filesystem(protocol, config_kwargs=options, use_listings_cache=False)
+    # of a whole call, around botocore's of a request
+    filesystem.retries = 1
     return filesystem
 
 
+def _path(uri: str) -> str:
+    """What a method of `_filesystem` is given for a URI that is not S3's; the name in it stays as it is."""
+    protocol, host, path = _parts(uri)
+    # a plain name in its place shows what stands before it
+    root: str = fsspec.get_filesystem_class(protocol)._strip_protocol(f"{protocol}://{host}/x")
+    return root.removesuffix("x") + path
+
+
+# Set in a process whose server has turned a request away for its checksums and taken it without.
+_refuses_checksums = threading.Event()
+
+
 def _ask(uri: str, deed: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any) -> T:
-    """The result of a coroutine of pipeline/objects.py."""
+    """The result of a coroutine of pipeline/objects.py.
+
+    Once more, without the checksums that botocore adds unasked, where a server may have refused it for them.
+    """
+    with_checksums = not _refuses_checksums.is_set()
     filesystem = _filesystem(uri)
-    return cast(T, sync(filesystem.loop, deed, filesystem, *args, **options))
+    try:
+        return cast(T, sync(filesystem.loop, deed, filesystem, *args, **options))
+    except OSError as error:
+        if not with_checksums or not objects.refuses_checksums(error):
+            raise
+    filesystem = _s3(_parts(uri)[0], objects.WITHOUT_CHECKSUMS)
+    result = cast(T, sync(filesystem.loop, deed, filesystem, *args, **options))
+    _refuses_checksums.set()
+    return result
 
 
 def _place(uri: str) -> objects.Place:
     """Bucket and Key of an object. Raises StoreError for credentials in the address: what we show and record has it."""
-    netloc, _, rest = uri.partition("://")[2].partition("/")
-    if "@" in netloc or (":" in netloc and "@" in rest and not netloc.startswith("arn:")):
+    protocol, bucket, key = _parts(uri)
+    arn = bucket.startswith("arn:")
+    if "@" in bucket or (":" in bucket and "@" in key and not arn):
         raise StoreError(
-            f"{uri.partition('://')[0]}://***: an address without credentials was wanted; "
+            f"{protocol}://***: an address without credentials was wanted; "
             "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    bucket, key, _ = _filesystem(uri).split_path(uri)
+    if arn:  # of an access point, which has slashes of its own
+        bucket, key = _filesystem(uri)._find_bucket_key(join(bucket, key))
     return {"Bucket": bucket, "Key": key}
 
 
@@ -409,6 +644,10 @@ def _s3_entry(uri: str) -> Entry:
     return Entry(uri, name_of(uri), int(found["ContentLength"]), str(found.get("ETag", "")).strip('"'))
 
 
+# a part of a path that starts with a dot, unless it is nothing else: then it is no name, but what a key has there
+_HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")
+
+
 def _remote_entry(uri: str, info: dict[str, Any], relative: str) -> Entry:
     version = (
         info.get("ETag") or info.get("etag") or f"{info['size']}-{info.get('mtime', info.get('created'))}"
@@ -421,32 +660,33 @@ def _list_remote(uri: str) -> Iterator[Entry]:
         if _is_s3(uri):
             place = _place(uri)
             root = _folder(place["Key"])
+            # every key below is the listed prefix and its path, letter by letter: two slashes are not one
+            folder = join(uri.removesuffix(place["Key"]), root)
             listed = _ask(uri, objects.list_below, place["Bucket"], root)
             infos = {o["Key"]: {"type": "file", "size": o["Size"], "ETag": o["ETag"]} for o in listed}
             if not infos and root:
                 yield _s3_entry(uri)
                 return
         else:
-            filesystem = _filesystem(uri)
-            root = filesystem._strip_protocol(uri).rstrip("/")
-            infos = filesystem.find(root, detail=True)
-            if not infos and not filesystem.exists(root):
-                raise FileNotFoundError(uri)
+            filesystem, listed_path = _filesystem(uri), _path(uri).rstrip("/")
+            root, folder = f"{listed_path}/", join(uri, "")
+            infos = filesystem.find(listed_path, detail=True)
+            if listed_path in infos or (not infos and not filesystem.isdir(listed_path)):
+                yield _remote_entry(uri, filesystem.info(listed_path), name_of(uri))
+                return
     for name, info in infos.items():
-        relative = name[len(root) :].lstrip("/")
-        if not relative:
-            yield _remote_entry(uri, info, name_of(uri))
+        relative = name[len(root) :]
         # a name that ends with a slash is some console's idea of a folder
-        elif info["type"] == "file" and not name.endswith("/") and not re.search(r"(^|/)\.", relative):
-            yield _remote_entry(join(uri, relative), info, relative)
+        if info["type"] == "file" and relative and not name.endswith("/") and not _HIDDEN.search(relative):
+            yield _remote_entry(f"{folder}{relative}", info, relative)
 
 
-def _create_remote(uri: str, data: bytes) -> bool:
+def _create_remote(uri: str, data: bytes, attempts: int = 0) -> bool:
     try:
         if _is_s3(uri):
-            _ask(uri, objects.put, _place(uri), data, create=True)
+            _ask(uri, objects.create, _place(uri), data, attempts)
         else:
-            _filesystem(uri).pipe_file(uri, data, mode="create")
+            _filesystem(uri).pipe_file(_path(uri), data, mode="create")
     except FileExistsError:
         return False
     except OSError as error:
@@ -471,10 +711,12 @@ def _explained(deed: str, uri: str) -> Iterator[None]:
     except StoreError:
         raise
     except (OSError, ValueError, ImportError) as error:
-        refused = deed == "write" and _is_about_the_name(error)
-        raise (NameRefused if refused else StoreError)(_sentence(deed, uri, error)) from (
-            None if is_remote(uri) else error
-        )
+        kind = StoreError
+        if _is_full(error):
+            kind = StoreFull
+        elif deed == "write" and _is_about_the_name(error):
+            kind = NameRefused
+        raise kind(_sentence(deed, uri, error)) from (None if is_remote(uri) else error)
     except Exception as error:
         # botocore's own errors share no ancestor with Python's; everything else is a mistake of ours
         if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
@@ -484,6 +726,12 @@ def _explained(deed: str, uri: str) -> Iterator[None]:
 
 # Too long, bytes that the file system does not take, or a file where a folder is wanted and the other way round.
 _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR, errno.EEXIST})
+
+
+def _is_full(error: BaseException) -> bool:
+    if objects.response(error):
+        return objects.full(error)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _is_about_the_name(error: BaseException) -> bool:
@@ -498,11 +746,15 @@ def _sentence(deed: str, uri: str, error: BaseException) -> str:
 
 def _reason(uri: str, error: BaseException) -> str:
     """What happened and what to do about it."""
+    if _is_full(error):
+        what = "the quota is used up" if getattr(error, "errno", 0) == errno.EDQUOT else "the disk is full"
+        return f"{what}; free space and start the same command again"
     by_code = {
         "NoSuchBucket": f"the bucket {_bucket(uri)!r} does not exist; create it or correct the address",
         "InvalidAccessKeyId": "the server does not know the access key; check AWS_ACCESS_KEY_ID or AWS_PROFILE",
         "SignatureDoesNotMatch": "the secret key does not fit the access key; check AWS_SECRET_ACCESS_KEY",
         "ExpiredToken": "the session has expired; renew the credentials",
+        **dict.fromkeys(("NotImplemented", "501"), _NOT_IMPLEMENTED),
         **dict.fromkeys(
             ("SlowDown", "503", "429"), "the server turns us away for too many requests; use fewer readers"
         ),
@@ -539,7 +791,15 @@ def _reason(uri: str, error: BaseException) -> str:
 _NO_CREDENTIALS = (
     "no complete credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 )
+_NOT_IMPLEMENTED = (
+    "the server does not implement what was asked for, with checksums and without; use another server, or set "
+    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required where a proxy before it is what refuses them"
+)
 _NO_ANSWER = "the server does not answer; check AWS_ENDPOINT_URL and the network"
+_NO_CONDITIONS = (
+    "its server ignores If-None-Match (conditional writes), so that two runs at once could not be kept apart; use a "
+    "server that honours it, as AWS S3, Cloudflare R2 and recent versions of MinIO, Ceph and SeaweedFS do, or a folder"
+)
 
 
 def _bucket(uri: str) -> str:

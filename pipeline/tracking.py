@@ -17,16 +17,20 @@ import tempfile
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.delivery import Delivered, Point, grouped, make_point, reason_of, redact
+from pipeline.names import spelled
 
 # MLflow's own limits: of one log_batch call, and of a name, a value, a data set's digest
 BATCH_METRICS, BATCH_PARAMS, BATCH_TAGS = 1000, 100, 100
@@ -49,6 +53,14 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 # The address of no tracking at all.
 NOBODY = "none"
 _log = logging.getLogger(__name__)
+SQLITE = "sqlite:///"
+# In the address of a database these end the path, or stand for another letter.
+RESERVED = re.compile("[%?#]")
+
+
+def settle_uri(given: str | None, output_uri: str) -> str:
+    """Where a job is tracked: at the given address, else at that of MLFLOW_TRACKING_URI, else in the default store."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(output_uri)
 
 
 def default_uri(output_uri: str) -> str:
@@ -58,11 +70,52 @@ def default_uri(output_uri: str) -> str:
     where the folder around it cannot be written); in the working folder for a remote output.
     """
     if store.is_remote(output_uri):
-        return "sqlite:///mlflow.db"
+        return f"{SQLITE}mlflow.db"
     output = Path(output_uri.removeprefix("file://")).resolve()
     existing = next(p for p in output.parents if p.exists())
     folder = output.parent if os.access(existing, os.W_OK) else output
-    return f"sqlite:///{folder / 'mlflow.db'}"
+    return database_uri(folder / "mlflow.db")
+
+
+def database_uri(path: Path) -> str:
+    """The address of a SQLite store."""
+    return SQLITE + RESERVED.sub(lambda letter: f"%{ord(letter[0]):02X}", str(path))
+
+
+def database_path(uri: str) -> Path | None:
+    """The file of a SQLite store as its address gives it; None for other stores, and for those in memory."""
+    path = uri.removeprefix(SQLITE).partition("?")[0]
+    if not uri.startswith(SQLITE) or not path or path.startswith((":memory:", "file:")):
+        return None
+    return Path(unquote(path))
+
+
+def absolute_uri(uri: str) -> str:
+    """The address with a SQLite store's path made absolute, for processes in other folders."""
+    path = database_path(uri)
+    if path is None or path.is_absolute():
+        return uri
+    _, mark, options = uri.partition("?")
+    return database_uri(path.absolute()) + mark + options
+
+
+def _openable(uri: str) -> str:
+    """The address by which mlflow in this process opens a store.
+
+    Where a SQLite store's path has letters that must be written otherwise in an address, mlflow makes folders of the
+    written form beside the true ones, and SQLAlchemy 2.0 does not read it: then it is a path through /proc.
+    """
+    path = database_path(uri)
+    if path is None or "?" in uri or not RESERVED.search(str(path)):
+        return uri
+    return f"{SQLITE}{_door(str(path.parent.resolve()))}/{path.name}"
+
+
+@cache
+def _door(folder: str) -> str:
+    """A path of an existing folder without its name. It stays open: mlflow keeps what it opened by this path."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY)}"
 
 
 def ui_command(uri: str) -> str:
@@ -72,13 +125,15 @@ def ui_command(uri: str) -> str:
     if uri.startswith(("http://", "https://")):
         return f"python -m webbrowser {shlex.quote(redact(uri))}"
     program = Path(sys.executable).with_name("mlflow")
+    # Without job execution and with one worker the UI needs 0.5 GiB, not 2.3.
+    begin, ui = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "ui --workers 1 --backend-store-uri"
+    path = database_path(uri)
+    if path is not None and "?" not in uri and RESERVED.search(str(path.parent)):  # see _openable
+        there = f"cd {shlex.quote(str(path.parent))} && {begin} {shlex.quote(str(program))}"
+        return f"({there} {ui} {shlex.quote(database_uri(Path(path.name)))})"
     if program.is_relative_to(Path.cwd()):
         program = program.relative_to(Path.cwd())
-    # Without job execution and with one worker the UI needs 0.5 GiB, not 2.3.
-    return (
-        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.quote(str(program))} ui --workers 1 "
-        f"--backend-store-uri {shlex.quote(redact(uri))}"
-    )
+    return f"{begin} {shlex.quote(str(program))} {ui} {shlex.quote(redact(uri))}"
 
 
 class NotFound(ValueError):
@@ -90,11 +145,11 @@ def find_outputs(uri: str, run: str) -> list[str]:
 
     Raises NotFound when the store can not be asked.
     """
-    path = uri.removeprefix("sqlite:///")
-    if path != uri and not Path(path).exists():
+    path = database_path(uri)
+    if path is not None and not path.exists():
         raise NotFound(f"{path}: an MLflow database was wanted, there is none; name one with --mlflow-uri")
     _quieten()
-    client = _mlflow().MlflowClient(uri)
+    client = _mlflow().MlflowClient(_openable(uri))
     quoted = run.replace("'", "''")
     try:
         experiments = [e.experiment_id for e in client.search_experiments()]
@@ -117,7 +172,10 @@ class _Item(NamedTuple):
 
 
 class RunTracker:
-    """One MLflow run of one job. Every method returns at once, and none raises for the server's sake."""
+    """One MLflow run of one job. Every method returns at once, and none raises for the server's sake.
+
+    A `with` block of it that ends by an error closes the run as FAILED, or as KILLED where somebody stopped it.
+    """
 
     def __init__(
         self,
@@ -130,11 +188,13 @@ class RunTracker:
         state_uri: str | None,
         interval: float,
         warn: Callable[[str], None],
+        owns: Callable[[], bool],
     ) -> None:
-        self._uri, self._experiment, self._run_name = uri, experiment, run_name
+        self._uri, self._experiment, self._run_name = uri, spelled(experiment), spelled(run_name)
         self._params = _texts(params, PARAM_LENGTH)
         self._tags = _texts(tags, TAG_LENGTH)
         self._state_uri, self._interval, self._warn = state_uri, interval, warn
+        self._owns, self._left = owns, False
         self._warned = False
         self._saved, self._saved_at = b"", 0.0
         self._delivered = self._load(run_id)
@@ -166,6 +226,7 @@ class RunTracker:
         state_uri: str | None = None,
         interval: float = 2.0,
         warn: Callable[[str], None] = _log.warning,
+        owns: Callable[[], bool] = lambda: True,
     ) -> "RunTracker":
         """A tracker for this job; the connection is made in the background.
 
@@ -174,15 +235,26 @@ class RunTracker:
         a tag `changed.NAME`, since MLflow's parameters cannot change.
         state_uri: JSON file, local or remote, that remembers what was delivered; None: only while this
         process lives. interval: seconds between deliveries. warn: told one sentence, once, when something
-        stays behind. uri: `none` gives a tracker that tells nobody.
+        stays behind. owns: whether the job still is this process's, by a fresh look; once it is not, the run is
+        left to whom it belongs to. uri: `none` gives a tracker that tells nobody.
         """
         if uri == NOBODY:
             return Untracked()
         _quieten()
         _mlflow()  # here, so that the thread does not import it while the caller imports something else
-        tracker = cls(uri, experiment, run_name, run_id, params or {}, tags or {}, state_uri, interval, warn)
+        given = (params or {}, tags or {}, state_uri, interval, warn, owns)
+        tracker = cls(uri, experiment, run_name, run_id, *given)
         tracker._thread.start()
         return tracker
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and self._status is None:
+            self.finish("KILLED" if issubclass(kind, (KeyboardInterrupt, SystemExit)) else "FAILED")
 
     @property
     def run_id(self) -> str | None:
@@ -234,7 +306,7 @@ class RunTracker:
 
     def log_input(self, uri: str, digest: str, context: str = "input") -> None:
         """Where the job's input lies, and its fingerprint."""
-        uri = redact(uri)
+        uri = spelled(redact(uri))
 
         def send(client: Any, run_id: str) -> None:
             # the entity that MLflow makes of a MetaDataset: an address and a digest, not the data
@@ -274,6 +346,8 @@ class RunTracker:
 
         A run that could not be made, or not be closed, counts as one more.
         """
+        if self._left:
+            return 0
         with self._changed:
             waiting = len(self._shards) + len(self._series) + len(self._items)
         return waiting + (self.run_id is None or (self._status is not None and not self._closed))
@@ -338,31 +412,39 @@ class RunTracker:
             with self._changed:
                 self._ended = self._begun
                 self._changed.notify_all()
-            if last:
+            if last or self._left:
                 return
             wait = min(RETRY_FIRST * 2 ** (failures - 1), RETRY_LAST) if failures else self._interval
 
     def _deliver(self, last: bool) -> Exception | None:
         """Deliver everything that waits; what kept some of it from arriving, or None."""
         try:
+            if self._is_left():
+                return None
             run_id = self._connect()
             self._send_tags(run_id)
             self._send_shards(run_id)
             self._send_series(run_id)
             failure = self._send_items(run_id)
-            if last and not self._closed:
+            if last and not self._closed and not self._is_left():
                 self._client.set_terminated(run_id, self._status)
                 self._closed = True
         except Exception as error:  # whatever server, network or database do, the job goes on
             self._connected, failure = False, error
-        self._save()
+        if not self._left:
+            self._save()
         return failure
+
+    def _is_left(self) -> bool:
+        """Whether the job is somebody else's by now, who has the run's state and tells the rest."""
+        self._left = self._left or not self._owns()
+        return self._left
 
     def _connect(self) -> str:
         """The id of our run, found or made."""
         if self._client is None:
             _make_database(self._uri)
-            self._client = _mlflow().MlflowClient(self._uri)
+            self._client = _mlflow().MlflowClient(_openable(self._uri))
         if not self._connected:
             self._save()  # the token, before a run carries it
             run = self._known_run() or self._made_run()
@@ -405,9 +487,8 @@ class RunTracker:
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
             location = None
-            if self._uri.startswith("sqlite:///"):
-                database = Path(self._uri.removeprefix("sqlite:///")).resolve()
-                location = database.with_name("mlartifacts").as_uri()
+            if (database := database_path(self._uri)) is not None:
+                location = database.resolve().with_name("mlartifacts").as_uri()
             return str(self._client.create_experiment(self._experiment, artifact_location=location))
         if found.lifecycle_stage != "active":
             self._client.restore_experiment(found.experiment_id)
@@ -501,6 +582,7 @@ class Untracked(RunTracker):
     def __init__(self) -> None:
         """Connects to nothing."""
 
+    _status = None
     run_id = None
     undelivered = 0
 
@@ -529,6 +611,8 @@ def _quieten() -> None:
     """Before mlflow is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # what mlflow asks of its libraries is not ours to change
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mlflow\.")
 
 
 def _mlflow() -> Any:
@@ -544,13 +628,13 @@ def _make_database(uri: str) -> None:
     mlflow makes one by dozens of migrations that are not undone when they are cut short: killed meanwhile, or
     started twice at once, they leave a file that no later start can open.
     """
-    path = uri.removeprefix("sqlite:///")
-    if path == uri or "?" in path or ":" in path or Path(path).exists():
+    path = database_path(uri)
+    if path is None or "?" in uri or path.exists():
         return
     with tempfile.TemporaryDirectory() as temporary:
         new = Path(temporary, "mlflow.db")
         _mlflow().MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
-        store.create_bytes(str(Path(path).resolve()), new.read_bytes())
+        store.create_bytes(str(path.resolve()), new.read_bytes())
 
 
 def _name(name: str) -> str:
@@ -564,4 +648,4 @@ def _named(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _texts(values: Mapping[str, Any], length: int) -> dict[str, str]:
     """Parameters or tags as MLflow takes them, without credentials."""
-    return {_name(k): redact(str(v))[:length] for k, v in values.items()}
+    return {_name(k): spelled(redact(str(v)))[:length] for k, v in values.items()}

@@ -1,7 +1,9 @@
 """What every test may ask for."""
 
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from servers import S3Server, s3_server
@@ -17,6 +19,15 @@ os.environ |= {
 }
 for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
+
+MEMORY, ENOUGH = "/dev/shm", 6 << 30
+
+
+def pytest_configure() -> None:
+    """Put the tests' files into memory where there is room: on a disk they mostly wait for writes to be confirmed."""
+    with suppress(OSError):
+        if shutil.disk_usage(MEMORY).free > ENOUGH:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 
 
 @pytest.fixture(scope="session")

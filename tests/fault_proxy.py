@@ -25,8 +25,16 @@ Fault = Literal[
     "cut by reset",  # half of the body, then a reset
     "stalled",  # half of the body, then nothing more
     "shortened",  # half of the body, and a Content-Length that says so
+    "unknown",  # 501 NotImplemented, and the server is not asked
+    "full",  # 507 XMinioStorageFull, and the server is not asked
+    "unconditional",  # 200 where the server refused for a condition, as one that ignores conditions would say
 ]
-ERRORS = {"throttled": (503, "Slow Down", "SlowDown"), "denied": (403, "Forbidden", "AccessDenied")}
+ERRORS = {
+    "throttled": (503, "Slow Down", "SlowDown"),
+    "denied": (403, "Forbidden", "AccessDenied"),
+    "unknown": (501, "Not Implemented", "NotImplemented"),
+    "full": (507, "Insufficient Storage", "XMinioStorageFull"),
+}
 ALWAYS = 1 << 30
 
 
@@ -42,6 +50,8 @@ class Rule:
     after: int = 0
     # the share of those that match, drawn at random
     odds: float = 1.0
+    # only requests with a header whose lower-case name the pattern finds
+    header: str = ""
 
 
 @dataclass
@@ -94,6 +104,7 @@ class FaultProxy:
             self.requests.append(request)
             for rule in self.rules:
                 fits = re.fullmatch(rule.method, request.method) and re.search(rule.target, request.target)
+                fits = fits and any(re.search(rule.header, name) for name in request.headers)
                 if not fits or not rule.times or self.dice.random() >= rule.odds:
                     continue
                 if rule.after:
@@ -133,7 +144,10 @@ class FaultProxy:
         if request.fault == "lost":
             return reset(client)
         request.status = int(answered.split()[1])
-        if request.fault and answer:
+        if request.fault == "unconditional":
+            if request.status == 412:
+                answered, answer = b'HTTP/1.1 200 OK\r\nETag: "0"\r\nContent-Length: 0\r\n\r\n', b""
+        elif request.fault and answer:
             return self._spoil_body(request, answered, answer, client)
         client.sendall(answered + answer)
         request.body_bytes = len(answer)
@@ -203,11 +217,11 @@ def reset(client: socket.socket) -> bool:
 
 
 @contextmanager
-def fault_proxy(endpoint: str) -> Iterator[FaultProxy]:
-    """A proxy on a free loopback port, in threads of this process, in front of the server at `endpoint`."""
+def fault_proxy(endpoint: str, port: int = 0) -> Iterator[FaultProxy]:
+    """A proxy on this loopback port or a free one, in threads of this process, in front of the server at `endpoint`."""
     parts = urlsplit(endpoint)
     assert parts.hostname and parts.port
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+    with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
         port = listener.getsockname()[1]
         proxy = FaultProxy(f"http://127.0.0.1:{port}", (parts.hostname, parts.port))
 

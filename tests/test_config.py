@@ -31,6 +31,15 @@ def test_arguments_become_typed_fields():
     assert (config.eta, config.start_step, config.aligned, config.seed) == (0.25, 200, True, 0)
 
 
+def test_an_option_that_may_be_given_several_times_is_a_tuple():
+    argv = ["--input", "a", "--output", "b"]
+    assert parse(RestoreConfig, argv, "").exclude == ()
+    given = parse(RestoreConfig, [*argv, "--exclude", "lost+found", "--exclude", "a, b/*"], "")
+    assert given.exclude == ("lost+found", "a, b/*")
+    # the next command line begins anew
+    assert parse(RestoreConfig, argv, "").exclude == ()
+
+
 @dataclass(frozen=True)
 class Words:
     """Two fields by place and one by name."""
@@ -58,7 +67,7 @@ def test_fields_by_place_stand_before_or_after_options(argv, wanted):
     ("wrong", "sentence"),
     [
         ({"eta": 1.5}, r"--eta must lie in \[0, 1\], got 1.5"),
-        ({"unit_images": 0}, r"--unit-images must lie in 1..4096, got 0"),
+        ({"unit_images": -1}, r"--unit-images must lie in 0..4096, got -1"),
         ({"max_faces": 0}, "--max-faces must be at least 1, got 0"),
         ({"strength": 2.0}, r"--strength must lie in \[0, 1\], got 2.0"),
         ({"seed": -1}, "--seed must not be negative, got -1"),
@@ -68,6 +77,7 @@ def test_fields_by_place_stand_before_or_after_options(argv, wanted):
         ({"hold": -0.5}, "--hold must not be negative, got -0.5"),
         ({"hold": 1.0, "task": "colourise"}, "--hold is for --task restore, got 1.0"),
         ({"keep_detail": 0.5}, "--keep-detail is for --paste crop, got 0.5"),
+        ({"exclude": ("a", "")}, r"--exclude must not be empty, got \('a', ''\)"),
         ({"calls": 0}, "--calls must be at least 1, got 0"),
         ({"tags": "a=b,c"}, "--tags must be NAME=VALUE, separated by commas, got a=b,c"),
     ],

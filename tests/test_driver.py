@@ -1,5 +1,6 @@
 """One driver at a time works on an output, and one that died is followed."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -12,17 +13,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline import driver, store
-from pipeline.driver import AlreadyDriven, Driver, Start, last_start
+from pipeline.driver import AlreadyDriven, Driver, Start, last_start, process_identity
 
 NOW = time.time()
 
 
 def elsewhere(output: Path, number: int = 1, **values) -> Start:
     """A driver on another machine, as it last wrote of itself."""
-    start = replace(Start(number, "elsewhere", 7, 1.0, NOW - 60, NOW - 1), **values)
+    start = replace(Start(number, "elsewhere", 7, "boot:1", NOW - 60, NOW - 1), **values)
     store.write_bytes(str(output / start.path), start.to_json())
     return start
 
@@ -35,10 +37,10 @@ def test_a_start_is_written_down_with_its_end_and_the_next_has_the_next_number(t
     with take(tmp_path) as first:
         working = last_start(str(tmp_path))
         assert (working.number, working.pid, working.host) == (1, os.getpid(), socket.gethostname())
-        assert working.lives(time.time()) and working.exit_code is None
+        assert working.lives() and working.exit_code is None
         first.exit_code = 130
     ended = last_start(str(tmp_path))
-    assert (ended.exit_code, ended.lives(time.time())) == (130, False)
+    assert (ended.exit_code, ended.lives()) == (130, False)
     with take(tmp_path):
         assert last_start(str(tmp_path)).number == 2
 
@@ -76,9 +78,35 @@ def test_a_killed_driver_of_this_machine_is_followed_at_once(tmp_path):
 
 
 def test_a_process_that_has_the_number_of_a_dead_driver_is_not_taken_for_it(tmp_path):
-    elsewhere(tmp_path, host=socket.gethostname(), pid=os.getpid(), process_began=1.0)
+    [boot, began] = process_identity(os.getpid()).split(":")
+    for other in (f"{boot}:{int(began) - 1}", f"another-boot:{began}"):
+        elsewhere(tmp_path, 1, host=socket.gethostname(), pid=os.getpid(), process=other)
+        assert last_start(str(tmp_path)).lives() is False
     with take(tmp_path, patience=1000):
         pass
+
+
+def test_a_clock_that_is_set_makes_no_live_driver_dead(tmp_path, monkeypatch):
+    with take(tmp_path):
+        for seconds in (-1e6, 1e6):
+            now = NOW + seconds
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "time", lambda now=now: now)
+                # what psutil and ps say a process began at moves with the clock
+                patch.setattr(psutil, "boot_time", lambda now=now: now)
+                assert last_start(str(tmp_path)).lives()
+                with pytest.raises(AlreadyDriven):
+                    take(tmp_path)
+
+
+def test_a_start_of_a_version_that_named_no_process_is_watched_for_signs_of_life(tmp_path):
+    values = {"number": 1, "host": socket.gethostname(), "pid": os.getpid(), "process_began": 1.0}
+    values |= {"began_at": NOW, "seen_at": NOW, "ended_at": None, "exit_code": None, "token": "t"}
+    store.write_bytes(str(tmp_path / driver.DRIVERS / "0001.json"), json.dumps(values).encode())
+    said: list[str] = []
+    with take(tmp_path, said):
+        assert last_start(str(tmp_path)).number == 2
+    assert len(said) == 1
 
 
 def test_a_silent_driver_elsewhere_is_followed_after_a_while(tmp_path):
@@ -103,10 +131,11 @@ def test_a_driver_elsewhere_that_ends_while_we_watch_is_followed_at_once(tmp_pat
         pass
 
 
-def test_a_driver_unheard_of_for_hours_is_not_waited_for(tmp_path):
-    elsewhere(tmp_path, seen_at=NOW - 4000)
-    with take(tmp_path, patience=1000):
-        pass
+def test_a_driver_elsewhere_whose_clock_is_hours_behind_is_watched_all_the_same(tmp_path):
+    start = elsewhere(tmp_path, seen_at=NOW - 400_000)
+    threading.Timer(0.2, lambda: elsewhere(tmp_path, seen_at=start.seen_at + 10)).start()
+    with pytest.raises(AlreadyDriven):
+        take(tmp_path, patience=30)
 
 
 def test_a_damaged_file_of_a_driver_stops_nobody(tmp_path):
@@ -124,8 +153,25 @@ def test_a_driver_that_was_followed_while_it_was_paused_stops_its_stages(tmp_pat
             time.sleep(0.01)
         assert paused.follower.host == "elsewhere"
         assert store.exists(paused.stop_uri)
-    # its stages may still be at work when it leaves
-    assert store.exists(paused.stop_uri)
+    assert not store.exists(paused.stop_uri)
+
+
+def test_whether_a_driver_drives_is_looked_at_afresh(tmp_path):
+    with take(tmp_path) as paused:
+        assert paused.drives()
+        elsewhere(tmp_path, number=2)
+        assert not paused.drives() and paused.follower.host == "elsewhere"
+
+
+def test_the_end_of_a_start_is_written_on_a_full_disk_too(tmp_path, monkeypatch):
+    def full(uri, data):
+        raise store.StoreError(f"could not write {uri}: no room") from OSError(errno.ENOSPC, "no room")
+
+    with take(tmp_path) as last:
+        last.exit_code, last.reason = 1, "the disk is full"
+        monkeypatch.setattr(store, "write_bytes", full)
+    ended = last_start(str(tmp_path))
+    assert (ended.exit_code, ended.reason, ended.lives()) == (1, "the disk is full", False)
 
 
 def test_a_working_driver_says_that_it_lives(tmp_path, monkeypatch):
@@ -173,9 +219,10 @@ def test_it_works_on_an_object_store(s3):
     assert last_start(output).ended_at is not None
 
 
-def test_the_stop_sign_of_a_start_that_was_killed_is_taken_away_by_the_next(tmp_path):
-    killed = elsewhere(tmp_path, seen_at=NOW - 7200)
-    store.write_bytes(str(tmp_path / killed.stop_path), b"")
-    with take(tmp_path) as second:
-        assert not (tmp_path / killed.stop_path).exists()
-        assert second.number == 2
+def test_the_stop_signs_of_starts_that_were_killed_are_taken_away_by_the_next(tmp_path):
+    killed = [elsewhere(tmp_path, number=number, ended_at=NOW) for number in (1, 2)]
+    for start in killed:
+        store.write_bytes(str(tmp_path / start.stop_path), b"")
+    with take(tmp_path) as third:
+        assert not any((tmp_path / start.stop_path).exists() for start in killed)
+        assert third.number == 3

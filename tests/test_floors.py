@@ -34,6 +34,8 @@ FLOORS: Mapping[str, int] = {
     "pipeline.cleaning": 2,
     "pipeline.metrics": 2,
     "pipeline.training": 2,
+    "pipeline.board": 2,
+    "pipeline.cluster": 2,
     "pipeline.weights": 2,
     "pipeline.memory": 2,
     "pipeline.telemetry": 2,
@@ -43,11 +45,19 @@ FLOORS: Mapping[str, int] = {
     "pipeline.images": 1,
     "pipeline.jpeg": 1,
     "pipeline.page": 1,
+    "pipeline.console": 0,
+    "pipeline.names": 0,
     "pipeline.delivery": 1,
     "pipeline.store": 1,
+    "pipeline.pace": 1,
     "pipeline.objects": 1,
     "pipeline.records": 1,
     "pipeline.config": 1,
+    "pipeline.hints": 0,
+    "pipeline.fence": 1,
+    "pipeline.seal": 0,
+    "pipeline.exclusion": 0,
+    "pipeline.exclusive": 0,
     "pipeline": 0,
 }
 
@@ -63,6 +73,7 @@ NEIGHBOURS: Mapping[tuple[str, str], str] = {
         "pipeline.store",
         "pipeline.delivery",
     ): "an address is shown as a tracking server's is, without credentials",
+    ("pipeline.fence", "pipeline.store"): "a fenced write is a write of the store's",
     ("pipeline.stages", "pipeline.metrics"): "restoring measures each face before and after",
     ("pipeline.stages", "pipeline.memory"): "an engine takes as many slots as its own device has room for",
     ("pipeline.stages", "pipeline.weights"): "detector and networks are loaded in the workers",
@@ -93,7 +104,16 @@ NEIGHBOURS: Mapping[tuple[str, str], str] = {
 
 # Foreign library → the files, or folders, that may import it.
 DOORS: Mapping[str, frozenset[str]] = {
-    "ray": frozenset({"pipeline/flow.py", "pipeline/telemetry.py", "pipeline/training", "jobs/training.py"}),
+    "ray": frozenset(
+        {
+            "pipeline/board.py",
+            "pipeline/cluster.py",
+            "pipeline/flow.py",
+            "pipeline/telemetry.py",
+            "pipeline/training",
+            "jobs/training.py",
+        }
+    ),
     "ray.data": frozenset({"pipeline/flow.py"}),
     "mlflow": frozenset({"pipeline/tracking.py"}),
     "fsspec": frozenset({"pipeline/store.py"}),

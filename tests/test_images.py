@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,7 +15,18 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 from skimage import data as pictures
 
-from pipeline.images import ImageError, SkippedImage, decode, divisor_table, encode, is_image_name, resize
+from pipeline.images import (
+    LUMA,
+    ImageError,
+    SkippedImage,
+    _upright_rgb,
+    decode,
+    divisor_table,
+    encode,
+    is_image_name,
+    resize,
+)
+from pipeline.stages.canvas import Canvas
 
 COLOUR = np.ascontiguousarray(pictures.astronaut()[:120, 150:310])
 GREY = COLOUR.mean(axis=2).astype(np.uint8)
@@ -71,7 +83,7 @@ def samples(data):
 def test_unedited_pictures_come_back_bit_equal(kind):
     data = LOSSLESS[kind]
     picture = decode(data)
-    again = encode(picture, picture.rgb.astype(np.float32))
+    again = encode(picture, picture.rgb.astype(np.float32)).data
     before, after = samples(data), samples(again)
     if before.dtype == bool:
         before = before * np.uint8(255)
@@ -86,7 +98,7 @@ def test_only_the_edited_pixels_change_and_bytes_are_deterministic(kind):
     picture = decode(LOSSLESS[kind])
     edited = picture.rgb.astype(np.float32)
     edited[40:60, 30:70] = 90
-    first, second = encode(picture, edited), encode(picture, edited)
+    first, second = encode(picture, edited).data, encode(picture, edited).data
     assert first == second
     back = decode(first)
     outside = np.ones(back.rgb.shape[:2], bool)
@@ -108,7 +120,7 @@ def test_untouched_blocks_of_a_jpeg_come_back_bit_equal(quality, sampling):
     picture = decode(data)
     edited = picture.rgb.astype(np.float32)
     edited[48:80, 48:80] = 128
-    again = encode(picture, edited)
+    again = encode(picture, edited).data
     back = decode(again).rgb.astype(int)
     far = np.ones(back.shape[:2], bool)
     far[28:100, 28:100] = False
@@ -134,14 +146,14 @@ def test_a_rotated_photograph_is_edited_upright_and_stays_rotated(orientation):
     assert (picture.rgb == upright).all()
     edited = picture.rgb.astype(np.float32)
     edited[5:15, 20:40] = (250, 0, 0)
-    back = decode(encode(picture, edited))
+    back = decode(encode(picture, edited).data)
     assert (back.rgb == edited).all() and back.orientation == orientation
-    assert Image.open(io.BytesIO(encode(picture, edited))).getexif()[0x010F] == "Maker"
+    assert Image.open(io.BytesIO(encode(picture, edited).data)).getexif()[0x010F] == "Maker"
 
 
 def test_grey_jpegs_stay_grey_and_unedited_ones_decode_the_same():
     picture = decode(saved(Image.fromarray(GREY), "JPEG"))
-    again = encode(picture, picture.rgb.astype(np.float32))
+    again = encode(picture, picture.rgb.astype(np.float32)).data
     assert Image.open(io.BytesIO(again)).mode == "L"
     assert (decode(again).rgb == picture.rgb).all()
 
@@ -149,14 +161,14 @@ def test_grey_jpegs_stay_grey_and_unedited_ones_decode_the_same():
 def test_cmyk_is_read_in_colour_and_delivered_as_rgb():
     picture = decode(saved(cmyk(), "JPEG", quality=95))
     assert np.abs(picture.rgb.astype(int) - COLOUR).mean() < 12
-    assert Image.open(io.BytesIO(encode(picture, picture.rgb.astype(np.float32)))).mode == "RGB"
+    assert Image.open(io.BytesIO(encode(picture, picture.rgb.astype(np.float32)).data)).mode == "RGB"
 
 
 def test_edits_are_rounded_and_clipped():
     picture = decode(LOSSLESS["rgb png"])
     edited = np.full(picture.rgb.shape, 99.6, np.float32)
     edited[0] = 300
-    back = decode(encode(picture, edited)).rgb
+    back = decode(encode(picture, edited).data).rgb
     assert (back[1:] == 100).all() and (back[0] == 255).all()
 
 
@@ -214,6 +226,70 @@ def test_the_pixel_limit_is_an_option():
         decode(JPEG, max_pixels=1000)
 
 
+def promising(width, height, depth, colour):
+    """A PNG of a few bytes whose header promises so many pixels."""
+    data = bytearray(saved(Image.new("L", (1, 1)), "PNG"))
+    data[16:26] = struct.pack(">IIBB", width, height, depth, colour)
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(("depth", "colour"), [(16, 2), (16, 6)])
+def test_pixels_of_sixteen_bit_colour_count_twice_before_anything_is_decoded(depth, colour):
+    with pytest.raises(SkippedImage) as caught:
+        decode(promising(10_000, 10_000, depth, colour))
+    assert caught.value.reason == "too large"
+    assert str(caught.value) == (
+        "10000x10000 is 100 Mpx of 16-bit colour, which count twice, above the limit of 179 Mpx; "
+        "raise --max-pixels to accept it"
+    )
+    deep = LOSSLESS["16-bit colour png"]
+    pixels = COLOUR.shape[0] * COLOUR.shape[1]
+    assert decode(deep, max_pixels=2 * pixels).stored.dtype == np.uint16
+    with pytest.raises(SkippedImage):
+        decode(deep, max_pixels=2 * pixels - 1)
+
+
+@pytest.mark.parametrize(("depth", "colour"), [(8, 2), (8, 6), (16, 0), (1, 0)])
+def test_other_pixels_count_once(depth, colour):
+    with pytest.raises(ImageError) as caught:
+        decode(promising(100, 100, depth, colour), max_pixels=10_000)
+    assert caught.value.reason != "too large"  # it has no pixels, which shows when it is decoded
+
+
+def test_why_the_pixels_beside_an_edit_could_not_stay_is_given_and_nothing_where_they_did():
+    def recoded(data):
+        picture = decode(data)
+        edited = picture.rgb.astype(np.float32)
+        edited[48:64, 48:64] = 128
+        return encode(picture, edited).recoded
+
+    assert all(recoded(data) is None for data in (*LOSSLESS.values(), JPEG))
+    assert recoded(saved(cmyk(), "JPEG")) == "its CMYK samples are delivered as RGB"
+    assert recoded(saved(cmyk(), "TIFF")) == "its CMYK samples are delivered as RGB"
+    flags = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411]
+    assert "chroma sampling" in recoded(cv2.imencode(".jpg", COLOUR[..., ::-1], flags)[1].tobytes())
+
+
+@pytest.mark.parametrize("kind", ["rgba png", "grey alpha png", "16-bit colour png", "grey png", "bmp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_edit_held_in_parts_gives_the_bytes_of_one_held_whole(kind, orientation, monkeypatch):
+    monkeypatch.setattr("pipeline.images.STRIP", 5000)
+    picture = replace(decode(LOSSLESS[kind]), orientation=orientation)
+    picture = replace(picture, rgb=_upright_rgb(picture.stored, orientation))
+    edited = picture.rgb.astype(np.float32)
+    edited[20:50, 30:41] = np.random.default_rng(0).uniform(-20, 280, (30, 11, 3))
+    in_parts = Canvas(picture.rgb, [(slice(20, 50), slice(30, 41))])
+    in_parts[20:50, 30:41][:] = edited[20:50, 30:41]
+    assert encode(picture, in_parts) == encode(picture, edited)
+    change = picture.as_stored(edited - picture.rgb)
+    if picture.stored.ndim == 2:
+        change = change @ LUMA
+    top = 65535 if picture.stored.dtype == np.uint16 else 255
+    wanted = np.rint(picture.stored + change * (top / 255)).clip(0, top)
+    assert (decode(encode(picture, edited).data).stored == wanted).all()
+
+
 def test_names_of_pictures():
     assert is_image_name("a/B c.JPEG") and is_image_name("ä.tiff")
     assert not is_image_name("a.json") and not is_image_name("jpg")
@@ -230,7 +306,7 @@ def edited_square(data):
     edited[48:64, 48:64] = (200, 60, 90)
     far = np.ones(picture.rgb.shape[:2], bool)
     far[28:84, 28:84] = False
-    return picture.rgb.astype(int), encode(picture, edited), far
+    return picture.rgb.astype(int), encode(picture, edited).data, far
 
 
 @pytest.mark.parametrize("factor", ["IMWRITE_JPEG_SAMPLING_FACTOR_411", "IMWRITE_JPEG_SAMPLING_FACTOR_440"])
@@ -323,7 +399,7 @@ def test_damaged_bytes_raise_nothing_but_image_errors_and_warn_of_nothing(kind):
     data = LOSSLESS.get(kind, JPEG)
     rng = random.Random(0)
     with warnings.catch_warnings(record=True) as said:
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # as images.py does; pytest has undone it
+        warnings.simplefilter("always")  # as a library or a test runner may ask for after ours was set
         for _ in range(60):
             damaged = bytearray(data[: rng.randrange(1, len(data))] if rng.random() < 0.3 else data)
             for _ in range(rng.choice((1, 4, 20))):

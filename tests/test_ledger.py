@@ -6,9 +6,11 @@ from itertools import permutations
 import pytest
 
 from pipeline import store
-from pipeline.ledger import Ledger, RefusedMix
-from pipeline.records import ImageRecord, Unit
-from pipeline.stages.plan import InputError
+from pipeline.fence import Fenced
+from pipeline.ledger import Ledger, RefusedMix, unit_images_of
+from pipeline.records import Counts, ImageRecord, Unit
+from pipeline.seal import sealed
+from pipeline.stages.plan import InputError, list_input
 from pipeline.stages.read import LoadUnit
 from pipeline.stages.record import make_marker
 
@@ -200,10 +202,10 @@ def test_a_run_keeps_the_number_type_it_was_begun_with(photos, output):
     assert "precision" not in json.loads(store.read_bytes(uri))
     before = json.loads(store.read_bytes(uri))
     assert ledger.settle_precision("float32") == "float32"
-    assert json.loads(store.read_bytes(uri)) == before | {"precision": "float32"}
+    assert json.loads(store.read_bytes(uri)) == sealed(before | {"precision": "float32"})
     # a later start, whose machine would take another
     assert planned(photos, output).settle_precision("bfloat16") == "float32"
-    assert json.loads(store.read_bytes(uri)) == before | {"precision": "float32"}
+    assert json.loads(store.read_bytes(uri)) == sealed(before | {"precision": "float32"})
 
 
 def test_what_number_type_is_written_down_counts_whoever_wrote_it(photos, output):
@@ -375,3 +377,73 @@ def test_shards_without_images_are_refused(tmp_path, output):
     ledger = Ledger(output, SETTINGS)
     with pytest.raises(InputError, match="hold no images"):
         ledger.plan(str(tmp_path / "empty.tar"), "auto", 4, 2, "image")
+
+
+def test_two_runs_of_one_command_have_identities_of_their_own(photos, tmp_path):
+    one, other = (planned(photos, str(tmp_path / name)) for name in ("one", "other"))
+    assert one.run != other.run and len(one.run) == 32
+    assert {unit_of(str(tmp_path / "one"), p).run for p in one.pending()} == {one.run}
+
+
+def test_another_runs_marker_is_none(photos, output):
+    ledger = planned(photos, output)
+    [first, *_] = ledger.pending()
+    marker = json.loads(finish(output, first))
+    store.write_bytes(
+        store.join(output, unit_of(output, first).marker_path), json.dumps(marker | {"run": "other"}).encode()
+    )
+    assert ledger.add(json.dumps(marker | {"run": "other"})) == (Counts(), None)
+    ledger.resume()
+    assert first in list(ledger.pending()) and ledger.totals.counts.images == 0
+
+
+def test_another_runs_plan_is_none(photos, output):
+    ledger = planned(photos, output)
+    before = list(ledger.pending())
+    uri = store.join(output, "_ledger/plan.json")
+    plan = json.loads(store.read_bytes(uri))
+    store.write_bytes(uri, json.dumps({"run": "other", "shards": plan["shards"][:1]}).encode())
+    assert list(planned(photos, output).pending()) == before
+    assert json.loads(store.read_bytes(uri)) == plan
+
+
+def test_an_output_of_a_version_that_named_no_run_goes_on(photos, output):
+    ledger = planned(photos, output)
+    [first, *rest] = ledger.pending()
+    marker = json.loads(finish(output, first))
+    for name in ("_ledger/run.json", unit_of(output, first).marker_path):
+        values = json.loads(store.read_bytes(store.join(output, name)))
+        store.write_bytes(
+            store.join(output, name), json.dumps({k: v for k, v in values.items() if k not in ("run", "seal")}).encode()
+        )
+    for path in ("plan.json", "plan/images-00000.json", "plan/images-00001.json"):
+        uri = store.join(output, "_ledger", path)
+        values = json.loads(store.read_bytes(uri))
+        units = values["shards"] if path == "plan.json" else values
+        old = [{k: v for k, v in unit.items() if k not in ("run", "digest")} for unit in units]
+        store.write_bytes(uri, json.dumps(old).encode())
+    again = planned(photos, output)
+    again.resume()
+    assert again.run == "" and list(again.pending()) == rest
+    assert again.totals.counts.images == marker["images"]
+
+
+def test_a_driver_that_was_followed_writes_no_plan_and_no_order(photos, output):
+    drives = True
+    ledger = Ledger(output, SETTINGS, lambda: drives)
+    ledger.claim(photos)
+    drives = False
+    with pytest.raises(Fenced, match="another run or start has taken the output over"):
+        ledger.plan(photos, "auto", 4, 2, "image")
+    with pytest.raises(Fenced):
+        ledger.settle_precision("float32")
+    assert not store.exists(store.join(output, "_ledger/plan.json"))
+
+
+def test_a_run_keeps_the_cut_that_it_was_begun_with_however_its_input_grows(photos, output):
+    kind, entries = list_input(photos, "auto")
+    assert unit_images_of(output, kind, entries) == 1
+    planned(photos, output, SETTINGS | {"unit_images": 3}, unit_images=3)
+    assert unit_images_of(output, kind, entries * 1000) == 3
+    store.write_bytes(store.join(output, "_ledger/run.json"), b"{}")
+    assert unit_images_of(output, kind, entries * 1000) == 64

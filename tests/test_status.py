@@ -15,6 +15,7 @@ from pipeline import store
 from pipeline.driver import PATIENCE, Start
 from pipeline.ledger import READERS, Ledger
 from pipeline.records import ImageRecord, Unit
+from pipeline.seal import sealed
 from pipeline.stages.record import make_marker, record_table
 from pipeline.status import MOST_PROBLEMS, RATE_SECONDS, Observer, State, set_pace
 from pipeline.verify.run import NoRun
@@ -33,13 +34,19 @@ class Output:
 
     def plan(self, shards: int, units: int) -> "Output":
         """So many shards of so many units, two images each."""
-        self.ledger().claim("s3://name:word@archive/photos", repeat={"config": {"preset": "small-srcnn"}})
+        ledger = self.ledger()
+        ledger.claim("s3://name:word@archive/photos", repeat={"config": {"preset": "small-srcnn"}})
         planned = [
             {"name": f"s{i}", "kind": "folder", "units": units, "images": IMAGES * units, "files": []}
             for i in range(shards)
         ]
-        self.write("_ledger/plan.json", json.dumps(planned))
+        self.write("_ledger/plan.json", json.dumps(sealed({"run": ledger.run, "shards": planned})))
         return self
+
+    @property
+    def run(self) -> str:
+        """The identity of its run."""
+        return str(json.loads((self.root / "_ledger/run.json").read_bytes())["run"])
 
     def ledger(self) -> Ledger:
         return Ledger(str(self.root), SETTINGS)
@@ -51,7 +58,8 @@ class Output:
 
     def marker(self, shard: int, part: int, *outcomes: str, records: bool = False, **changed: Any) -> None:
         """The marker of a unit whose images ended so; `failed` ones were truncated, `skipped` ones animated."""
-        unit = Unit(f"s{shard}", "folder", part, False, (), attempts=changed.get("attempts", 1))
+        attempts = changed.get("attempts", 1)
+        unit = Unit(f"s{shard}", "folder", part, False, (), attempts=attempts, run=self.run)
         why = {"failed": ("truncated", "read", f"ends early in {part}"), "skipped": ("animated", "read", "")}
         images = [ImageRecord(f"{part}-{i}.jpg") for i in range(len(outcomes))]
         for image, outcome in zip(images, outcomes, strict=True):
@@ -70,7 +78,7 @@ class Output:
 
     def driver(self, **values: object) -> None:
         """A driver on another machine, which said at START that it lives."""
-        start = Start(1, "elsewhere", 77, 1.0, began_at=START, seen_at=START)
+        start = Start(1, "elsewhere", 77, "boot:1", began_at=START, seen_at=START)
         self.write(start.path, replace(start, **values).to_json())
 
     def look(self, now: float = START, errors: int = 5) -> State:
@@ -255,7 +263,8 @@ def test_pictures_that_come_later_are_seen_in_the_plan(output):
     observer = Observer(str(output.root))
     assert observer.look().complete
     plan = json.loads((output.root / "_ledger/plan.json").read_bytes())
-    output.write("_ledger/plan.json", json.dumps([*plan, plan[0] | {"name": "s1"}]))
+    more = [*plan["shards"], plan["shards"][0] | {"name": "s1"}]
+    output.write("_ledger/plan.json", json.dumps(sealed(plan | {"shards": more})))
     state = observer.look()
     assert (state.units_done, state.units_planned, state.complete) == (2, 4, False)
 

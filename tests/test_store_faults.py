@@ -1,25 +1,29 @@
 """store over a bad line: a fault that passes is not seen, one that stays is one sentence, and nothing is ever half."""
 
+import asyncio
 import io
+import itertools
 import os
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
 from fault_proxy import ALWAYS, FaultProxy, Rule, fault_proxy
-from servers import SECRET_KEY, S3Server
+from servers import SECRET_KEY, S3Server, free_ports
 
 from pipeline import objects, store
 from pipeline.records import Address, Unit
 from pipeline.stages.plan import Shard, cut_units, list_input, make_shards
 from pipeline.stages.read import read_unit
-from pipeline.store import StoreError
+from pipeline.store import StoreError, StoreFull
 
 DATA = bytes(range(256)) * 40
 # three parts when written, three ranges when read
@@ -206,14 +210,197 @@ def test_an_upload_that_breaks_off_is_not_seen_and_is_aborted(line, place, s3, m
     assert not store.exists(f"{place}/large")
 
 
-def test_of_three_that_create_a_large_object_exactly_one_wins(line, place, s3):
-    uri = f"{place}/large"
+def test_what_claims_is_one_plain_put_whatever_its_size(line, place):
+    uri = f"{place}/claim"
     bodies = [b"%d" % n + LARGE for n in range(3)]
     with ThreadPoolExecutor(3) as pool:
         won = list(pool.map(lambda body: store.create_bytes(uri, body), bodies))
     assert sum(won) == 1
+    # each of the three asked once, and again only where they crossed
+    assert {r.headers.get("if-none-match") for r in line.seen("PUT")} == {"*"}
+    assert line.seen("POST") == [] and line.seen("PUT", "partNumber") == []
     assert store.read_bytes(uri) == bodies[won.index(True)]
-    assert uploads(s3) == []
+
+
+def test_what_is_too_large_for_one_plain_put_claims_nothing_and_nothing_is_asked(line, place, monkeypatch):
+    monkeypatch.setattr(objects, "LARGEST_CLAIM", len(LARGE) - 1)
+    with pytest.raises(StoreError, match="write them under a name of their own"):
+        store.create_bytes(f"{place}/claim", LARGE)
+    assert line.requests == []
+
+
+def test_an_object_written_in_parts_carries_no_condition(line, place):
+    store.write_bytes(f"{place}/large", LARGE)
+    assert len(line.seen("POST", "uploadId")) == 1
+    assert not any("if-none-match" in r.headers for r in line.requests)
+
+
+# ---- servers that can not do everything
+
+
+def test_a_server_that_honours_conditions_passes_the_check_and_nothing_is_left(line, place):
+    store.check_claims(place)
+    assert len(line.seen("PUT", store.PROBE)) == 2
+    assert not store.exists(place)
+
+
+@pytest.mark.parametrize("fault", ["unconditional", "unknown"])
+def test_a_server_that_ignores_conditions_is_refused_in_one_sentence(line, place, fault):
+    line.spoil(fault, "PUT", store.PROBE, header="if-none-match")
+    with pytest.raises(
+        StoreError, match=r"its server ignores If-None-Match \(conditional writes\)"
+    ) as caught:
+        store.check_claims(place)
+    assert "AWS S3" in str(caught.value) and "\n" not in str(caught.value)
+    line.clear()
+    assert not store.exists(place)
+
+
+def test_starts_that_check_at_the_same_time_do_not_refuse_each_other(line, place):
+    def check(_: int) -> None:
+        store.check_claims(place)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(check, range(24)))
+    assert not store.exists(place)
+
+
+def test_a_probe_that_another_start_deletes_is_no_sign_of_a_bad_server(line, place, monkeypatch):
+    create, probes = store._create_remote, []
+
+    def deleted_before(uri, *args):
+        probes.append(uri)
+        if len(probes) == 1:
+            store.delete(uri)
+        return create(uri, *args)
+
+    monkeypatch.setattr(store, "_create_remote", deleted_before)
+    store.check_claims(place)
+    assert len(set(probes)) == 2
+
+
+def test_the_check_passes_over_a_probe_that_an_earlier_start_had_no_right_to_delete(line, place):
+    line.spoil("denied", "DELETE")
+    for _ in range(2):
+        store.check_claims(place)
+    line.clear()
+    assert store.exists(f"{place}/{store.PROBE}")
+
+
+CHECKSUMS = "x-amz-checksum-|x-amz-sdk-checksum-|x-amz-trailer"
+
+
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """What this process learns of a server's checksums is forgotten again."""
+    store._refuses_checksums.clear()
+    yield
+    store._refuses_checksums.clear()
+
+
+def test_a_server_that_refuses_checksums_is_asked_without_them_from_then_on(line, place, forgetful):
+    line.spoil("unknown", header=CHECKSUMS)
+    store.write_bytes(f"{place}/x", DATA)
+    store.write_bytes(f"{place}/large", LARGE)
+    assert store.create_bytes(f"{place}/claim", b"1") is True
+    assert store.create_bytes(f"{place}/claim", b"2") is False
+    assert (store.read_bytes(f"{place}/x"), store.read_bytes(f"{place}/large")) == (DATA, LARGE)
+    assert [e.path for e in store.list_files(place)] == ["claim", "large", "x"]
+    # the first request alone found out, for every kind of request
+    assert [r.fault for r in line.requests if r.fault] == ["unknown"]
+
+
+def test_a_server_that_takes_checksums_gets_them(line, place, forgetful):
+    store.write_bytes(f"{place}/x", DATA)
+    (put,) = line.seen("PUT")
+    assert any(name.startswith("x-amz-checksum-") for name in put.headers)
+
+
+def test_a_server_that_refuses_a_request_with_checksums_and_without_is_one_sentence(line, place, forgetful):
+    line.spoil("unknown", "PUT")
+    with pytest.raises(StoreError, match="AWS_REQUEST_CHECKSUM_CALCULATION=when_required") as caught:
+        store.write_bytes(f"{place}/x", DATA)
+    assert "\n" not in str(caught.value)
+    line.clear()
+    store.write_bytes(f"{place}/x", DATA)
+    assert any(name.startswith("x-amz-checksum-") for name in line.seen("PUT")[0].headers)
+
+
+def test_a_full_server_is_an_error_of_its_own_at_once(line, place):
+    line.spoil("full", "PUT")
+    with pytest.raises(StoreFull, match="the disk is full; free space and start the same command again"):
+        store.write_bytes(f"{place}/x", DATA)
+    assert len(line.seen("PUT")) == 1
+
+
+# ---- a store that is away for a while
+
+
+def test_a_store_that_is_away_for_many_tries_is_waited_for(line, place, monkeypatch):
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    monkeypatch.setattr(objects, "wait_after", lambda attempt: 0.001)
+    store.write_bytes(f"{place}/x", DATA)
+    line.spoil("throttled", times=30)
+    assert store.read_bytes(f"{place}/x") == DATA
+    assert Counter(r.fault for r in line.seen("GET")) == {"throttled": 30, "": 1}
+
+
+def test_a_server_that_refuses_connections_for_many_tries_is_waited_for(s3, place, monkeypatch):
+    store.write_bytes(f"{place}/x", DATA)
+    (port,) = free_ports(1)
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    s3fs.S3FileSystem.clear_instance_cache()
+    waited = []
+    with ExitStack() as server:
+
+        def wait_after(attempt: int) -> float:
+            waited.append(attempt)
+            if attempt == 11:
+                server.enter_context(fault_proxy(s3.endpoint, port))
+            return 0.001
+
+        monkeypatch.setattr(objects, "wait_after", wait_after)
+        assert store.read_bytes(f"{place}/x") == DATA
+    assert waited == list(range(12))
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_tries_go_on_until_the_patience_ends_and_the_last_one_begins_then(monkeypatch):
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS", raising=False)
+    now, begun = 0.0, []
+
+    class Away:
+        """A server that nobody reaches, in a time that passes by waiting alone."""
+
+        async def _call_s3(self, method: str, **request: object) -> None:
+            begun.append(now)
+            raise ConnectionRefusedError
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(objects, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(objects.asyncio, "sleep", sleep)
+    with pytest.raises(ConnectionRefusedError):
+        asyncio.run(objects.ask(Away(), "get_object"))
+    assert begun[0] == 0 and begun[-1] == objects.PATIENCE == 180
+    assert len(begun) > 12
+    waits = [after - before for before, after in itertools.pairwise(begun)]
+    assert min(waits) > 0 and max(waits) <= objects.LONGEST_WAIT
+
+
+def test_the_number_of_tries_that_the_user_sets_is_kept(line, place, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    line.spoil("throttled")
+    with pytest.raises(StoreError, match="too many requests"):
+        store.read_bytes(f"{place}/x")
+    assert len(line.requests) == 2
+
+
+def test_the_wait_after_a_try_that_nobody_counts_is_a_number():
+    assert objects.wait_after(100_000) <= objects.LONGEST_WAIT
 
 
 # ---- what is asked for

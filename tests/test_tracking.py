@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import pytest
 from mlflow_server import MlflowServer
 
 from pipeline.delivery import Delivered, grouped, make_point, reason_of, redact
-from pipeline.tracking import NOBODY, RunTracker, default_uri, ui_command
+from pipeline.tracking import NOBODY, RunTracker
 
 FIRST_MS = 1_700_000_000_000
 
@@ -316,18 +315,25 @@ def test_reasons_are_one_plain_line():
     assert reason_of(ValueError()) == "ValueError"
 
 
-def test_the_store_lies_beside_a_local_output_and_in_the_working_folder_for_a_remote_one(tmp_path):
-    assert default_uri(str(tmp_path / "runs" / "one")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    assert default_uri(f"file://{tmp_path}/runs/one/") == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    assert default_uri("s3://bucket/out") == "sqlite:///mlflow.db"
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(OSError("full"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(1), "KILLED")],
+)
+def test_a_run_whose_job_ends_by_an_error_does_not_stay_running(database, error, status):
+    with pytest.raises(type(error)), RunTracker.open(database, f"ended by {error!r}", "a") as tracker:
+        log_shards(tracker, range(2))
+        raise error
+    (run,) = runs(database, f"ended by {error!r}")
+    assert run.info.status == status
+    assert len(history(database, run.info.run_id)) == 2
 
 
-def test_the_ui_command_is_a_command_line_without_secrets():
-    words = shlex.split(ui_command("sqlite:////data/my runs/mlflow.db"))
-    assert words[-2:] == ["--backend-store-uri", "sqlite:////data/my runs/mlflow.db"]
-    assert os.path.basename(words[1]) == "mlflow"
-    assert "hunter2" not in ui_command("postgresql://me:hunter2@db/mlflow")
-    assert ui_command("http://me:hunter2@host:5000") == "python -m webbrowser 'http://***@host:5000'"
+def test_a_run_that_was_closed_keeps_its_status_whatever_comes_after(database):
+    with pytest.raises(OSError, match="late"), RunTracker.open(database, "closed", "a") as tracker:
+        tracker.finish("FINISHED")
+        raise OSError("late")
+    (run,) = runs(database, "closed")
+    assert run.info.status == "FINISHED"
 
 
 def test_what_was_delivered_is_known_by_shard_and_survives_its_file():
@@ -381,5 +387,18 @@ def test_a_run_that_is_not_tracked_takes_everything_and_writes_nothing(tmp_path)
     run.log_metrics(1, {"loss": 1})
     run.log_input("there", "digest")
     run.set_tags({"a": "b"})
+    with pytest.raises(OSError), run:
+        raise OSError
     assert (run.flush(), run.finish(), run.run_id, run.undelivered) == (0, 0, None, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_folders_that_are_anything_arrive(database, state):
+    name = 'a\n"b",<b>%s漢\u202e' + os.fsdecode(b"caf\xe9")
+    given: dict[str, Any] = {"params": {"input": name}, "tags": {"t": name}}
+    tracker = RunTracker.open(database, f"x {name}", name, **given, state_uri=state)
+    tracker.log_input(name, "f" * 64)
+    assert tracker.finish() == 0
+    spelled = name.replace("\udce9", "\\udce9")
+    (run,) = runs(database, f"x {spelled}")
+    assert [run.data.params["input"], run.data.tags["t"], run.info.run_name] == [spelled] * 3

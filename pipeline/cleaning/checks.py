@@ -15,7 +15,7 @@ from pipeline.faces.geometry import CropFrame, UnusableLandmarks, crop_scale, fa
 from pipeline.metrics.sharpness import crispness, sharpness
 
 # Raised when the same picture begins to give other numbers.
-MEASURES_VERSION = 1
+MEASURES_VERSION = 2
 # Faces at least this share of the largest one's side count beside it.
 PROMINENT = 0.5
 NOT_MEASURED = float("nan")

@@ -21,6 +21,8 @@ from pipeline.stages.assess import UNREAD, Measured
 from pipeline.stages.plan import cut_units, make_shards
 
 READERS = 32
+# Where a picture lies: a hard link of a tar has its target's bytes.
+PLACE = ("object", "offset", "member")
 # units of one virtual shard of a folder
 SHARD_UNITS = 16
 
@@ -88,7 +90,7 @@ class Intake:
         """
         tables = [self.carried, *self._measured(), *(pq.read_table(io.BytesIO(data)) for data in unread)]
         rows = rows_of(pa.concat_tables(tables), self._entries)
-        rows = rows.sort_by([("object", "ascending"), ("offset", "ascending")]).combine_chunks()
+        rows = rows.sort_by([(name, "ascending") for name in PLACE]).combine_chunks()
         return _distinct(rows)
 
     def take_in(self) -> None:
@@ -126,9 +128,10 @@ def _distinct(rows: pa.Table) -> pa.Table:
     """Sorted rows, each place once; of several pictures of one name the later ones get their place's number as well."""
     if not rows.num_rows:
         return rows
-    objects, offsets = rows.column("object").to_numpy(), rows.column("offset").to_numpy()
-    again = np.zeros(rows.num_rows, np.bool_)
-    again[1:] = (objects[1:] == objects[:-1]) & (offsets[1:] == offsets[:-1])
+    again = np.ones(rows.num_rows, np.bool_)
+    again[0] = False
+    for column in (rows.column(name).to_numpy() for name in PLACE):
+        again[1:] &= column[1:] == column[:-1]
     rows = rows.filter(pa.array(~again))
     names = rows.column("name").to_pylist()
     if len(set(names)) == len(names):

@@ -29,6 +29,12 @@ class CleanConfig(Policy):
     kind: Literal["auto", "folder", "tar", "parquet"] = option(
         "auto", help="what the input is; auto looks at the names", group="what"
     )
+    exclude: tuple[str, ...] = option(
+        (),
+        help="leave out what lies at such paths below the input, as jobs.restore; may be given several times",
+        group="what",
+        metavar="PATTERN",
+    )
     image_column: str = option("image", help="Parquet column that holds the image bytes", group="what")
 
     policy: str | None = option(
@@ -56,7 +62,9 @@ class CleanConfig(Policy):
         None, help="detector score below which a face is ignored", group="measuring"
     )
     max_pixels: int = option(
-        178_956_970, help="pictures above this many pixels are unreadable", group="measuring"
+        178_956_970,
+        help="pictures above this many pixels are unreadable, those of 16-bit colour above half as many",
+        group="measuring",
     )
 
     device: str = option("auto", help="auto, cpu, cuda", group="engine")
@@ -77,7 +85,9 @@ class CleanConfig(Policy):
     )
 
     mlflow_uri: str | None = option(
-        None, help="MLflow tracking server or database; none tracks nothing (default: a SQLite file beside)",
+        None,
+        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output); `none` "
+        "tracks nothing",
         group="surroundings",
     )  # fmt: skip
     experiment: str = option("difface-clean", help="MLflow experiment", group="surroundings")

@@ -24,6 +24,7 @@ from pipeline.cleaning.options import CleanConfig
 from pipeline.cleaning.policy import EVERY_REASON, REASONS
 from pipeline.cleaning.versions import Version
 from pipeline.faces.detect import shrink_to
+from pipeline.names import unspelled
 from pipeline.progress import duration
 from pipeline.records import Address, Row, Unit
 from pipeline.report import fitting, font
@@ -322,7 +323,7 @@ def picture_of(row: Row, column: str) -> Pixels | None:
     """The picture of a manifest's row, as it is now; None for one that can not be read."""
     if not row["sha256"]:
         return None
-    address = Address(row["member"], row["uri"], row["offset"], row["length"])
+    address = Address(row["member"], unspelled(row["uri"]), row["offset"], row["length"])
     ((_, data),) = read_unit(Unit("report", "folder", 0, True, (address,)), column)
     return None if isinstance(data, store.StoreError) else _decoded(data)
 

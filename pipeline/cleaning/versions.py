@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline import store
 from pipeline.cleaning.checks import Measures
+from pipeline.names import spelled
 
 VERSIONS = "versions"
 
@@ -179,7 +180,7 @@ def _key(path: str, size: int, version: str) -> str:
 
 def plain(name: str) -> str:
     """A name as a manifest takes it: bytes that are no UTF-8 are spelled out, as \\udce9."""
-    return name.encode(errors="backslashreplace").decode()
+    return spelled(name)
 
 
 def tombstones(parent: pa.Table, table: pa.Table) -> pa.Table:

@@ -80,7 +80,7 @@ def open_compared(output: str, partial_run: bool = False) -> Compared:
     partial_run: take what is finished of one that is not. Raises Refused, NoRun or StoreError.
     """
     run, findings = open_run(output)
-    plan, more = open_plan(output)
+    plan, more = open_plan(run)
     wrong = [f.sentence for f in findings + more]
     if wrong:
         raise Refused(f"{output}: a whole run was wanted; {wrong[0]}")

@@ -26,6 +26,7 @@ from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_nois
 from pipeline.diffusion.sampler import Solver, diffuse, step_table
 from pipeline.diffusion.schedule import Chain, Schedule
 from pipeline.diffusion.treatment import Treatment, Treatments, estimated_change
+from pipeline.hints import Hints, Report, ignore
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,7 @@ class Engine:
     slots: faces in flight; 0 takes a full call of every worker. On a CPU there is a worker for each of `threads`
     cores, on a GPU one for every `lanes` slots. estimator_lanes: faces of one call of the estimator.
     takes_mask: the estimator is given 4 channels, the face with 0 in its hole and 1 where that is.
+    report: is given what is decided of faces and the steps they take, from the engine's own threads.
     """
 
     def __init__(
@@ -157,7 +159,9 @@ class Engine:
         threads: int = 1,
         estimator_lanes: int = 1,
         takes_mask: bool = False,
+        report: Report = ignore,
     ) -> None:
+        self._report = report
         self._channels = 4 if takes_mask else 3
         self._estimator, self._prior, self._schedule = estimator, prior, schedule
         self._side, self._width, self._estimator_lanes = side, lanes, estimator_lanes
@@ -272,6 +276,7 @@ class Engine:
             raise error
         self._deliver(worker, wait=True)
         lanes, faces = worker.lanes.count, worker.faces
+        self._report(undone(worker))
         with self._change:
             last = len(self._workers) == 1
             if last and lanes == 1:
@@ -342,7 +347,10 @@ class Engine:
                 worker.entering.pop(0)
                 if isinstance(begun, _Estimate):
                     worker.ready.append(begun)
-                elif isinstance(begun, Exception):
+                    self._report(Hints(decided=1, steps_planned=begun.treatment.steps))
+                    continue
+                self._report(Hints(decided=1))
+                if isinstance(begun, Exception):
                     settle(face.future, error=begun)
                 else:
                     settle(face.future, begun)
@@ -390,6 +398,8 @@ class Engine:
             steps, rows = self._schedule.t[list(chain.walk)], self._rows(chain, job.eta, job.solver)
             worker.walks.append(_Walk(estimate.face, treatment, estimate.delta, lane, rows, steps))
             worker.free.pop()
+        else:
+            self._report(Hints(steps_planned=-estimate.treatment.steps))
         worker.ready.popleft()
 
     @staticmethod
@@ -426,16 +436,17 @@ class Engine:
             worker.leaving.append((walk, lanes.take(walk.lane)))
             self._free(worker, walk)
 
-    @staticmethod
-    def _call(lanes: Lanes, walks: Sequence[_Walk]) -> list[None]:
+    def _call(self, lanes: Lanes, walks: Sequence[_Walk]) -> list[None]:
         rows = np.stack([w.rows[w.taken] for w in walks])
         lanes.step([w.lane for w in walks], rows, np.array([w.steps[w.taken] for w in walks]))
+        self._report(Hints(steps=len(walks)))
         return [None] * len(walks)
 
-    @staticmethod
-    def _free(worker: _Worker, walk: _Walk) -> None:
+    def _free(self, worker: _Worker, walk: _Walk) -> None:
         worker.walks = [w for w in worker.walks if w is not walk]
         worker.free.append(walk.lane)
+        if walk.taken < len(walk.steps):  # it failed, or nobody waits for it any more
+            self._report(Hints(steps_planned=walk.taken - len(walk.steps)))
 
     def _deliver(self, worker: _Worker, wait: bool = False) -> None:
         """Hand over the faces that have come to the host."""
@@ -470,6 +481,12 @@ class Engine:
         """Let this worker's next call run in so many threads."""
         if self._device.type == "cpu" and torch.get_num_threads() != count:
             torch.set_num_threads(count)
+
+
+def undone(worker: _Worker) -> Hints:
+    """What is taken back of the hints when a worker's faces begin again."""
+    left = [len(w.steps) - w.taken for w in worker.walks] + [e.treatment.steps for e in worker.ready]
+    return Hints(decided=-len(left), steps_planned=-sum(left))
 
 
 def estimate(

@@ -30,6 +30,11 @@ class Treatment:
         if (self.way == "chain") != (self.chain is not None):
             raise ValueError(f"a chain goes with the way 'chain' alone, got {self.way!r} and {self.chain}")
 
+    @property
+    def steps(self) -> int:
+        """Network calls of its chain; 0 without one."""
+        return len(self.chain.walk) if self.chain is not None else 0
+
 
 ESTIMATOR = Treatment("estimator")
 

@@ -91,7 +91,9 @@ class EvaluateConfig:
         None, help="folder or s3:// prefix searched for weights first", group="surroundings"
     )
     mlflow_uri: str | None = option(
-        None, help="MLflow server or database (default: a SQLite file beside the output); `none` tracks nothing",
+        None,
+        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output); `none` "
+        "tracks nothing",
         group="surroundings",
     )  # fmt: skip
     experiment: str = option("difface-evaluate", help="MLflow experiment", group="surroundings")

@@ -4,6 +4,7 @@ Two detectors with one answer: `centerface` (MIT, its weights travel inside the 
 download) and `retinaface-mobile0.25` / `retinaface-resnet50` (facexlib, weights from a file).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +27,10 @@ class Face:
 
 
 class Detector(Protocol):
-    """Finds faces in one picture; the same picture always gives the same faces."""
+    """Finds faces in one picture; the same picture always gives the same faces.
+
+    A picture above SEARCH_SIDE is shrunk to it, and its small faces are missed: `search` looks at it in tiles.
+    """
 
     def __call__(self, picture: NDArray[np.uint8]) -> list[Face]:
         """[H, W, 3] uint8 RGB → faces at or above the score floor, in no particular order."""
@@ -36,7 +40,7 @@ class Detector(Protocol):
 class Selection:
     """Which of the found faces are restored."""
 
-    # shorter side of the face box below which a face is ignored, pixels of the original picture
+    # shorter side of the face box below which a face is left as it is, pixels of the original picture
     min_face: float = 16.0
     # most faces restored in one picture, the largest first
     max_faces: int = 64
@@ -126,13 +130,23 @@ def select_faces(found: list[Face], selection: Selection) -> list[Face]:
     Ties are broken by position, so the order (and with it each face's index) depends on the picture alone.
     """
     large = [f for f in found if min(box_size(f)) >= selection.min_face]
-    by_score = sorted(large, key=lambda f: (-f.score, f.box))
-    kept: list[Face] = []
-    for face in by_score:
-        if all(overlap(face.box, other.box) <= selection.max_overlap for other in kept):
-            kept.append(face)
-    by_area = sorted(kept, key=lambda f: (-box_size(f)[0] * box_size(f)[1], f.box))
-    return by_area[: selection.max_faces]
+    return by_size(distinct(large, selection.max_overlap))[: selection.max_faces]
+
+
+def distinct(found: Sequence[Face], max_overlap: float) -> list[Face]:
+    """The faces without those that overlap a better one by more than `max_overlap` of their union, best first."""
+    by_score = sorted(found, key=lambda f: (-f.score, f.box))
+    boxes = np.array([f.box for f in by_score], dtype=np.float64).reshape(-1, 4)
+    kept: list[int] = []
+    for i, box in enumerate(boxes):
+        if not (overlaps(box, boxes[kept]) > max_overlap).any():
+            kept.append(i)
+    return [by_score[i] for i in kept]
+
+
+def by_size(faces: Sequence[Face]) -> list[Face]:
+    """The faces, largest box first; ties are broken by position."""
+    return sorted(faces, key=lambda f: (-box_size(f)[0] * box_size(f)[1], f.box))
 
 
 def box_size(face: Face) -> tuple[float, float]:
@@ -143,10 +157,22 @@ def box_size(face: Face) -> tuple[float, float]:
 
 def overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
     """Intersection over union of two boxes."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    return shared / (areas - shared)
+    return float(overlaps(np.array(a, dtype=np.float64), np.array([b], dtype=np.float64))[0])
+
+
+def overlaps(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N] intersection over union of a box, [4], with each of the boxes, [N, 4]; 0 for a box without area."""
+    shared = shared_area(box, boxes)
+    union = box_area(box) + box_area(boxes) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+
+
+def shared_area(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N] area of a box, [4], that lies in each of the boxes, [N, 4]."""
+    size = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    return np.asarray(np.where((size > 0).all(axis=1), size.prod(axis=1), 0.0))
+
+
+def box_area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[...] area of boxes, [..., 4]."""
+    return np.asarray((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))

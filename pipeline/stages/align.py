@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import cv2
@@ -12,17 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import images, store
-from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection, select_faces
+from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection
 from pipeline.faces.geometry import (
     CropFrame,
-    UnusableLandmarks,
+    box_to_crop,
     crop_scale,
     face_to_crop,
     paste_strength,
     warp_crop,
 )
+from pipeline.faces.search import Found, search
+from pipeline.hints import Hints, Report, ignore
 from pipeline.metrics.sharpness import crispness, sharpness
-from pipeline.records import KEPT, Address, FaceRecord, ImageRecord, Row, Unit, dump_records, pack, with_crops
+from pipeline.records import (
+    KEPT,
+    LEFT_TEXTS,
+    Address,
+    FaceRecord,
+    ImageRecord,
+    Row,
+    Unit,
+    dump_records,
+    pack,
+    with_crops,
+)
 from pipeline.stages.apart import Died, call_apart
 from pipeline.stages.failure import message, outline
 from pipeline.stages.mask import Hole, find_hole, is_mask
@@ -85,6 +98,8 @@ class ReadAndAlign:
     truth: str | None = None
     # look at each picture in a process of its own: the unit has killed workers
     careful: bool = False
+    # is given what was read and found
+    report: Report = ignore
 
     def __call__(self, row: Row) -> Row:
         if row.get("work") is None or is_stopping(self.stop_uri):
@@ -98,6 +113,7 @@ class ReadAndAlign:
         look = self._picture_apart if self.careful else self._picture
         for address, data in read_unit(unit, self.image_column, self.max_pixels):
             record, found = look(unit, address, data)
+            crops_before = len(crops)
             for number, (face, crop, hole) in enumerate(found):
                 face.image, face.face = len(records), number
                 faces.append(face)
@@ -112,6 +128,7 @@ class ReadAndAlign:
                     f"the unit's face crops exceed {MOST_CROP_BYTES >> 20} MiB with this picture; lower --unit-images",
                 )  # fmt: skip
             records.append(record)
+            self.report(Hints(pictures=1, faces=len(crops) - crops_before))
         return row | {
             "images": dump_records(records),
             "faces": dump_records(faces),
@@ -130,7 +147,9 @@ class ReadAndAlign:
         if isinstance(data, store.StoreError):
             return self._picture(unit, address, data)
         try:
-            return call_apart(partial(self._picture, unit, address, data))
+            # the other process has no way to report
+            alone = replace(self, report=ignore)
+            return call_apart(partial(alone._picture, unit, address, data))
         except Died as error:
             record = ImageRecord(address.member, hashlib.sha256(data).hexdigest())
             record.settle("failed", KILLED, "align", f"{address.member}: {message(error)}")
@@ -168,21 +187,30 @@ class ReadAndAlign:
             if record.outcome is None and not found:
                 record.settle("no_face")
             elif found and not any(face.has_crop for face, *_ in found):
-                record.settle("skipped", KEPT, "align", found[0][0].kept)
+                first = found[0][0]
+                reason = LEFT_TEXTS[first.left_for] if first.left_for else KEPT
+                record.settle("skipped", reason, "align", first.kept)
             yield from found
 
     def _search(
         self, record: ImageRecord, picture: NDArray[np.uint8], hole: Hole | None
     ) -> Iterator[FoundFace]:
-        """Detected faces, largest first."""
+        """Detected faces, in the order of `search`."""
         seen = picture if hole is None else fill(picture, hole)
-        faces = select_faces(load_detector(self.detector)(seen), self.selection)
-        for face in faces:
-            try:
-                to_crop = face_to_crop(face.landmarks, self.frame)
-            except UnusableLandmarks:
-                continue
-            yield self._cut(seen, hole, face, to_crop)
+        for found in search(load_detector(self.detector), seen, self.selection):
+            if found.left:
+                yield self._left(found)
+            else:
+                yield self._cut(seen, hole, found.face, face_to_crop(found.face.landmarks, self.frame))
+
+    def _left(self, found: Found) -> FoundFace:
+        """A face that is left before its crop is looked at; that is empty."""
+        to_crop = box_to_crop(found.face.box, self.frame)
+        record = _face_record(found.face, to_crop)
+        record.left_for = found.left
+        leave(record, found.why)
+        nothing = np.zeros((0, 0, 3), np.uint8)
+        return record, nothing, nothing
 
     def _aligned(
         self, record: ImageRecord, picture: NDArray[np.uint8], hole: Hole | None
@@ -222,18 +250,9 @@ class ReadAndAlign:
             hole_of_face = warp_crop(white, to_crop, side)
         crisp, scale = round(crispness(crop), 6), crop_scale(to_crop)
         strength = paste_strength(crisp, scale) if self.strength is None else self.strength
-        record = FaceRecord(
-            image=-1,
-            face=-1,
-            box=[round(v, 3) for v in face.box],
-            landmarks=[round(float(v), 3) for v in face.landmarks.ravel()],
-            affine=[float(v) for v in to_crop.ravel()],
-            score=round(face.score, 6),
-            scale=scale,
-            crispness=crisp,
-            strength=strength if self.task.is_blind else 1.0,
-            sharpness_before=sharpness(crop),
-        )
+        record = _face_record(face, to_crop)
+        record.crispness, record.sharpness_before = crisp, sharpness(crop)
+        record.strength = strength if self.task.is_blind else 1.0
         leave(record, self._why_not_task(scale, hole_of_face) or self._why_kept(crisp, scale))
         return record, crop, hole_of_face
 
@@ -262,6 +281,19 @@ class ReadAndAlign:
                 f"{self.max_crispness:g})"
             )
         return ""
+
+
+def _face_record(face: Face, to_crop: NDArray[np.float64]) -> FaceRecord:
+    """A face's record, without what its pixels say."""
+    return FaceRecord(
+        image=-1,
+        face=-1,
+        box=[round(v, 3) for v in face.box],
+        landmarks=[round(float(v), 3) for v in face.landmarks.ravel()],
+        affine=[float(v) for v in to_crop.ravel()],
+        score=round(face.score, 6),
+        scale=crop_scale(to_crop),
+    )
 
 
 def leave(face: FaceRecord, why: str) -> None:

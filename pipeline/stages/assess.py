@@ -13,7 +13,9 @@ import pyarrow as pa
 from pipeline import images, store
 from pipeline.cleaning.checks import Measures, measure, usable
 from pipeline.cleaning.versions import MEASURED, plain, table_bytes
-from pipeline.faces.detect import Selection, select_faces
+from pipeline.faces.detect import Selection
+from pipeline.faces.search import search
+from pipeline.hints import Hints, Report, ignore
 from pipeline.records import Address, Row, Unit
 from pipeline.stages.align import KILLED, DetectorChoice, load_detector
 from pipeline.stages.apart import Died, call_apart
@@ -50,6 +52,8 @@ class AssessUnit:
     stop_uri: str
     # look at each picture in a process of its own: the unit has killed workers
     careful: bool = False
+    # is given what was read and found
+    report: Report = ignore
 
     def __call__(self, row: Row) -> Row:
         if is_stopping(self.stop_uri):
@@ -61,6 +65,7 @@ class AssessUnit:
             size += len(data) if isinstance(data, bytes) else 0
             told = self._bytes(address, data, known.get(address.member))
             rows.append({**MISSING} | place(address, files[address.uri]) | told)
+            self.report(Hints(pictures=1, faces=rows[-1]["faces"] or 0))
         body = table_bytes(pa.Table.from_pylist(rows, schema=MEASURED))
         unread = sum(r["problem"] == UNREAD for r in rows)
         if not unread:
@@ -108,8 +113,8 @@ class AssessUnit:
 def look_at(data: bytes, detector: DetectorChoice, side: int, max_pixels: int) -> Measured:
     """The format and numbers of a picture. Raises ImageError."""
     picture = images.decode(data, max_pixels)
-    found = select_faces(load_detector(detector)(picture.rgb), SELECTION)
-    faces = [face for face in found if usable(face, side)]
+    found = search(load_detector(detector), picture.rgb, SELECTION)
+    faces = [f.face for f in found if not f.left and usable(f.face, side)]
     return {"format": picture.format} | asdict(measure(picture.rgb, faces, side))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import store
+from pipeline.names import unspelled
 from pipeline.records import Address, Row, Unit
 from pipeline.stages.failure import message
 from pipeline.stages.read import Read, read_unit
@@ -16,6 +17,8 @@ from pipeline.stages.read import Read, read_unit
 @dataclass(frozen=True)
 class BundlePictures:
     """Row with `path` and `pictures` (rows of a manifest as JSON) → `path`, and why it is `undelivered`, or empty.
+
+    Each picture also has the name of its member as `sample`.
 
     A picture whose bytes are not those of the manifest is not written, and neither is its shard.
     """
@@ -30,7 +33,7 @@ class BundlePictures:
             with tarfile.open(fileobj=buffer, mode="w") as out:
                 for picture in json.loads(row["pictures"]):
                     data = self._bytes(picture)
-                    info = tarfile.TarInfo(picture["name"])
+                    info = tarfile.TarInfo(picture["sample"])
                     info.size = len(data)
                     out.addfile(info, io.BytesIO(data))
             store.write_bytes(store.join(self.output, row["path"]), buffer.getvalue())
@@ -47,7 +50,8 @@ class BundlePictures:
                 picture["repaired_sha256"],
             )
         else:
-            address = Address(picture["member"], picture["uri"], picture["offset"], picture["length"])
+            uri = unspelled(picture["uri"])
+            address = Address(picture["member"], uri, picture["offset"], picture["length"])
             ((_, read),) = read_unit(Unit("bundle", "folder", 0, True, (address,)), self.image_column)
             wanted = picture["sha256"]
         if isinstance(read, store.StoreError):

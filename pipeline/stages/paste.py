@@ -1,22 +1,34 @@
 """Put a picture's restored faces back into the picture it came from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import images
-from pipeline.faces.geometry import Edge, detail_weight, enlarge_crop, paste_change, paste_face, put_back
+from pipeline.faces.geometry import (
+    Edge,
+    detail_weight,
+    enlarge_crop,
+    paste_change,
+    paste_face,
+    place_crop,
+    put_back,
+)
 from pipeline.records import FaceRecord
 from pipeline.stages.background import Background
+from pipeline.stages.canvas import Box, Canvas
 from pipeline.stages.mask import Hole
 from pipeline.stages.task import BLIND, Task
 
 Crop = NDArray[np.uint8]
 # Share of the picture's own detail under a face whose task says it: a hole has none, and the luma is all of it.
 KEPT_DETAIL = {"inpaint": 0.0, "colourise": 1.0}
+# Rows of a picture that are worked on at once as floating point numbers.
+ROWS_AT_ONCE = 64
 
 
 def paste_faces(
@@ -28,20 +40,20 @@ def paste_faces(
     pastes_change: bool = False,
     task: Task = BLIND,
     find: Callable[[images.Picture], Hole] | None = None,
-) -> bytes:
+) -> images.Encoded:
     """The picture's bytes with its faces restored, of the same kind, orientation and metadata.
 
     faces: each with its crop before and after, [S, S, 3] uint8. The smallest are pasted last, so that a face in
     front of a larger one is not cut by it. pastes_change: the change of each crop is added to the picture, instead of
     the crop being laid over it. find: tells the holes, outside of which nothing changes. A picture that
-    gets colours, or another size, is saved anew.
+    gets colours, or another size, is saved anew. Raises ImageError, OSError and MemoryError.
     """
     original = images.decode(data, max_pixels)
     if task.name == "upscale":
-        return images.encode_anew(original, faces[0][2])
+        return images.Encoded(images.encode_anew(original, faces[0][2]), None)
     hole = find(original) if find is not None else None
     keep = KEPT_DETAIL.get(task.name, keep_detail)
-    edited = original.rgb.astype(np.float32)
+    edited = Canvas(original.rgb, _boxes(original.rgb.shape, [(f.affine, len(b)) for f, b, _ in faces]))
     # a hole's edge is its own; other faces fade into the picture
     edge: Edge = "none" if aligned else "feathered" if hole is None else "sharp"
     for face, before, after in faces:
@@ -51,11 +63,9 @@ def paste_faces(
         else:
             paste_face(edited, before, after, to_crop, keep, face.strength, edge)
     if task.name == "colourise":
-        # the luma is what is known, of every pixel of the picture
-        edited += ((original.rgb - edited) @ images.LUMA)[..., None]
-        return images.encode_anew(original, np.rint(edited).clip(0, 255).astype(np.uint8))
+        return images.Encoded(images.encode_anew(original, _with_luma_of(original.rgb, edited)), None)
     if hole is not None:
-        edited[~hole] = original.rgb[~hole]
+        edited.undo(~hole)
         original = _opaque(original, hole & _reached(original.rgb.shape[:2], faces))
     return images.encode(original, edited)
 
@@ -69,19 +79,20 @@ def paste_on_enhanced(
     max_pixels: int,
     background: Background,
     pastes_change: bool = False,
-) -> bytes:
+) -> images.Encoded:
     """The picture's bytes enhanced whole, but for its faces, and those restored; of the same kind and metadata.
 
     faces: as for `paste_faces`. kept: faces that stay as they are. Neither goes through the network: under both lie the
     picture's own pixels, so that the share of the restoration that is pasted mixes with these. side: the crops'.
     """
     original = images.decode(data, max_pixels)
-    edited = background(original.rgb).astype(np.float32)
+    enhanced = background(original.rgb)
     original = images.enlarged(original, background.upscale)
     to_crops = [
         enlarge_crop(np.array(face.affine).reshape(2, 3), background.upscale)
         for face in (*(f for f, _, _ in faces), *kept)
     ]
+    edited = Canvas(enhanced, _boxes(enhanced.shape, [(c, side) for c in to_crops]), anew=True)
     for to_crop in to_crops:
         put_back(edited, original.rgb, to_crop, side)
     for (face, before, after), to_crop in zip(faces, to_crops, strict=False):
@@ -92,6 +103,26 @@ def paste_on_enhanced(
         keep = detail_weight(face.scale) if keep_detail is None else keep_detail
         paste_face(edited, before, after, to_crop, keep, face.strength)
     return images.encode(original, edited)
+
+
+def _boxes(size: tuple[int, ...], crops: Sequence[tuple[Any, int]]) -> Iterator[Box]:
+    """The boxes of a picture that crops can reach, each given by its 2x3 similarity and its side."""
+    for affine, side in crops:
+        placing = place_crop(np.array(affine).reshape(2, 3), side, size[1], size[0])
+        if placing is not None:
+            yield placing.box
+
+
+def _with_luma_of(rgb: NDArray[np.uint8], edited: Canvas) -> NDArray[np.uint8]:
+    """[H, W, 3] uint8, the colours of `edited` with the luma of `rgb`, which is known of every pixel."""
+    done = rgb.copy()
+    for top in range(0, len(rgb), ROWS_AT_ONCE):
+        rows = slice(top, min(top + ROWS_AT_ONCE, len(rgb)))
+        part = edited.part(rows, slice(0, rgb.shape[1]))
+        if part is not None:
+            part += ((rgb[rows] - part) @ images.LUMA)[..., None]
+            done[rows] = np.rint(part).clip(0, 255)
+    return done
 
 
 def _reached(size: tuple[int, ...], faces: Sequence[tuple[FaceRecord, Crop, Crop]]) -> Hole:

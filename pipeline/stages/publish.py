@@ -1,27 +1,29 @@
 """Write what a unit delivers, then its marker: whole pictures or shards, records, samples, and last the mark.
 
 Names depend on the unit alone and contents on the unit and the settings alone, so that writing twice is harmless. Of
-several that finish the same unit, one makes its marker, and the others pass that one on.
+several that finish the same unit, one makes its marker, and the others pass that one on. Every write is fenced: a
+worker whose run does not own the output any more writes nothing (pipeline/fence.py).
 """
 
 import hashlib
 import io
 import json
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import takewhile
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.faces.geometry import CropFrame
+from pipeline.fence import Fenced, RunFence
 from pipeline.images import Picture, decode, encode_png, most_bytes
+from pipeline.names import printable
+from pipeline.objects import LARGEST_CLAIM
 from pipeline.records import (
     KEPT,
     Address,
@@ -35,15 +37,16 @@ from pipeline.records import (
     unpack,
     with_crops,
 )
+from pipeline.seal import sealed
 from pipeline.stages.apart import call_apart
 from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.failure import message, outline
 from pipeline.stages.mask import Hole, find_hole
+from pipeline.stages.part import tar_part
 from pipeline.stages.paste import paste_faces, paste_on_enhanced
 from pipeline.stages.read import parquet_slice, read_unit
-from pipeline.stages.record import make_marker, record_table, storable
+from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.sample import Sample, choose_samples, cut_sample, sample_strip
-from pipeline.stages.tar import DamagedTar, Member, walk
 from pipeline.stages.task import BLIND, Task
 
 # Reasons of images that are not delivered, because there is nothing to deliver or no place for it.
@@ -95,13 +98,14 @@ class Publish:
         return {"unit": unit.name, "marker": json.dumps(marker)}
 
     def _marker(self, unit: Unit) -> dict[str, Any] | None:
-        """The unit's marker, where it has one that can be read."""
+        """The unit's marker, where it has one of its own run that can be read."""
         uri = store.join(self.output, unit.marker_path)
         if not store.exists(uri):
             return None
         with suppress(ValueError):
-            marker = json.loads(store.read_bytes(uri))
-            if isinstance(marker, dict) and isinstance(marker.get("attempts"), int):
+            marker: dict[str, Any] = json.loads(store.read_bytes(uri))
+            whole = isinstance(marker, dict) and isinstance(marker.get("attempts"), int)
+            if whole and marker.get("run", "") == unit.run:
                 return marker
         return None
 
@@ -112,22 +116,28 @@ class Publish:
         before, after = (unpack(row[c], self.frame.side) for c in ("crops", "restored"))
         samples = _Samples(self.frame, records, faces, choose_samples(list(before)), self.max_pixels)
         outputs = self._deliver(unit, records, self.pasted(unit, records, faces, before, after, samples.take))
-        outputs += [self._write(unit.sample_path, sample_strip(samples.found))] if samples.found else []
+        if samples.found:
+            outputs.append(self._write(unit, unit.sample_path, sample_strip(samples.found)))
         crops = (before, after)
         outputs += [
-            self._write(path, data)
+            self._write(unit, path, data)
             for path, data in self._extras(unit, records, faces, crops, load_features(row))
         ]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
         marker = make_marker(unit, records, faces, sums, outputs, self.measured) | {"device": self.device}
+        owned = RunFence(self.output, unit.run)
         for left in {o["path"] for o in (earlier or {}).get("outputs", [])} - {o["path"] for o in outputs}:
-            store.delete(store.join(self.output, left))
+            owned.delete(left)
+        if not owned.holds():
+            raise Fenced(f"unit {unit.name} is not marked as done: the output belongs to another run since")
+        marker = sealed(marker)
         uri, body = store.join(self.output, unit.marker_path), json.dumps(marker, indent=1).encode()
-        if not store.create_bytes(uri, body):
+        # a marker of thousands of crops may be more than one put can claim
+        if len(body) > LARGEST_CLAIM or not store.create_bytes(uri, body):
             theirs = self._marker(unit)
             if theirs is not None and theirs["attempts"] >= unit.attempts:
                 return theirs
-            store.write_bytes(uri, body)
+            owned.write(unit.marker_path, body)
         return marker
 
     def pasted(
@@ -205,7 +215,8 @@ class Publish:
             else:
                 if record.outcome is None:
                     record.settle("restored")
-                return restored
+                record.recoded = restored.recoded
+                return restored.data
         return data
 
     def _deliver(
@@ -214,7 +225,7 @@ class Publish:
         """Write the unit's pictures, one by one or as a shard."""
         if unit.kind == "folder":
             return [
-                o for r, (a, data) in zip(records, pasted, strict=True) for o in self._picture(r, a, data)
+                o for r, (a, data) in zip(records, pasted, strict=True) for o in self._picture(unit, r, a, data)
             ]
         data = [data for _, data in pasted]
         try:
@@ -223,9 +234,11 @@ class Publish:
             for record in records:
                 record.settle("failed", "unreadable", "paste", message(error), outline(error))
             return []
-        return [self._write(unit.shard_path, shard)]
+        return [self._write(unit, unit.shard_path, shard)]
 
-    def _picture(self, record: ImageRecord, address: Address, data: bytes | None) -> list[Output]:
+    def _picture(
+        self, unit: Unit, record: ImageRecord, address: Address, data: bytes | None
+    ) -> list[Output]:
         """One picture of a folder, under its own name; a name that can not be written is its failure."""
         if data is None:
             return []
@@ -233,27 +246,16 @@ class Publish:
             # an object store takes such names as they are, and then the picture would lie elsewhere
             if not address.is_path:
                 raise store.NameRefused(f"a path below the input was wanted, its name is {address.member!r}")
-            return [self._write(f"images/{address.member}", data)]
+            return [self._write(unit, f"images/{address.member}", data)]
         except store.NameRefused as error:
             record.settle("failed", "name refused", "paste", message(error), outline(error))
             return []
 
     def _tar(self, unit: Unit, pasted: Sequence[bytes | None]) -> bytes:
         """The unit's span of the input tar with its pictures replaced; everything else passes as it is."""
-        buffer = io.BytesIO()
-        begin, end = unit.span
-        new = {a.offset: data for a, data in zip(unit.images, pasted, strict=True) if data is not None}
-        left_out = {a.offset for a in unit.images if a.length > most_bytes(self.max_pixels)}
         size = store.stat(unit.source).size
-        with (
-            store.open_read(unit.source) as source,
-            tarfile.open(fileobj=buffer, mode="w") as out,
-            suppress(DamagedTar),  # what lies behind the damage has its own record
-        ):
-            for member in takewhile(lambda m: m.begin < end, walk(source, begin, size)):
-                if member.info.offset_data not in left_out:
-                    add_member(out, source, member, new.get(member.info.offset_data))
-        return buffer.getvalue()
+        with store.open_read(unit.source) as source:
+            return tar_part(source, size, unit, pasted, most_bytes(self.max_pixels))
 
     def _parquet(self, unit: Unit, records: list[ImageRecord], pasted: list[bytes | None]) -> bytes:
         """The unit's rows with the image column replaced; other columns pass as they are.
@@ -299,8 +301,8 @@ class Publish:
                 yield f"{stem}-before.png", encode_png(before)
                 yield f"{stem}-after.png", encode_png(after)
 
-    def _write(self, path: str, data: bytes) -> Output:
-        store.write_bytes(store.join(self.output, path), data)
+    def _write(self, unit: Unit, path: str, data: bytes) -> Output:
+        RunFence(self.output, unit.run).write(path, data)
         return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
 
 
@@ -315,7 +317,7 @@ class _Samples:
         chosen: Sequence[int],
         max_pixels: int,
     ) -> None:
-        self._names = [storable(r.member).rsplit("/", 1)[-1] for r in records]
+        self._names = [printable(r.member).rsplit("/", 1)[-1] for r in records]
         every = with_crops(faces)
         self._frame, self._chosen, self._max_pixels = frame, [every[i] for i in chosen], max_pixels
         self.found: list[Sample] = []
@@ -336,28 +338,6 @@ class _Samples:
 def _find_hole(choice: str, address: Address, unit: Unit, max_pixels: int, picture: Picture) -> Hole:
     """`find_hole` of a picture that comes last."""
     return find_hole(choice, picture, address, unit, max_pixels)
-
-
-def add_member(out: tarfile.TarFile, source: BinaryIO, member: Member, data: bytes | None) -> None:
-    """Append a member with other bytes, or with its own; what is no plain file is copied as it stands."""
-    info = member.info
-    if member.refused:
-        source.seek(member.begin)
-        block = source.read(member.end - member.begin)
-        assert out.fileobj is not None
-        out.fileobj.write(block)
-        out.offset += len(block)
-        return
-    if data is None:
-        source.seek(info.offset_data)
-        data = source.read(info.size)
-    info.size, info.pax_headers = len(data), {}
-    try:
-        info.tobuf()
-    except (ValueError, ArithmeticError):  # times and owners that can not be written again
-        info = tarfile.TarInfo(info.name)
-        info.size = len(data)
-    out.addfile(info, io.BytesIO(data))
 
 
 def parquet_bytes(table: Any) -> bytes:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.metrics.shard import PER_COLUMN
-from pipeline.records import DECISIONS, OUTCOMES, FaceRecord, ImageRecord, Unit, with_crops
+from pipeline.records import DECISIONS, LEFT_TEXTS, OUTCOMES, FaceRecord, ImageRecord, Unit, with_crops
 
 SCHEMA = pa.schema(
     [
@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("stage", pa.string()),
         ("error", pa.string()),
         ("traceback", pa.string()),  # where in the program a failure came from
+        ("recoded", pa.string()),  # why pixels outside of the faces changed, too; null where they did not
         ("attempts", pa.int32()),  # of the image's unit: 1, and one more for every --retry; null in face rows
         ("box", pa.list_(pa.float64())),
         ("landmarks", pa.list_(pa.float64())),
@@ -50,6 +51,8 @@ SCHEMA = pa.schema(
         ("distance", pa.float64()),
     ]
 )
+# Columns that the outputs of earlier versions do not have.
+ADDED_LATER = frozenset({"recoded"})
 
 
 def record_table(
@@ -73,7 +76,7 @@ def record_table(
         address = {"unit": unit.name, "member": image.member, "sha256": image.sha256}
         size = {"width": image.width, "height": image.height, "outcome": image.outcome}
         what: dict[str, Any] = {"reason": image.reason, "stage": image.stage, "error": image.error}
-        what |= {"traceback": image.traceback, "attempts": unit.attempts}
+        what |= {"traceback": image.traceback, "recoded": image.recoded, "attempts": unit.attempts}
         rows.append({"kind": "image", "face": -1} | address | size | what)
         for face in faces:
             if face.image == place:
@@ -122,6 +125,7 @@ def make_marker(
     names = ("sharpness_before", "sharpness_after", "distance")
     summed = {name: sum(getattr(f, name) for f in faces) for name in names} | measured_sums(faces, measured)
     return {
+        "run": unit.run,
         "unit": unit.name,
         "shard": unit.shard,
         "part": unit.part,
@@ -138,10 +142,12 @@ def make_marker(
 
 
 def decided(faces: Sequence[FaceRecord]) -> dict[str, float]:
-    """How many faces were treated in each way, as `faces_WAY`, and how many had crops."""
+    """How many faces were treated in each way, as `faces_WAY`, left for each reason, and how many had crops."""
     counted = Counter(f.treatment for f in faces if not f.error)
+    left = Counter(f.left_for for f in faces)
     return {f"faces_{way}": float(counted[way]) for way in DECISIONS} | {
-        "crops": float(len(with_crops(faces)))
+        **{f"faces_left_{why}": float(left[why]) for why in LEFT_TEXTS if left[why]},
+        "crops": float(len(with_crops(faces))),
     }
 
 

@@ -21,6 +21,7 @@ from pipeline.diffusion.schedule import Schedule, StartRule, chain_from, make_sc
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
 from pipeline.faces.colour import anchor_change, anchor_colour
 from pipeline.faces.geometry import inside_picture
+from pipeline.hints import Hints, Report, ignore
 from pipeline.memory import bytes_per_slot, fitting_slots, free_bytes
 from pipeline.metrics.sharpness import sharpness
 from pipeline.networks.folded import FoldedUNet
@@ -81,11 +82,13 @@ class RestoreSettings:
     task: Task = BLIND
     # the estimator's picture is the restored face, and the prior is not loaded
     without_prior: bool = False
+    # is given what happens to networks and faces
+    report: Report = ignore
 
 
 def make_engine(
     preset: Preset, estimator: nn.Module, prior: UNet, schedule: Schedule, device: str, precision: str = "auto",
-    slots: int = 0, threads: int = 1,
+    slots: int = 0, threads: int = 1, report: Report = ignore,
 ) -> Engine:  # fmt: skip
     """The engine of a preset's networks on a device. slots: 0 takes what memory and cores carry."""
     place = torch.device(device)
@@ -110,6 +113,7 @@ def make_engine(
         threads,
         estimator_lanes=estimator_lanes(preset, on_cpu),
         takes_mask=takes_mask(preset.estimator),
+        report=report,
     )
 
 
@@ -210,17 +214,21 @@ class RestoreFaces:
 
     def __init__(self, settings: RestoreSettings) -> None:
         s = self._settings = settings
-        estimator = self._load(s.preset.estimator)
-        self._engine: Engine | DirectEngine
+        s.report(Hints(loading=1))
         schedule = make_schedule(s.steps)
         self._treatment = make_treatment(s, schedule)
+        self._engine = self._make_engine(schedule)
+        s.report(Hints(ready=1))
+
+    def _make_engine(self, schedule: Schedule) -> Engine | DirectEngine:
+        s = self._settings
+        estimator = self._load(s.preset.estimator)
         if s.without_prior:
-            self._engine = make_direct(s.preset, estimator, s.device, s.precision, s.threads)
-            return
+            return make_direct(s.preset, estimator, s.device, s.precision, s.threads)
         prior = self._load(s.preset.prior)
         assert isinstance(prior, UNet)
-        self._engine = make_engine(
-            s.preset, estimator, prior, schedule, s.device, s.precision, s.slots, s.threads
+        return make_engine(
+            s.preset, estimator, prior, schedule, s.device, s.precision, s.slots, s.threads, s.report
         )
 
     def _load(self, spec: NetworkSpec) -> nn.Module:
@@ -301,4 +309,7 @@ class RestoreFaces:
         key = noise_key(s.seed, image.sha256, face.face)
         to_crop = np.array(face.affine).reshape(2, 3)
         inside = inside_picture(to_crop, len(crop), image.width, image.height)
-        return self._engine.submit(FaceJob(crop, key, s.eta, self._treatment, s.solver, known, hole, inside))
+        job = FaceJob(crop, key, s.eta, self._treatment, s.solver, known, hole, inside)
+        future = self._engine.submit(job)
+        future.add_done_callback(lambda _: s.report(Hints(restored=1)))
+        return future

@@ -4,6 +4,7 @@ Python's tarfile reads the headers; what it believes of them is held within boun
 go backwards for ever, read a member into memory, or end the walk in silence.
 """
 
+import posixpath
 import re
 import tarfile
 from collections.abc import Iterator
@@ -57,6 +58,12 @@ class Member:
     end: int
     # why it is no plain file whose bytes follow its header: "not a file", "sparse file"; else empty
     refused: str
+    # records of an earlier global header hold for it, too, so that its own header is not all that it is
+    inherits: bool = False
+
+    @property
+    def is_hard_link(self) -> bool:
+        return self.info.islnk()
 
 
 class _Header(tarfile.TarInfo):
@@ -117,7 +124,7 @@ def walk(source: BinaryIO, begin: int, size: int) -> Iterator[Member]:
             while (info := tar.next()) is not None:
                 if tar.offset > size:
                     raise tarfile.ReadError(f"the file ends inside {info.name!r}")
-                yield Member(info, end, tar.offset, _refused(info))
+                yield Member(info, end, tar.offset, _refused(info), bool(tar.pax_headers))
                 end = tar.offset
                 tar.members = []  # type: ignore[attr-defined]  # the index of a large tar is not kept
     except PROVOKED as error:
@@ -128,6 +135,18 @@ def walk(source: BinaryIO, begin: int, size: int) -> Iterator[Member]:
         raise DamagedTar(end, "a header was wanted, other bytes are there")
     if rest.strip(b"\0"):
         raise DamagedTar(end, "more members may follow its end mark; join tars with `tar -A`")
+
+
+def member_at(source: BinaryIO, begin: int, size: int) -> Member:
+    """The member whose header begins there. Raises DamagedTar where none does."""
+    for member in walk(source, begin, size):
+        return member
+    raise DamagedTar(begin, "a header was wanted, the end of the archive is there")
+
+
+def unpacked_path(name: str) -> str:
+    """The path that a member of this name is unpacked to, by which hard links find their target."""
+    return posixpath.normpath(name).lstrip("/")
 
 
 def _refused(info: tarfile.TarInfo) -> str:

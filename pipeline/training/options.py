@@ -94,8 +94,8 @@ class TrainingOptions:
     validation_faces: int = option(64, help="faces of the fixed validation batch", group="reports")
     mlflow_uri: str | None = option(
         None,
-        help="MLflow tracking server or database (default: a SQLite file beside the output; with workers on "
-        "several machines give a server); `none` tracks nothing",
+        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output; with "
+        "workers on several machines give a server); `none` tracks nothing",
         group="reports",
     )
     experiment: str = option("difface-train", help="MLflow experiment", group="reports")

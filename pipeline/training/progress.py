@@ -105,9 +105,11 @@ class Progress:
 
     def finish(self, finished: bool) -> None:
         """The training ends here, done or failed."""
-        self._log.write()
-        if self._tracker:
-            self._tracker.finish("FINISHED" if finished else "FAILED")
+        try:
+            self._log.write()
+        finally:
+            if self._tracker:
+                self._tracker.finish("FINISHED" if finished else "FAILED")
 
 
 def progress_line(step: int, last: int, metrics: Metrics, rate: float) -> str:

@@ -15,7 +15,7 @@ from pipeline import store
 from pipeline.ledger import PlannedShard
 from pipeline.records import Counts
 from pipeline.verify.findings import Finding
-from pipeline.verify.run import BY_COPY, PLAN, Run, open_plan, open_shard
+from pipeline.verify.run import BY_COPY, PLAN, Run, open_plan, open_report, open_shard
 from pipeline.verify.unit import Candidate, UnitAudit, audit_unit
 
 R = TypeVar("R")
@@ -57,7 +57,7 @@ class Audit:
 
     def begin(self) -> list[Finding]:
         """Read the plan, and list the markers; what is wrong with them."""
-        self._plan, findings = open_plan(self.run.output)
+        self._plan, findings = open_plan(self.run)
         done = store.join(self.run.output, "_ledger", "done")
         shards: Counter[str] = Counter()
         for entry in store.list_files(done) if store.exists(done) else []:
@@ -115,6 +115,7 @@ class Audit:
                 f"unfinished: {self._unfinished} of {self.units_planned} planned units have no marker "
                 f"({', '.join(self.unfinished[:SHOWN])}{more}); run the same restore command again to finish them",
             )
+        yield from open_report(self.run)
         if self._planned_badly:
             return  # what nothing names can not be told while the plan is damaged
         for folder in NAMED:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from pipeline import images, store
-from pipeline.records import KEPT, Unit
+from pipeline.names import is_hidden
+from pipeline.records import NOT_RESTORED, Unit
 
 PIECE = 1 << 20
 # What opening and walking a damaged shard raises; pyarrow's errors are among them.
@@ -39,7 +40,8 @@ def tar_pictures(source: Any) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of a tar's pictures in order, read front to back; one is held at a time."""
     with tarfile.open(fileobj=source, mode="r|") as tar:
         for member in tar:
-            if member.isfile() and not member.issparse() and images.is_image_name(member.name):
+            is_picture = images.is_image_name(member.name) and not is_hidden(member.name)
+            if is_picture and member.isfile() and not member.issparse():
                 held = tar.extractfile(member)
                 yield member.name, held.read() if held else b""
             tar.members = []  # type: ignore[attr-defined]  # untyped; the index of a large tar is not kept
@@ -92,9 +94,10 @@ def wrong_picture(record: dict[str, Any], data: bytes, max_pixels: int) -> str:
                 f"recorded as {record['outcome']}, so that the unchanged original with sha256 "
                 f"{record['sha256'][:16]} was wanted, {found[:16]} is there"
             )
-    if restored or record["outcome"] == "no_face" or record["reason"] == KEPT:
+    if restored or record["outcome"] == "no_face" or record["reason"] in NOT_RESTORED:
         try:
-            height, width = images.decode(data, max_pixels).rgb.shape[:2]
+            # earlier versions counted a pixel as one whatever its depth
+            height, width = images.decode(data, max_pixels * images.weight(data)).rgb.shape[:2]
         except images.ImageError as error:
             return f"a picture was wanted, it does not open: {error}"
         wanted = (record.get("width", width), record.get("height", height))

@@ -20,7 +20,7 @@ from pipeline.records import ImageRecord, Row, load_faces, load_images, unpack
 from pipeline.stages.align import ReadAndAlign
 from pipeline.stages.publish import Publish
 from pipeline.stages.read import read_unit
-from pipeline.stages.record import record_table, storable
+from pipeline.stages.record import ADDED_LATER, record_table, storable
 from pipeline.verify.audit import ahead
 from pipeline.verify.findings import Finding, redoable
 from pipeline.verify.pictures import UNREADABLE, delivered_picture
@@ -109,7 +109,8 @@ class Repeat:
         if len(rows) != len(candidate.rows):
             return ["number of faces"]
         pairs = list(zip(candidate.rows, rows, strict=True))
-        return [name for name in rows[0] if any(a.get(name) != b[name] for a, b in pairs)]
+        names = [name for name in rows[0] if name in candidate.rows[0] or name not in ADDED_LATER]
+        return [name for name in names if any(a.get(name) != b[name] for a, b in pairs)]
 
     def _compare_pixels(self, candidate: Candidate, again: bytes, there: bytes) -> Compared:
         """Pictures whose bytes differ."""

@@ -1,21 +1,23 @@
 """What a run says of itself: its settings and its plan, read from an output and checked against each other."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from pipeline import store
 from pipeline.config import fingerprint_digest
 from pipeline.images import MAX_PIXELS
-from pipeline.ledger import PlannedShard, load_plan, load_units
-from pipeline.records import KEPT, Unit, plan_path
+from pipeline.ledger import PlannedShard, load_units, read_plan
+from pipeline.records import NOT_RESTORED, Address, Unit, plan_path
+from pipeline.seal import SEAL, is_intact
 from pipeline.stages.plan import cut_units
 from pipeline.verify.findings import Finding
 
-RUN, PLAN = "_ledger/run.json", "_ledger/plan.json"
+RUN, PLAN, REPORT = "_ledger/run.json", "_ledger/plan.json", "_ledger/report.json"
 BY_COPY = "put it back from a copy, or restore into another --output"
 
 # What reading a damaged JSON file raises.
@@ -41,6 +43,8 @@ class Run:
     created_at: float = 0.0
     # number type of the networks; empty where no unit was begun
     precision: str = ""
+    # identity of the run; empty in outputs of versions that gave none
+    run: str = ""
 
     @property
     def max_pixels(self) -> int:
@@ -54,7 +58,7 @@ class Run:
         """An image's record with the size of the delivered picture, and as restored where that is no original."""
         background = self.fingerprint.get("background")
         restored = record["outcome"] == "restored"
-        if background and (restored or record["outcome"] == "no_face" or record["reason"] == KEPT):
+        if background and (restored or record["outcome"] == "no_face" or record["reason"] in NOT_RESTORED):
             times = background["upscale"]
             size = {"width": record["width"] * times, "height": record["height"] * times}
             return record | size | {"outcome": "restored"}
@@ -87,7 +91,13 @@ def open_run(output: str) -> tuple[Run, list[Finding]]:
     try:
         values = json.loads(store.read_bytes(store.join(output, RUN)))
         told = values["digest"], values["fingerprint"], values.get("repeat", {}), str(values.get("input", ""))
-        run = Run(output, *told, float(values.get("created_at", 0)), str(values.get("precision", "")))
+        run = Run(
+            output,
+            *told,
+            float(values.get("created_at", 0)),
+            str(values.get("precision", "")),
+            str(values.get("run", "")),
+        )
         digest, _ = fingerprint_digest(run.fingerprint), run.settings
     except BROKEN as error:
         what = f"{RUN}: the run's settings were wanted, it can not be read ({_named(error)}); {BY_COPY}"
@@ -97,13 +107,18 @@ def open_run(output: str) -> tuple[Run, list[Finding]]:
             f"{RUN}: settings with the digest {run.digest} were wanted, those in it have {digest}; {BY_COPY}"
         )
         return run, [Finding("run", RUN, what)]
+    if (run.run or SEAL in values) and not is_intact(values):
+        what = f"{RUN}: what the run wrote was wanted, its checksum does not fit what is there; {BY_COPY}"
+        return run, [Finding("run", RUN, what)]
     return run, []
 
 
-def open_plan(output: str) -> tuple[list[PlannedShard], list[Finding]]:
+def open_plan(run: Run) -> tuple[list[PlannedShard], list[Finding]]:
     """The planned shards, and what is wrong with the plan file."""
+    uri = store.join(run.output, PLAN)
     try:
-        plan = load_plan(output)
+        whose, plan = read_plan(run.output)
+        intact = not run.run or not plan or is_intact(json.loads(store.read_bytes(uri)))
     except BROKEN as error:
         what = f"{PLAN}: the run's plan was wanted, it can not be read ({_named(error)}); {BY_COPY}"
         return [], [Finding("plan", PLAN, what)]
@@ -112,7 +127,36 @@ def open_plan(output: str) -> tuple[list[PlannedShard], list[Finding]]:
     if twice:
         what = f"{PLAN}: every shard and file was wanted once, {', '.join(twice[:3])} stands in it twice"
         return plan, [Finding("plan", PLAN, f"{what}; {BY_COPY}")]
+    if plan and run.digest and whose != run.run:
+        what = f"{PLAN}: the plan of this run was wanted, that of another one is there"
+        return plan, [Finding("plan", PLAN, f"{what}; run the same restore command again, which plans anew")]
+    if not intact:
+        what = f"{PLAN}: what the run wrote was wanted, its checksum does not fit what is there; {BY_COPY}"
+        return plan, [Finding("plan", PLAN, what)]
     return plan, []
+
+
+def open_report(run: Run) -> Iterator[Finding]:
+    """In what the report is not the one that was written; one that is being written, or never was, is no matter."""
+    anew = "run the same restore command again, which writes the report anew"
+    uri = store.join(run.output, REPORT)
+    if not store.exists(uri):
+        return
+    try:
+        written = [(str(f["path"]), str(f["sha256"])) for f in json.loads(store.read_bytes(uri))]
+    except BROKEN as error:
+        what = f"{REPORT}: the files of the report were wanted, it can not be read ({_named(error)}); {anew}"
+        yield Finding("altered", REPORT, what)
+        return
+    for path, sha256 in written:
+        try:
+            found = hashlib.sha256(store.read_bytes(store.join(run.output, path))).hexdigest()
+        except store.StoreError as error:
+            yield Finding("missing", path, f"{path}: a file of the report was wanted, {error}; {anew}")
+            continue
+        if found != sha256:
+            what = f"{path}: sha256 {sha256[:16]} was wanted, as the report was written, {found[:16]} is there"
+            yield Finding("altered", path, f"{what}; {anew}")
 
 
 def open_shard(run: Run, planned: PlannedShard) -> tuple[list[Unit], list[Finding]]:
@@ -121,12 +165,23 @@ def open_shard(run: Run, planned: PlannedShard) -> tuple[list[Unit], list[Findin
     try:
         units = load_units(run.output, planned.shard)
         wrong = next(_wrong_cut(run, planned, units), "")
+        if not wrong and planned.digest:
+            digest = hashlib.sha256(store.read_bytes(store.join(run.output, path))).hexdigest()
+            if digest != planned.digest:
+                wrong = "what the run wrote was wanted, its checksum in plan.json does not fit what is there"
     except BROKEN as error:
         what = (
             f"{path}: the units of the shard were wanted, they can not be read ({_named(error)}); {BY_COPY}"
         )
         return [], [Finding("plan", path, what)]
     return ([], [Finding("plan", path, f"{path}: {wrong}; {BY_COPY}")]) if wrong else (units, [])
+
+
+def _is_inside(address: Address, span: tuple[int, int]) -> bool:
+    """Whether a member lies in a span of its tar; a hard link's header does, its bytes lie anywhere before it."""
+    if address.link:
+        return span[0] <= address.link < span[1] and address.offset + address.length <= address.link
+    return span[0] <= address.offset and address.offset + address.length <= span[1]
 
 
 def _wrong_cut(run: Run, planned: PlannedShard, units: Sequence[Unit]) -> Iterator[str]:
@@ -149,7 +204,8 @@ def _wrong_cut(run: Run, planned: PlannedShard, units: Sequence[Unit]) -> Iterat
             yield f"unit {part} was wanted as {wanted}, it says {told}"
     if shard.kind == "folder":
         cut = run.fingerprint.get("unit_images")
-        if cut and list(units) != cut_units(shard, cut, run.image_column):
+        whole = [replace(unit, run=run.run) for unit in cut_units(shard, cut, run.image_column)] if cut else []
+        if cut and list(units) != whole:
             yield "the pictures that plan.json lists for the shard were wanted, others are in it"
         return
     if any(a.uri != source for a in images):
@@ -162,8 +218,10 @@ def _wrong_cut(run: Run, planned: PlannedShard, units: Sequence[Unit]) -> Iterat
     ends = [0, *(u.span[1] for u in units)]
     if [u.span[0] for u in units] != ends[:-1] or ends[-1] != shard.files[0].size:
         yield "spans that cover the tar without a gap were wanted, others are in it"
-    inside = all(u.span[0] <= a.offset and a.offset + a.length <= u.span[1] for u in units for a in u.images)
-    if not inside or any(a >= b for a, b in pairwise(places)):
+    inside = all(_is_inside(a, u.span) for u in units for a in u.images)
+    # a link, or damage, begins where the bytes of an empty picture before it lie
+    order = [(a.link or a.offset, bool(a.link) or a.refused == "damaged shard") for a in images]
+    if not inside or any(a >= b for a, b in pairwise(order)):
         yield "members in the tar's order and inside their unit's span were wanted, others are in it"
 
 

@@ -13,8 +13,9 @@ from pipeline import store
 from pipeline.images import is_image_name
 from pipeline.ledger import Marker
 from pipeline.records import OUTCOMES, Address, Counts, Unit
+from pipeline.seal import SEAL, is_intact
 from pipeline.stages.publish import NOT_DELIVERED
-from pipeline.stages.record import SCHEMA, storable
+from pipeline.stages.record import ADDED_LATER, SCHEMA, storable
 from pipeline.verify.findings import Finding, Kind, redoable
 from pipeline.verify.pictures import (
     UNREADABLE,
@@ -84,6 +85,8 @@ class _Reading:
             values = json.loads(store.read_bytes(store.join(self._run.output, unit.marker_path)))
             counts = Marker.from_json(json.dumps(values)).metrics.counts
             wrong = next(wrong_marker(unit, values, counts), "")
+            if not wrong and (unit.run or SEAL in values) and not is_intact(values):
+                wrong = "what the run wrote was wanted, its checksum does not fit what is there"
         except BROKEN as error:
             wrong = f"a whole marker was wanted, it can not be read ({type(error).__name__}: {error})"
         if wrong:
@@ -149,7 +152,8 @@ class _Reading:
         except UNREADABLE as error:
             self._found("records", written["path"], f"a record table was wanted, it does not open ({error})")
             return None
-        missing = [name for name in SCHEMA.names if name not in table.schema.names]
+        wanted = [name for name in SCHEMA.names if name not in ADDED_LATER]
+        missing = [name for name in wanted if name not in table.schema.names]
         if missing:
             self._found(
                 "records", written["path"], f"columns {', '.join(missing)} were wanted and are not there"
@@ -239,6 +243,8 @@ def wrong_marker(unit: Unit, values: Mapping[str, Any], counts: Counts) -> Itera
     told = {name: values[name] for name in ("unit", "shard", "part", "last", "images")}
     wanted = {"unit": unit.name, "shard": unit.shard, "part": unit.part, "last": unit.last}
     wanted |= {"images": len(unit.images)}
+    if values.get("run", "") != unit.run:
+        yield "a marker of this run was wanted, that of another one is there"
     for name, value in wanted.items():
         if told[name] != value:
             yield f"{name} {value} was wanted, as the plan says, {told[name]} is there"

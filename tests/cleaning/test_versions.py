@@ -1,5 +1,6 @@
 """Versions and what is new since the last one: without a cluster, on tables made for it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from pipeline import store
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.intake import Intake
+from pipeline.cleaning.report import picture_of
 from pipeline.cleaning.versions import (
     MANIFEST,
     DamagedVersion,
@@ -28,6 +30,7 @@ from pipeline.cleaning.versions import (
 from pipeline.records import Address, Unit
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import AssessUnit
+from pipeline.stages.bundle import BundlePictures
 from pipeline.stages.plan import list_input
 from pipeline.stages.read import read_unit
 
@@ -246,3 +249,36 @@ def test_a_name_that_is_no_utf8_is_told_and_stands_in_the_manifest(tmp_path):
     dataset.measure()
     (row,) = dataset.settle().to_pylist()
     assert (row["name"], row["problem"]) == ("caf\\udce9.png", "name not UTF-8")
+
+
+def test_a_hard_link_of_a_tar_is_a_picture_as_its_target_is(tmp_path):
+    import io
+    import tarfile
+
+    write_tar(tmp_path / "in" / "s.tar", portraits(2).items())
+    with tarfile.open(tmp_path / "in" / "s.tar", "a") as tar:
+        link = tarfile.TarInfo("a.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "p00.png"
+        tar.addfile(link, io.BytesIO())
+    dataset = Dataset(tmp_path / "in", tmp_path / "out")
+    dataset.measure()
+    rows = {row["member"]: row for row in dataset.settle().to_pylist()}
+    assert rows.keys() == {"p00.png", "p01.png", "a.png"}
+    assert rows["a.png"]["sha256"] == rows["p00.png"]["sha256"] != ""
+    assert dataset.pending() == []
+
+
+def test_a_dataset_in_a_folder_that_is_no_utf8_is_measured_and_read_again(tmp_path):
+    import os
+
+    source = tmp_path / os.fsdecode(b"caf\xe9")
+    write_folder(source, portraits(1))
+    dataset = Dataset(source, tmp_path / "out")
+    dataset.measure()
+    (row,) = dataset.settle().to_pylist()
+    assert (row["problem"], row["faces"]) == ("", 1)
+    assert picture_of(row, "image") is not None
+    output = str(tmp_path / "out")
+    picture = row | {"sample": "p.png", "repaired": "", "repaired_sha256": ""}
+    done = BundlePictures(output, "image")({"path": "part.tar", "pictures": json.dumps([picture])})
+    assert done == {"path": "part.tar", "undelivered": ""}

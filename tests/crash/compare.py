@@ -12,9 +12,11 @@ from mlflow import MlflowClient
 from photographs import read_folder
 
 # Bytes that depend on input and settings alone.
-SAME_BYTES = ("images/", "records/", "report/samples/", "report/contact_sheet.png", "_ledger/plan")
+SAME_BYTES = ("images/", "records/", "report/samples/", "report/contact_sheet.png")
 # Who drove and when: one file for every start, whatever became of it.
 DRIVERS = "_ledger/drivers/*.json"
+# What names a run, and what is computed from it.
+IDENTITY = {"run", "seal", "digest"}
 # Settings that name the place of a run and no more.
 PLACES = {"output", "run_name", "ray_address"}
 
@@ -27,8 +29,11 @@ def left_behind(output: Path, mlflow_uri: str, run_name: str) -> dict[str, Any]:
         if name.startswith(SAME_BYTES):
             seen[name] = hashlib.sha256(content).hexdigest()
         elif name.startswith("_ledger/done/"):
-            seen[name] = without_times(json.loads(content))
-    seen["run"] = {k: v for k, v in json.loads(files["_ledger/run.json"]).items() if k != "created_at"}
+            seen[name] = without_times(nameless(json.loads(content)))
+        elif name.startswith("_ledger/plan"):
+            seen[name] = nameless(json.loads(content))
+    run = json.loads(files["_ledger/run.json"])
+    seen["run"] = without(run, {"created_at", "run", "seal"})
     seen["run"]["repeat"]["config"] = without(seen["run"]["repeat"]["config"], PLACES)
     seen["retries"] = json.loads(files.get("_ledger/retries.json", b"{}"))
     table = pq.read_table(io.BytesIO(files["report/shards.parquet"])).to_pylist()
@@ -38,6 +43,15 @@ def left_behind(output: Path, mlflow_uri: str, run_name: str) -> dict[str, Any]:
 
 def without(values: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k not in names}
+
+
+def nameless(values: Any) -> Any:
+    """A plan or marker without the identity of its run: two runs of one command have two."""
+    if isinstance(values, list):
+        return [nameless(v) for v in values]
+    if isinstance(values, dict):
+        return {k: nameless(v) for k, v in values.items() if k not in IDENTITY}
+    return values
 
 
 def without_times(marker: dict[str, Any]) -> dict[str, Any]:

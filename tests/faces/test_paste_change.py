@@ -125,7 +125,7 @@ def test_a_deep_picture_keeps_its_low_bits_and_gets_the_change_in_its_own_steps(
     after = crop.copy()
     after[12:20, 12:20] = np.clip(after[12:20, 12:20].astype(int) + 9, 0, 255)
     edited = pasted(original.rgb, (crop, after, to_crop))
-    stored = images.decode(images.encode(original, edited)).stored
+    stored = images.decode(images.encode(original, edited).data).stored
     untouched = (edited == original.rgb).all(axis=2)
     assert 0.5 < untouched.mean() < 0.99
     assert np.array_equal(stored[untouched], deep[untouched])

@@ -451,7 +451,17 @@ TARS: Mapping[str, Source] = {
         lambda folder: tar(member(f"{folder.parent}/escape.png"))(folder), (("*/escape.png", NO_FACE),)
     ),
     "symbolic link": special(tarfile.SYMTYPE, linkname="/etc/passwd"),
-    "hard link": special(tarfile.LNKTYPE, linkname="a.png"),
+    "hard link": Source(
+        tar(A, member("b.png", b"", type=tarfile.LNKTYPE, linkname="a.png"), C),
+        outcomes_of(OK[0], ("b.png", NO_FACE), OK[1]),
+    ),
+    "hard link to nothing": special(tarfile.LNKTYPE, linkname="nowhere.png"),
+    "hard link to itself": special(tarfile.LNKTYPE, linkname="b.png"),
+    "hard link to what follows": special(tarfile.LNKTYPE, linkname="c.png"),
+    "hidden": Source(
+        tar(member("._a.png", b"\0\5\x16\7"), A, member("__MACOSX/a.png"), member(".thumbs/./b.png"), C),
+        OK,
+    ),
     "character device": special(tarfile.CHRTYPE, devmajor=1, devminor=5),
     "block device": special(tarfile.BLKTYPE, devmajor=8, devminor=0),
     "pipe": special(tarfile.FIFOTYPE),

@@ -3,8 +3,6 @@
 import pytest
 from hostile import corpus, fuzz
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.mark.parametrize(("target", "examples"), [("pictures", 400), ("tars", 120), ("parquets", 80)])
 def test_mutations_of_good_and_bad_files_give_results_or_the_documented_errors(target, examples):

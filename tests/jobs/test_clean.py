@@ -1,12 +1,14 @@
 """The whole cleaning: a first version, nothing new, a next version, starts that are killed, doubled or forbidden."""
 
 import json
+import os
 import tarfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from photographs import encoded, portrait, write_folder, write_tar
@@ -17,8 +19,7 @@ from jobs import clean as job
 from jobs import cleaning
 from pipeline import store
 from pipeline.driver import Driver
-
-pytestmark = pytest.mark.timeout(300)
+from pipeline.stages.plan import cut_units, list_input, make_shards, sample_key
 
 FACE = portrait(200, 220)
 BLURRED = FACE.filter(ImageFilter.GaussianBlur(3))
@@ -206,6 +207,41 @@ def test_tars_on_s3_are_cleaned_into_s3(clean, s3, tmp_path):
         "s.tar/a/sharp.png": FILES["a/sharp.png"],
         "s.tar/blurred.png": store.read_bytes(f"{output}/{repaired}"),
     }
+
+
+def test_pictures_of_any_name_make_a_version_a_report_and_a_sample_each(clean, tmp_path):
+    names = ["IMG.1.jpg", "IMG.2.jpg", "x.jpg", "x.png", "v1.0/a.jpg", "a\nb.jpg", "q\"u,o.jpg", "\u202egpj.jpg",
+             "n" * 251 + ".jpg", "-r %s <b>.jpg", os.fsdecode(b"caf\xe9.jpg")]  # fmt: skip
+    write_folder(tmp_path / "in", {n: encoded(FACE, "PNG" if n.endswith("png") else "JPEG") for n in names})
+    keep = (
+        "--no-repair",
+        "--materialise",
+        "--actions",
+        "exact_duplicate=keep,near_duplicate=keep,blurred=keep",
+    )
+    assert clean(tmp_path / "in", tmp_path / "out", *keep) == 0
+    assert set(rows(tmp_path / "out", 1)) == {*names[:-1], "caf\\udce9.jpg"}
+    assert (tmp_path / "out" / "reports" / "0001" / "index.html").is_file()
+    assert len(samples(tmp_path / "out")) == len(names) - 1  # one name can not stand in a manifest
+
+
+def test_rows_of_parquet_are_written_with_the_suffix_of_their_format(clean, tmp_path):
+    (tmp_path / "in").mkdir()
+    table = pa.table({"image": [FILES["a/sharp.png"], encoded(OTHER, "JPEG")]})
+    column = table.column("image").dictionary_encode()
+    pq.write_table(pa.table({"image": column}), tmp_path / "in" / "d.parquet")
+    assert clean(tmp_path / "in", tmp_path / "out", "--no-repair", "--materialise") == 0
+    assert samples(tmp_path / "out") == {"d.parquet/0.png", "d.parquet/1.jpg"}
+
+
+def samples(output: Path) -> set[str]:
+    """The pictures that our own reader finds in the first version's shards, each a WebDataset sample of its own."""
+    kind, entries = list_input(str(output / "data"), "auto")
+    assert kind == "tar"
+    units = [u for s in make_shards(kind, entries, 1024) for u in cut_units(s, 1 << 40, "image")]
+    found = [a.member for u in units for a in u.images if not a.refused]
+    assert len({sample_key(name) for name in found}) == len(found)
+    return set(found)
 
 
 @pytest.mark.parametrize(

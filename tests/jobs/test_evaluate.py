@@ -16,8 +16,6 @@ from jobs.ways import Sweep, list_ways, row_names
 from pipeline.networks.zoo import find_preset
 from pipeline.stages.plan import cut_units, list_input, make_shards
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory):

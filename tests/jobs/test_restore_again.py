@@ -11,8 +11,6 @@ from photographs import portraits, read_folder, write_folder
 
 from pipeline.driver import Driver
 
-pytestmark = pytest.mark.timeout(300)
-
 OPTIONS = ("--unit-images", "1", "--shard-images", "2")
 
 

@@ -23,8 +23,6 @@ from pipeline.networks.zoo import PRESETS, find_preset, load_network
 from pipeline.stages.restore import make_engine
 from pipeline.weights import resolve
 
-pytestmark = pytest.mark.timeout(300)
-
 FACES = 3
 OPTIONS = ("--method", "estimator", "--preset", "small-swinir")
 

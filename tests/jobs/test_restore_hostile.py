@@ -13,8 +13,6 @@ from jobs import verify
 from pipeline.stages.plan import list_input, make_shards
 from pipeline.stages.record import storable
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def write_all(folder: Path, sources: Mapping[str, corpus.Source]) -> list[tuple[str, corpus.Expected]]:
     """Every accepted source in a folder of its own; what must become of their images, in the order of the shards."""

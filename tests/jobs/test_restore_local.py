@@ -33,8 +33,6 @@ from PIL import Image
 
 from jobs import restore as job
 
-pytestmark = pytest.mark.timeout(300)
-
 RESTORED = sorted(name for name, (outcome, _) in OUTCOMES.items() if outcome == "restored")
 
 

@@ -10,8 +10,6 @@ from photographs import pixels, portraits, read_folder, write_folder
 from jobs import verify
 from pipeline.stages.restore import settled_precision
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):

@@ -7,8 +7,6 @@ import pytest
 from photographs import encoded, portrait, write_tar
 from PIL import Image
 
-pytestmark = pytest.mark.timeout(300)
-
 OPTIONS = ("--aligned", "--truth", "sibling:_truth")
 
 

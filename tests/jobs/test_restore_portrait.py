@@ -29,8 +29,6 @@ from pipeline.report import read_strip
 from pipeline.stages.plan import cut_units, list_input, make_shards
 from pipeline.stages.restore import RestoreFaces
 
-pytestmark = pytest.mark.timeout(300)
-
 PRESET = find_preset("portrait")
 FRAME = CropFrame.from_table(PRESET.side, PRESET.crop)
 # left and right eye, nose tip, corners of the mouth in scikit-image's picture of Eileen Collins, found by CenterFace

@@ -108,7 +108,7 @@ def test_a_weights_file_that_is_a_web_page_is_refused(refused, tmp_path):
         (["--eta", "1.5"], "--eta must lie in [0, 1], got 1.5"),
         (["--eta", "-0.1"], "--eta must lie in [0, 1], got -0.1"),
         (["--eta", "nan"], "--eta must lie in [0, 1], got nan"),
-        (["--unit-images", "0"], "--unit-images must lie in 1..4096, got 0"),
+        (["--unit-images", "-1"], "--unit-images must lie in 0..4096, got -1"),
         (["--max-error-rate", "2"], "--max-error-rate must lie in [0, 1], got 2.0"),
     ],
 )

@@ -16,8 +16,6 @@ from ray_cluster import RayCluster, ray_cluster
 from s3fs import S3FileSystem
 from servers import SECRET_KEY, S3Server
 
-pytestmark = pytest.mark.timeout(300)
-
 ROOT = Path(__file__).parents[2]
 # a key of S3 is UTF-8
 PICTURES = {name: content for name, content in mixed().items() if name != LATIN_1}

@@ -15,8 +15,6 @@ from jobs import restoration
 from jobs import restore as job
 from pipeline import store
 
-pytestmark = pytest.mark.timeout(300)
-
 TOKEN = "session-token-that-nobody-may-see"
 PASSWORD = "tracking-password-that-nobody-may-see"
 PICTURES = portraits(3) | {"lost.png": encoded(portrait(90, 100), "PNG")}

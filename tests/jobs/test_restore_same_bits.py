@@ -5,8 +5,6 @@ from photographs import mixed, portraits, read_folder, write_folder
 
 from pipeline.flow import PUBLISHER_CPUS, READER_CPUS, fit_resources
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):

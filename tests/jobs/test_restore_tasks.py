@@ -14,8 +14,6 @@ from spandrel.architectures.ESRGAN import ESRGAN
 
 from jobs import verify
 
-pytestmark = pytest.mark.timeout(300)
-
 HOLE = (slice(30, 60), slice(35, 65))
 
 

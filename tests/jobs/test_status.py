@@ -20,8 +20,6 @@ from pipeline.status import Observer
 from pipeline.verify.run import open_run
 from pipeline.verify.unit import audit_unit
 
-pytestmark = pytest.mark.timeout(300)
-
 # Three units of two pictures: restored and cut off; no_face and animated; empty and a letter.
 PHOTOS = ("a portrait.png", "b cut off.jpg", "c cat.png", "d moving.gif", "e empty.jpg", "f letter.jpg")
 FAILED = (PHOTOS[1], *PHOTOS[4:])

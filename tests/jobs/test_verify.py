@@ -21,9 +21,8 @@ from servers import S3Server
 from jobs import verify as job
 from jobs.restore import repeatable
 from pipeline.config import RestoreConfig
+from pipeline.seal import sealed
 from pipeline.verify.repeat import TOLERANCE
-
-pytestmark = pytest.mark.timeout(300)
 
 # Two units of two pictures and one of one: restored and no_face; restored twice; failed.
 PHOTOS = ("a portrait.png", "b cat.png", "c alpha.png", LATIN_1, "z broken.jpg")
@@ -58,9 +57,11 @@ class Tree:
         (self.output / path).write_bytes(data)
 
     def json(self, path: str, change: Callable[[Any], None]) -> None:
-        """Edit a file of the ledger."""
+        """Edit a file of the ledger, and what its checksum says of it."""
         values = json.loads(self.read(path))
         change(values)
+        if isinstance(values, dict):
+            values = sealed(values)
         self.write(path, json.dumps(values).encode())
 
     def forge(self, marker: str, path: str, data: bytes) -> None:
@@ -307,25 +308,52 @@ TAMPERED: dict[str, tuple[Callable[[Tree], None], str, str, str]] = {
         "unit 1 was wanted as",
     ),
     "another number of units": (
-        lambda t: t.json(PLAN, lambda shards: shards[0].update(units=4)),
+        lambda t: t.json(PLAN, lambda plan: plan["shards"][0].update(units=4)),
         "plan",
         CUT,
         "4 units with 5 images were wanted",
     ),
     "a shard taken out of the plan": (
-        lambda t: t.json(PLAN, lambda shards: shards.clear()),
+        lambda t: t.json(PLAN, lambda plan: plan["shards"].clear()),
         "plan",
         PLAN,
         "shard images-00000 was wanted in the plan, as it has 3 markers",
     ),
     "a shard planned twice": (
-        lambda t: t.json(PLAN, lambda shards: shards.append(shards[0])),
+        lambda t: t.json(PLAN, lambda plan: plan["shards"].append(plan["shards"][0])),
         "plan",
         PLAN,
         "images-00000",
     ),
     "a plan that is cut off": (lambda t: t.write(PLAN, t.read(PLAN)[:-9]), "plan", PLAN, "it can not be read"),
     "a lost part of the plan": (lambda t: (t.output / CUT).unlink(), "plan", CUT, "put it back from a copy"),
+    "a marker of another run": (lambda t: t.json(FIRST, lambda m: m.update(run="x")), "marker", FIRST, "another one"),
+    "a digit of a sum in a marker": (
+        lambda t: t.write(FIRST, t.read(FIRST).replace(b'"distance": ', b'"distance": 1')),
+        "marker",
+        FIRST,
+        "its checksum does not fit",
+    ),
+    "a file's version in the plan": (
+        lambda t: t.write(PLAN, t.read(PLAN).replace(b'"version": "', b'"version": "1')),
+        "plan",
+        PLAN,
+        "its checksum does not fit",
+    ),
+    "a plan of another run": (lambda t: t.json(PLAN, lambda plan: plan.update(run="x")), "plan", PLAN, "plans anew"),
+    "a byte of the report": (lambda t: flip(t, "report/index.html"), "altered", "report/index.html", "anew"),
+    "a lost contact sheet": (
+        lambda t: (t.output / "report/contact_sheet.png").unlink(),
+        "missing",
+        "report/contact_sheet.png",
+        "run the same restore command again",
+    ),
+    "another input in the run file": (
+        lambda t: t.write("_ledger/run.json", t.read("_ledger/run.json").replace(b'"input": "', b'"input": "/')),
+        "run",
+        "_ledger/run.json",
+        "its checksum does not fit",
+    ),
     "other settings in the run file": (
         lambda t: t.json("_ledger/run.json", lambda run: run["fingerprint"].update(max_faces=9)),
         "run",

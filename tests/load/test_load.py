@@ -99,7 +99,6 @@ def test_a_settled_unit_leaves_few_bytes_in_the_driver(tmp_path):
     assert ledger.totals.counts.images == PLANNED * 39
 
 
-@pytest.mark.timeout(240)
 def test_a_run_settles_every_shard_and_a_second_start_does_only_what_is_missing(tmp_path):
     books.write_shards(tmp_path / "in", SHARDS, IMAGES)
     output = tmp_path / "out"
@@ -113,7 +112,6 @@ def test_a_run_settles_every_shard_and_a_second_start_does_only_what_is_missing(
     assert {p.step: p.value for p in history} == dict.fromkeys(range(1, SHARDS + 1), float(IMAGES))
 
 
-@pytest.mark.timeout(120)
 def test_a_slow_unit_holds_back_no_other(tmp_path, monkeypatch):
     """Not even those that began in one task with it: it waits until the others are settled."""
     monkeypatch.setattr(flow, "MOST_BLOCKS", 2)

@@ -49,7 +49,7 @@ def flat(value) -> np.ndarray:
 
 
 def pasted(data, faces, kept=(), background=Paint()):
-    done = paste_on_enhanced(data, faces, kept, SIDE, None, images.MAX_PIXELS, background)
+    done = paste_on_enhanced(data, faces, kept, SIDE, None, images.MAX_PIXELS, background).data
     return np.asarray(Image.open(io.BytesIO(done)).convert("RGB")), done
 
 

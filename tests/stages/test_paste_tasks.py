@@ -49,7 +49,7 @@ def test_outside_the_hole_every_pixel_stays_and_inside_it_the_face_is_laid_whole
         data, [(face(), flat(9), flat(200))], None, False, images.MAX_PIXELS, task=Task("inpaint"),
         find=finder("black"),
     )  # fmt: skip
-    result = np.asarray(Image.open(io.BytesIO(done)).convert("RGB"))
+    result = np.asarray(Image.open(io.BytesIO(done.data)).convert("RGB"))
     hole = (pixels == 0).all(axis=2)
     assert np.array_equal(result[~hole], pixels[~hole])
     filled = (result == 200).all(axis=2)
@@ -66,7 +66,7 @@ def test_a_hole_in_the_alpha_channel_is_opaque_where_it_was_filled():
         encoded(picture, "PNG"), [(face(), flat(9), flat(200))], None, False, images.MAX_PIXELS,
         task=Task("inpaint"), find=finder("alpha"),
     )  # fmt: skip
-    result = np.asarray(Image.open(io.BytesIO(done)))
+    result = np.asarray(Image.open(io.BytesIO(done.data)))
     assert (result[30:50, 40:60] == (200, 200, 200, 255)).all()
     assert (result[105:, :, 3] == 7).all()
 
@@ -84,7 +84,7 @@ def test_a_grey_file_gets_colours_and_keeps_its_luma(pastes_change):
             encoded(grey, kind), [(record, crop, reddened)], None, True, images.MAX_PIXELS, pastes_change,
             Task("colourise"),
         )  # fmt: skip
-        result = Image.open(io.BytesIO(done))
+        result = Image.open(io.BytesIO(done.data))
         assert (result.format, result.mode, result.size) == (kind, "RGB", grey.size)
         there = np.asarray(result).astype(float)
         usual = (np.asarray(grey) > 40) & (np.asarray(grey) < 215)
@@ -96,7 +96,7 @@ def test_an_upscaled_picture_has_the_presets_side():
     small, faces = encoded(portrait().resize((16, 16)), "JPEG"), [(face(), flat(9), flat(200))]
     for pastes_change in (False, True):
         done = paste_faces(small, faces, None, True, images.MAX_PIXELS, pastes_change, Task("upscale"))
-        result = Image.open(io.BytesIO(done))
+        result = Image.open(io.BytesIO(done.data))
         assert (result.format, result.size) == ("JPEG", (SIDE, SIDE))
         assert np.abs(np.asarray(result).astype(int) - 200).max() <= 1
 

@@ -7,7 +7,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.stages.plan import InputError, cut_units, list_input, make_shards, sample_key, shard_name
+from pipeline import store
+from pipeline.stages.plan import (
+    InputError,
+    cut_units,
+    fitting_unit,
+    list_input,
+    make_shards,
+    sample_key,
+    shard_name,
+)
 
 
 def write_tar(path, members):
@@ -110,3 +119,19 @@ def test_shard_names_are_safe_and_unique():
 
 def test_the_key_of_a_sample_ends_at_the_first_dot_of_the_file_name():
     assert sample_key("v1.2/img.seg.png") == "v1.2/img"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "most"),
+    [
+        ("folder", [9] * 1, 1),
+        ("folder", [9] * 20, 1),
+        ("folder", [9] * 100, 6),
+        ("folder", [9] * 5000, 64),
+        ("tar", [700], 1),
+        ("tar", [16 << 20, 16 << 20], 8),
+        ("parquet", [1 << 40], 64),
+    ],
+)
+def test_a_run_is_cut_into_enough_units_to_keep_cores_busy(kind, sizes, most):
+    assert fitting_unit(kind, [store.Entry(f"{i}", f"{i}", size, "") for i, size in enumerate(sizes)]) == most

@@ -60,12 +60,12 @@ def test_who_finishes_a_unit_second_changes_nothing_and_passes_the_firsts_marker
 def test_of_two_that_finish_a_unit_at_once_the_first_marker_counts(output, unit, monkeypatch):
     theirs = None
 
-    def written_between(self, where, data, write=Publish._write):
+    def written_between(self, unit, where, data, write=Publish._write):
         nonlocal theirs
         if theirs is None and where == unit.records_path:
             theirs = ""  # once
             theirs = json.loads(publish(output)(row(unit))["marker"])
-        return write(self, where, data)
+        return write(self, unit, where, data)
 
     monkeypatch.setattr(Publish, "_write", written_between)
     mine = json.loads(publish(output)(row(unit))["marker"])

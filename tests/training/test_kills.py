@@ -14,8 +14,6 @@ from processes import descendants, names
 from jobs import train_estimator, train_prior
 from tests.training import killed
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture(scope="module")
 def undisturbed():

@@ -1,12 +1,14 @@
 """What a run says of itself is checked before anything is compared with it."""
 
 import json
+import tarfile
 
 import pytest
 from photographs import write_tar
 
 from pipeline import store
 from pipeline.ledger import Ledger, load_plan
+from pipeline.seal import sealed
 from pipeline.verify.audit import Audit
 from pipeline.verify.run import NoRun, open_plan, open_run, open_shard
 
@@ -36,6 +38,8 @@ def edited(output: str, path: str, change) -> None:
     uri = store.join(output, path)
     values = json.loads(store.read_bytes(uri))
     change(values)
+    if isinstance(values, dict):
+        values = sealed(values)
     store.write_bytes(uri, json.dumps(values).encode())
 
 
@@ -80,7 +84,7 @@ def test_a_place_without_a_ledger_holds_no_run(tmp_path):
 @pytest.mark.parametrize("body", [b"", b"{}x", b'[{"name": "a"}]', b"[1]", b'{"a": 1}'])
 def test_a_damaged_plan_is_one_finding_and_not_an_exception(planned, body):
     store.write_bytes(store.join(planned, "_ledger", "plan.json"), body)
-    plan, [finding] = open_plan(planned)
+    plan, [finding] = open_plan(open_run(planned)[0])
     assert (plan, finding.kind) == ([], "plan")
 
 
@@ -132,3 +136,35 @@ def test_a_stray_is_no_finding_while_the_plan_is_damaged(planned):
     audit.begin()
     assert [f.kind for u in audit.units(2) for f in u.findings] == ["plan"]
     assert list(audit.loose_ends()) == []
+
+
+def test_a_plan_with_hard_links_empty_pictures_and_damage_is_whole(tmp_path):
+    def member(name, data=b"", target=""):
+        info = tarfile.TarInfo(name)
+        info.size, info.type, info.linkname = (
+            len(data),
+            tarfile.LNKTYPE if target else tarfile.REGTYPE,
+            target,
+        )
+        return info.tobuf() + data + bytes(-len(data) % 512)
+
+    parts = [
+        member("a.png", b"x" * 700),
+        member("b.png"),
+        member("c.png", target="a.png"),
+        member("._d.png", b"y"),
+    ]
+    parts += [member("d.png", target="c.png"), member("e.png"), b"\x55" * 512]
+    (tmp_path / "a.tar").write_bytes(b"".join(parts))
+    ledger = Ledger(str(tmp_path / "out"), SETTINGS)
+    ledger.claim(str(tmp_path / "a.tar"), repeat={"config": {}, "preset": {}})
+    ledger.plan(str(tmp_path / "a.tar"), "auto", shard_images=1024, unit_images=1, image_column="image")
+    run, _ = open_run(str(tmp_path / "out"))
+    (planned,), found = open_plan(run)
+    units, wrong = open_shard(run, planned)
+    assert (found, wrong, len(units)) == ([], [], 6)
+    edited(
+        str(tmp_path / "out"), "_ledger/plan/a.json", lambda units: units[2]["images"][0].update(link=9999)
+    )
+    _, [finding] = open_shard(run, planned)
+    assert "members in the tar's order" in finding.sentence

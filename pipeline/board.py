@@ -1,0 +1,142 @@
+"""Where the workers of a flow put up their hints and the driver reads them: a small actor on the driver's node.
+
+Nobody waits for it and nobody needs it: where it is slow or dead a unit is restored as it is without, and the driver
+shows the ledger's numbers alone.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.hints import Hints
+
+# A process puts up its sums at most so often.
+SECONDS = 1.0
+# Calls that one process may have under way; beyond that the board is too slow, and hints are dropped.
+MOST_PENDING = 16
+# A board that died is made again so often; every process then puts up its sums again.
+MOST_DEATHS = 3
+
+
+class Sums:
+    """The actor: the latest sums of each process."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Hints] = {}
+
+    def put(self, process: str, hints: Hints) -> None:
+        """Replace what the process said before."""
+        self._of[process] = hints
+
+    def total(self) -> Hints:
+        """The sum over all processes, those that have ended too."""
+        return sum(self._of.values(), Hints())
+
+
+class Board:
+    """The driver's side. Needs a joined cluster; where no actor can be made that is said, and nothing is ever known."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._actor: Any = None
+        self._asked: Any = None
+        self._known: Hints | None = None
+        try:
+            node = ray.get_runtime_context().get_node_id()
+            self._actor = (
+                ray.remote(Sums)
+                .options(
+                    num_cpus=0,
+                    max_restarts=MOST_DEATHS,
+                    max_pending_calls=MOST_PENDING,
+                    # close to whoever asks, and on no machine that may be taken away
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True),
+                )
+                .remote()
+            )
+        except Exception as error:  # the flow is worth more than its bar
+            said = str(error) or type(error).__name__
+            say(f"warning: progress is shown by finished units only, no actor could be made: {said}")
+
+    @property
+    def report(self) -> "Reporter":
+        """What the stages are given."""
+        return Reporter(self._actor)
+
+    def poll(self) -> Hints | None:
+        """The newest sums that have come, at once. None while nothing has, and while the board does not answer."""
+        if self._actor is None:
+            return None
+        try:
+            if self._asked is not None:
+                if not ray.wait([self._asked], timeout=0)[0]:
+                    return self._known
+                self._known = ray.get(self._asked)
+            self._asked = self._actor.total.remote()
+        except Exception:  # dead or cut off; the next poll asks again
+            self._known = self._asked = None
+        return self._known
+
+    def close(self) -> None:
+        """End the actor. Whoever still reports is not heard."""
+        actor, self._actor = self._actor, None
+        if actor is not None:
+            with suppress(Exception):  # it may be gone already, or the cluster
+                ray.kill(actor)
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """A `Report` that travels to the workers with their stage; each process sends its own sums."""
+
+    # of Sums; None where there is no board
+    actor: Any
+
+    def __call__(self, hints: Hints) -> None:
+        if self.actor is not None:
+            with suppress(Exception):  # a hint is worth no face
+                _sender_to(self.actor).add(hints)
+
+
+_LOCK = threading.Lock()
+_senders: dict[Any, "_Sender"] = {}
+
+
+def _sender_to(actor: Any) -> "_Sender":
+    """The sender of this process to that board: every stage and thread of the process shares it."""
+    key = actor._actor_id
+    with _LOCK:
+        if key not in _senders:
+            _senders[key] = _Sender(actor)
+        return _senders[key]
+
+
+class _Sender:
+    """Adds up what one process reports; a thread of its own sends the sums, so that no stage waits for Ray."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor, self._name = actor, uuid.uuid4().hex
+        self._sums = Hints()
+        self._lock, self._changed = threading.Lock(), threading.Event()
+        threading.Thread(target=self._send, name="hints", daemon=True).start()
+
+    def add(self, hints: Hints) -> None:
+        with self._lock:
+            self._sums += hints
+        self._changed.set()
+
+    def _send(self) -> None:
+        while self._changed.wait():
+            self._changed.clear()
+            # sums and no differences: a lost call costs nothing once the next one arrives
+            with self._lock:
+                sums = self._sums
+            with suppress(Exception):  # the board is dead, or has too many calls under way
+                self._actor.put.remote(self._name, sums)
+            time.sleep(SECONDS)

@@ -1,0 +1,98 @@
+"""Writes that come too late are not made.
+
+A process may be paused for any time between the moment it looks whether an output is still its own and the moment it
+writes. A fence closes that gap. On a local file system looking and replacing happen under a shared lock, and what is
+looked at changes under the exclusive one. In an object store the object is replaced only where it is still the one
+that was there before the look (If-Match, If-None-Match): what its owner wrote since stays.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pipeline import store
+
+RUN = "_ledger/run.json"
+LOCK = "_ledger/.lock"
+# Bytes that are put in one conditional request; a look before the parts of a larger object must do.
+MOST_CONDITIONAL = 1 << 30
+
+Holds = Callable[[], bool]
+
+
+class Fenced(store.StoreError):
+    """What was to be written is not, because the output belongs to somebody else since."""
+
+
+@dataclass(frozen=True)
+class RunFence:
+    """Lets one run's workers write into its output, until another run takes it over."""
+
+    output: str
+    # the run's identity; empty for an output of a version that gave none
+    run: str
+
+    def holds(self) -> bool:
+        """Whether the output still is this run's, by a fresh look. Raises StoreError."""
+        return run_of(self.output) == self.run
+
+    def write(self, path: str, data: bytes) -> None:
+        """`write_while` for this run."""
+        write_while(self.holds, self.output, path, data)
+
+    def delete(self, path: str) -> None:
+        """Remove a file of the output. Raises Fenced or StoreError."""
+        with store.locked(store.join(self.output, LOCK), exclusive=False):
+            if not self.holds():
+                raise _fenced(path)
+            store.delete(store.join(self.output, path))
+
+
+def run_of(output: str) -> str:
+    """The identity of the run that an output belongs to; empty where it has none. Raises StoreError."""
+    uri = store.join(output, RUN)
+    if not store.exists(uri):
+        return ""
+    try:
+        return str(json.loads(store.read_bytes(uri)).get("run", ""))
+    except (ValueError, AttributeError):  # damaged: nobody's any more
+        return "?"
+
+
+def write_while(holds: Holds, output: str, path: str, data: bytes, changes_owner: bool = False) -> None:
+    """Make or replace a file of an output while `holds()`. Raises Fenced where it does not, or StoreError.
+
+    changes_owner: other fences look at this very file.
+    """
+    uri = store.join(output, path)
+    if store.can_swap(uri) and len(data) <= MOST_CONDITIONAL:
+        _swap(holds, uri, path, data)
+        return
+    with store.locked(store.join(output, LOCK), exclusive=changes_owner):
+        if not holds():
+            raise _fenced(path)
+        store.write_bytes(uri, data)
+
+
+@contextmanager
+def changing(output: str) -> Iterator[None]:
+    """The time in which what a fence looks at is changed: no fenced write to a local output is under way."""
+    with store.locked(store.join(output, LOCK), exclusive=True):
+        yield
+
+
+def _swap(holds: Holds, uri: str, path: str, data: bytes) -> None:
+    """The write to an object store. What is not there yet is made without a look: its owner would replace it."""
+    if store.swap_bytes(uri, data, ""):
+        return
+    while True:
+        there = store.version_of(uri)
+        if not holds():
+            raise _fenced(path)
+        if store.swap_bytes(uri, data, there):
+            return
+
+
+def _fenced(path: str) -> Fenced:
+    return Fenced(f"{path} is not written: another run or start has taken the output over since")

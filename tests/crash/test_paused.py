@@ -1,0 +1,91 @@
+"""A run that is paused while another takes its output over mixes nothing of its own into it when it wakes."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from crash.scene import QUICK, wait_for
+from photographs import portraits, read_folder, write_folder
+from processes import with_environment
+
+from pipeline.fence import run_of
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+# A start on another machine: it can not see whether the first one's process lives, and waits for a sign of it.
+PROGRAM = """
+import socket, sys
+from pipeline.driver import Driver
+if sys.argv[1] != "here":
+    socket.gethostname = lambda: sys.argv[1]
+    Driver.take.__func__.__defaults__ = (1.0,)
+from jobs import restore
+sys.exit(restore.main(sys.argv[2:]))
+"""
+FAMILY = "DIFFACE_TEST_FAMILY"
+
+
+def start(host: str, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    env = os.environ | {FAMILY: str(log), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", PROGRAM, host, *arguments]
+    with log.open("ab") as out:
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)
+
+
+def signalled(log: Path, number: signal.Signals) -> None:
+    """Send a signal to every process of a start, its Ray's among them."""
+    for pid in with_environment(f"{FAMILY}={log}"):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def digests(output: Path) -> dict[str, str]:
+    return {n: hashlib.sha256(c).hexdigest() for n, c in read_folder(output / "images").items()}
+
+
+def report_of(output: Path) -> dict[str, bytes]:
+    return {n: (output / "report" / n).read_bytes() for n in ("index.html", "contact_sheet.png", "shards.parquet")}
+
+
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_nothing_of_a_paused_run_gets_into_the_one_that_took_its_output_over(tmp_path, stop_after):
+    from mlflow import MlflowClient
+
+    source = write_folder(tmp_path / "photos", portraits(12))
+    output, uri = tmp_path / "out", f"sqlite:///{tmp_path}/mlflow.db"
+    places = ("--input", str(source), "--mlflow-uri", uri, "--unit-images", "1", *QUICK)
+    mine = (*places, "--output", str(output))
+    paused_log, other_log, calm_log = (tmp_path / f"{n}.log" for n in ("paused", "other", "calm"))
+
+    paused = start("here", paused_log, *mine, "--calls", "2", "--run-name", "paused")
+    try:
+        done = output / "_ledger" / "done"
+        wait_for(lambda: len(list(done.glob("*/*.json"))) >= stop_after or paused.poll() is not None)
+        signalled(paused_log, signal.SIGSTOP)
+        assert paused.poll() is None, paused_log.read_text()
+        other = start("elsewhere", other_log, *mine, "--calls", "3", "--run-name", "other", "--new-run")
+        assert other.wait(300) == 0, other_log.read_text()
+        theirs, report = run_of(str(output)), report_of(output)
+    finally:
+        signalled(paused_log, signal.SIGCONT)
+    assert paused.wait(300) == 130, paused_log.read_text()
+    assert "has taken this output over; this one leaves it to that" in paused_log.read_text()
+
+    calm = start("here", calm_log, *places, "--output", str(tmp_path / "calm"), "--calls", "3")
+    assert calm.wait(300) == 0, calm_log.read_text()
+    assert digests(output) == digests(tmp_path / "calm")
+    markers = [json.loads(path.read_bytes()) for path in done.glob("*/*.json")]
+    assert len(markers) == 12 and {m["run"] for m in markers} == {theirs}
+    assert report_of(output) == report
+    client = MlflowClient(uri)
+    [experiment] = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]
+    found = client.search_runs([experiment], "attributes.run_name = 'other'")
+    assert [r.info.status for r in found] == ["FINISHED"]
+    assert not list((output / "_ledger/drivers").glob("*.stop"))

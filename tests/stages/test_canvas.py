@@ -1,0 +1,65 @@
+"""A canvas holds what was edited of a picture, and gives any part of it as the whole would."""
+
+import numpy as np
+import pytest
+
+from pipeline.stages.canvas import Canvas, disjoint
+
+RGB = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+BOX, MEETING, APART = np.s_[5:15, 10:20], np.s_[12:20, 18:30], np.s_[30:35, 2:9]
+
+
+def edited(boxes, **more):
+    """A canvas with edits in each box, and the array that it stands for."""
+    canvas, whole = Canvas(RGB, boxes, **more), RGB.astype(np.float32)
+    for number, box in enumerate(boxes, start=1):
+        canvas[box][...] += number / 4
+        whole[box] += number / 4
+    return canvas, whole
+
+
+def test_boxes_that_meet_become_one_and_others_stay_apart():
+    assert disjoint([BOX, APART, MEETING]) == [APART, np.s_[5:20, 10:30]]
+    # one that meets both makes one of two
+    assert disjoint([BOX, APART, np.s_[0:40, 0:11]]) == [np.s_[0:40, 0:20]]
+    assert disjoint([BOX, np.s_[15:20, 10:20]]) == [BOX, np.s_[15:20, 10:20]]
+    assert disjoint([]) == []
+
+
+@pytest.mark.parametrize("boxes", [[BOX], [BOX, APART], [BOX, MEETING, APART]])
+def test_every_part_is_that_of_the_whole_picture(boxes):
+    canvas, whole = edited(boxes)
+    assert canvas.shape == RGB.shape
+    for rows, columns in (np.s_[0:40, 0:50], np.s_[8:13, 0:50], np.s_[0:40, 12:19], np.s_[10:31, 5:25]):
+        part = canvas.part(rows, columns)
+        assert part.dtype == np.float32 and (part == whole[rows, columns]).all()
+
+
+def test_a_part_is_a_copy_and_none_where_nothing_was_edited():
+    canvas, whole = edited([BOX])
+    canvas.part(*BOX)[...] = 0
+    assert (canvas[BOX] == whole[BOX]).all()
+    assert canvas.part(slice(15, 40), slice(0, 50)) is None
+    assert canvas.part(slice(0, 40), slice(20, 50)) is None
+
+
+def test_where_the_picture_is_another_one_every_part_counts_as_edited():
+    canvas, whole = edited([BOX], anew=True)
+    assert (canvas.part(slice(20, 40), slice(0, 50)) == whole[20:]).all()
+
+
+def test_edits_are_taken_back_where_asked():
+    canvas, whole = edited([BOX, APART])
+    where = np.zeros(RGB.shape[:2], bool)
+    where[:10] = True
+    canvas.undo(where)
+    whole[:10] = RGB[:10]
+    assert (canvas.part(slice(0, 40), slice(0, 50)) == whole).all()
+
+
+def test_a_box_that_is_not_held_is_refused():
+    canvas, _ = edited([BOX, APART])
+    with pytest.raises(LookupError, match="give it when making one"):
+        canvas[20:25, 30:35]
+    with pytest.raises(LookupError):
+        canvas[14:16, 10:20]

@@ -1,0 +1,120 @@
+"""A picture beside its faces: its record says why it could not stay as it was, and pasting takes little memory."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from photographs import encoded, portrait
+from PIL import Image
+
+from pipeline import images
+from pipeline.faces.geometry import CropFrame
+from pipeline.records import Address, FaceRecord, ImageRecord, Unit, dump_records, pack
+from pipeline.stages.publish import Publish
+
+SIDE = 32
+WIDTH, HEIGHT = 100, 110
+PICTURE = portrait(WIDTH, HEIGHT)
+
+
+def delivered(tmp_path, data):
+    """What is delivered of a unit of one JPEG with a face, and its row of the records."""
+    (tmp_path / "a.jpg").write_bytes(data)
+    unit = Unit("s", "folder", 0, True, (Address("a.jpg", str(tmp_path / "a.jpg"), 0, len(data)),))
+    record = ImageRecord("a.jpg", hashlib.sha256(data).hexdigest(), WIDTH, HEIGHT)
+    face = FaceRecord(0, 0, [0, 0, 1, 1], [0.0] * 10, [1.0, 0.0, -30.0, 0.0, 1.0, -30.0], 1.0, 1.0)
+    crop = np.zeros((SIDE, SIDE, 3), np.uint8)
+    publish = Publish(
+        str(tmp_path / "out"), CropFrame(SIDE), "image", False, None, images.MAX_PIXELS, False,
+        {"eta": 0.5, "seed": 0, "model_sha256": "a"},
+    )  # fmt: skip
+    row = {"unit": unit.name, "work": unit.to_json(), "sums": "{}", "restored": pack([crop + 128])}
+    row |= {"crops": pack([crop]), "estimated": pack([crop]), "images": dump_records([record])}
+    assert json.loads(publish(row | {"faces": dump_records([face])})["marker"])["images"] == 1
+    table = pq.read_table(tmp_path / "out" / unit.records_path)
+    return (tmp_path / "out/images/a.jpg").read_bytes(), table.to_pylist()
+
+
+def rare_sampling():
+    flags = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411]
+    return cv2.imencode(".jpg", np.asarray(PICTURE)[..., ::-1], flags)[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (encoded(PICTURE, "JPEG"), None),
+        (rare_sampling(), "its chroma sampling can not be written again"),
+        (encoded(PICTURE.convert("CMYK"), "JPEG"), "its CMYK samples are delivered as RGB"),
+    ],
+)
+def test_the_record_says_why_pixels_outside_of_the_faces_changed(tmp_path, data, reason):
+    done, (image, face) = delivered(tmp_path, data)
+    assert (image["outcome"], image["recoded"]) == ("restored", reason) and face["recoded"] is None
+    before, after = images.decode_rgb(data)[80:], images.decode_rgb(done)[80:]
+    assert (before == after).all() == (reason is None)
+
+
+def test_a_temporary_folder_that_is_missing_leaves_a_failed_picture_and_its_very_bytes(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    data = encoded(PICTURE, "JPEG")
+    done, (image, _) = delivered(tmp_path, data)
+    assert done == data and image["recoded"] is None
+    assert (image["outcome"], image["stage"], image["reason"]) == ("failed", "paste", "FileNotFoundError")
+
+
+MEMORY = """
+import io
+import cv2
+import numpy as np
+from PIL import Image
+from pipeline.records import FaceRecord
+from pipeline.stages.paste import paste_faces
+
+def picture(kind, side):
+    rgb = np.repeat(np.add.outer(np.arange(side), np.arange(side))[..., None] % 251, 3, axis=2).astype(np.uint8)
+    if kind == "PNG":
+        return cv2.imencode(".png", rgb.astype(np.uint16) * 257, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, kind, subsampling=0)
+    return buffer.getvalue()
+
+def paste(data):
+    crop = np.zeros((32, 32, 3), np.uint8)
+    face = FaceRecord(0, 0, [0, 0, 1, 1], [0.0] * 10, [0.5, 0.0, -8.0, 0.0, 0.5, -8.0], 1.0, 2.0)
+    assert paste_faces(data, [(face, crop, crop + 99)], None, False, 1 << 40).recoded is None
+
+def status(name):
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(name))
+
+for kind in ("JPEG", "PNG"):
+    paste(picture(kind, 128))
+    data = picture(kind, 2048)
+    # the peak so far, of making the picture, must not hide that of pasting into it
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = status("VmRSS")
+    paste(data)
+    print((status("VmHWM") - before) / 2048**2)
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks can not be measured here")
+def test_a_picture_with_a_small_face_takes_few_bytes_a_pixel():
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    jpeg, deep = map(float, done.stdout.split())
+    assert 6 < jpeg < 32 and 12 < deep < 40
+
+
+def test_a_grey_jpeg_keeps_its_other_pixels(tmp_path):
+    _, (image, _) = delivered(tmp_path, encoded(Image.new("L", (WIDTH, HEIGHT), 99), "JPEG"))
+    assert (image["outcome"], image["recoded"]) == ("restored", None)
