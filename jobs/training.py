@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import memory, store, tracking
-from pipeline.cluster import join
+from pipeline.cluster import hearing, join
 from pipeline.config import UsageError, parse
 from pipeline.networks import zoo
 from pipeline.networks.checkpoint import CheckpointError
@@ -172,6 +172,7 @@ def tracker(options: TrainingOptions, output: str) -> "partial[tracking.RunTrack
         options.run_name or store.name_of(output),
         params=asdict(options),
         state_uri=store.join(output, "_tracking.json"),
+        warn=partial(print, "warning:", flush=True),
     )
 
 
@@ -328,7 +329,7 @@ def fit(options: TrainingOptions, plan: workers.TrainingPlan) -> int:
         ),
     )
     try:
-        with interruptible():
+        with interruptible(), hearing("RayTrainWorker"):
             trainer.fit()
     except WorkerGroupError as error:
         raise known_cause(error) from error

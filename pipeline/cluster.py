@@ -2,16 +2,19 @@
 
 import logging
 import os
+import re
 import shutil
 import socket
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import cache
+from io import TextIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 
@@ -29,8 +32,9 @@ ROOM = 64 << 20
 # Ray's remark, once a process, on an actor that may be restarted and was made of large arguments. Those of Ray Data's
 # actors are held until the flow has ended.
 REMARK = b"has constructor arguments in the object store"
-# Whatever Ray raises while it starts or joins.
-FAILURES = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
+
+# How a line of another process begins that Ray brings to the driver's screen, with or without colour.
+BROUGHT = re.compile(r"(\x1b\[\d+m)?\((raylet|autoscaler|((?P<name>\S+) )?pid=\w+)(, ip=\S+)?\)(\x1b\[0m)? ")
 
 _LOCK = threading.Lock()
 
@@ -48,7 +52,8 @@ def join(address: str | None, log_to_driver: bool = False) -> None:
             _start(quiet)
         else:
             _join(address, quiet)
-    _hear_remark()
+    # what Ray deprecates of its own; the line of a call of ours is still ours
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.")
 
 
 def _start(quiet: dict[str, Any]) -> None:
@@ -57,7 +62,7 @@ def _start(quiet: dict[str, Any]) -> None:
         # CPUs are logical here: a small machine still runs one task of every stage.
         cpus = max(os.cpu_count() or 1, 4)
         ray.init("local", num_cpus=cpus, include_dashboard=False, _temp_dir=folder, **quiet)
-    except FAILURES as error:
+    except Exception as error:  # Ray raises plain ones, too
         raise UsageError(
             f"Ray was to start with its files in {folder}, but {reason_of(error)}; its logs are below "
             f"{folder}/session_latest/logs, and RAY_TMPDIR names another folder"
@@ -68,7 +73,7 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
     try:
         _knock(address)
         ray.init(address, **quiet)
-    except FAILURES as error:
+    except Exception as error:  # Ray raises plain ones, too
         raise UsageError(
             f"a Ray cluster was wanted at {address}, but {reason_of(error)}; see that it runs, or give neither "
             "--ray-address nor RAY_ADDRESS to start one here"
@@ -124,7 +129,7 @@ def unfit(folder: str) -> str:
 
 
 @cache
-def _hear_remark() -> None:
+def hear_remark() -> None:
     """Let Ray make its remark now, where nobody sees it: C++ writes it whatever the level of logs is, and only once."""
     with suppress(Exception), without_lines(REMARK):  # a quiet screen is worth no run
         actor: Any = ray.remote(_Idle).options(num_cpus=0, max_restarts=1).remote(ray.put(b""))
@@ -141,7 +146,7 @@ class _Idle:
 @contextmanager
 def without_lines(unwanted: bytes) -> Iterator[None]:
     """What is written to stderr inside the block appears at its end, without the lines that hold `unwanted`."""
-    with _LOCK, tempfile.TemporaryFile() as caught:
+    with _LOCK, os.fdopen(os.memfd_create("stderr"), "w+b") as caught:  # in memory: disks may be full
         sys.stderr.flush()
         screen = os.dup(2)
         os.dup2(caught.fileno(), 2)
@@ -154,3 +159,34 @@ def without_lines(unwanted: bytes) -> Iterator[None]:
             if kept := b"".join(line for line in caught if unwanted not in line):
                 os.write(screen, kept)
             os.close(screen)
+
+
+@contextmanager
+def hearing(name: str) -> Iterator[None]:
+    """Inside the block, what the workers of this name print on stdout is shown as their own words, on ours.
+
+    Nothing else of Ray's other processes is: its logs have it. Takes `join` with log_to_driver.
+    """
+    with redirect_stdout(Heard(sys.stdout, name)), redirect_stderr(Heard(sys.stderr)):
+        yield
+
+
+class Heard(TextIOBase):
+    """A stream that lets lines of this process through, and of others those of one name, without Ray's prefix."""
+
+    def __init__(self, out: TextIO, name: str | None = None) -> None:
+        self._out, self._name = out, name
+        # a line that is not ended yet, of each thread
+        self._begun = threading.local()
+
+    def write(self, text: str) -> int:
+        *lines, self._begun.text = (getattr(self._begun, "text", "") + text).split("\n")
+        for line in lines:
+            brought = BROUGHT.match(line)
+            if brought is None or brought["name"] == self._name:
+                self._out.write(line[brought.end() if brought else 0 :] + "\n")
+        self._out.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        self._out.flush()

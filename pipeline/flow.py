@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from pipeline.cluster import join
+from pipeline.cluster import hear_remark, join
 from pipeline.config import UsageError
 from pipeline.records import Pending, Row
 from pipeline.stages.measure import MeasureFaces, MeasureSettings
@@ -62,6 +62,7 @@ def connect(address: str | None) -> None:
     A process that has joined one already stays there. Raises UsageError where there is none to join, and none starts.
     """
     join(address)
+    hear_remark()
     _settle()
 
 
@@ -72,9 +73,7 @@ def _settle() -> None:
             handler.addFilter(_worth_showing)
     # units that are lost on the way make fewer than there are actors
     warnings.filterwarnings("ignore", "The (maxi|mini)mum number of concurrent", UserWarning)
-    with warnings.catch_warnings():  # Ray sets its own deprecated fields
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context = DataContext.get_current()
+    context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
     # a unit that kills its workers again and again is left out, and its neighbours go on

@@ -221,8 +221,8 @@ def rewrite_bytes(uri: str, data: bytes) -> None:
     """Replace a small file as `write_bytes`; on a full disk in its place, which takes no room. Raises StoreError."""
     try:
         write_bytes(uri, data)
-    except StoreError as error:
-        if is_remote(uri) or getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+    except StoreFull:
+        if is_remote(uri):
             raise
         with _explained("write", uri), _local(uri).open("r+b") as file:
             file.write(data)

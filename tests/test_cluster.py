@@ -1,11 +1,13 @@
 """Where Ray puts its files, what is said where it can not, and what is kept off the screen."""
 
+import io
 import os
 import resource
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,3 +131,31 @@ def test_a_cluster_that_does_not_answer_is_refused_in_a_sentence(address, reason
     assert done.stdout.startswith(f"refused: a Ray cluster was wanted at {address}, but {reason}")
     assert done.stdout.count("\n") == 1 and "--ray-address" in done.stdout
     assert done.stderr == ""
+
+
+def test_of_ray_s_other_processes_the_words_of_one_name_are_heard_without_their_prefix():
+    out = io.StringIO()
+    heard = cluster.Heard(out, "RayTrainWorker")
+    for line in (
+        "our own (with brackets pid=1) line",
+        "\x1b[36m(RayTrainWorker pid=19029)\x1b[0m step 4 of 4",
+        "(RayTrainWorker pid=3, ip=192.0.2.2) step 5 (of 5)",
+        "\x1b[36m(TrainController pid=18926)\x1b[0m Requesting resources: {'CPU': 1} * 1",
+        "(pid=gcs_server) Failed to kill actor",
+        "\x1b[33m(raylet)\x1b[0m A worker died or was killed",
+        "",
+    ):
+        print(line, file=heard)
+    heard.write("not ended")
+    assert out.getvalue() == "our own (with brackets pid=1) line\nstep 4 of 4\nstep 5 (of 5)\n\n"
+
+
+def test_lines_of_several_threads_stay_whole():
+    out = io.StringIO()
+    heard = cluster.Heard(out)
+    heard.write("first, ")
+    other = threading.Thread(target=print, args=("second",), kwargs={"file": heard})
+    other.start()
+    other.join()
+    heard.write("and its end\n")
+    assert out.getvalue() == "second\nfirst, and its end\n"

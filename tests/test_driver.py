@@ -1,6 +1,5 @@
 """One driver at a time works on an output, and one that died is followed."""
 
-import errno
 import json
 import multiprocessing
 import os
@@ -165,7 +164,7 @@ def test_whether_a_driver_drives_is_looked_at_afresh(tmp_path):
 
 def test_the_end_of_a_start_is_written_on_a_full_disk_too(tmp_path, monkeypatch):
     def full(uri, data):
-        raise store.StoreError(f"could not write {uri}: no room") from OSError(errno.ENOSPC, "no room")
+        raise store.StoreFull(f"could not write {uri}: no room")
 
     with take(tmp_path) as last:
         last.exit_code, last.reason = 1, "the disk is full"

@@ -43,7 +43,9 @@ def test_a_run_that_lost_its_output_replaces_and_deletes_nothing(output):
     own(output, "b")
     RunFence(output, "b").write("x", b"new")
     late = RunFence(output, "a")
-    with pytest.raises(Fenced, match="x is not written: another run or start has taken the output over since"):
+    with pytest.raises(
+        Fenced, match="x is not written: another run or start has taken the output over since"
+    ):
         late.write("x", b"late")
     with pytest.raises(Fenced):
         late.delete("x")

@@ -414,7 +414,8 @@ def test_an_output_of_a_version_that_named_no_run_goes_on(photos, output):
     for name in ("_ledger/run.json", unit_of(output, first).marker_path):
         values = json.loads(store.read_bytes(store.join(output, name)))
         store.write_bytes(
-            store.join(output, name), json.dumps({k: v for k, v in values.items() if k not in ("run", "seal")}).encode()
+            store.join(output, name),
+            json.dumps({k: v for k, v in values.items() if k not in ("run", "seal")}).encode(),
         )
     for path in ("plan.json", "plan/images-00000.json", "plan/images-00001.json"):
         uri = store.join(output, "_ledger", path)

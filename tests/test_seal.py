@@ -21,7 +21,9 @@ def test_sealing_again_replaces_the_seal():
     assert sealed(sealed(VALUES) | {"run": "b"}) == sealed(VALUES | {"run": "b"})
 
 
-@pytest.mark.parametrize("change", [{"run": "b"}, {"sums": {"distance": 0.2, "seconds": 1e-30}}, {"seal": ""}])
+@pytest.mark.parametrize(
+    "change", [{"run": "b"}, {"sums": {"distance": 0.2, "seconds": 1e-30}}, {"seal": ""}]
+)
 def test_a_change_is_found(change):
     assert not is_intact(sealed(VALUES) | change)
 

@@ -121,6 +121,20 @@ def test_a_run_that_is_half_done_is_told_with_its_rate_and_the_time_left(output)
     assert len(state.fingerprint) == 16
 
 
+def test_faces_left_by_size_or_number_are_shown_below_those_left(output):
+    from jobs.status import lines
+
+    output.plan(1, 2)
+    left = {"faces_left": 60.0, "faces_left_small": 3.0, "faces_left_surplus": 56.0}
+    output.marker(0, 0, "restored", faces=124, sums=left | {"faces_chain": 64.0})
+    output.marker(0, 1, "restored", faces=5, sums={"faces_left": 2.0, "faces_left_small": 2.0})
+    state = output.look()
+    assert state.left_for == {"small": 5, "surplus": 56}
+    shown = [" ".join(line.split()) for line in lines(state)]
+    at = shown.index("left as it was 62")
+    assert shown[at + 1 : at + 3] == ["smaller than --min-face 5", "beyond --max-faces 56"]
+
+
 def test_faces_are_told_apart_by_what_was_decided_of_them(output):
     output.plan(1, 3)
     output.marker(0, 0, "restored", faces=3, sums={"faces_left": 1.0, "faces_chain": 2.0, "crops": 3.0})

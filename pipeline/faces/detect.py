@@ -137,11 +137,13 @@ def distinct(found: Sequence[Face], max_overlap: float) -> list[Face]:
     """The faces without those that overlap a better one by more than `max_overlap` of their union, best first."""
     by_score = sorted(found, key=lambda f: (-f.score, f.box))
     boxes = np.array([f.box for f in by_score], dtype=np.float64).reshape(-1, 4)
-    kept: list[int] = []
-    for i, box in enumerate(boxes):
-        if not (overlaps(box, boxes[kept]) > max_overlap).any():
-            kept.append(i)
-    return [by_score[i] for i in kept]
+    taken = np.empty_like(boxes)
+    kept: list[Face] = []
+    for face, box in zip(by_score, boxes, strict=True):
+        if not (overlaps(box, taken[: len(kept)]) > max_overlap).any():
+            taken[len(kept)] = box
+            kept.append(face)
+    return kept
 
 
 def by_size(faces: Sequence[Face]) -> list[Face]:

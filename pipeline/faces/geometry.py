@@ -109,7 +109,7 @@ def face_to_crop(landmarks: NDArray[np.floating], frame: CropFrame) -> NDArray[n
     """
     template = frame.template
     points = np.asarray(landmarks, dtype=np.float64)
-    if not np.isfinite(points).all() or np.ptp(points, axis=0).max() < 1:
+    if not are_distinct(points):
         raise UnusableLandmarks(f"five distinct finite landmarks wanted, got {points.round(1).tolist()}")
     fit = SimilarityTransform.from_estimate(points, template)
     if not fit:
@@ -148,6 +148,11 @@ def box_to_crop(box: tuple[float, float, float, float], frame: CropFrame) -> NDA
     point = np.array([0.5, 0.57]) * frame.side - 0.5 - scale * np.array([(x0 + x1) / 2, (y0 + y1) / 2])
     matrix: NDArray[np.float64] = np.column_stack([np.eye(2) * scale * frame.zoom, frame.from_ffhq(point)])
     return matrix
+
+
+def are_distinct(landmarks: NDArray[np.floating]) -> bool:
+    """Whether landmarks, [5, 2], are numbers, and not all within one pixel."""
+    return bool(np.isfinite(landmarks).all() and np.ptp(landmarks, axis=0).max() >= 1)
 
 
 def crop_scale(to_crop: NDArray[np.floating]) -> float:

@@ -16,7 +16,7 @@ from pipeline.faces.detect import (
     overlap,
     shrink_to,
 )
-from pipeline.faces.geometry import UnusableLandmarks, fit_landmarks, warp_crop
+from pipeline.faces.geometry import UnusableLandmarks, are_distinct, fit_landmarks, warp_crop
 from pipeline.faces.tiles import find_faces
 
 Pixels = NDArray[np.uint8]
@@ -40,11 +40,7 @@ TURNED_SIDE = 768
 
 def is_usable(face: Face) -> bool:
     """Whether a face has a box and landmarks that say where it lies."""
-    try:
-        fit_landmarks(face.landmarks)
-    except UnusableLandmarks:
-        return False
-    return bool(np.isfinite(face.box).all())
+    return bool(np.isfinite(face.box).all()) and are_distinct(face.landmarks)
 
 
 def upright(detector: Detector, picture: Pixels, face: Face) -> Face | str:

@@ -53,8 +53,8 @@ def search(detector: Detector, picture: NDArray[np.uint8], selection: Selection)
     restored the picture is searched turned by quarters, and where most faces were turned by the same quarter, it is
     searched turned by that; faces found there alone come after those that stand.
 
-    Left by choice: beyond --max-faces ("surplus"), then below --min-face ("small") down to LEAST_COUNTED of it. What has
-    no usable landmarks is no face. The result depends on the picture, the detector and the selection alone.
+    Left by choice: beyond --max-faces ("surplus"), then below --min-face ("small") down to LEAST_COUNTED of it. What
+    has no usable landmarks is no face. The result depends on the picture, the detector and the selection alone.
     """
     found = [f for f in find_faces(detector, picture, selection) if is_usable(f)]
     large, small = choose(found, selection)

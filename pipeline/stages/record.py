@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         ("strength", pa.float64()),
         ("treatment", pa.string()),  # left, estimator, chain
         ("kept", pa.string()),  # why the face was left as it is; empty for a restored one
+        ("left_for", pa.string()),  # small, surplus or unfit (LEFT_TEXTS of records.py); empty for every other face
         ("estimated_change", pa.float64()),  # mean |f(y) - y|, 0..255; null where nothing was estimated
         ("start_step", pa.int32()),  # these three null where there was no chain
         ("calls", pa.int32()),
@@ -52,7 +53,7 @@ SCHEMA = pa.schema(
     ]
 )
 # Columns that the outputs of earlier versions do not have.
-ADDED_LATER = frozenset({"recoded"})
+ADDED_LATER = frozenset({"left_for", "recoded"})
 
 
 def record_table(

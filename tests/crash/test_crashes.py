@@ -3,7 +3,7 @@
 import pytest
 from crash.scene import KILLED, differences, wait_for
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # All in one run, each at another unit.
 WORKERS = (

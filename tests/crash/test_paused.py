@@ -51,7 +51,9 @@ def digests(output: Path) -> dict[str, str]:
 
 
 def report_of(output: Path) -> dict[str, bytes]:
-    return {n: (output / "report" / n).read_bytes() for n in ("index.html", "contact_sheet.png", "shards.parquet")}
+    return {
+        n: (output / "report" / n).read_bytes() for n in ("index.html", "contact_sheet.png", "shards.parquet")
+    }
 
 
 @pytest.mark.parametrize("stop_after", [1, 4])

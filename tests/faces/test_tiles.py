@@ -1,5 +1,7 @@
 """Finding the small faces of large pictures, in tiles."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -90,7 +92,7 @@ def test_tiles_go_as_fine_as_the_smallest_wanted_face(height, width, min_face, s
 def test_a_very_long_picture_has_levels_between():
     """So that the faces that the whole misses are never larger than the tiles' overlap."""
     scales = [SEARCH_SIDE / 60000, *tile_scales(100, 60000, 16)]
-    assert scales[-1] == 1 and max(b / a for a, b in zip(scales[:-1], scales[1:], strict=True)) <= 6.001
+    assert scales[-1] == 1 and max(b / a for a, b in pairwise(scales)) <= 6.001
 
 
 @pytest.mark.parametrize("overlap", [32, 80, 192])
@@ -99,7 +101,7 @@ def test_tiles_of_one_length_cover_a_side_and_overlap(length, overlap):
     spans = tile_spans(length, overlap)
     assert spans[0][0] == 0 and spans[-1][1] == length
     assert len({end - begin for begin, end in spans}) == 1 and spans[0][1] <= TILE_SIDE
-    assert all(a[1] - b[0] >= overlap for a, b in zip(spans[:-1], spans[1:], strict=True))
+    assert all(a[1] - b[0] >= overlap for a, b in pairwise(spans))
 
 
 def textured(height, width):
@@ -110,6 +112,13 @@ def tile_width(width):
     return tile_spans(width, int(np.ceil(32 * width / SEARCH_SIDE)))[0][1]
 
 
+def test_tiles_are_filled_up_to_what_the_detector_would_stretch_them_to():
+    detector = Scripted()
+    find_faces(detector, textured(75, 2000), Selection())
+    assert detector.seen[0] == (75, 2000) and len(detector.seen) > 2
+    assert all(height % 32 == width % 32 == 0 for height, width in detector.seen[1:])
+
+
 def test_a_face_at_the_border_of_a_tile_is_left_to_the_neighbour():
     width = tile_width(2000)
     cut = ((width - 21.0, 40.0, float(width), 62.0), 0.9)
@@ -117,7 +126,7 @@ def test_a_face_at_the_border_of_a_tile_is_left_to_the_neighbour():
     found = find_faces(detector, textured(96, 2000), Selection())
     # the last tile ends where the picture does, and there such a box is whole
     assert [f.box for f in found] == [(1979.0, 40.0, 2000.0, 62.0)]
-    np.testing.assert_allclose(found[0].landmarks, LANDMARKS + (1979, 40), atol=0.01)
+    np.testing.assert_allclose(found[0].landmarks, LANDMARKS + np.array([1979, 40]), atol=0.01)
 
 
 def face(box, score):

@@ -41,6 +41,15 @@ def restore(tmp_path_factory: pytest.TempPathFactory, s3: S3Server) -> Iterator[
 
 
 @pytest.fixture(scope="module")
+def without_ray() -> Iterator[None]:
+    """For modules whose tests are not about Ray: their jobs do everything in this process."""
+    from in_process import flows
+
+    with flows():
+        yield
+
+
+@pytest.fixture(scope="module")
 def own_ray() -> Iterator[None]:
     """For modules with an environment of their own: they start a Ray that sees it, and the next ones another."""
     ray.shutdown()

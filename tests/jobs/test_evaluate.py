@@ -13,8 +13,11 @@ from skimage import data
 
 from jobs import align, evaluate, restore
 from jobs.ways import Sweep, list_ways, row_names
+from pipeline.config import UsageError
 from pipeline.networks.zoo import find_preset
 from pipeline.stages.plan import cut_units, list_input, make_shards
+
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,28 @@ def test_the_restorations_are_those_of_the_restore_job(scored, tmp_path):
     pictures = {p.name: p.read_bytes() for p in way.iterdir()}
     assert len(pictures) == 3
     assert pictures == {p.name: p.read_bytes() for p in (tmp_path / "o" / "images").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status"),
+    [(UsageError("no cluster"), 2, "FAILED"), (KeyboardInterrupt(), 130, "KILLED")],
+)
+def test_an_evaluation_that_ends_early_leaves_no_run_that_seems_to_go_on(
+    aligned, tmp_path, monkeypatch, error, code, status
+):
+    """And it is tracked where the environment says."""
+
+    def connect(address):
+        raise error
+
+    monkeypatch.setattr(evaluate, "connect", connect)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere/mlflow.db")
+    places = ["--faces", str(aligned / "aligned"), "--output", str(tmp_path / "scores")]
+    method = ["--presets", "small-srcnn", "--start-steps", "40", "--limit", "1", "--metrics", "psnr"]
+    assert evaluate.main([*places, *method]) == code
+    client = MlflowClient(f"sqlite:///{tmp_path}/elsewhere/mlflow.db")
+    experiment = client.get_experiment_by_name("difface-evaluate")
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == [status]
 
 
 def test_every_way_is_a_run_below_one_parent(scored):

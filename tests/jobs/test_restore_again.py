@@ -9,7 +9,12 @@ import pytest
 from mlflow import MlflowClient
 from photographs import portraits, read_folder, write_folder
 
+from jobs import restoration
+from pipeline import store
 from pipeline.driver import Driver
+from pipeline.status import Observer
+
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 OPTIONS = ("--unit-images", "1", "--shard-images", "2")
 
@@ -42,7 +47,7 @@ def test_an_output_can_be_given_to_a_new_run(photos, tmp_path, restore, capsys):
     assert "seed: 0 → 1" in capsys.readouterr().err
     assert restore(photos, output, *OPTIONS, "--seed", "1", "--new-run") == 0
     assert restore(photos, tmp_path / "fresh", *OPTIONS, "--seed", "1") == 0
-    for folder in ("images", "records", "report/samples", "_ledger/plan"):
+    for folder in ("images", "records", "report/samples"):
         assert read_folder(output / folder) == read_folder(tmp_path / "fresh" / folder)
     assert not read_folder(output / "faces")
     after = tracked(output, restore.mlflow_uri)
@@ -91,3 +96,24 @@ def test_an_output_that_takes_nothing_ends_the_run_and_the_same_command_complete
     (output / "records").unlink()
     assert restore(photos, output, *OPTIONS) == 0
     assert tracked(output, restore.mlflow_uri)[1] == [1, 2]
+
+
+def test_a_disk_that_is_full_at_the_end_closes_everything_and_is_named(
+    photos, tmp_path, restore, capsys, monkeypatch
+):
+    def full(output: str, *_: object) -> None:
+        raise store.StoreFull(f"could not write {output}/report: the disk is full; make room")
+
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(restoration, "write_report", full)
+        assert restore(photos, output, *OPTIONS) == 1
+    shown = capsys.readouterr()
+    assert "report: the disk is full; make room; the same command goes on from here" in shown.err
+    assert "4  of 4 planned" in shown.out and "exit code" in shown.out
+    run_id, _ = tracked(output, restore.mlflow_uri)
+    assert MlflowClient(restore.mlflow_uri).get_run(run_id).info.status == "FAILED"
+    assert Observer(str(output)).look().ended_by.endswith("the disk is full; make room")
+    assert restore(photos, output, *OPTIONS) == 0
+    assert MlflowClient(restore.mlflow_uri).get_run(run_id).info.status == "FINISHED"
+    assert Observer(str(output)).look().ended_by == ""

@@ -10,6 +10,8 @@ from photographs import pixels, portraits, read_folder, write_folder
 from jobs import verify
 from pipeline.stages.restore import settled_precision
 
+pytestmark = pytest.mark.usefixtures("without_ray")
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):

@@ -29,6 +29,8 @@ from pipeline.report import read_strip
 from pipeline.stages.plan import cut_units, list_input, make_shards
 from pipeline.stages.restore import RestoreFaces
 
+pytestmark = pytest.mark.usefixtures("without_ray")
+
 PRESET = find_preset("portrait")
 FRAME = CropFrame.from_table(PRESET.side, PRESET.crop)
 # left and right eye, nose tip, corners of the mouth in scikit-image's picture of Eileen Collins, found by CenterFace
@@ -74,7 +76,7 @@ def source(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(source, restore, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("run") / "out"
-    assert run(restore, source, output, "--save-faces") == 0
+    assert run(restore, source, output, "--unit-images", "64", "--save-faces") == 0
     return output
 
 

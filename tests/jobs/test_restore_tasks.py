@@ -14,6 +14,8 @@ from spandrel.architectures.ESRGAN import ESRGAN
 
 from jobs import verify
 
+pytestmark = pytest.mark.usefixtures("without_ray")
+
 HOLE = (slice(30, 60), slice(35, 65))
 
 

@@ -26,6 +26,8 @@ FAILED = (PHOTOS[1], *PHOTOS[4:])
 OPTIONS = ("--unit-images", "2", "--max-error-rate", "0.5")
 LAST = "_ledger/done/images-00000/0002.json"
 
+pytestmark = pytest.mark.usefixtures("without_ray")
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:

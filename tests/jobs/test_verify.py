@@ -29,6 +29,8 @@ PHOTOS = ("a portrait.png", "b cat.png", "c alpha.png", LATIN_1, "z broken.jpg")
 FIRST, SECOND = "_ledger/done/images-00000/0000.json", "_ledger/done/images-00000/0001.json"
 PORTRAIT, CAT = "images/a portrait.png", "images/b cat.png"
 
+pytestmark = pytest.mark.usefixtures("without_ray")
+
 
 class Checked(NamedTuple):
     """A verification that came to its end."""

@@ -19,6 +19,8 @@ from pipeline.ledger import Ledger
 from pipeline.metrics.shard import SUMS
 from pipeline.stages.read import LoadUnit
 
+pytestmark = pytest.mark.slow
+
 SHARDS, IMAGES = 12, 100
 # 64 images a unit, unless told otherwise
 UNITS = 2 * SHARDS

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.metrics.shard import ShardMetrics
+from pipeline.records import OUTCOMES
 
 ONE = ShardMetrics.from_marker(
     {
@@ -49,6 +50,17 @@ def test_faces_that_were_left_before_an_engine_looked_have_no_part_in_means():
         left | {"sums": {"faces_left": 1.0, "crops": 0.0, "sharpness_before": 9.0}}
     )
     assert "sharpness_before" not in alone.means() and alone.means()["faces_left"] == 1
+
+
+def test_faces_left_by_size_number_or_pose_are_counted_by_reason():
+    counts = {"images": 1, "faces": 9, "outcomes": dict.fromkeys(OUTCOMES, 0) | {"restored": 1}}
+    one = ShardMetrics.from_marker(
+        counts | {"sums": {"faces_left": 6.0, "faces_left_small": 4.0, "faces_left_unfit": 1.0}}
+    )
+    assert (one + one).left_for == {"small": 8, "unfit": 2} and ONE.left_for == {}
+    means = one.means()
+    assert (means["faces_left_small"], means["faces_left_unfit"]) == (4, 1)
+    assert "faces_left_surplus" not in means
 
 
 def test_a_marker_of_before_faces_were_told_apart_adds_no_decisions():

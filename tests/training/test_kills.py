@@ -14,6 +14,8 @@ from processes import descendants, names
 from jobs import train_estimator, train_prior
 from tests.training import killed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def undisturbed():

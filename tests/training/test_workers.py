@@ -8,6 +8,8 @@ import torch
 from jobs import train_estimator
 from pipeline.training.loop import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def losses(output):
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,72 @@
+"""The jobs' flows in this process: the real stages in their order, without the seconds that workers take to start.
+
+For tests of what a job does with its options; what Ray adds is tested in modules that start one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from jobs import align, cleaning, evaluate, restoration
+from pipeline.flow import Resources
+from pipeline.hints import ignore
+from pipeline.records import Pending, Row
+from pipeline.stages.measure import MeasureFaces, MeasureSettings
+from pipeline.stages.restore import RestoreFaces
+
+Stage = Callable[[Row], Row]
+
+
+class NoBoard:
+    """In the place of the actor that workers report to."""
+
+    report = staticmethod(ignore)
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        pass
+
+    def poll(self) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def walk(
+    units: Sequence[Pending],
+    load: Stage,
+    read: Stage,
+    restore: Any,
+    publish: Stage,
+    resources: Resources,
+    measure: MeasureSettings | None = None,
+) -> Iterator[Row]:
+    """`run_flow`, one unit after the other."""
+    stages = [load, read, RestoreFaces(restore), *([MeasureFaces(measure)] if measure else []), publish]
+    for unit in units:
+        row: Row = {"unit": unit.name} | unit._asdict()
+        for stage in stages:
+            row = stage(row)
+        yield row
+
+
+def do(rows: list[Row], task: Stage, max_deaths: int | None = None) -> Iterator[Row]:
+    """`run_tasks`."""
+    return map(task, rows)
+
+
+@contextmanager
+def flows() -> Iterator[None]:
+    """Inside the block the jobs of this process need no Ray."""
+    with pytest.MonkeyPatch.context() as patch:
+        for job in (restoration, align, cleaning, evaluate):
+            patch.setattr(job, "connect", lambda *_: None)
+        one = Resources(engines=1, gpus_per_engine=0.0, cpus_per_engine=1.0, readers=1, threads=1)
+        patch.setattr(restoration, "fit_resources", lambda *_: (one, "cpu"))
+        patch.setattr(restoration, "Board", NoBoard)
+        patch.setattr(restoration, "run_flow", walk)
+        for job in (align, cleaning):
+            patch.setattr(job, "run_tasks", do)
+        yield
