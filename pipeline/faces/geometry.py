@@ -11,8 +11,6 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
-from skimage.transform import SimilarityTransform
 
 # Left eye, right eye (as seen in the picture), nose tip, left and right mouth corner of the FFHQ template at 512 px,
 # from facexlib's face restoration helper.
@@ -111,6 +109,8 @@ def face_to_crop(landmarks: NDArray[np.floating], frame: CropFrame) -> NDArray[n
     points = np.asarray(landmarks, dtype=np.float64)
     if not are_distinct(points):
         raise UnusableLandmarks(f"five distinct finite landmarks wanted, got {points.round(1).tolist()}")
+    from skimage.transform import SimilarityTransform
+
     fit = SimilarityTransform.from_estimate(points, template)
     if not fit:
         raise UnusableLandmarks(f"no similarity fits the landmarks {points.round(1).tolist()}: {fit}")
@@ -350,6 +350,8 @@ def paste_change(
     change = after.astype(np.float32) - before
     if not inside.all():
         # each pixel beyond the border becomes its nearest neighbour within
+        from scipy.ndimage import distance_transform_edt
+
         nearest = distance_transform_edt(~inside, return_distances=False, return_indices=True)
         change = change[tuple(nearest)]
     here = edited[placing.box]

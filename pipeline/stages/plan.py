@@ -37,6 +37,8 @@ TYPICAL_BYTES = 256 << 10
 
 # The kind of an input, and its files sorted by path
 Listing = tuple[Kind, list[store.Entry]]
+# Letters of a shard's name; what is made of it gets a few more, and file systems take 255 bytes.
+LONGEST_NAME = 120
 # Images of a unit, and the bytes of the tar that hold them.
 Cut = tuple[tuple[Address, ...], tuple[int, int]]
 
@@ -156,9 +158,10 @@ def make_shards(
 
 def shard_name(path: str) -> str:
     """A file-name-safe name that is unique for the shard's path."""
-    stem = path[: -len(PurePosixPath(path).suffix)].replace("/", "--")
+    suffix = PurePosixPath(path).suffix
+    stem = path[: -len(suffix)].replace("/", "--")
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in stem)
-    if safe == stem and "--" not in PurePosixPath(path).stem:
+    if safe == stem and "--" not in path and suffix == suffix.lower() and len(safe) <= LONGEST_NAME:
         return safe
     return f"{safe[:80]}-{hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:8]}"
 

@@ -1,14 +1,14 @@
 """What is asked of the faces, and what is known of each because of it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pipeline.diffusion.constraints import Constraint, Degradation, Grey, Inpaint, Shrink
+if TYPE_CHECKING:  # readers and publishers know their task, and need none of torch
+    from pipeline.diffusion.constraints import Constraint, Degradation
 
 TaskName = Literal["restore", "inpaint", "colourise", "upscale"]
 # Neighbourhood from which a hole is filled for those who can not look through it: detectors, and most estimators.
@@ -35,8 +35,12 @@ class Task:
 
     def constraint(
         self, crop: NDArray[np.uint8], hole: NDArray[np.bool_] | None, scale: float
-    ) -> Constraint | None:
+    ) -> "Constraint | None":
         """What is known of a face. crop: [S, S, 3]; hole: [S, S]; scale: picture pixels per crop pixel."""
+        import torch
+
+        from pipeline.diffusion.constraints import Constraint
+
         x = torch.from_numpy(crop.transpose(2, 0, 1).copy()).float() / 127.5 - 1
         how = self._degradation(hole, scale, len(crop))
         if how is None:
@@ -44,7 +48,11 @@ class Task:
         weight = float("inf") if self.weight is None else self.weight
         return Constraint(how, how.observe(x), weight, self.steps, self.rate)
 
-    def _degradation(self, hole: NDArray[np.bool_] | None, scale: float, side: int) -> Degradation | None:
+    def _degradation(self, hole: NDArray[np.bool_] | None, scale: float, side: int) -> "Degradation | None":
+        import torch
+
+        from pipeline.diffusion.constraints import Grey, Inpaint, Shrink
+
         if self.name == "inpaint" and hole is not None:
             return Inpaint(torch.from_numpy(~hole)[None].float())
         if self.name == "colourise":
