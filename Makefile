@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DEMO := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check crash load bench fuzz image picture
+.PHONY: help setup demo test slow check crash load bench fuzz image picture
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -23,7 +23,10 @@ demo: $(STAMP)  ## restore a small archive of real photographs and show the resu
 	$(BIN)/python -m jobs.restore --input $(DEMO)/photos --output $(DEMO)/restored --unit-images 3 --max-error-rate 0.25
 
 test: $(STAMP)  ## run the tests
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+slow: $(STAMP)  ## run the tests that are slow by nature: kills, pauses, load, several workers
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
 check: $(STAMP)  ## lint, formatting and types
 	@$(BIN)/ruff check .

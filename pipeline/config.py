@@ -347,8 +347,8 @@ class RestoreConfig:
 
     max_pixels: int = option(
         178_956_970,
-        help="pictures above this many pixels are skipped, those of 16-bit colour above half as many; a worker takes up "
-        "to 25 bytes of memory a pixel, up to 50 where one face fills the picture",
+        help="pictures above this many pixels are skipped, those of 16-bit colour above half as many; a worker takes "
+        "up to 25 bytes of memory a pixel, up to 50 where one face fills the picture",
         group="faces",
         pixels=True,
     )

@@ -174,9 +174,7 @@ class Driver:
         self._done.set()
         self._thread.join()
         now = time.time()
-        ended = replace(
-            self._start, seen_at=now, ended_at=now, exit_code=self.exit_code, reason=self.reason
-        )
+        ended = replace(self._start, seen_at=now, ended_at=now, exit_code=self.exit_code, reason=self.reason)
         with suppress(store.StoreError):  # a start that can not say that it ended is found dead by the next
             if self._withdrawn:
                 store.delete(store.join(self._output, ended.path))

@@ -149,8 +149,9 @@ class FaultProxy:
                 answered, answer = b'HTTP/1.1 200 OK\r\nETag: "0"\r\nContent-Length: 0\r\n\r\n', b""
         elif request.fault and answer:
             return self._spoil_body(request, answered, answer, client)
-        client.sendall(answered + answer)
+        # before they are sent: who waits for them looks at the count next
         request.body_bytes = len(answer)
+        client.sendall(answered + answer)
         return True
 
     def _spoil_body(self, request: Request, head: bytes, body: bytes, client: socket.socket) -> bool:

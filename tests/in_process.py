@@ -44,12 +44,16 @@ def walk(
     measure: MeasureSettings | None = None,
 ) -> Iterator[Row]:
     """`run_flow`, one unit after the other."""
-    stages = [load, read, RestoreFaces(restore), *([MeasureFaces(measure)] if measure else []), publish]
-    for unit in units:
-        row: Row = {"unit": unit.name} | unit._asdict()
-        for stage in stages:
-            row = stage(row)
-        yield row
+    faces = RestoreFaces(restore)
+    stages = [load, read, faces, *([MeasureFaces(measure)] if measure else []), publish]
+    try:
+        for unit in units:
+            row: Row = {"unit": unit.name} | unit._asdict()
+            for stage in stages:
+                row = stage(row)
+            yield row
+    finally:
+        faces._engine.close()  # whose threads would keep the networks
 
 
 def do(rows: list[Row], task: Stage, max_deaths: int | None = None) -> Iterator[Row]:

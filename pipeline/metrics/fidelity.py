@@ -3,6 +3,7 @@
 All take [B, 3, S, S] float32 in [0, 1] and give one value per face, so that sums over batches and shards add.
 """
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -35,7 +36,9 @@ class LPIPS:
     def __init__(self, backbone: Path, device: str = "cpu") -> None:
         import lpips
 
-        self._network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+        # lpips makes its AlexNet as an older torchvision wanted it
+        with warnings.catch_warnings(action="ignore"):
+            self._network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
         state = read_state(backbone)
         published = [v for k, v in state.items() if not k.startswith("classifier")]
         layers = [m for m in self._network.net.modules() if isinstance(m, nn.Conv2d)]

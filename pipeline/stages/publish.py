@@ -225,7 +225,9 @@ class Publish:
         """Write the unit's pictures, one by one or as a shard."""
         if unit.kind == "folder":
             return [
-                o for r, (a, data) in zip(records, pasted, strict=True) for o in self._picture(unit, r, a, data)
+                o
+                for r, (a, data) in zip(records, pasted, strict=True)
+                for o in self._picture(unit, r, a, data)
             ]
         data = [data for _, data in pasted]
         try:
@@ -236,9 +238,7 @@ class Publish:
             return []
         return [self._write(unit, unit.shard_path, shard)]
 
-    def _picture(
-        self, unit: Unit, record: ImageRecord, address: Address, data: bytes | None
-    ) -> list[Output]:
+    def _picture(self, unit: Unit, record: ImageRecord, address: Address, data: bytes | None) -> list[Output]:
         """One picture of a folder, under its own name; a name that can not be written is its failure."""
         if data is None:
             return []

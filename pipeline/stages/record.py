@@ -39,7 +39,10 @@ SCHEMA = pa.schema(
         ("strength", pa.float64()),
         ("treatment", pa.string()),  # left, estimator, chain
         ("kept", pa.string()),  # why the face was left as it is; empty for a restored one
-        ("left_for", pa.string()),  # small, surplus or unfit (LEFT_TEXTS of records.py); empty for every other face
+        (
+            "left_for",
+            pa.string(),
+        ),  # small, surplus or unfit (LEFT_TEXTS of records.py); empty for every other face
         ("estimated_change", pa.float64()),  # mean |f(y) - y|, 0..255; null where nothing was estimated
         ("start_step", pa.int32()),  # these three null where there was no chain
         ("calls", pa.int32()),

@@ -155,7 +155,9 @@ def open_report(run: Run) -> Iterator[Finding]:
             yield Finding("missing", path, f"{path}: a file of the report was wanted, {error}; {anew}")
             continue
         if found != sha256:
-            what = f"{path}: sha256 {sha256[:16]} was wanted, as the report was written, {found[:16]} is there"
+            what = (
+                f"{path}: sha256 {sha256[:16]} was wanted, as the report was written, {found[:16]} is there"
+            )
             yield Finding("altered", path, f"{what}; {anew}")
 
 
@@ -204,7 +206,9 @@ def _wrong_cut(run: Run, planned: PlannedShard, units: Sequence[Unit]) -> Iterat
             yield f"unit {part} was wanted as {wanted}, it says {told}"
     if shard.kind == "folder":
         cut = run.fingerprint.get("unit_images")
-        whole = [replace(unit, run=run.run) for unit in cut_units(shard, cut, run.image_column)] if cut else []
+        whole = (
+            [replace(unit, run=run.run) for unit in cut_units(shard, cut, run.image_column)] if cut else []
+        )
         if cut and list(units) != whole:
             yield "the pictures that plan.json lists for the shard were wanted, others are in it"
         return

@@ -10,6 +10,7 @@ import os
 import struct
 import tarfile
 import unicodedata
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -176,7 +177,8 @@ def not_numbers_in_exif() -> bytes:
     """A density of 0/0, which Pillow writes back as it can."""
     tags = Image.Exif()
     tags[0x011A], tags[0x011B] = (0, 0), (0, 0)
-    return encoded(FACE, "JPEG", exif=tags)
+    with warnings.catch_warnings(action="ignore"):
+        return encoded(FACE, "JPEG", exif=tags)
 
 
 def with_junk_between_segments() -> bytes:

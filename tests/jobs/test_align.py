@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from photographs import encoded, portrait, write_folder
 
 from jobs.align import AlignConfig, AlignShard, rows_of
 from pipeline.records import Unit
 from pipeline.stages.plan import cut_units, list_input, make_shards
+
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 JPEG, PNG = encoded(portrait(), "JPEG"), encoded(portrait(), "PNG")
 

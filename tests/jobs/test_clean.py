@@ -21,6 +21,8 @@ from pipeline import store
 from pipeline.driver import Driver
 from pipeline.stages.plan import cut_units, list_input, make_shards, sample_key
 
+pytestmark = pytest.mark.usefixtures("without_ray")
+
 FACE = portrait(200, 220)
 BLURRED = FACE.filter(ImageFilter.GaussianBlur(3))
 OTHER = Image.fromarray(data.astronaut()).crop((60, 0, 400, 330))

@@ -33,6 +33,8 @@ from PIL import Image
 
 from jobs import restore as job
 
+pytestmark = pytest.mark.usefixtures("without_ray")
+
 RESTORED = sorted(name for name, (outcome, _) in OUTCOMES.items() if outcome == "restored")
 
 

@@ -611,11 +611,12 @@ def moving(restored, photos, tmp_path) -> tuple[Tree, Path]:
     """An output whose plan names originals that a test may change."""
     shutil.copytree(photos, tmp_path / "photos")
     shutil.copytree(restored, tmp_path / "out")
-    for path in (tmp_path / "out" / "_ledger").rglob("plan*/*.json"):
-        path.write_text(path.read_text().replace(str(photos), str(tmp_path / "photos")))
-    plan = tmp_path / "out" / PLAN
-    plan.write_text(plan.read_text().replace(str(photos), str(tmp_path / "photos")))
-    return Tree(tmp_path / "out"), tmp_path / "photos"
+    tree = Tree(tmp_path / "out")
+    for path in (CUT, PLAN):
+        tree.write(path, tree.read(path).replace(str(photos).encode(), str(tmp_path / "photos").encode()))
+    digest = hashlib.sha256(tree.read(CUT)).hexdigest()
+    tree.json(PLAN, lambda plan: plan["shards"][0].update(digest=digest))
+    return tree, tmp_path / "photos"
 
 
 def test_an_original_that_changed_grew_or_is_gone_is_a_difference(moving, tmp_path, capsys):

@@ -22,7 +22,7 @@ from pipeline.stages.read import LoadUnit
 pytestmark = pytest.mark.slow
 
 SHARDS, IMAGES = 12, 100
-# 64 images a unit, unless told otherwise
+# of 64 images
 UNITS = 2 * SHARDS
 # shards of the plans that no flow walks
 PLANNED = 5
@@ -82,7 +82,8 @@ def test_a_settled_unit_leaves_few_bytes_in_the_driver(tmp_path):
         for shard in range(PLANNED):
             for part in parts:
                 marker = {
-                    "unit": f"shard-{shard:05d}-{part:04d}", "shard": f"shard-{shard:05d}", "part": part,
+                    "run": ledger.run, "unit": f"shard-{shard:05d}-{part:04d}",
+                    "shard": f"shard-{shard:05d}", "part": part,
                     "images": 1, "faces": 1, "outcomes": dict.fromkeys(("restored",), 1)
                     | dict.fromkeys(("no_face", "skipped", "failed"), 0),
                     "sums": dict.fromkeys(SUMS, 1.0), "outputs": outputs, "finished_at": 1.0,
@@ -104,10 +105,11 @@ def test_a_settled_unit_leaves_few_bytes_in_the_driver(tmp_path):
 def test_a_run_settles_every_shard_and_a_second_start_does_only_what_is_missing(tmp_path):
     books.write_shards(tmp_path / "in", SHARDS, IMAGES)
     output = tmp_path / "out"
-    told = books.run(tmp_path / "in", output, EngineCost(), [])
+    cut = ["--unit-images", "64"]
+    told = books.run(tmp_path / "in", output, EngineCost(), cut)
     assert (told["exit_code"], told["units"]) == (0, UNITS)
     missing = books.keep_back(output, 0.1)
-    again = books.run(tmp_path / "in", output, EngineCost(), [])
+    again = books.run(tmp_path / "in", output, EngineCost(), cut)
     assert (again["exit_code"], again["units"]) == (0, missing)
     run_id = json.loads((output / "_ledger" / "tracking.json").read_text())["run_id"]
     history = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_metric_history(run_id, "images")

@@ -112,7 +112,17 @@ def test_a_file_that_is_no_tar_is_refused_with_its_name(tmp_path):
 
 
 def test_shard_names_are_safe_and_unique():
-    paths = ("a/b.tar", "a--b.tar", "a b.tar", "a_b.tar", "ä.tar", "b.tar", "b.TAR", "x/y/z.tar", "x--y/z.tar")
+    paths = (
+        "a/b.tar",
+        "a--b.tar",
+        "a b.tar",
+        "a_b.tar",
+        "ä.tar",
+        "b.tar",
+        "b.TAR",
+        "x/y/z.tar",
+        "x--y/z.tar",
+    )
     names = [shard_name(p) for p in (*paths, f"{'n' * 250}.tar", f"{'n' * 249}m.tar", f"{'d/' * 200}a.tar")]
     assert len(set(names)) == len(names) and max(map(len, names)) <= 120
     assert names[0] == "a--b" and names[5] == "b"
