@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from jobs.method import calls_of, choose_method, settle_method
@@ -64,6 +63,7 @@ from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import UNREAD, AssessUnit
 from pipeline.stages.bundle import BundlePictures
 from pipeline.stages.naming import sample_names, suffix_of
+from pipeline.tables import read_table
 from pipeline.tracking import RunTracker, settle_uri, ui_command
 
 # beside those of jobs.restore
@@ -419,8 +419,8 @@ def read_results(
         for unit in load_units(output, planned.shard):
             marker = json.loads(store.read_bytes(store.join(output, unit.marker_path)))
             written = {o["path"]: str(o["sha256"]) for o in marker["outputs"]}
-            with store.open_read(store.join(output, unit.records_path)) as file:
-                rows = pq.read_table(file, columns=["kind", "member", "sha256", "outcome"]).to_pylist()
+            data = store.read_bytes(store.join(output, unit.records_path))
+            rows = read_table(data, ["kind", "member", "sha256", "outcome"]).to_pylist()
             for row in rows:
                 name, path = row["member"], f"images/{row['member']}"
                 if row["kind"] != "image" or name not in wanted:

@@ -22,6 +22,7 @@ from pipeline import images, page, store
 from pipeline.fence import write_while
 from pipeline.names import printable
 from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
+from pipeline.tables import read_table
 
 # What the files of the report are, for who reads the output again.
 REPORT = "_ledger/report.json"
@@ -259,7 +260,6 @@ def _read_records(folder: str, failed: int) -> _Records:
     """The records for plots and failures: of small runs all, of large ones an even choice for the plots, and then
     more until as many failures are found as there are, or as are shown.
     """
-    import pyarrow.parquet as pq
 
     entries = store.list_files(folder) if store.exists(folder) else []
     uris = [e.uri for e in entries if e.path.endswith(".parquet")]
@@ -271,7 +271,7 @@ def _read_records(folder: str, failed: int) -> _Records:
     records = _Records(files=len(uris))
 
     def rows(uri: str) -> list[dict[str, Any]]:
-        table = pq.read_table(io.BytesIO(store.read_bytes(uri)), columns=names)
+        table = read_table(store.read_bytes(uri), names)
         return table.to_pylist()  # type: ignore[no-any-return]
 
     with ThreadPoolExecutor(READERS) as pool:

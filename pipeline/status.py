@@ -3,7 +3,6 @@
 Nothing is written, and nobody is asked: it works beside a run, after one, and on another machine.
 """
 
-import io
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pipeline.delivery import redact
 from pipeline.driver import last_start
 from pipeline.ledger import READERS, Marker, PlannedShard, Retries, load_retries
 from pipeline.records import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome
+from pipeline.tables import read_table
 from pipeline.verify.run import BROKEN, PLAN, open_plan, open_run
 
 DONE = "_ledger/done"
@@ -253,12 +253,11 @@ class Observer:
 
     def _read_failures(self, unit: str) -> list[dict[str, Any]]:
         """The unit's failed images; where its records can not be read, one row that says so."""
-        import pyarrow.parquet as pq
-
         path = f"records/{unit}.parquet"
         try:
             data = store.read_bytes(store.join(self._output, path))
-            rows = pq.read_table(io.BytesIO(data), columns=["kind", "outcome", *FAILURE_COLUMNS]).to_pylist()
+            columns = ["kind", "outcome", *FAILURE_COLUMNS]
+            rows = read_table(data, columns).to_pylist()
         except (*BROKEN, OSError) as error:
             told = f"{path} can not be read ({error})"
             return [dict.fromkeys(FAILURE_COLUMNS, "") | {"unit": unit, "error": told, "attempts": None}]

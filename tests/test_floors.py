@@ -56,6 +56,7 @@ FLOORS: Mapping[str, int] = {
     "pipeline.hints": 0,
     "pipeline.fence": 1,
     "pipeline.seal": 0,
+    "pipeline.tables": 0,
     "pipeline.exclusion": 0,
     "pipeline.exclusive": 0,
     "pipeline": 0,

@@ -1,7 +1,6 @@
 """What is new of an input: units to measure, and the rows of every picture, new or as an earlier version has it."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +11,13 @@ from pathlib import PurePosixPath
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import store
 from pipeline.cleaning.versions import MEASURED, plain, rows_of
 from pipeline.records import Kind, Row, Unit
 from pipeline.stages.assess import UNREAD, Measured
 from pipeline.stages.plan import cut_units, make_shards
+from pipeline.tables import read_table
 
 READERS = 32
 # Where a picture lies: a hard link of a tar has its target's bytes.
@@ -88,7 +87,7 @@ class Intake:
 
         unread: tables of units in which pictures could not be read, which have no file.
         """
-        tables = [self.carried, *self._measured(), *(pq.read_table(io.BytesIO(data)) for data in unread)]
+        tables = [self.carried, *self._measured(), *map(read_table, unread)]
         rows = rows_of(pa.concat_tables(tables), self._entries)
         rows = rows.sort_by([(name, "ascending") for name in PLACE]).combine_chunks()
         return _distinct(rows)
@@ -111,7 +110,7 @@ class Intake:
     def _measured(self) -> list[pa.Table]:
         uris = [store.join(self._folder, f"{name}.parquet") for name in self._names()]
         with ThreadPoolExecutor(READERS) as pool:
-            return [pq.read_table(io.BytesIO(data)) for data in pool.map(store.read_bytes, uris)]
+            return [read_table(data) for data in pool.map(store.read_bytes, uris)]
 
 
 def _living(table: pa.Table) -> pa.Table:

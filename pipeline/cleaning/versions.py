@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pipeline import store
 from pipeline.cleaning.checks import Measures
 from pipeline.names import spelled
+from pipeline.tables import read_table
 
 VERSIONS = "versions"
 
@@ -136,7 +137,7 @@ def read_manifest(output: str, version: Version) -> pa.Table:
         raise DamagedVersion(
             f"{uri} is not the manifest that version {version.number} was made with; restore it from a copy"
         )
-    return pq.read_table(io.BytesIO(data))
+    return read_table(data)
 
 
 def write_version(output: str, version: Version, manifest: bytes) -> bool:

@@ -5,7 +5,6 @@ in parts, by the first digits of the digest, so that memory holds one part at a 
 pairs in their order are a fair sample of all.
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -50,16 +49,17 @@ def columns_of(compared: Compared) -> list[str]:
 
 def _read_table(compared: Compared, unit: str, columns: Sequence[str] | None = None) -> Any:
     """A unit's records as a pyarrow Table; of these columns those that it has. Raises Refused or StoreError."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     uri = store.join(compared.run.output, "records", f"{unit}.parquet")
     try:
-        file = pq.ParquetFile(io.BytesIO(store.read_bytes(uri)))
+        file = pq.ParquetFile(pa.BufferReader(store.read_bytes(uri)), pre_buffer=False)
         lacking = set(NEEDED) - set(file.schema_arrow.names)
         if lacking:
             raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}")
         chosen = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-        return file.read(columns=chosen)
+        return file.read(columns=chosen, use_threads=False)
     except (ValueError, OSError) as error:  # pyarrow's errors are among them
         raise Refused(f"{uri}: a record table was wanted, it can not be read ({error})") from error
 

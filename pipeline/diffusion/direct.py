@@ -128,5 +128,5 @@ class DirectEngine:
         with self._change:
             self._lanes = min(self._lanes, lanes // 2)
             self._waiting.extendleft(reversed(group))
+            log.warning("out of memory: calls of %d faces, whose last bits may differ", self._lanes)
             self._change.notify_all()
-        log.warning("out of memory: calls of %d faces, whose last bits may differ", self._lanes)

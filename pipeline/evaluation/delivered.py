@@ -30,6 +30,7 @@ from pipeline.evaluation.scores import Numbers
 from pipeline.faces.geometry import CropFrame, face_to_crop, warp_crop
 from pipeline.metrics.fidelity import LPIPS, ssim
 from pipeline.metrics.identity import FaceReader, angle, find_models
+from pipeline.tables import read_table
 from pipeline.weights import METRIC_WEIGHTS, WeightsError, resolve
 
 log = logging.getLogger(__name__)
@@ -217,4 +218,4 @@ def _write(uri: str, table: pa.Table) -> None:
 
 
 def _read(uri: str) -> pa.Table:
-    return pq.read_table(io.BytesIO(store.read_bytes(uri)))
+    return read_table(store.read_bytes(uri))

@@ -3,7 +3,6 @@
 A run's records hold one row a face with the metrics of pipeline/metrics; here they meet the sheet of the test set.
 """
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -122,9 +121,9 @@ def read_run(output: str, names: Sequence[str], name: str, cost: Mapping[str, fl
 
 def _faces_of(uri: str) -> pa.Table:
     """A unit's rows of restored faces, with the columns that are scored."""
-    file = pq.ParquetFile(io.BytesIO(store.read_bytes(uri)))
+    file = pq.ParquetFile(pa.BufferReader(store.read_bytes(uri)), pre_buffer=False)
     wanted = {"kind", "member", "error", *COLUMNS, *FEATURES} & set(file.schema_arrow.names)
-    rows = file.read(columns=sorted(wanted))
+    rows = file.read(columns=sorted(wanted), use_threads=False)
     return rows.filter((pc.field("kind") == "face") & (pc.field("error") == ""))
 
 

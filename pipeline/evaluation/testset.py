@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline import images, store
 from pipeline.stages.task import TaskName, fill
+from pipeline.tables import read_table
 from pipeline.training.degradation import degrade, grid_degradation, to_grey
 from pipeline.training.masks import Hole, draw_hole
 from pipeline.training.samples import FaceAddress, wanted_side
@@ -54,7 +55,7 @@ class PictureSet:
     @cached_property
     def sheet(self) -> pa.Table:
         """One row a picture: name, where it came from, how it was degraded."""
-        return pq.read_table(io.BytesIO(store.read_bytes(store.join(self.uri, SHEET))))
+        return read_table(store.read_bytes(store.join(self.uri, SHEET)))
 
     @property
     def is_whole(self) -> bool:

@@ -172,13 +172,14 @@ def sum_records(records_uri: str, columns: Sequence[str]) -> dict[str, FeatureSu
 
 def read_features(records_uri: str, columns: Sequence[str]) -> dict[str, NDArray[np.float16]]:
     """[N, DIMENSIONS] of each column that a records file has; rows without features are left out."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parquet = pq.ParquetFile(io.BytesIO(store.read_bytes(records_uri)))
+    parquet = pq.ParquetFile(pa.BufferReader(store.read_bytes(records_uri)), pre_buffer=False)
     there = [name for name in columns if name in parquet.schema_arrow.names]
     if not there:
         return {}
-    table = parquet.read(columns=there)
+    table = parquet.read(columns=there, use_threads=False)
     return {name: _matrix(table.column(name).drop_null()) for name in there}
 
 

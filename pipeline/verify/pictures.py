@@ -1,7 +1,6 @@
 """The pictures inside what a unit delivered, and whether each is what its record says."""
 
 import hashlib
-import io
 import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -49,10 +48,13 @@ def tar_pictures(source: Any) -> Iterator[tuple[str, bytes]]:
 
 def parquet_pictures(data: bytes, image_column: str) -> Iterator[tuple[str, bytes]]:
     """Row numbers, from 0, and image bytes of a Parquet shard; an empty cell gives no bytes."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
-    for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(batch_size=16, columns=[image_column]):
+    for batch in pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).iter_batches(
+        16, columns=[image_column], use_threads=False
+    ):
         for cell in batch.column(0).to_pylist():
             held = cell.get("bytes") if isinstance(cell, dict) else cell
             yield str(number), held if isinstance(held, bytes) else b""

@@ -21,6 +21,7 @@ from pipeline.stages.align import ReadAndAlign
 from pipeline.stages.publish import Publish
 from pipeline.stages.read import read_unit
 from pipeline.stages.record import ADDED_LATER, record_table, storable
+from pipeline.tables import read_table
 from pipeline.verify.audit import ahead
 from pipeline.verify.findings import Finding, redoable
 from pipeline.verify.pictures import UNREADABLE, delivered_picture
@@ -101,9 +102,7 @@ class Repeat:
 
     def _other_columns(self, candidate: Candidate, table: io.BytesIO) -> list[str]:
         """The columns of the image's records that come out differently on the run's device type."""
-        import pyarrow.parquet as pq
-
-        rows = pq.read_table(table).to_pylist()
+        rows = read_table(table.getvalue()).to_pylist()
         if not self._same_device(candidate):
             return []
         if len(rows) != len(candidate.rows):

@@ -2,7 +2,6 @@
 
 import hashlib
 import heapq
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pipeline.records import OUTCOMES, Address, Counts, Unit
 from pipeline.seal import SEAL, is_intact
 from pipeline.stages.publish import NOT_DELIVERED
 from pipeline.stages.record import ADDED_LATER, SCHEMA, storable
+from pipeline.tables import read_table
 from pipeline.verify.findings import Finding, Kind, redoable
 from pipeline.verify.pictures import (
     UNREADABLE,
@@ -142,13 +142,11 @@ class _Reading:
 
     def _records(self, written: Mapping[str, Any], marker: Mapping[str, Any]) -> Rows | None:
         """The record table by image, where it is whole and agrees with everything else."""
-        import pyarrow.parquet as pq
-
         data = self._read(written)
         if data is None:
             return None
         try:
-            table = pq.read_table(io.BytesIO(data))
+            table = read_table(data)
         except UNREADABLE as error:
             self._found("records", written["path"], f"a record table was wanted, it does not open ({error})")
             return None

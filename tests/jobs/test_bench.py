@@ -22,6 +22,7 @@ def test_ways_take_turns_and_ratios_are_printed_and_written(tmp_path, capsys):
     assert "x plain" in shown and "of limit" in shown and "GFLOP/s" in shown
 
 
+@pytest.mark.slow
 def test_the_pipeline_is_measured_around_a_real_engine(capsys):
     faces = 2 * bench.UNIT_IMAGES
     options = ["--preset", "small-srcnn", "--faces", str(faces), "--start-step", "8", "--repeats", "1"]

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 from mlflow import MlflowClient
 from photographs import LATIN_1, OUTCOMES, mixed, read_folder, write_folder, write_tar
 from ray_cluster import RayCluster, ray_cluster
 from s3fs import S3FileSystem
 from servers import SECRET_KEY, S3Server
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 # a key of S3 is UTF-8
@@ -26,7 +29,10 @@ OPTIONS = ("--unit-images", "4", "--max-error-rate", "0.5")
 def cluster(s3: S3Server) -> Iterator[RayCluster]:
     """A cluster whose nodes know the S3 server and its credentials by their environment."""
     with ray_cluster(env={"RAY_metrics_report_interval_ms": "1000"}) as running:
+        # whoever has joined one stays there, and ends with it
+        ray.shutdown()
         yield running
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
