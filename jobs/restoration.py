@@ -91,7 +91,7 @@ class Restoration:
         except store.StoreError as error:
             if self.driver.follower is not None:
                 return self._leave_to_follower()
-            say(f"error: {error}; the same command goes on from here")
+            say(f"error: {error}")
             self.driver.reason = str(error)
             self.tracker.finish(STATUSES.get(UNEXPECTED, "FAILED"))
             print_summary(self, UNEXPECTED, time.monotonic() - self.began)

@@ -109,7 +109,7 @@ def test_a_disk_that_is_full_at_the_end_closes_everything_and_is_named(
         patch.setattr(restoration, "write_report", full)
         assert restore(photos, output, *OPTIONS) == 1
     shown = capsys.readouterr()
-    assert "report: the disk is full; make room; the same command goes on from here" in shown.err
+    assert "report: the disk is full; make room\n" in shown.err
     assert "4  of 4 planned" in shown.out and "exit code" in shown.out
     run_id, _ = tracked(output, restore.mlflow_uri)
     assert MlflowClient(restore.mlflow_uri).get_run(run_id).info.status == "FAILED"
