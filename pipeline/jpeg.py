@@ -48,7 +48,7 @@ def keep_untouched_blocks(
         reason = str(error)
     try:
         return with_metadata_of(original, edited), reason
-    except Unmergeable:  # its segments can not be told apart
+    except Unmergeable:  # its segments can not be separated
         return edited, reason
 
 

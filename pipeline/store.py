@@ -587,7 +587,7 @@ def _path(uri: str) -> str:
 _refuses_checksums = threading.Event()
 
 
-def _ask(uri: str, deed: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any) -> T:
+def _ask(uri: str, action: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any) -> T:
     """The result of a coroutine of pipeline/objects.py.
 
     Once more, without the checksums that botocore adds unasked, where a server may have refused it for them.
@@ -595,12 +595,12 @@ def _ask(uri: str, deed: Callable[..., Coroutine[Any, Any, T]], *args: Any, **op
     with_checksums = not _refuses_checksums.is_set()
     filesystem = _filesystem(uri)
     try:
-        return cast(T, sync(filesystem.loop, deed, filesystem, *args, **options))
+        return cast(T, sync(filesystem.loop, action, filesystem, *args, **options))
     except OSError as error:
         if not with_checksums or not objects.refuses_checksums(error):
             raise
     filesystem = _s3(_parts(uri)[0], objects.WITHOUT_CHECKSUMS)
-    result = cast(T, sync(filesystem.loop, deed, filesystem, *args, **options))
+    result = cast(T, sync(filesystem.loop, action, filesystem, *args, **options))
     _refuses_checksums.set()
     return result
 
@@ -701,7 +701,7 @@ def _create_remote(uri: str, data: bytes, attempts: int = 0) -> bool:
 
 
 @contextmanager
-def _explained(deed: str, uri: str) -> Iterator[None]:
+def _explained(action: str, uri: str) -> Iterator[None]:
     """Turn what goes wrong in the block into a StoreError of one sentence.
 
     A remote error is not kept as the cause: its text and attributes may hold parts of the signed request.
@@ -714,14 +714,14 @@ def _explained(deed: str, uri: str) -> Iterator[None]:
         kind = StoreError
         if _is_full(error):
             kind = StoreFull
-        elif deed == "write" and _is_about_the_name(error):
+        elif action == "write" and _is_about_the_name(error):
             kind = NameRefused
-        raise kind(_sentence(deed, uri, error)) from (None if is_remote(uri) else error)
+        raise kind(_sentence(action, uri, error)) from (None if is_remote(uri) else error)
     except Exception as error:
         # botocore's own errors share no ancestor with Python's; everything else is a mistake of ours
         if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp")):
             raise
-        raise StoreError(_sentence(deed, uri, error)) from None
+        raise StoreError(_sentence(action, uri, error)) from None
 
 
 # Too long, bytes that the file system does not take, or a file where a folder is wanted and the other way round.
@@ -740,8 +740,8 @@ def _is_about_the_name(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _OF_NAMES and not objects.code(error)
 
 
-def _sentence(deed: str, uri: str, error: BaseException) -> str:
-    return f"could not {deed} {_shown(uri)}: {_reason(uri, error)}"
+def _sentence(action: str, uri: str, error: BaseException) -> str:
+    return f"could not {action} {_shown(uri)}: {_reason(uri, error)}"
 
 
 def _reason(uri: str, error: BaseException) -> str:

@@ -236,7 +236,7 @@ class RunTracker:
         state_uri: JSON file, local or remote, that remembers what was delivered; None: only while this
         process lives. interval: seconds between deliveries. warn: told one sentence, once, when something
         stays behind. owns: whether the job still is this process's, by a fresh look; once it is not, the run is
-        left to whom it belongs to. uri: `none` gives a tracker that tells nobody.
+        left to whom it belongs to. uri: `none` gives a tracker that sends nothing.
         """
         if uri == NOBODY:
             return Untracked()
@@ -436,7 +436,7 @@ class RunTracker:
         return failure
 
     def _is_left(self) -> bool:
-        """Whether the job is somebody else's by now, who has the run's state and tells the rest."""
+        """Whether the job is somebody else's by now, who has the run's state and delivers the rest."""
         self._left = self._left or not self._owns()
         return self._left
 

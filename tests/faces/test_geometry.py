@@ -121,7 +121,7 @@ def test_what_is_sampled_as_ever_has_the_bits_it_ever_had(width):
 
 
 def drawn(levels, height=0) -> np.ndarray:
-    """A picture whose columns have these levels, as high as it is wide unless told."""
+    """A picture whose columns have these levels, as high as it is wide unless another height is given."""
     row = np.repeat(np.rint(levels).astype(np.uint8)[:, None], 3, axis=1)
     return np.repeat(row[None], height or len(levels), axis=0)
 
