@@ -246,24 +246,15 @@ async def put(s3: Any, place: Place, data: bytes) -> None:
         await _put_parts(s3, place, data)
 
 
-async def create(s3: Any, place: Place, data: bytes, attempts: int = 0) -> None:
-    """Make an object where there is none, by one plain conditional put of at most LARGEST_CLAIM bytes.
-
-    Raises OSError with status 412, or FileExistsError, when there is one; which of the two depends on the server.
-    """
-    size = len(data)
-    await ask(s3, "put_object", size=size, attempts=attempts, Body=data, IfNoneMatch="*", **place)
-
-
-async def put_if(s3: Any, place: Place, data: bytes, version: str) -> None:
+async def put_if(s3: Any, place: Place, data: bytes, version: str, attempts: int = 0) -> None:
     """Replace the object of this ETag, or with an empty one make it where there is none, by one put.
 
-    Raises OSError with status 412 or 404, or FileExistsError, where another is there. A server that does not know
-    If-Match is asked without.
+    Raises OSError with status 412 or 404, or FileExistsError, where another is there; which of them depends on the
+    server. One that does not know If-Match is asked without.
     """
     condition: dict[str, Any] = {"IfMatch": f'"{version}"'} if version else {"IfNoneMatch": "*"}
     try:
-        await ask(s3, "put_object", size=len(data), Body=data, **place, **condition)
+        await ask(s3, "put_object", size=len(data), attempts=attempts, Body=data, **place, **condition)
     except OSError as error:
         if not version or status(error) != 501:
             raise

@@ -279,17 +279,7 @@ def swap_bytes(uri: str, data: bytes, version: str) -> bool:
     server that knows no condition on a version replaces whatever there is. Raises StoreError.
     """
     with _explained("write", uri):
-        try:
-            _ask(uri, objects.put_if, _place(uri), data, version)
-        except (FileExistsError, FileNotFoundError) as error:
-            if objects.code(error) == "NoSuchBucket":
-                raise
-            return False
-        except OSError as error:
-            if objects.status(error) == _PRECONDITION_FAILED:
-                return False
-            raise
-        return True
+        return _swap(uri, data, version)
 
 
 @contextmanager
@@ -682,16 +672,27 @@ def _list_remote(uri: str) -> Iterator[Entry]:
 
 
 def _create_remote(uri: str, data: bytes, attempts: int = 0) -> bool:
+    if _is_s3(uri):
+        return _swap(uri, data, "", attempts)
     try:
-        if _is_s3(uri):
-            _ask(uri, objects.create, _place(uri), data, attempts)
-        else:
-            _filesystem(uri).pipe_file(_path(uri), data, mode="create")
+        _filesystem(uri).pipe_file(_path(uri), data, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+def _swap(uri: str, data: bytes, version: str, attempts: int = 0) -> bool:
+    """`swap_bytes` with the errors of the request."""
+    try:
+        _ask(uri, objects.put_if, _place(uri), data, version, attempts)
     except FileExistsError:
         return False
     except OSError as error:
-        # s3fs reports a lost race as EINVAL; the status behind it tells
-        if objects.status(error) == _PRECONDITION_FAILED:
+        # s3fs reports a lost race as EINVAL; the status behind it says what it was. What is gone is another version.
+        gone = (
+            bool(version) and isinstance(error, FileNotFoundError) and objects.code(error) != "NoSuchBucket"
+        )
+        if gone or objects.status(error) == _PRECONDITION_FAILED:
             return False
         raise
     return True
