@@ -291,7 +291,7 @@ def draw_contraction(found: Contraction, schedule: Schedule, title: str, marked:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=10)
-        axes.legend(frameon=False, fontsize=10)
+        axes.legend(loc="upper right", frameon=False, fontsize=10)
     return _png(figure)
 
 

@@ -327,7 +327,7 @@ def _draw_histogram(axes: Any, title: str, series: Mapping[str, Sequence[float]]
         axes.hist(values, bins, color=colour, alpha=0.65, label=name or None)
     axes.set_ylabel("faces", fontsize=9)
     if len(series) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(loc="upper right", frameon=False, fontsize=9)
 
 
 def _same_keys(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

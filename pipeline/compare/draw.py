@@ -158,7 +158,7 @@ def _draw_histogram(axes: Any, name: str, change: Numbers, paired: Paired) -> No
     if paired.low is not None and paired.high is not None:
         axes.axvspan(paired.low, paired.high, color=ACCENT, alpha=0.3, linewidth=0, label="95% interval")
     axes.axvline(paired.difference, color=ACCENT, linewidth=1.6, label=f"mean {paired.difference:+.4g}")
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(loc="upper right", frameon=False, fontsize=9)
 
 
 def _draw_scatter(axes: Any, a: Numbers, b: Numbers) -> None:
