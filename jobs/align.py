@@ -15,19 +15,20 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline import images, store
 from pipeline.config import UsageError, option, parse
 from pipeline.faces.detect import Face, Selection, select_faces
 from pipeline.faces.geometry import CropFrame, face_to_crop, warp_crop
 from pipeline.faces.poses import upright
 from pipeline.flow import connect, run_tasks
+from pipeline.io import images, store
+from pipeline.io.readers import read_unit
+from pipeline.io.sample_names import sample_names
+from pipeline.io.shards import InputError, cut_units, list_input, make_shards
+from pipeline.io.units import Unit
+from pipeline.io.weights import DETECTOR_WEIGHTS, WeightsError, resolve
 from pipeline.networks.zoo import PresetError, find_preset
-from pipeline.records import Row, Unit
+from pipeline.records import Row
 from pipeline.stages.align import DetectorChoice, load_detector
-from pipeline.stages.naming import sample_names
-from pipeline.stages.plan import InputError, cut_units, list_input, make_shards
-from pipeline.stages.read import read_unit
-from pipeline.weights import DETECTOR_WEIGHTS, WeightsError, resolve
 
 REFUSALS = (InputError, PresetError, UsageError, WeightsError, store.StoreError)
 DONE, REFUSED, INCOMPLETE, INTERRUPTED = 0, 2, 4, 130

@@ -24,19 +24,19 @@ import psutil
 import torch
 from torch import nn
 
-from pipeline import images, store
 from pipeline.config import BLIND_PRESET, UsageError, option, parse
 from pipeline.diffusion.difface import face_noise, restore
 from pipeline.diffusion.engine import Engine, FaceJob
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
+from pipeline.io import images, store
+from pipeline.io.weights import WeightsError, resolve
 from pipeline.networks.folded import FoldedUNet
 from pipeline.networks.unet import UNet
 from pipeline.networks.zoo import NetworkSpec, PresetError, build, find_preset, load_network
 from pipeline.roofline import CallCost, Ceilings, count_call, measure_ceilings, rate
 from pipeline.stages.restore import make_engine, number_type
-from pipeline.weights import WeightsError, resolve
 
 UNIT_IMAGES = 8
 LEVER_SECONDS = 3.0

@@ -14,10 +14,10 @@ from pipeline.cleaning.options import SHARED, CleanConfig
 from pipeline.cleaning.policy import read_policy
 from pipeline.cleaning.versions import DamagedVersion, last_version, listing_digest
 from pipeline.config import UsageError, parse
-from pipeline.delivery import redact
 from pipeline.driver import AlreadyDriven, Driver
+from pipeline.io.errors import redact
+from pipeline.io.shards import list_input
 from pipeline.progress import Waiting
-from pipeline.stages.plan import list_input
 
 # Folders that a cleaning writes below its output.
 WRITTEN = ("versions", "measurements", "repairs", "reports", "data", "_ledger")

@@ -28,7 +28,6 @@ from jobs.restoration import (
     say,
 )
 from jobs.restore import repeatable
-from pipeline import store
 from pipeline.board import Board
 from pipeline.cleaning.checks import MEASURES_VERSION
 from pipeline.cleaning.gates import parse_gates
@@ -54,16 +53,18 @@ from pipeline.driver import Driver
 from pipeline.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.forecast import face_cost, seconds_per_face
 from pipeline.hints import Report
+from pipeline.io import store
+from pipeline.io.names import unspelled
+from pipeline.io.sample_names import sample_names, suffix_of
+from pipeline.io.tables import read_table
+from pipeline.io.units import Address, Kind
 from pipeline.ledger import Ledger, load_units
-from pipeline.names import unspelled
 from pipeline.networks.zoo import Preset
 from pipeline.progress import Progress
-from pipeline.records import Address, Kind, Row
+from pipeline.records import Row
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import UNREAD, AssessUnit
 from pipeline.stages.bundle import BundlePictures
-from pipeline.stages.naming import sample_names, suffix_of
-from pipeline.tables import read_table
 from pipeline.tracking import RunTracker, settle_uri, ui_command
 
 # beside those of jobs.restore

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline import store
 from pipeline.compare.pairs import EXTREMES
 from pipeline.compare.report import document, hold_together, lines, pictures, values
 from pipeline.compare.runs import Compared, Refused, open_compared
 from pipeline.config import UsageError, option, parse
-from pipeline.delivery import redact
+from pipeline.io import store
+from pipeline.io.errors import redact
 from pipeline.tracking import NOBODY, NotFound, RunTracker, find_outputs, settle_uri
 from pipeline.verify.run import NoRun
 

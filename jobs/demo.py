@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import store
 from pipeline.config import option, parse
-from pipeline.images import decode_rgb, jpeg_round_trip
+from pipeline.io import store
+from pipeline.io.images import decode_rgb, jpeg_round_trip
 from pipeline.training.degradation import Degradation, blur_kernel, to_grey
 
 # [H, W, 3] uint8 RGB

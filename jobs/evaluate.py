@@ -15,7 +15,6 @@ import numpy as np
 from jobs import restore
 from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_signals, say
 from jobs.ways import Sweep, Way, list_ways
-from pipeline import store
 from pipeline.config import UsageError, parse
 from pipeline.evaluation.delivered import Delivered
 from pipeline.evaluation.harm import ANY, Judged, cut
@@ -27,6 +26,7 @@ from pipeline.evaluation.scores import Measured, hole_psnr, measure, strata
 from pipeline.evaluation.testset import EvaluationSet, PictureSet, Recipe, naive, place_set, write_set
 from pipeline.flow import connect
 from pipeline.forecast import seconds_per_face
+from pipeline.io import store
 from pipeline.networks.zoo import Preset, find_preset
 from pipeline.progress import duration
 from pipeline.stages.task import TaskName

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass
 import torch
 
 from jobs.evaluate import spread
-from pipeline import figures, images, store
+from pipeline import figures
 from pipeline.config import UsageError, option, parse
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import Schedule, chain_from, make_schedule
 from pipeline.evaluation.testset import Recipe, spoil
+from pipeline.io import images, store
+from pipeline.io.weights import WeightsError, resolve
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.folded import FoldedUNet
 from pipeline.networks.unet import UNet
@@ -29,7 +31,6 @@ from pipeline.training.samples import (
     to_tensor,
     wanted_side,
 )
-from pipeline.weights import WeightsError, resolve
 
 REFUSALS = (
     UsageError, PresetError, CheckpointError, WeightsError, SampleError, store.StoreError, images.ImageError,

@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import store
 from pipeline.config import RestoreConfig, UsageError, fingerprint
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection
 from pipeline.faces.geometry import CropFrame
 from pipeline.hints import Report, ignore
+from pipeline.io import store
+from pipeline.io.weights import DETECTOR_WEIGHTS, find_upscaler, resolve
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics
 from pipeline.networks.checkpoint import read_state
 from pipeline.networks.foreign import load_upscaler
@@ -21,7 +22,6 @@ from pipeline.stages.measure import MeasureSettings
 from pipeline.stages.publish import Publish
 from pipeline.stages.restore import RestoreSettings
 from pipeline.stages.task import Task
-from pipeline.weights import DETECTOR_WEIGHTS, find_upscaler, resolve
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline import store, weights
 from pipeline.config import UsageError, option, parse
+from pipeline.io import store, weights
+from pipeline.io.weights import (
+    DETECTOR_WEIGHTS,
+    METRIC_WEIGHTS,
+    UPSCALER_WEIGHTS,
+    Copy,
+    Published,
+    Resolved,
+    WeightsError,
+)
 from pipeline.networks.checkpoint import CheckpointError, read_state
 from pipeline.networks.foreign import load_upscaler
 from pipeline.networks.tiles import MARGIN, TILE
@@ -24,15 +33,6 @@ from pipeline.networks.zoo import (
     load_network,
     preset_names,
     takes_mask,
-)
-from pipeline.weights import (
-    DETECTOR_WEIGHTS,
-    METRIC_WEIGHTS,
-    UPSCALER_WEIGHTS,
-    Copy,
-    Published,
-    Resolved,
-    WeightsError,
 )
 
 DONE, WRONG, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130

@@ -10,18 +10,18 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from jobs.method import Method, measure_stage, publish_stage, read_stage, restore_stage
-from pipeline import store
 from pipeline.board import Board
 from pipeline.config import RestoreConfig
 from pipeline.driver import Driver
 from pipeline.flow import Resources, connect, fit_resources, run_flow
+from pipeline.io import store
+from pipeline.io.readers import LoadUnit
 from pipeline.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.metrics.shard import ShardMetrics
 from pipeline.progress import Progress, Waiting, duration, write_line
 from pipeline.records import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, Row
 from pipeline.report import write_report
-from pipeline.stages.read import LoadUnit
 from pipeline.stages.restore import settled_precision
 from pipeline.tracking import RunTracker, Status, settle_uri, ui_command
 

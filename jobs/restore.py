@@ -18,21 +18,21 @@ from jobs.restoration import (
     on_stop_signals,
     say,
 )
-from pipeline import store
 from pipeline.census import count_faces, sample_units
 from pipeline.config import RestoreConfig, UsageError, parse
-from pipeline.delivery import redact
 from pipeline.driver import AlreadyDriven, Driver
 from pipeline.faces.detect import Selection
 from pipeline.forecast import seconds_per_face
+from pipeline.io import store
+from pipeline.io.errors import redact
+from pipeline.io.shards import InputError, Listing, cut_units, list_input, make_shards
+from pipeline.io.weights import WeightsError, find_upscaler
 from pipeline.ledger import Ledger, RefusedMix, Settled, unit_images_of
 from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import Preset, PresetError
 from pipeline.progress import Waiting, duration
 from pipeline.stages.align import DetectorChoice
-from pipeline.stages.plan import InputError, Listing, cut_units, list_input, make_shards
-from pipeline.weights import WeightsError, find_upscaler
 
 # Images on which a dry run counts faces.
 DRY_RUN_SAMPLE = 64

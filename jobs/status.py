@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import store
 from pipeline.config import UsageError, option, parse
-from pipeline.names import printable
+from pipeline.io import store
+from pipeline.io.names import printable
 from pipeline.progress import duration
 from pipeline.records import DECISION_TEXTS, LEFT_TEXTS
 from pipeline.status import Observer, State

@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline import memory, store, tracking
+from pipeline import memory, tracking
 from pipeline.cluster import hearing, join
 from pipeline.config import UsageError, parse
+from pipeline.io import store
+from pipeline.io.weights import WeightsError, resolve
 from pipeline.networks import zoo
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.training import workers
@@ -31,7 +33,6 @@ from pipeline.training.preset import Role, export_preset
 from pipeline.training.progress import duration
 from pipeline.training.samples import FaceAddress, Found, SampleError, Spoil, check_side, find_faces
 from pipeline.training.validation import Preview, Scores
-from pipeline.weights import WeightsError, resolve
 
 Options = TypeVar("Options", bound=TrainingOptions)
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from pipeline import store
 from pipeline.config import RestoreConfig, UsageError, option, parse
+from pipeline.io import store
+from pipeline.io.weights import WeightsError
 from pipeline.ledger import difference
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import NetworkSpec, Preset, PresetError
@@ -24,7 +25,6 @@ from pipeline.verify.audit import Audit
 from pipeline.verify.findings import Finding, Findings
 from pipeline.verify.repeat import TOLERANCE, Compared, Repeat
 from pipeline.verify.run import BROKEN, NoRun, Run, open_run
-from pipeline.weights import WeightsError
 
 WELL, DIFFERENT, BAD_ARGUMENTS, UNFINISHED, INTERRUPTED = 0, 1, 2, 4, 130
 MEANINGS = {

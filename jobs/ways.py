@@ -14,10 +14,10 @@ import numpy as np
 from jobs import restore
 from jobs.method import calls_of, choose_method
 from jobs.restoration import INTERRUPTED, OK, say
-from pipeline import images, store
 from pipeline.config import RestoreConfig, UsageError, fingerprint_digest
 from pipeline.evaluation.scores import Measured, hole_psnr, read_run
 from pipeline.evaluation.testset import EvaluationSet
+from pipeline.io import images, store
 from pipeline.networks import zoo
 from pipeline.networks.zoo import Preset
 

@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline import images, store
 from pipeline.faces.detect import Selection
 from pipeline.faces.search import search
-from pipeline.records import Unit
+from pipeline.io import images, store
+from pipeline.io.readers import read_unit
+from pipeline.io.units import Unit
 from pipeline.stages.align import DetectorChoice, load_detector
-from pipeline.stages.read import read_unit
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import ray
 
 from pipeline.config import UsageError
-from pipeline.delivery import reason_of
+from pipeline.io.errors import reason_of
 
 # A Unix socket's path has at most so many bytes, and Ray makes its sockets so far below its folder.
 LONGEST_SOCKET = 107

@@ -4,7 +4,7 @@ Every start makes `_ledger/drivers/NNNN.json`, the next number, by a conditional
 The highest number drives. Its driver says every few seconds that it lives; one that died is followed at once on its
 own machine, elsewhere after it has kept silent for a while. No decision asks what time it is: clocks are set while
 machines run. A driver that was only paused finds, when it wakes, that it was followed, and writes nothing more
-(pipeline/fence.py). Until then both may finish the same units: markers are made by conditional writes too.
+(pipeline/io/fence.py). Until then both may finish the same units: markers are made by conditional writes too.
 """
 
 import json
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline import fence, store
+from pipeline.io import fence, store
 
 DRIVERS = "_ledger/drivers"
 # seconds between signs of life, and until a driver elsewhere that gives none counts as dead

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import images
 from pipeline.diffusion.difface import (
     NoisePredictor,
     enter_chain,
@@ -27,6 +26,7 @@ from pipeline.diffusion.difface import (
 )
 from pipeline.diffusion.noise import DRAW_X_N, NoiseKey
 from pipeline.diffusion.schedule import Chain, Schedule, contraction
+from pipeline.io import images
 from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
 from pipeline.training.samples import to_picture
 

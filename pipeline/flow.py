@@ -15,9 +15,10 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline.cluster import hear_remark, join
 from pipeline.config import UsageError
-from pipeline.records import Pending, Row
+from pipeline.io.readers import LoadUnit
+from pipeline.io.units import Pending
+from pipeline.records import Row
 from pipeline.stages.measure import MeasureFaces, MeasureSettings
-from pipeline.stages.read import LoadUnit
 from pipeline.stages.restore import RestoreFaces
 from pipeline.telemetry import Watched, counted, watched_actor
 

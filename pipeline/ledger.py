@@ -18,13 +18,9 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from pipeline import fence, store
 from pipeline.config import fingerprint_digest
-from pipeline.metrics.shard import SUMS, ShardMetrics
-from pipeline.records import Address, Counts, Kind, Pending, Unit, plan_path, unit_name
-from pipeline.seal import sealed
-from pipeline.stages import read
-from pipeline.stages.plan import (
+from pipeline.io import fence, readers, store
+from pipeline.io.shards import (
     InputError,
     Listing,
     Shard,
@@ -34,6 +30,10 @@ from pipeline.stages.plan import (
     list_input,
     make_shards,
 )
+from pipeline.io.units import Address, Kind, Pending, Unit, plan_path, unit_name
+from pipeline.metrics.shard import SUMS, ShardMetrics
+from pipeline.records import Counts
+from pipeline.seal import sealed
 
 READERS = 32
 RETRIES = "_ledger/retries.json"
@@ -489,7 +489,7 @@ def read_plan(output: str) -> tuple[str, list[PlannedShard]]:
 
 def load_units(output: str, shard: Shard) -> list[Unit]:
     """The units of a planned shard, in order."""
-    return read.load_units(store.join(output, plan_path(shard.name)))
+    return readers.load_units(store.join(output, plan_path(shard.name)))
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:

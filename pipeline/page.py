@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from pipeline.names import spelled
+from pipeline.io.names import spelled
 
 STYLE = """
 :root { color-scheme: light; }

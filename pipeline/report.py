@@ -2,7 +2,7 @@
 
 Strips of sample faces, before and as delivered, are made by the workers (pipeline/stages/sample.py), the rest by the
 driver at the end. Files
-come and go through pipeline/store.py only, so that an output on S3 gets the same report.
+come and go through pipeline/io/store.py only, so that an output on S3 gets the same report.
 """
 
 import hashlib
@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import images, page, store
-from pipeline.fence import write_while
-from pipeline.names import printable
+from pipeline import page
+from pipeline.io import images, store
+from pipeline.io.fence import write_while
+from pipeline.io.names import printable
+from pipeline.io.tables import read_table
 from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
-from pipeline.tables import read_table
 
 # What the files of the report are, for who reads the output again.
 REPORT = "_ledger/report.json"

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from typing import Any
 
-from pipeline import store
-from pipeline.delivery import redact
 from pipeline.driver import last_start
+from pipeline.io import store
+from pipeline.io.errors import redact
+from pipeline.io.tables import read_table
 from pipeline.ledger import READERS, Marker, PlannedShard, Retries, load_retries
 from pipeline.records import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome
-from pipeline.tables import read_table
 from pipeline.verify.run import BROKEN, PLAN, open_plan, open_run
 
 DONE = "_ledger/done"

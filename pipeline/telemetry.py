@@ -15,7 +15,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
-from pipeline import objects
+from pipeline.io import s3
 from pipeline.records import Row
 
 # Seconds of a unit in a stage: a GPU takes some, a laptop's core many minutes.
@@ -104,7 +104,7 @@ def watch(stage: Callable[[Row], Row], name: str, row: Row) -> Row:
 def _count_retries() -> None:
     """What was asked again in this process since the last call, whichever thread made it."""
     with _LOCK:
-        for reason, times in dict(objects.asked_again).items():
+        for reason, times in dict(s3.asked_again).items():
             count("difface_storage_retries", times - _told[reason], reason=reason)
             _told[reason] = times
 

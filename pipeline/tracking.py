@@ -28,9 +28,10 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import store
-from pipeline.delivery import Delivered, Point, grouped, make_point, reason_of, redact
-from pipeline.names import spelled
+from pipeline.delivery import Delivered, Point, grouped, make_point
+from pipeline.io import store
+from pipeline.io.errors import reason_of, redact
+from pipeline.io.names import spelled
 
 # MLflow's own limits: of one log_batch call, and of a name, a value, a data set's digest
 BATCH_METRICS, BATCH_PARAMS, BATCH_TAGS = 1000, 100, 100

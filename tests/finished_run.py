@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import images
 from pipeline.faces.geometry import CropFrame, crop_scale, warp_crop
+from pipeline.io import images
+from pipeline.io.readers import read_unit
 from pipeline.ledger import Ledger, load_units
 from pipeline.records import FaceRecord, ImageRecord, dump_records, pack, with_crops
 from pipeline.stages.publish import Publish
-from pipeline.stages.read import read_unit
 
 WEIGHTS = {"prior": "a" * 64, "estimator": "b" * 64}
 SETTINGS: dict[str, Any] = {

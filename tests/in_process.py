@@ -12,7 +12,8 @@ import pytest
 from jobs import align, cleaning, evaluate, restoration
 from pipeline.flow import Resources
 from pipeline.hints import ignore
-from pipeline.records import Pending, Row
+from pipeline.io.units import Pending
+from pipeline.records import Row
 from pipeline.stages.measure import MeasureFaces, MeasureSettings
 from pipeline.stages.restore import RestoreFaces
 

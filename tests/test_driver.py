@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import driver, store
+from pipeline import driver
 from pipeline.driver import AlreadyDriven, Driver, Start, last_start, process_identity
+from pipeline.io import store
 
 NOW = time.time()
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import figures, images
+from pipeline import figures
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, linear_alphas_bar, make_schedule
+from pipeline.io import images
 
 STEPS = (8, 100, 301, 481)
 SPREAD = 0.2

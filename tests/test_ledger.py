@@ -5,13 +5,14 @@ from itertools import permutations
 
 import pytest
 
-from pipeline import store
-from pipeline.fence import Fenced
+from pipeline.io import store
+from pipeline.io.fence import Fenced
+from pipeline.io.readers import LoadUnit
+from pipeline.io.shards import InputError, list_input
+from pipeline.io.units import Unit
 from pipeline.ledger import Ledger, RefusedMix, unit_images_of
-from pipeline.records import Counts, ImageRecord, Unit
+from pipeline.records import Counts, ImageRecord
 from pipeline.seal import sealed
-from pipeline.stages.plan import InputError, list_input
-from pipeline.stages.read import LoadUnit
 from pipeline.stages.record import make_marker
 
 SETTINGS = {"eta": 0.5, "start_step": 400}

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import store
 from pipeline.driver import PATIENCE, Start
+from pipeline.io import store
+from pipeline.io.units import Unit
 from pipeline.ledger import READERS, Ledger
-from pipeline.records import ImageRecord, Unit
+from pipeline.records import ImageRecord
 from pipeline.seal import sealed
 from pipeline.stages.record import make_marker, record_table
 from pipeline.status import MOST_PROBLEMS, RATE_SECONDS, Observer, State, set_pace

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import store
 from pipeline.cleaning.versions import MEASURED, plain, rows_of
-from pipeline.records import Kind, Row, Unit
+from pipeline.io import store
+from pipeline.io.shards import cut_units, make_shards
+from pipeline.io.tables import read_table
+from pipeline.io.units import Kind, Unit
+from pipeline.records import Row
 from pipeline.stages.assess import UNREAD, Measured
-from pipeline.stages.plan import cut_units, make_shards
-from pipeline.tables import read_table
 
 READERS = 32
 # Where a picture lies: a hard link of a tar has its target's bytes.

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pipeline import store
 from pipeline.config import RestoreConfig, UsageError, option
+from pipeline.io import store
 
 Action = Literal["drop", "keep", "repair"]
 ACTIONS: tuple[Action, ...] = get_args(Action)

@@ -18,17 +18,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipeline import images, page, store
+from pipeline import page
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.options import CleanConfig
 from pipeline.cleaning.policy import EVERY_REASON, REASONS
 from pipeline.cleaning.versions import Version
 from pipeline.faces.detect import shrink_to
-from pipeline.names import unspelled
+from pipeline.io import images, store
+from pipeline.io.names import unspelled
+from pipeline.io.readers import read_unit
+from pipeline.io.units import Address, Unit
 from pipeline.progress import duration
-from pipeline.records import Address, Row, Unit
+from pipeline.records import Row
 from pipeline.report import fitting, font
-from pipeline.stages.read import read_unit
 
 Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.float64]

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import store
 from pipeline.cleaning.checks import Measures
-from pipeline.names import spelled
-from pipeline.tables import read_table
+from pipeline.io import store
+from pipeline.io.names import spelled
+from pipeline.io.tables import read_table
 
 VERSIONS = "versions"
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images, store
 from pipeline.compare.pairs import Rows, read_record
 from pipeline.compare.runs import Compared, Refused
 from pipeline.faces.geometry import Resampling, enlarge_crop, warp_crop
-from pipeline.records import Unit, plan_path
-from pipeline.stages.read import load_units, read_unit
+from pipeline.io import images, store
+from pipeline.io.readers import load_units, read_unit
+from pipeline.io.units import Unit, plan_path
 from pipeline.verify.pictures import UNREADABLE, delivered_picture
 from pipeline.verify.run import BROKEN
 from pipeline.verify.unit import is_held

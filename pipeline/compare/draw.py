@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images
 from pipeline.compare.paired import Numbers, Paired
+from pipeline.io import images
 from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
 
 Pixels = NDArray[np.uint8]

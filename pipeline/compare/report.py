@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import page, store
+from pipeline import page
 from pipeline.compare.crops import Face, both_saved, cut_faces
 from pipeline.compare.draw import Card, Measured, Panel, differences_plot, faces_sheet
 from pipeline.compare.paired import LEVEL, SAME, Paired, PairedSums
 from pipeline.compare.pairs import Comparison, columns_of, compare
 from pipeline.compare.runs import Compared, Refused, comparable, difference_of_settings, reservations
+from pipeline.io import store
 from pipeline.metrics.meaning import MEANINGS, meaning
 from pipeline.records import OUTCOMES
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline import store
-from pipeline.delivery import Delivered, redact
+from pipeline.delivery import Delivered
+from pipeline.io import store
+from pipeline.io.errors import redact
+from pipeline.io.prefetch import ahead
 from pipeline.ledger import Marker
 from pipeline.metrics.shard import ShardMetrics
-from pipeline.verify.audit import ahead
 from pipeline.verify.run import BROKEN, Run, open_plan, open_run
 
 READERS = 16

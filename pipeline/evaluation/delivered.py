@@ -23,15 +23,15 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from pipeline import images, store
 from pipeline.evaluation.photographs import MOST_THREADS, PhotographSet, head_box
 from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.scores import Numbers
 from pipeline.faces.geometry import CropFrame, face_to_crop, warp_crop
+from pipeline.io import images, store
+from pipeline.io.tables import read_table
+from pipeline.io.weights import METRIC_WEIGHTS, WeightsError, resolve
 from pipeline.metrics.fidelity import LPIPS, ssim
 from pipeline.metrics.identity import FaceReader, angle, find_models
-from pipeline.tables import read_table
-from pipeline.weights import METRIC_WEIGHTS, WeightsError, resolve
 
 log = logging.getLogger(__name__)
 

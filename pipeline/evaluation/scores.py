@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from pipeline import store
 from pipeline.evaluation.testset import EvaluationSet
+from pipeline.io import store
 from pipeline.metrics.distribution import frechet_distance
 from pipeline.metrics.fidelity import psnr
 from pipeline.metrics.meaning import meaning

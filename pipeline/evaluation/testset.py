@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline import images, store
+from pipeline.io import images, store
+from pipeline.io.tables import read_table
 from pipeline.stages.task import TaskName, fill
-from pipeline.tables import read_table
 from pipeline.training.degradation import degrade, grid_degradation, to_grey
 from pipeline.training.masks import Hole, draw_hole
 from pipeline.training.samples import FaceAddress, wanted_side

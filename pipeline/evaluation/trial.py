@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import images
 from pipeline.diffusion.engine import FaceJob
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
@@ -19,11 +18,12 @@ from pipeline.evaluation.realworld import Pixels, damage
 from pipeline.faces.colour import anchor_change
 from pipeline.faces.detect import CenterFace
 from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, paste_change, warp_crop
+from pipeline.io import images
+from pipeline.io.weights import resolve
 from pipeline.networks.unet import UNet
 from pipeline.networks.zoo import Preset, load_network
 from pipeline.stages.restore import make_engine
 from pipeline.training.samples import FaceAddress
-from pipeline.weights import resolve
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline import store
+from pipeline.io import store
 from pipeline.records import FEATURES_LENGTH
 
 SIDE, DIMENSIONS = 299, FEATURES_LENGTH

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images
 from pipeline.faces.geometry import CropFrame
-from pipeline.weights import WeightsError
+from pipeline.io import images
+from pipeline.io.weights import WeightsError
 
 # Side at which landmarks are told, and to which smaller and larger crops are brought first.
 SIDE = 512

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gamma
 
-from pipeline.weights import Resolved, resolve
+from pipeline.io.weights import Resolved, resolve
 
 BRISQUE_FILE = "brisque_live.safetensors"
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.faces.geometry import CropFrame
+from pipeline.io.weights import METRIC_WEIGHTS, WeightsError, resolve
 from pipeline.metrics.distribution import DIMENSIONS, InceptionFeatures
 from pipeline.metrics.fidelity import LPIPS, psnr, ssim
 from pipeline.metrics.identity import FFHQ, FaceReader, angle, find_models, landmark_distance
 from pipeline.metrics.quality import Brisque, find_brisque
-from pipeline.weights import METRIC_WEIGHTS, WeightsError, resolve
 
 log = logging.getLogger(__name__)
 

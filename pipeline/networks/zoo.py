@@ -1,7 +1,7 @@
 """Presets: which networks restore a face, how they are shaped, where their weights come from.
 
 A preset is a TOML file; `pipeline/presets/README.md` tells how to write one. Nothing here touches the network:
-`pipeline/weights.py` finds the files.
+`pipeline/io/weights.py` finds the files.
 """
 
 import dataclasses

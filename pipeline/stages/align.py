@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images, store
 from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection
 from pipeline.faces.geometry import (
     CropFrame,
@@ -23,26 +22,17 @@ from pipeline.faces.geometry import (
 )
 from pipeline.faces.search import Found, search
 from pipeline.hints import Hints, Report, ignore
+from pipeline.io import images, store
+from pipeline.io.errors import message, outline
+from pipeline.io.masks import Hole, find_hole, is_mask
+from pipeline.io.readers import REFUSED, Read, Unreadable, read_unit
+from pipeline.io.stop import is_stopping
+from pipeline.io.units import Address, Unit
+from pipeline.io.weights import DETECTOR_WEIGHTS, resolve
 from pipeline.metrics.sharpness import crispness, sharpness
-from pipeline.records import (
-    KEPT,
-    LEFT_TEXTS,
-    Address,
-    FaceRecord,
-    ImageRecord,
-    Row,
-    Unit,
-    dump_records,
-    pack,
-    with_crops,
-)
+from pipeline.records import KEPT, LEFT_TEXTS, FaceRecord, ImageRecord, Row, dump_records, pack, with_crops
 from pipeline.stages.apart import Died, call_apart
-from pipeline.stages.failure import message, outline
-from pipeline.stages.mask import Hole, find_hole, is_mask
-from pipeline.stages.read import REFUSED, Read, Unreadable, read_unit
-from pipeline.stages.stop import is_stopping
 from pipeline.stages.task import BLIND, Task, fill, shrinking
-from pipeline.weights import DETECTOR_WEIGHTS, resolve
 
 # A unit's crops travel in one column of one row; what does not fit below this is a failed image.
 MOST_CROP_BYTES = 1 << 30

@@ -10,18 +10,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import images, store
 from pipeline.cleaning.checks import Measures, measure, usable
 from pipeline.cleaning.versions import MEASURED, plain, table_bytes
 from pipeline.faces.detect import Selection
 from pipeline.faces.search import search
 from pipeline.hints import Hints, Report, ignore
-from pipeline.records import Address, Row, Unit
+from pipeline.io import images, store
+from pipeline.io.errors import message
+from pipeline.io.readers import Read, Unreadable, read_unit
+from pipeline.io.stop import is_stopping
+from pipeline.io.units import Address, Unit
+from pipeline.records import Row
 from pipeline.stages.align import KILLED, DetectorChoice, load_detector
 from pipeline.stages.apart import Died, call_apart
-from pipeline.stages.failure import message
-from pipeline.stages.read import Read, Unreadable, read_unit
-from pipeline.stages.stop import is_stopping
 
 # Problem of a picture whose bytes did not come: it may come next time, and is asked for again.
 UNREAD = "unread"

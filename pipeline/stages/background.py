@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.weights import Published, resolve
+from pipeline.io.weights import Published, resolve
 
 
 class NotEnhanced(RuntimeError):

@@ -7,11 +7,12 @@ import tarfile
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import store
-from pipeline.names import unspelled
-from pipeline.records import Address, Row, Unit
-from pipeline.stages.failure import message
-from pipeline.stages.read import Read, read_unit
+from pipeline.io import store
+from pipeline.io.errors import message
+from pipeline.io.names import unspelled
+from pipeline.io.readers import Read, read_unit
+from pipeline.io.units import Address, Unit
+from pipeline.records import Row
 
 
 @dataclass(frozen=True)

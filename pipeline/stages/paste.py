@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images
 from pipeline.faces.geometry import (
     Edge,
     detail_weight,
@@ -18,10 +17,11 @@ from pipeline.faces.geometry import (
     place_crop,
     put_back,
 )
+from pipeline.io import images
+from pipeline.io.masks import Hole
 from pipeline.records import FaceRecord
 from pipeline.stages.background import Background
 from pipeline.stages.canvas import Box, Canvas
-from pipeline.stages.mask import Hole
 from pipeline.stages.task import BLIND, Task
 
 Crop = NDArray[np.uint8]

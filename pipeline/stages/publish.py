@@ -2,7 +2,7 @@
 
 Names depend on the unit alone and contents on the unit and the settings alone, so that writing twice is harmless. Of
 several that finish the same unit, one makes its marker, and the others pass that one on. Every write is fenced: a
-worker whose run does not own the output any more writes nothing (pipeline/fence.py).
+worker whose run does not own the output any more writes nothing (pipeline/io/fence.py).
 """
 
 import hashlib
@@ -18,19 +18,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import store
 from pipeline.faces.geometry import CropFrame
-from pipeline.fence import Fenced, RunFence
-from pipeline.images import Picture, decode, encode_png, most_bytes
-from pipeline.names import printable
-from pipeline.objects import LARGEST_CLAIM
+from pipeline.io import store
+from pipeline.io.errors import message, outline
+from pipeline.io.fence import Fenced, RunFence
+from pipeline.io.images import Picture, decode, encode_png, most_bytes
+from pipeline.io.masks import Hole, find_hole
+from pipeline.io.names import printable
+from pipeline.io.readers import parquet_slice, read_unit
+from pipeline.io.s3 import LARGEST_CLAIM
+from pipeline.io.tar_parts import tar_part
+from pipeline.io.units import Address, Unit
 from pipeline.records import (
     KEPT,
-    Address,
     FaceRecord,
     ImageRecord,
     Row,
-    Unit,
     load_faces,
     load_features,
     load_images,
@@ -40,11 +43,7 @@ from pipeline.records import (
 from pipeline.seal import sealed
 from pipeline.stages.apart import call_apart
 from pipeline.stages.background import Background, NotEnhanced
-from pipeline.stages.failure import message, outline
-from pipeline.stages.mask import Hole, find_hole
-from pipeline.stages.part import tar_part
 from pipeline.stages.paste import paste_faces, paste_on_enhanced
-from pipeline.stages.read import parquet_slice, read_unit
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.sample import Sample, choose_samples, cut_sample, sample_strip
 from pipeline.stages.task import BLIND, Task

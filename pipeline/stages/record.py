@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.io.units import Unit
 from pipeline.metrics.shard import PER_COLUMN
-from pipeline.records import DECISIONS, LEFT_TEXTS, OUTCOMES, FaceRecord, ImageRecord, Unit, with_crops
+from pipeline.records import DECISIONS, LEFT_TEXTS, OUTCOMES, FaceRecord, ImageRecord, with_crops
 
 SCHEMA = pa.schema(
     [

@@ -22,6 +22,10 @@ from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
 from pipeline.faces.colour import anchor_change, anchor_colour
 from pipeline.faces.geometry import inside_picture
 from pipeline.hints import Hints, Report, ignore
+from pipeline.io.errors import message, outline
+from pipeline.io.masks import Hole
+from pipeline.io.stop import is_stopping
+from pipeline.io.weights import resolve
 from pipeline.memory import bytes_per_slot, fitting_slots, free_bytes
 from pipeline.metrics.sharpness import sharpness
 from pipeline.networks.folded import FoldedUNet
@@ -40,11 +44,7 @@ from pipeline.records import (
     unpack,
     with_crops,
 )
-from pipeline.stages.failure import message, outline
-from pipeline.stages.mask import Hole
-from pipeline.stages.stop import is_stopping
 from pipeline.stages.task import BLIND, Task
-from pipeline.weights import resolve
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
 CALLS_ON_GPU = 2

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images
 from pipeline.faces.geometry import CropFrame, enlarge_crop, warp_crop
+from pipeline.io import images
 from pipeline.records import FaceRecord
 
 Pixels = NDArray[np.uint8]

@@ -7,13 +7,14 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images, store
 from pipeline.faces.geometry import CropFrame, warp_crop
-from pipeline.images import ImageError
-from pipeline.records import Address, FaceRecord, ImageRecord, Unit
-from pipeline.stages.mask import beside
-from pipeline.stages.read import read_unit
-from pipeline.stages.tar import DamagedTar, walk
+from pipeline.io import images, store
+from pipeline.io.images import ImageError
+from pipeline.io.masks import beside
+from pipeline.io.readers import read_unit
+from pipeline.io.tar import DamagedTar, walk
+from pipeline.io.units import Address, Unit
+from pipeline.records import FaceRecord, ImageRecord
 
 Picture = NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.images import jpeg_round_trip
+from pipeline.io.images import jpeg_round_trip
 
 KERNEL = 41
 # Every combination of the paper's CelebA-Test grid: JPEG quality, noise, σ_x, θ and shrinking factor; 4,000 in all.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from pipeline import store
+from pipeline.io import store
 
 Metrics = dict[str, float]
 Precision = Literal["float32", "bfloat16", "float16"]

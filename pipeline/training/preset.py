@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from pipeline.io.weights import digest_of
 from pipeline.networks import zoo
 from pipeline.networks.checkpoint import write_state
-from pipeline.weights import digest_of
 
 Role = Literal["prior", "estimator"]
 

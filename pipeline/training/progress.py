@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images, store
+from pipeline.io import images, store
 from pipeline.training.loop import Metrics
 
 # Seconds between two writes of metrics.jsonl: a stored file is written whole.

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from pipeline import images, store
-from pipeline.stages.plan import InputError, cut_units, make_shards
-from pipeline.stages.read import REFUSED
+from pipeline.io import images, store
+from pipeline.io.readers import REFUSED
+from pipeline.io.shards import InputError, cut_units, make_shards
 from pipeline.training.degradation import degrade, draw_degradation
 from pipeline.training.masks import draw_hole
 

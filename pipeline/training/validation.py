@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from pipeline.diffusion.difface import enter_chain, face_noise, from_signed, reverse_chain
 from pipeline.diffusion.noise import DRAW_X_N, noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.io.weights import METRIC_WEIGHTS, WeightsError, resolve
 from pipeline.training.loop import Metrics, Objective
 from pipeline.training.objectives import PriorEps
 from pipeline.training.samples import FaceAddress, FaceSamples, Spoil, stack, to_picture
-from pipeline.weights import METRIC_WEIGHTS, WeightsError, resolve
 
 # Faces shown in a grid.
 SHOWN = 8

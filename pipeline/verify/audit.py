@@ -5,20 +5,18 @@ records and one picture at a time (of a Parquet unit, the whole unit).
 """
 
 import heapq
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
 
-from pipeline import store
+from pipeline.io import store
+from pipeline.io.prefetch import ahead
 from pipeline.ledger import PlannedShard
 from pipeline.records import Counts
 from pipeline.verify.findings import Finding
 from pipeline.verify.run import BY_COPY, PLAN, Run, open_plan, open_report, open_shard
 from pipeline.verify.unit import Candidate, UnitAudit, audit_unit
-
-R = TypeVar("R")
 
 # Folders in which every object is named by a marker, or is a marker.
 NAMED = ("images", "shards", "records", "faces", "_ledger/done")
@@ -125,18 +123,3 @@ class Audit:
                 if hash(path) not in self._named and hash(f"{path.rpartition('/')[0]}/") not in self._named:
                     what = f"{path}: no {'unit of the plan' if folder == NAMED[-1] else 'marker'} names it"
                     yield Finding("stray", path, f"{what}; delete it, or move it elsewhere if it is yours")
-
-
-def ahead(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], R]], most: int) -> Iterator[R]:
-    """Results of the tasks in their order, of which at most so many are under way."""
-    waiting: deque[Future[R]] = deque()
-    try:
-        for task in tasks:
-            waiting.append(pool.submit(task))
-            if len(waiting) >= most:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()

@@ -5,9 +5,10 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from pipeline import images, store
-from pipeline.names import is_hidden
-from pipeline.records import NOT_RESTORED, Unit
+from pipeline.io import images, store
+from pipeline.io.names import is_hidden
+from pipeline.io.units import Unit
+from pipeline.records import NOT_RESTORED
 
 PIECE = 1 << 20
 # What opening and walking a damaged shard raises; pyarrow's errors are among them.

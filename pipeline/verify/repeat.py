@@ -15,14 +15,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import images, store
+from pipeline.io import images, store
+from pipeline.io.prefetch import ahead
+from pipeline.io.readers import read_unit
+from pipeline.io.tables import read_table
 from pipeline.records import ImageRecord, Row, load_faces, load_images, unpack
 from pipeline.stages.align import ReadAndAlign
 from pipeline.stages.publish import Publish
-from pipeline.stages.read import read_unit
 from pipeline.stages.record import ADDED_LATER, record_table, storable
-from pipeline.tables import read_table
-from pipeline.verify.audit import ahead
 from pipeline.verify.findings import Finding, redoable
 from pipeline.verify.pictures import UNREADABLE, delivered_picture
 from pipeline.verify.unit import Candidate

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from pipeline import store
 from pipeline.config import fingerprint_digest
-from pipeline.images import MAX_PIXELS
+from pipeline.io import store
+from pipeline.io.images import MAX_PIXELS
+from pipeline.io.shards import cut_units
+from pipeline.io.units import Address, Unit, plan_path
 from pipeline.ledger import PlannedShard, load_units, read_plan
-from pipeline.records import NOT_RESTORED, Address, Unit, plan_path
+from pipeline.records import NOT_RESTORED
 from pipeline.seal import SEAL, is_intact
-from pipeline.stages.plan import cut_units
 from pipeline.verify.findings import Finding
 
 RUN, PLAN, REPORT = "_ledger/run.json", "_ledger/plan.json", "_ledger/report.json"

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline import store
-from pipeline.images import is_image_name
+from pipeline.io import store
+from pipeline.io.images import is_image_name
+from pipeline.io.tables import read_table
+from pipeline.io.units import Address, Unit
 from pipeline.ledger import Marker
-from pipeline.records import OUTCOMES, Address, Counts, Unit
+from pipeline.records import OUTCOMES, Counts
 from pipeline.seal import SEAL, is_intact
 from pipeline.stages.publish import NOT_DELIVERED
 from pipeline.stages.record import ADDED_LATER, SCHEMA, storable
-from pipeline.tables import read_table
 from pipeline.verify.findings import Finding, Kind, redoable
 from pipeline.verify.pictures import (
     UNREADABLE,

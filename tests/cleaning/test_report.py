@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.cleaning.report import TILE, caption, sheet
-from pipeline.names import spelled
+from pipeline.io.names import spelled
 
 NAMES = [
     "a\nb.jpg",

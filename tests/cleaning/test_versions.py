@@ -10,7 +10,6 @@ import pytest
 from photographs import encoded, portraits, write_folder, write_tar
 from PIL import Image
 
-from pipeline import store
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.intake import Intake
 from pipeline.cleaning.report import picture_of
@@ -27,12 +26,13 @@ from pipeline.cleaning.versions import (
     tombstones,
     write_version,
 )
-from pipeline.records import Address, Unit
+from pipeline.io import store
+from pipeline.io.readers import read_unit
+from pipeline.io.shards import list_input
+from pipeline.io.units import Address, Unit
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import AssessUnit
 from pipeline.stages.bundle import BundlePictures
-from pipeline.stages.plan import list_input
-from pipeline.stages.read import read_unit
 
 VERSION = Version(
     1, 0, "", "in", "l", "s", "m", {}, "", "", "", 10, {"keep": 6, "drop": 4}, {"sharp": 6, "no_face": 4},
@@ -215,7 +215,7 @@ def test_rows_of_parquet_are_measured_and_read_again_wherever_they_stand(tmp_pat
 def test_bytes_that_did_not_come_are_no_verdict_and_asked_for_again(dataset, monkeypatch):
     path = dataset.source / "p00.png"
     monkeypatch.setattr(
-        "pipeline.store.read_range",
+        "pipeline.io.store.read_range",
         lambda uri, *_: Path(uri).read_bytes() if uri != str(path) else lost(),
     )
 

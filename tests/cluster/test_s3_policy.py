@@ -17,7 +17,7 @@ ACTIONS = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
     "delete_object": "s3:DeleteObject",
 }
-SOURCES = ("pipeline/objects.py", "pipeline/store.py")
+SOURCES = ("pipeline/io/s3.py", "pipeline/io/store.py")
 
 
 def asked_for() -> set[str]:

@@ -13,12 +13,12 @@ from photographs import write_folder, write_tar
 from servers import S3Server
 
 from jobs import compare as job
-from pipeline import images, store
 from pipeline.compare import pairs as pairs_module
 from pipeline.compare.crops import cut_faces
 from pipeline.compare.pairs import columns_of, compare
 from pipeline.compare.report import hold_together, lines, values
 from pipeline.compare.runs import open_compared
+from pipeline.io import images, store
 
 SHADES = range(20, 120, 10)
 

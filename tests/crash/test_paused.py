@@ -16,7 +16,7 @@ from photographs import portraits, read_folder, write_folder
 from processes import with_environment
 
 from jobs import restore
-from pipeline.fence import run_of
+from pipeline.io.fence import run_of
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,6 @@ import pytest
 from skimage import data
 
 from jobs import calibrate
-from pipeline import images
 from pipeline.evaluation.calibration import (
     ESTIMATOR,
     LEFT,
@@ -23,6 +22,7 @@ from pipeline.evaluation.calibration import (
     tell,
 )
 from pipeline.evaluation.trial import Trial
+from pipeline.io import images
 from pipeline.networks.zoo import find_preset
 from pipeline.training.samples import FaceAddress
 

@@ -9,13 +9,13 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
-from pipeline import images
 from pipeline.evaluation import delivered
 from pipeline.evaluation.delivered import Delivered, psnr
 from pipeline.evaluation.harm import ANY, Judged, cut, gain, worse
 from pipeline.evaluation.photographs import place_photographs, write_photographs
 from pipeline.evaluation.realreport import RealReport, draw_faces
-from pipeline.store import StoreError
+from pipeline.io import images
+from pipeline.io.store import StoreError
 from pipeline.training.samples import find_faces
 
 PORTRAIT = np.ascontiguousarray(data.astronaut()[:260, 90:340])

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
-from pipeline import images
 from pipeline.faces.geometry import feather_mask, inside_picture, paste_change, warp_crop
+from pipeline.io import images
 
 PORTRAIT = data.astronaut()
 SIDE = 32

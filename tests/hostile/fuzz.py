@@ -25,8 +25,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from photographs import encoded
 
-from pipeline.images import ImageError, decode, encode
-from pipeline.stages.plan import InputError
+from pipeline.io.images import ImageError, decode, encode
+from pipeline.io.shards import InputError
 
 # Largest picture decoded here: enough for every path, small enough for many tries.
 MOST_PIXELS = 1_000_000
@@ -134,7 +134,7 @@ def check_shard(name: str, data: bytes) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch("pipeline.stages.align.load_detector", lambda _: lambda picture: []),
-        mock.patch("pipeline.store.os.fsync", lambda _: None),
+        mock.patch("pipeline.io.store.os.fsync", lambda _: None),
     ):
         source = Path(folder, "in")
         source.mkdir()

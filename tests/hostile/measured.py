@@ -12,8 +12,8 @@ from pathlib import Path
 from hostile import corpus
 from hostile.stages import run_stages
 
-from pipeline.stages import read
-from pipeline.stages.plan import InputError
+from pipeline.io import readers
+from pipeline.io.shards import InputError
 
 
 def memory(what: str) -> float:
@@ -29,7 +29,7 @@ def forget_peak() -> None:
 
 
 def main(place: Path) -> None:
-    read.MOST_UNIT_BYTES = 100 << 20
+    readers.MOST_UNIT_BYTES = 100 << 20
     (place / "warm").mkdir()
     (place / "warm" / "a.jpg").write_bytes(corpus.JPEG)
     run_stages(place / "warm", place / "warm out")  # loads what every input needs

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 
 from pipeline.faces.detect import Selection
 from pipeline.faces.geometry import CropFrame
-from pipeline.records import Row, Unit, load_faces, with_crops
+from pipeline.io.shards import cut_units, list_input, make_shards
+from pipeline.io.units import Unit
+from pipeline.records import Row, load_faces, with_crops
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
-from pipeline.stages.plan import cut_units, list_input, make_shards
 from pipeline.stages.publish import Publish
 
 SIDE = 64

@@ -22,10 +22,11 @@ from torch import nn
 
 from jobs.method import Method, choose_method, restore_stage
 from pipeline.config import RestoreConfig
-from pipeline.fence import LOCK
+from pipeline.io import readers
+from pipeline.io.fence import LOCK
+from pipeline.io.shards import InputError
 from pipeline.networks.unet import UNet
-from pipeline.stages import read, restore
-from pipeline.stages.plan import InputError
+from pipeline.stages import restore
 from pipeline.stages.record import storable
 
 SOURCES = {
@@ -277,7 +278,7 @@ def test_a_face_that_the_networks_answer_with_no_numbers_fails_alone(tmp_path, m
 
 
 def test_images_of_a_unit_that_take_too_much_together_fail_and_say_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "MOST_UNIT_BYTES", 1000)
+    monkeypatch.setattr(readers, "MOST_UNIT_BYTES", 1000)
     (tmp_path / "in").mkdir()
     corpus.parquet([corpus.PNG, corpus.PNG])(tmp_path / "in")
     done = run_stages(tmp_path / "in", tmp_path / "out")

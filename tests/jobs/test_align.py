@@ -10,8 +10,8 @@ import pytest
 from photographs import encoded, portrait, write_folder
 
 from jobs.align import AlignConfig, AlignShard, rows_of
-from pipeline.records import Unit
-from pipeline.stages.plan import cut_units, list_input, make_shards
+from pipeline.io.shards import cut_units, list_input, make_shards
+from pipeline.io.units import Unit
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

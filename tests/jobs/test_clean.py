@@ -17,9 +17,9 @@ from skimage import data
 
 from jobs import clean as job
 from jobs import cleaning
-from pipeline import store
 from pipeline.driver import Driver
-from pipeline.stages.plan import cut_units, list_input, make_shards, sample_key
+from pipeline.io import store
+from pipeline.io.shards import cut_units, list_input, make_shards, sample_key
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

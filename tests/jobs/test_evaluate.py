@@ -14,8 +14,8 @@ from skimage import data
 from jobs import align, evaluate, restore
 from jobs.ways import Sweep, list_ways, row_names
 from pipeline.config import UsageError
+from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.networks.zoo import find_preset
-from pipeline.stages.plan import cut_units, list_input, make_shards
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

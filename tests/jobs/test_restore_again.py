@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from photographs import portraits, read_folder, write_folder
 
 from jobs import restoration
-from pipeline import store
 from pipeline.driver import Driver
+from pipeline.io import store
 from pipeline.status import Observer
 
 pytestmark = pytest.mark.usefixtures("without_ray")

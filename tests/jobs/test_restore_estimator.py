@@ -14,14 +14,14 @@ from spandrel.architectures.ESRGAN import ESRGAN
 
 from jobs import restore as job
 from jobs import verify
-from pipeline import weights
 from pipeline.diffusion.engine import FaceJob
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
+from pipeline.io import weights
+from pipeline.io.weights import resolve
 from pipeline.networks.zoo import PRESETS, find_preset, load_network
 from pipeline.stages.restore import make_engine
-from pipeline.weights import resolve
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

@@ -10,7 +10,7 @@ import pytest
 from hostile import corpus
 
 from jobs import verify
-from pipeline.stages.plan import list_input, make_shards
+from pipeline.io.shards import list_input, make_shards
 from pipeline.stages.record import storable
 
 pytestmark = pytest.mark.usefixtures("without_ray")

@@ -24,9 +24,9 @@ from jobs.method import (
 )
 from pipeline.config import RestoreConfig, UsageError
 from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, warp_crop
+from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.networks.zoo import find_preset
 from pipeline.report import read_strip
-from pipeline.stages.plan import cut_units, list_input, make_shards
 from pipeline.stages.restore import RestoreFaces
 
 pytestmark = pytest.mark.usefixtures("without_ray")

@@ -9,9 +9,9 @@ from photographs import encoded, portrait, read_folder, write_folder
 from servers import S3Server
 
 from jobs import method, restoration, restore
-from pipeline import weights
 from pipeline.config import RestoreConfig
-from pipeline.fence import LOCK
+from pipeline.io import weights
+from pipeline.io.fence import LOCK
 from pipeline.networks.checkpoint import read_state, write_state
 from pipeline.networks.zoo import PRESETS
 

@@ -13,7 +13,7 @@ from servers import ACCESS_KEY, SECRET_KEY, S3Server
 
 from jobs import restoration
 from jobs import restore as job
-from pipeline import store
+from pipeline.io import store
 
 TOKEN = "session-token-that-nobody-may-see"
 PASSWORD = "tracking-password-that-nobody-may-see"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import ray
 
-from pipeline.records import Address, FaceRecord, ImageRecord, Row, Unit, dump_records
+from pipeline.io.units import Address, Unit
+from pipeline.records import FaceRecord, ImageRecord, Row, dump_records
 from pipeline.stages.publish import Output, Publish
 
 

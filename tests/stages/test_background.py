@@ -13,15 +13,16 @@ from photographs import TURNED, encoded, portrait
 from PIL import Image
 from spandrel.architectures.ESRGAN import ESRGAN
 
-from pipeline import images
 from pipeline.faces.geometry import CropFrame, crop_scale, enlarge_crop, warp_crop
+from pipeline.io import images
+from pipeline.io.units import Address, Unit
+from pipeline.io.weights import Published, WeightsError, find_upscaler
 from pipeline.networks.tiles import MARGIN, TILE
-from pipeline.records import KEPT, Address, FaceRecord, ImageRecord, Unit, dump_records, pack
+from pipeline.records import KEPT, FaceRecord, ImageRecord, dump_records, pack
 from pipeline.stages import background as module
 from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.paste import paste_on_enhanced
 from pipeline.stages.publish import Publish
-from pipeline.weights import Published, WeightsError, find_upscaler
 
 SIDE = 64
 RED = np.array([200, 10, 20], np.uint8)

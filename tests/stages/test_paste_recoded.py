@@ -14,9 +14,10 @@ import pytest
 from photographs import encoded, portrait
 from PIL import Image
 
-from pipeline import images
 from pipeline.faces.geometry import CropFrame
-from pipeline.records import Address, FaceRecord, ImageRecord, Unit, dump_records, pack
+from pipeline.io import images
+from pipeline.io.units import Address, Unit
+from pipeline.records import FaceRecord, ImageRecord, dump_records, pack
 from pipeline.stages.publish import Publish
 
 SIDE = 32

@@ -8,9 +8,10 @@ import pytest
 from photographs import encoded, portrait
 from PIL import Image
 
-from pipeline import images
-from pipeline.records import Address, FaceRecord, Unit
-from pipeline.stages.mask import find_hole
+from pipeline.io import images
+from pipeline.io.masks import find_hole
+from pipeline.io.units import Address, Unit
+from pipeline.records import FaceRecord
 from pipeline.stages.paste import paste_faces
 from pipeline.stages.task import Task, fill, shrinking
 

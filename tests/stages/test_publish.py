@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import store
 from pipeline.faces.geometry import CropFrame
-from pipeline.records import Address, ImageRecord, Unit, dump_records, pack
+from pipeline.io import store
+from pipeline.io.units import Address, Unit
+from pipeline.records import ImageRecord, dump_records, pack
 from pipeline.stages.publish import Publish
 
 SETTINGS = {"eta": 0.5, "seed": 0, "model_sha256": "a+b"}

@@ -11,10 +11,10 @@ from photographs import mixed, portraits, write_folder
 from jobs.method import Method, choose_method, read_stage, restore_stage
 from pipeline.config import RestoreConfig
 from pipeline.hints import Hints, ignore
+from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.records import load_faces, load_images, with_crops
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import AssessUnit
-from pipeline.stages.plan import cut_units, list_input, make_shards
 from pipeline.stages.restore import RestoreFaces
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import store
+from pipeline.io import store
 from pipeline.training.loop import LoopConfig, Trainer
 from pipeline.training.samples import FaceSamples, SampleError, StepSampler, find_faces, stack
 from pipeline.training.workers import ALONE

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from photographs import encoded, portrait, write_tar
 
+from pipeline.io.prefetch import ahead
 from pipeline.verify import findings as module
-from pipeline.verify.audit import ahead
 from pipeline.verify.findings import Finding, Findings, redoable
 from pipeline.verify.pictures import Hashed, parquet_pictures, tar_pictures, wrong_picture
 from pipeline.verify.repeat import rms

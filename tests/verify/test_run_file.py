@@ -6,7 +6,7 @@ import tarfile
 import pytest
 from photographs import write_tar
 
-from pipeline import store
+from pipeline.io import store
 from pipeline.ledger import Ledger, load_plan
 from pipeline.seal import sealed
 from pipeline.verify.audit import Audit

@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 ARMED = "CRASH_ARMED"
 # either of them makes a file
-PUT = "pipeline.store:write_bytes|create_bytes"
-GET = "pipeline.store:read_bytes"
+PUT = "pipeline.io.store:write_bytes|create_bytes"
+GET = "pipeline.io.store:read_bytes"
 ALIGN = "pipeline.stages.align:ReadAndAlign"
 READ, RESTORE = f"{ALIGN}.__call__", "pipeline.stages.restore:RestoreFaces.__call__"
 PUBLISH, SUBMIT = "pipeline.stages.publish:Publish.__call__", "pipeline.diffusion.engine:Engine.submit"

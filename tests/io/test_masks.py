@@ -5,9 +5,9 @@ import pytest
 from photographs import ORIENTATION, TURNED, encoded, portrait, write_folder
 from PIL import Image
 
-from pipeline import images
-from pipeline.records import Address, Unit
-from pipeline.stages.mask import NoMask, find_hole, is_mask, parse_colour
+from pipeline.io import images
+from pipeline.io.masks import NoMask, find_hole, is_mask, parse_colour
+from pipeline.io.units import Address, Unit
 
 HOLE = (slice(10, 30), slice(5, 25))
 

@@ -8,8 +8,6 @@ import sysconfig
 import traceback
 from pathlib import PurePath
 
-from pipeline.delivery import redact
-
 # Innermost frames of each exception that are kept, exceptions of a chain, characters of a message.
 MOST_FRAMES, MOST_CHAINED, MOST_CHARACTERS = 12, 4, 2000
 
@@ -53,3 +51,35 @@ def _below_package(file: str) -> str:
     if places:
         return PurePath(*path.parts[places[-1] + 1 :]).as_posix()
     return path.name if path.is_absolute() else file
+
+
+_USER_INFO = re.compile(r"(://)(?:[^/\s@:]*:(?!\d+(?:/|$))\S*@|[^/\s]*@)")
+
+
+_SECRET_NAMES = "token|passw|secret|signature|credential|key|sig"
+
+
+_SECRET_QUERY = re.compile(rf"([?&;][^=&;\s]*(?:{_SECRET_NAMES})[^=&;\s]*=)[^&;\s]+", re.IGNORECASE)
+
+
+# What an error's message holds → what we say
+REASONS = (
+    ("Connection refused", "connection refused"),
+    ("timed out", "no answer in time"),
+    ("Name or service not known", "unknown host name"),
+    ("Failed to resolve", "unknown host name"),
+    ("error code 401", "it refuses the credentials"),
+    ("error code 403", "it refuses the credentials"),
+)
+
+
+def redact(text: str) -> str:
+    """The text with the credentials of its URIs (user:password@, tokens in the query) replaced by ***."""
+    return _SECRET_QUERY.sub(r"\1***", _USER_INFO.sub(r"\1***@", text))
+
+
+def reason_of(error: Exception) -> str:
+    """The heart of an error's message, without credentials."""
+    text = str(error).strip() or type(error).__name__
+    said = next((reason for sign, reason in REASONS if sign in text), None)
+    return said or redact(text.splitlines()[0])[:200].rstrip(".")

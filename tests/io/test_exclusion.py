@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.exclusion import is_excluded
+from pipeline.io.exclusion import is_excluded
 
 # pattern → paths that it fits, paths that it does not; folders end with a slash
 CASES = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from servers import S3Server
 
-from pipeline import store
+from pipeline.io import store
+from pipeline.io.shards import MOST_WARNINGS, InputError, list_input, path_below
 from pipeline.ledger import Ledger
-from pipeline.stages.plan import MOST_WARNINGS, InputError, list_input, path_below
 
 PICTURES = ("a.jpg", "b_small.jpg", "lost+found/c.jpg", "lost+found/deep/d.jpg", "x/e.jpg", "x/f_small.jpg")
 

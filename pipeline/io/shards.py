@@ -13,13 +13,13 @@ from itertools import groupby
 from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from pipeline import store
-from pipeline.exclusion import is_excluded
-from pipeline.images import is_image_name
-from pipeline.names import APPLE_DOUBLE, is_hidden
-from pipeline.records import Address, Kind, Unit
-from pipeline.stages.failure import message
-from pipeline.stages.tar import DamagedTar, Member, member_at, unpacked_path, walk
+from pipeline.io import store
+from pipeline.io.errors import message
+from pipeline.io.exclusion import is_excluded
+from pipeline.io.images import is_image_name
+from pipeline.io.names import APPLE_DOUBLE, is_hidden
+from pipeline.io.tar import DamagedTar, Member, member_at, unpacked_path, walk
+from pipeline.io.units import Address, Kind, Unit
 
 SUFFIXES: dict[str, Kind] = {".tar": "tar", ".parquet": "parquet"}
 # Names and first bytes of tars that can not be read in place.
@@ -74,7 +74,7 @@ def list_input(
 ) -> tuple[Kind, list[store.Entry]]:
     """The input's kind and its files, sorted by path. Raises InputError when it holds nothing to restore.
 
-    exclude: patterns of what is left out, as pipeline/exclusion.py takes them. say: is given a line for each of the
+    exclude: patterns of what is left out, as pipeline/io/exclusion.py takes them. say: is given a line for each of the
     first folders that can not be looked into, and how many more there are; the rest of the input is listed.
     """
     refused: list[store.StoreError] = []

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from pipeline import fence, store
-from pipeline.fence import Fenced, RunFence, write_while
+from pipeline.io import fence, store
+from pipeline.io.fence import Fenced, RunFence, write_while
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -5,9 +5,9 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import store
-from pipeline.images import ImageError, Picture, decode
-from pipeline.records import Address, Unit
+from pipeline.io import store
+from pipeline.io.images import ImageError, Picture, decode
+from pipeline.io.units import Address, Unit
 
 Hole = NDArray[np.bool_]
 # What a mask's file may be called after the picture's own name or its stem.

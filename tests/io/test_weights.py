@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from website import Site, published
 
-from pipeline import store, weights
-from pipeline.weights import WeightsError, resolve
+from pipeline.io import store, weights
+from pipeline.io.weights import WeightsError, resolve
 
 DATA = bytes(range(256)) * 9000  # 2.3 MB: more than two pieces of a download
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -305,7 +305,7 @@ def test_a_cache_that_can_not_be_written_says_so(tmp_path, site, monkeypatch):
 
 def test_many_processes_at_once_fetch_once_and_all_get_the_whole_file(site):
     script = (
-        "import sys; from pipeline.weights import resolve; "
+        "import sys; from pipeline.io.weights import resolve; "
         "print(resolve(sys.argv[1], sys.argv[2], sys.argv[3]).sha256)"
     )
     command = [sys.executable, "-c", script, NAME, url_of(site), DIGEST]

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from pipeline.images import is_image_name
-from pipeline.stages.naming import sample_names, suffix_of
+from pipeline.io.images import is_image_name
+from pipeline.io.sample_names import sample_names, suffix_of
 
 # as the library webdataset parts a name (tariterators.base_plus_ext)
 PARTS = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import store
-from pipeline.stages.plan import (
+from pipeline.io import store
+from pipeline.io.shards import (
     InputError,
     cut_units,
     fitting_unit,

@@ -8,8 +8,8 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import BinaryIO
 
-from pipeline.records import Address, Unit
-from pipeline.stages.tar import DamagedTar, Member, member_at, unpacked_path, walk
+from pipeline.io.tar import DamagedTar, Member, member_at, unpacked_path, walk
+from pipeline.io.units import Address, Unit
 
 
 def tar_part(source: BinaryIO, size: int, unit: Unit, pictures: Sequence[bytes | None], most: int) -> bytes:

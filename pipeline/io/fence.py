@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipeline import store
+from pipeline.io import store
 
 RUN = "_ledger/run.json"
 LOCK = "_ledger/.lock"

@@ -19,11 +19,12 @@ import s3fs
 from fault_proxy import ALWAYS, FaultProxy, Rule, fault_proxy
 from servers import SECRET_KEY, S3Server, free_ports
 
-from pipeline import objects, store
-from pipeline.records import Address, Unit
-from pipeline.stages.plan import Shard, cut_units, list_input, make_shards
-from pipeline.stages.read import read_unit
-from pipeline.store import StoreError, StoreFull
+from pipeline.io import s3 as objects
+from pipeline.io import store
+from pipeline.io.readers import read_unit
+from pipeline.io.shards import Shard, cut_units, list_input, make_shards
+from pipeline.io.store import StoreError, StoreFull
+from pipeline.io.units import Address, Unit
 
 DATA = bytes(range(256)) * 40
 # three parts when written, three ranges when read

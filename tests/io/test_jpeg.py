@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from skimage import data as pictures
 
-from pipeline.images import decode, divisor_table
-from pipeline.jpeg import keep_untouched_blocks
+from pipeline.io.images import decode, divisor_table
+from pipeline.io.jpeg import keep_untouched_blocks
 
 COLOUR = np.ascontiguousarray(pictures.astronaut()[:120, 150:310])
 EDITED = COLOUR.copy()
@@ -80,7 +80,7 @@ REFUSED = """
 import errno, os, resource, sys
 import numpy as np
 from pathlib import Path
-from pipeline.jpeg import keep_untouched_blocks
+from pipeline.io.jpeg import keep_untouched_blocks
 
 limit, values = sys.argv[1], [int(v) for v in sys.argv[2:5]]
 original, edited = (Path(p).read_bytes() for p in sys.argv[5:7])
@@ -165,7 +165,7 @@ LITTLE_MEMORY = """
 import io, resource
 import numpy as np
 from PIL import Image
-from pipeline.jpeg import keep_untouched_blocks
+from pipeline.io.jpeg import keep_untouched_blocks
 
 buffer = io.BytesIO()
 noise = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)

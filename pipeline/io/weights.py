@@ -26,9 +26,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import store
+from pipeline.io import store
 
-PACKAGED = Path(__file__).parent / "presets" / "weights"
+PACKAGED = Path(__file__).parent.parent / "presets" / "weights"
 # Ends the name of the file beside a weights file that records its digest, as sha256sum writes and reads it.
 RECORD = ".sha256"
 

@@ -7,10 +7,11 @@ from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
 
-from pipeline import store
-from pipeline.images import MAX_PIXELS, most_bytes
-from pipeline.records import Address, Outcome, Row, Unit, plan_path
-from pipeline.stages.failure import message
+from pipeline.io import store
+from pipeline.io.errors import message
+from pipeline.io.images import MAX_PIXELS, most_bytes
+from pipeline.io.units import Address, Unit, plan_path
+from pipeline.records import Outcome, Row
 
 # Why an address holds no picture that could be read: outcome of the image, and what to tell.
 REFUSED: dict[str, tuple[Outcome, str]] = {

@@ -1,7 +1,7 @@
 """Files by URI: a local path, or anything fsspec opens (`s3://bucket/key`). The only file that imports fsspec or s3fs.
 
 Credentials and endpoints of S3 come the standard AWS way (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, AWS_PROFILE, ...).
-Every S3 request is tried again after passing errors (pipeline/objects.py). Safe to use from threads and in forked or
+Every S3 request is tried again after passing errors (pipeline/io/s3.py). Safe to use from threads and in forked or
 spawned workers: fsspec keeps one client per process.
 """
 
@@ -26,8 +26,8 @@ from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 import fsspec
 from fsspec.asyn import sync
 
-from pipeline import exclusive, objects
-from pipeline.delivery import redact
+from pipeline.io import exclusive, s3
+from pipeline.io.errors import redact
 
 # hidden by its dot; the same name every time, so that rights without delete leave one empty object at most
 PROBE = ".write-check"
@@ -109,7 +109,7 @@ def list_files(
 
 def listed() -> int:
     """How many files this process has listed so far; during a long listing it grows."""
-    return objects.listed.total()
+    return s3.listed.total()
 
 
 def _and_folders(path: str) -> Iterator[str]:
@@ -157,7 +157,7 @@ def open_read(uri: str) -> BinaryIO:
             # asked for here, because fsspec would find a missing file only at the first read
             filesystem, path = _filesystem(uri), _path(uri)
             size = filesystem.info(path)["size"]
-            block = objects.LARGEST_BLOCK
+            block = s3.LARGEST_BLOCK
             opened = filesystem.open(path, "rb", block_size=block, cache_type="readahead", size=size)
             return cast(BinaryIO, opened)
         found = _s3_entry(uri)
@@ -165,14 +165,14 @@ def open_read(uri: str) -> BinaryIO:
     def fetch(begin: int, end: int) -> bytes:
         return _exactly(uri, begin, end - begin, found.version)
 
-    return cast(BinaryIO, objects.RangeReader(fetch, found.size))
+    return cast(BinaryIO, s3.RangeReader(fetch, found.size))
 
 
 def read_bytes(uri: str) -> bytes:
     """The whole content of a file. Raises StoreError."""
     with _explained("read", uri):
         if _is_s3(uri):
-            return _ask(uri, objects.read_range, _place(uri), 0, sys.maxsize)
+            return _ask(uri, s3.read_range, _place(uri), 0, sys.maxsize)
         if is_remote(uri):
             return cast(bytes, _filesystem(uri).cat_file(_path(uri)))
         return _local(uri).read_bytes()
@@ -189,7 +189,7 @@ def _exactly(uri: str, offset: int, length: int, version: str = "") -> bytes:
         if length == 0:
             return b""
         if _is_s3(uri):
-            data = _ask(uri, objects.read_range, _place(uri), offset, offset + length, version)
+            data = _ask(uri, s3.read_range, _place(uri), offset, offset + length, version)
         elif is_remote(uri):
             data = cast(bytes, _filesystem(uri).cat_file(_path(uri), start=offset, end=offset + length))
         else:
@@ -207,7 +207,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     """Make or replace a file, whole or not at all, creating local folders. Raises StoreError."""
     with _explained("write", uri):
         if _is_s3(uri):
-            _ask(uri, objects.put, _place(uri), data)
+            _ask(uri, s3.put, _place(uri), data)
         elif is_remote(uri):
             _filesystem(uri).pipe_file(_path(uri), data)
         else:
@@ -233,7 +233,7 @@ def rewrite_bytes(uri: str, data: bytes) -> None:
 def write_file(uri: str, path: Path) -> None:
     """Copy a local file to a URI, whole or not at all, without reading it whole into memory. Raises StoreError."""
     with _explained("write", uri), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size < 2 * objects.PART_BYTES:
+        if os.fstat(file.fileno()).st_size < 2 * s3.PART_BYTES:
             write_bytes(uri, file.read())
         elif is_remote(uri) and not _is_s3(uri):
             _filesystem(uri).put_file(str(path), _path(uri))
@@ -251,9 +251,9 @@ def create_bytes(uri: str, data: bytes) -> bool:
     What is larger than objects.LARGEST_CLAIM is refused everywhere: write it under a name made from its content, and
     let a small file claim that name.
     """
-    if len(data) > objects.LARGEST_CLAIM:
+    if len(data) > s3.LARGEST_CLAIM:
         raise StoreError(
-            f"could not write {_shown(uri)}: at most {objects.LARGEST_CLAIM} bytes can be made under the condition "
+            f"could not write {_shown(uri)}: at most {s3.LARGEST_CLAIM} bytes can be made under the condition "
             f"that nothing is there, got {len(data)}; write them under a name of their own and let a small file name it"
         )
     with _explained("write", uri):
@@ -326,7 +326,7 @@ def delete(uri: str) -> None:
             _local(uri).unlink(missing_ok=True)
         elif _is_s3(uri):
             try:
-                _ask(uri, objects.ask, "delete_object", **_place(uri))
+                _ask(uri, s3.ask, "delete_object", **_place(uri))
             except PermissionError:
                 if _head(uri) is not None:
                     raise
@@ -353,10 +353,10 @@ def check_readable(uri: str) -> None:
     """Return when `uri` holds a file or a folder with something in it that we may read; else raise StoreError."""
     with _explained("read", uri):
         if _is_s3(uri):
-            below = _first_below(uri, objects.CHECK_ATTEMPTS)
+            below = _first_below(uri, s3.CHECK_ATTEMPTS)
             # to list and to read are two rights; of an archived object this asks for no more than the right
             key = _place(uri)["Key"] if below is None else below
-            if not key or _ask(uri, objects.head, _place(uri) | {"Key": key}, objects.CHECK_ATTEMPTS) is None:
+            if not key or _ask(uri, s3.head, _place(uri) | {"Key": key}, s3.CHECK_ATTEMPTS) is None:
                 raise FileNotFoundError(uri)
         elif is_remote(uri):
             _filesystem(uri).info(_path(uri))
@@ -383,11 +383,11 @@ def check_claims(uri: str) -> None:
 
 def _made_again(probe: str) -> bool:
     """Whether an object that is there can be made under the condition that it is not; it is deleted again."""
-    _ask(probe, objects.ask, "put_object", attempts=objects.CHECK_ATTEMPTS, Body=b"", **_place(probe))
+    _ask(probe, s3.ask, "put_object", attempts=s3.CHECK_ATTEMPTS, Body=b"", **_place(probe))
     try:
-        return _create_remote(probe, b"", objects.CHECK_ATTEMPTS)
+        return _create_remote(probe, b"", s3.CHECK_ATTEMPTS)
     except OSError as error:
-        if objects.status(error) == 501:
+        if s3.status(error) == 501:
             return True
         raise
     finally:
@@ -397,7 +397,7 @@ def _made_again(probe: str) -> bool:
 def _delete_probe(probe: str) -> None:
     # rights that let us write but not delete are enough for everything we do
     with suppress(PermissionError):
-        _ask(probe, objects.ask, "delete_object", attempts=objects.CHECK_ATTEMPTS, **_place(probe))
+        _ask(probe, s3.ask, "delete_object", attempts=s3.CHECK_ATTEMPTS, **_place(probe))
 
 
 def check_writable(uri: str) -> None:
@@ -405,7 +405,7 @@ def check_writable(uri: str) -> None:
     with _explained("write to", uri):
         probe = join(uri, PROBE)
         if _is_s3(uri):
-            _ask(uri, objects.ask, "put_object", attempts=objects.CHECK_ATTEMPTS, Body=b"", **_place(probe))
+            _ask(uri, s3.ask, "put_object", attempts=s3.CHECK_ATTEMPTS, Body=b"", **_place(probe))
             _delete_probe(probe)
             return
         if is_remote(uri):
@@ -461,7 +461,7 @@ def _list_local(
             relative = join(below, name)
             if name.startswith(".") or excluded(relative):
                 continue
-            objects.listed["files"] += 1
+            s3.listed["files"] += 1
             try:
                 yield _local_entry(join(uri, relative), Path(folder, name), relative)
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -554,7 +554,7 @@ def _filesystem(uri: str) -> Any:
     kind = fsspec.get_filesystem_class(protocol)
     if not _is_s3(uri):
         return kind(**kind._get_kwargs_from_urls(f"{protocol}://{host}/"))
-    return _s3(protocol, objects.WITHOUT_CHECKSUMS if _refuses_checksums.is_set() else objects.OPTIONS)
+    return _s3(protocol, s3.WITHOUT_CHECKSUMS if _refuses_checksums.is_set() else s3.OPTIONS)
 
 
 def _s3(protocol: str, options: dict[str, Any]) -> Any:
@@ -578,7 +578,7 @@ _refuses_checksums = threading.Event()
 
 
 def _ask(uri: str, action: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any) -> T:
-    """The result of a coroutine of pipeline/objects.py.
+    """The result of a coroutine of pipeline/io/s3.py.
 
     Once more, without the checksums that botocore adds unasked, where a server may have refused it for them.
     """
@@ -587,15 +587,15 @@ def _ask(uri: str, action: Callable[..., Coroutine[Any, Any, T]], *args: Any, **
     try:
         return cast(T, sync(filesystem.loop, action, filesystem, *args, **options))
     except OSError as error:
-        if not with_checksums or not objects.refuses_checksums(error):
+        if not with_checksums or not s3.refuses_checksums(error):
             raise
-    filesystem = _s3(_parts(uri)[0], objects.WITHOUT_CHECKSUMS)
+    filesystem = _s3(_parts(uri)[0], s3.WITHOUT_CHECKSUMS)
     result = cast(T, sync(filesystem.loop, action, filesystem, *args, **options))
     _refuses_checksums.set()
     return result
 
 
-def _place(uri: str) -> objects.Place:
+def _place(uri: str) -> s3.Place:
     """Bucket and Key of an object. Raises StoreError for credentials in the address: what we show and record has it."""
     protocol, bucket, key = _parts(uri)
     arn = bucket.startswith("arn:")
@@ -617,13 +617,13 @@ def _folder(key: str) -> str:
 def _head(uri: str) -> dict[str, Any] | None:
     """Size and ETag of an object; None where there is none."""
     place = _place(uri)
-    return _ask(uri, objects.head, place) if place["Key"] else None
+    return _ask(uri, s3.head, place) if place["Key"] else None
 
 
 def _first_below(uri: str, attempts: int = 0) -> str | None:
     """The first key below a folder."""
     place = _place(uri)
-    return _ask(uri, objects.first_below, place["Bucket"], _folder(place["Key"]), attempts)
+    return _ask(uri, s3.first_below, place["Bucket"], _folder(place["Key"]), attempts)
 
 
 def _s3_entry(uri: str) -> Entry:
@@ -652,7 +652,7 @@ def _list_remote(uri: str) -> Iterator[Entry]:
             root = _folder(place["Key"])
             # every key below is the listed prefix and its path, letter by letter: two slashes are not one
             folder = join(uri.removesuffix(place["Key"]), root)
-            listed = _ask(uri, objects.list_below, place["Bucket"], root)
+            listed = _ask(uri, s3.list_below, place["Bucket"], root)
             infos = {o["Key"]: {"type": "file", "size": o["Size"], "ETag": o["ETag"]} for o in listed}
             if not infos and root:
                 yield _s3_entry(uri)
@@ -684,15 +684,13 @@ def _create_remote(uri: str, data: bytes, attempts: int = 0) -> bool:
 def _swap(uri: str, data: bytes, version: str, attempts: int = 0) -> bool:
     """`swap_bytes` with the errors of the request."""
     try:
-        _ask(uri, objects.put_if, _place(uri), data, version, attempts)
+        _ask(uri, s3.put_if, _place(uri), data, version, attempts)
     except FileExistsError:
         return False
     except OSError as error:
         # s3fs reports a lost race as EINVAL; the status behind it says what it was. What is gone is another version.
-        gone = (
-            bool(version) and isinstance(error, FileNotFoundError) and objects.code(error) != "NoSuchBucket"
-        )
-        if gone or objects.status(error) == _PRECONDITION_FAILED:
+        gone = bool(version) and isinstance(error, FileNotFoundError) and s3.code(error) != "NoSuchBucket"
+        if gone or s3.status(error) == _PRECONDITION_FAILED:
             return False
         raise
     return True
@@ -730,15 +728,15 @@ _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ENO
 
 
 def _is_full(error: BaseException) -> bool:
-    if objects.response(error):
-        return objects.full(error)
+    if s3.response(error):
+        return s3.full(error)
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _is_about_the_name(error: BaseException) -> bool:
-    if isinstance(error, UnicodeEncodeError) or objects.code(error) == "KeyTooLongError":
+    if isinstance(error, UnicodeEncodeError) or s3.code(error) == "KeyTooLongError":
         return True
-    return isinstance(error, OSError) and error.errno in _OF_NAMES and not objects.code(error)
+    return isinstance(error, OSError) and error.errno in _OF_NAMES and not s3.code(error)
 
 
 def _sentence(action: str, uri: str, error: BaseException) -> str:
@@ -780,7 +778,7 @@ def _reason(uri: str, error: BaseException) -> str:
         (IsADirectoryError, "it is not a file; give the address of one file"),
         (TimeoutError, _NO_ANSWER),
     ]
-    if known := by_code.get(objects.code(error)) or by_name.get(type(error).__name__):
+    if known := by_code.get(s3.code(error)) or by_name.get(type(error).__name__):
         return known
     if known := next((text for kind, text in by_kind if isinstance(error, kind)), None):
         return known

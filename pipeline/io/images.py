@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 from PIL.JpegImagePlugin import get_sampling
 
-from pipeline.jpeg import keep_untouched_blocks
+from pipeline.io.jpeg import keep_untouched_blocks
 
 Array = NDArray[Any]
 

@@ -6,10 +6,11 @@ import tarfile
 import numpy as np
 import pytest
 
-from pipeline import images
 from pipeline.faces.geometry import CropFrame
-from pipeline.records import Address, FaceRecord, ImageRecord, Unit
-from pipeline.stages.failure import MOST_CHAINED, MOST_FRAMES, message, outline
+from pipeline.io import images
+from pipeline.io.errors import MOST_CHAINED, MOST_FRAMES, message, outline
+from pipeline.io.units import Address, Unit
+from pipeline.records import FaceRecord, ImageRecord
 from pipeline.stages.publish import Publish
 
 
@@ -40,8 +41,8 @@ def sink(depth):
 
 def test_files_are_named_below_their_package():
     told = outline(caught(images.decode, b"no picture")).splitlines()
-    assert told[0].startswith("test_failure.py:") or told[0].startswith("tests/stages/test_failure.py:")
-    assert told[1].startswith("pipeline/images.py:") and told[1].endswith(" in decode")
+    assert told[0].startswith("test_errors.py:") or told[0].startswith("tests/io/test_errors.py:")
+    assert told[1].startswith("pipeline/io/images.py:") and told[1].endswith(" in decode")
     assert told[4] == "ImageError: the bytes are of no picture format that is known here"
     assert told[5] == "caused by" and any(line.startswith("PIL/Image.py:") for line in told)
 
@@ -49,7 +50,7 @@ def test_files_are_named_below_their_package():
 def test_the_standard_library_is_named_without_its_folder():
     told = outline(caught(tarfile.open, "nowhere.tar"))
     assert (
-        "\ntarfile.py:" in told and "in TarFile.open" in told and "/" not in told.replace("tests/stages/", "")
+        "\ntarfile.py:" in told and "in TarFile.open" in told and "/" not in told.replace("tests/io/", "")
     )
 
 

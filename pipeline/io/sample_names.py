@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from pipeline.images import is_image_name
-from pipeline.names import spelled
+from pipeline.io.images import is_image_name
+from pipeline.io.names import spelled
 
 # Where a format's usual suffix is another than its name.
 SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}

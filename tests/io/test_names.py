@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from pipeline.names import is_hidden, printable, spelled, unspelled
+from pipeline.io.names import is_hidden, printable, spelled, unspelled
 from pipeline.page import document, note
 
 HOSTILE = (

@@ -1,6 +1,6 @@
 """Whether a run is to begin nothing more."""
 
-from pipeline import store
+from pipeline.io import store
 
 
 def is_stopping(uri: str) -> bool:

@@ -24,10 +24,10 @@ import s3fs
 from exact_store import ExactStore, exact_store
 from servers import ACCESS_KEY, SECRET_KEY, S3Server
 
-from pipeline import exclusive, store
-from pipeline.stages.plan import cut_units, list_input, make_shards, path_below
-from pipeline.stages.read import read_unit
-from pipeline.store import StoreError, StoreFull
+from pipeline.io import exclusive, store
+from pipeline.io.readers import read_unit
+from pipeline.io.shards import cut_units, list_input, make_shards, path_below
+from pipeline.io.store import StoreError, StoreFull
 
 
 @pytest.fixture(params=["local", "s3"])

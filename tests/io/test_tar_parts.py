@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.records import Unit
-from pipeline.stages.part import tar_part
-from pipeline.stages.plan import cut_units, list_input, make_shards
-from pipeline.stages.read import read_unit
+from pipeline.io.readers import read_unit
+from pipeline.io.shards import cut_units, list_input, make_shards
+from pipeline.io.tar_parts import tar_part
+from pipeline.io.units import Unit
 from pipeline.verify.pictures import tar_pictures
 
 DOUBLE = b"\0\5\x16\7 attributes"

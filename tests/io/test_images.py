@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 from skimage import data as pictures
 
-from pipeline.images import (
+from pipeline.io.images import (
     LUMA,
     ImageError,
     SkippedImage,
@@ -274,7 +274,7 @@ def test_why_the_pixels_beside_an_edit_could_not_stay_is_given_and_nothing_where
 @pytest.mark.parametrize("kind", ["rgba png", "grey alpha png", "16-bit colour png", "grey png", "bmp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_edit_held_in_parts_gives_the_bytes_of_one_held_whole(kind, orientation, monkeypatch):
-    monkeypatch.setattr("pipeline.images.STRIP", 5000)
+    monkeypatch.setattr("pipeline.io.images.STRIP", 5000)
     picture = replace(decode(LOSSLESS[kind]), orientation=orientation)
     picture = replace(picture, rgb=_upright_rgb(picture.stored, orientation))
     edited = picture.rgb.astype(np.float32)
@@ -345,7 +345,7 @@ import io, sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
-from pipeline.jpeg import keep_untouched_blocks
+from pipeline.io.jpeg import keep_untouched_blocks
 
 def jpeg(side, marker_bytes):
     buffer = io.BytesIO()
