@@ -27,7 +27,7 @@ from pipeline.io.shards import InputError, cut_units, list_input, make_shards
 from pipeline.io.units import Unit
 from pipeline.io.weights import DETECTOR_WEIGHTS, WeightsError, resolve
 from pipeline.networks.zoo import PresetError, find_preset
-from pipeline.records import Row
+from pipeline.records.rows import Row
 from pipeline.stages.align import DetectorChoice, load_detector
 
 REFUSALS = (InputError, PresetError, UsageError, WeightsError, store.StoreError)

@@ -48,7 +48,7 @@ from pipeline.cleaning.versions import (
     tombstones,
     write_version,
 )
-from pipeline.config import RestoreConfig, fingerprint, fingerprint_digest
+from pipeline.config import RestoreConfig, fingerprint
 from pipeline.driver import Driver
 from pipeline.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.forecast import face_cost, seconds_per_face
@@ -61,7 +61,8 @@ from pipeline.io.units import Address, Kind
 from pipeline.ledger import Ledger, load_units
 from pipeline.networks.zoo import Preset
 from pipeline.progress import Progress
-from pipeline.records import Row
+from pipeline.records.fingerprint import fingerprint_digest
+from pipeline.records.rows import Row
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import UNREAD, AssessUnit
 from pipeline.stages.bundle import BundlePictures

@@ -18,9 +18,9 @@ from pipeline.io import store
 from pipeline.io.readers import LoadUnit
 from pipeline.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
-from pipeline.metrics.shard import ShardMetrics
 from pipeline.progress import Progress, Waiting, duration, write_line
-from pipeline.records import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, Row
+from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, Row
+from pipeline.records.totals import ShardMetrics
 from pipeline.report import write_report
 from pipeline.stages.restore import settled_precision
 from pipeline.tracking import RunTracker, Status, settle_uri, ui_command

@@ -14,7 +14,7 @@ from pipeline.config import UsageError, option, parse
 from pipeline.io import store
 from pipeline.io.names import printable
 from pipeline.progress import duration
-from pipeline.records import DECISION_TEXTS, LEFT_TEXTS
+from pipeline.records.rows import DECISION_TEXTS, LEFT_TEXTS
 from pipeline.status import Observer, State
 from pipeline.verify.run import NoRun
 

@@ -19,7 +19,7 @@ from pipeline.ledger import difference
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import NetworkSpec, Preset, PresetError
 from pipeline.progress import Progress, duration, write_line
-from pipeline.records import OUTCOMES
+from pipeline.records.rows import OUTCOMES
 from pipeline.stages.record import storable
 from pipeline.verify.audit import Audit
 from pipeline.verify.findings import Finding, Findings

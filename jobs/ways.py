@@ -14,12 +14,13 @@ import numpy as np
 from jobs import restore
 from jobs.method import calls_of, choose_method
 from jobs.restoration import INTERRUPTED, OK, say
-from pipeline.config import RestoreConfig, UsageError, fingerprint_digest
+from pipeline.config import RestoreConfig, UsageError
 from pipeline.evaluation.scores import Measured, hole_psnr, read_run
 from pipeline.evaluation.testset import EvaluationSet
 from pipeline.io import images, store
 from pipeline.networks import zoo
 from pipeline.networks.zoo import Preset
+from pipeline.records.fingerprint import fingerprint_digest
 
 NOTE = "evaluation.json"
 # Tasks that an estimator alone can be asked for.

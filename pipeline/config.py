@@ -2,15 +2,13 @@
 
 import argparse
 import dataclasses
-import hashlib
-import json
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline.console import accept_every_letter
-from pipeline.records import METHOD_VERSION
+from pipeline.records.fingerprint import METHOD_VERSION
 
 C = TypeVar("C")
 
@@ -578,8 +576,3 @@ def fingerprint(config: RestoreConfig, resolved: dict[str, Any]) -> dict[str, An
     """
     chosen = {f.name: getattr(config, f.name) for f in fields(config) if f.metadata["pixels"]}
     return chosen | resolved | {"method_version": METHOD_VERSION}
-
-
-def fingerprint_digest(values: dict[str, Any]) -> str:
-    """Sixteen hexadecimal digits that name a fingerprint."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from pipeline.cluster import hear_remark, join
 from pipeline.config import UsageError
 from pipeline.io.readers import LoadUnit
 from pipeline.io.units import Pending
-from pipeline.records import Row
+from pipeline.records.rows import Row
 from pipeline.stages.measure import MeasureFaces, MeasureSettings
 from pipeline.stages.restore import RestoreFaces
 from pipeline.telemetry import Watched, counted, watched_actor

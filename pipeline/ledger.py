@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from pipeline.config import fingerprint_digest
 from pipeline.io import fence, readers, store
 from pipeline.io.shards import (
     InputError,
@@ -31,9 +30,11 @@ from pipeline.io.shards import (
     make_shards,
 )
 from pipeline.io.units import Address, Kind, Pending, Unit, plan_path, unit_name
-from pipeline.metrics.shard import SUMS, ShardMetrics
-from pipeline.records import Counts
-from pipeline.seal import sealed
+from pipeline.records.fingerprint import fingerprint_digest
+from pipeline.records.marker import Marker
+from pipeline.records.rows import Counts
+from pipeline.records.seal import sealed
+from pipeline.records.totals import SUMS, ShardMetrics
 
 READERS = 32
 RETRIES = "_ledger/retries.json"
@@ -41,48 +42,6 @@ RETRIES = "_ledger/retries.json"
 
 class RefusedMix(ValueError):
     """The output belongs to another run; the command exits with code 2."""
-
-
-@dataclass(frozen=True)
-class Marker:
-    """One finished unit: what it delivered, and its measurements."""
-
-    unit: str
-    shard: str
-    part: int
-    metrics: ShardMetrics
-    finished_at: float
-    outputs: tuple[dict[str, Any], ...] = ()
-    attempts: int = 1
-    # images by outcome and `stage: reason`, of those that were skipped or failed
-    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    # identity of the run that it belongs to
-    run: str = ""
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "Marker":
-        values = json.loads(text)
-        return cls(
-            unit=values["unit"],
-            shard=values["shard"],
-            part=values["part"],
-            metrics=ShardMetrics.from_marker(values),
-            finished_at=values["finished_at"],
-            outputs=tuple(values["outputs"]),
-            attempts=values.get("attempts", 1),
-            reasons=values.get("reasons", {}),
-            run=values.get("run", ""),
-        )
-
-    def failed(self, reason: str | None = None) -> bool:
-        """Whether an image failed; with a reason, whether one did for that reason or in the stage of that name.
-
-        A marker that does not say why its images failed is one of every reason.
-        """
-        causes = self.reasons.get("failed", {})
-        if reason is None or not causes:
-            return self.metrics.counts.outcomes["failed"] > 0
-        return any(reason in cause.split(": ", 1) for cause in causes)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from pipeline.driver import last_start
 from pipeline.io import store
 from pipeline.io.errors import redact
 from pipeline.io.tables import read_table
-from pipeline.ledger import READERS, Marker, PlannedShard, Retries, load_retries
-from pipeline.records import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome
+from pipeline.ledger import READERS, PlannedShard, Retries, load_retries
+from pipeline.records.marker import Marker
+from pipeline.records.rows import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome
 from pipeline.verify.run import BROKEN, PLAN, open_plan, open_run
 
 DONE = "_ledger/done"

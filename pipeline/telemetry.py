@@ -16,7 +16,7 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
 from pipeline.io import s3
-from pipeline.records import Row
+from pipeline.records.rows import Row
 
 # Seconds of a unit in a stage: a GPU takes some, a laptop's core many minutes.
 BUCKETS = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000]

@@ -12,7 +12,7 @@ from pipeline.faces.geometry import CropFrame, crop_scale, warp_crop
 from pipeline.io import images
 from pipeline.io.readers import read_unit
 from pipeline.ledger import Ledger, load_units
-from pipeline.records import FaceRecord, ImageRecord, dump_records, pack, with_crops
+from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, pack, with_crops
 from pipeline.stages.publish import Publish
 
 WEIGHTS = {"prior": "a" * 64, "estimator": "b" * 64}

@@ -13,7 +13,7 @@ from jobs import align, cleaning, evaluate, restoration
 from pipeline.flow import Resources
 from pipeline.hints import ignore
 from pipeline.io.units import Pending
-from pipeline.records import Row
+from pipeline.records.rows import Row
 from pipeline.stages.measure import MeasureFaces, MeasureSettings
 from pipeline.stages.restore import RestoreFaces
 

@@ -11,8 +11,8 @@ from pipeline.io.readers import LoadUnit
 from pipeline.io.shards import InputError, list_input
 from pipeline.io.units import Unit
 from pipeline.ledger import Ledger, RefusedMix, unit_images_of
-from pipeline.records import Counts, ImageRecord
-from pipeline.seal import sealed
+from pipeline.records.rows import Counts, ImageRecord
+from pipeline.records.seal import sealed
 from pipeline.stages.record import make_marker
 
 SETTINGS = {"eta": 0.5, "start_step": 400}

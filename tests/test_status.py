@@ -15,8 +15,8 @@ from pipeline.driver import PATIENCE, Start
 from pipeline.io import store
 from pipeline.io.units import Unit
 from pipeline.ledger import READERS, Ledger
-from pipeline.records import ImageRecord
-from pipeline.seal import sealed
+from pipeline.records.rows import ImageRecord
+from pipeline.records.seal import sealed
 from pipeline.stages.record import make_marker, record_table
 from pipeline.status import MOST_PROBLEMS, RATE_SECONDS, Observer, State, set_pace
 from pipeline.verify.run import NoRun

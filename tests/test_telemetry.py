@@ -11,7 +11,7 @@ import pytest
 from ray.dashboard.modules.metrics import dashboards
 from ray.util.metrics import Counter, Histogram
 
-from pipeline.records import OUTCOMES
+from pipeline.records.rows import OUTCOMES
 from pipeline.telemetry import ENGINE_SUMS, METRICS, Watched, counted, watched_actor
 
 DASHBOARD = Path(__file__).parents[1] / "cluster" / "grafana" / "difface.json"

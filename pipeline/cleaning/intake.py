@@ -17,7 +17,7 @@ from pipeline.io import store
 from pipeline.io.shards import cut_units, make_shards
 from pipeline.io.tables import read_table
 from pipeline.io.units import Kind, Unit
-from pipeline.records import Row
+from pipeline.records.rows import Row
 from pipeline.stages.assess import UNREAD, Measured
 
 READERS = 32

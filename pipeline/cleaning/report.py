@@ -29,7 +29,7 @@ from pipeline.io.names import unspelled
 from pipeline.io.readers import read_unit
 from pipeline.io.units import Address, Unit
 from pipeline.progress import duration
-from pipeline.records import Row
+from pipeline.records.rows import Row
 from pipeline.report import fitting, font
 
 Pixels = NDArray[np.uint8]

@@ -20,7 +20,7 @@ from pipeline.compare.paired import Numbers, PairedSums
 from pipeline.compare.runs import READERS, Compared, Refused
 from pipeline.io import store
 from pipeline.io.prefetch import ahead
-from pipeline.records import OUTCOMES
+from pipeline.records.rows import OUTCOMES
 
 # rows of one part, about; parts at most; rows that wait to be written
 PART_ROWS, MOST_PARTS, WAITING_ROWS = 200_000, 256, 50_000

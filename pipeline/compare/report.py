@@ -14,7 +14,7 @@ from pipeline.compare.pairs import Comparison, columns_of, compare
 from pipeline.compare.runs import Compared, Refused, comparable, difference_of_settings, reservations
 from pipeline.io import store
 from pipeline.metrics.meaning import MEANINGS, meaning
-from pipeline.records import OUTCOMES
+from pipeline.records.rows import OUTCOMES
 
 # Faces are chosen by the first of these that was measured, else by their pixels.
 PREFERRED = ("lpips", "quality_after", "ids", "psnr", "ssim", "identity_kept")

@@ -11,8 +11,8 @@ from pipeline.delivery import Delivered
 from pipeline.io import store
 from pipeline.io.errors import redact
 from pipeline.io.prefetch import ahead
-from pipeline.ledger import Marker
-from pipeline.metrics.shard import ShardMetrics
+from pipeline.records.marker import Marker
+from pipeline.records.totals import ShardMetrics
 from pipeline.verify.run import BROKEN, Run, open_plan, open_run
 
 READERS = 16

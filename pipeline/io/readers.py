@@ -11,7 +11,7 @@ from pipeline.io import store
 from pipeline.io.errors import message
 from pipeline.io.images import MAX_PIXELS, most_bytes
 from pipeline.io.units import Address, Unit, plan_path
-from pipeline.records import Outcome, Row
+from pipeline.records.rows import Outcome, Row
 
 # Why an address holds no picture that could be read: outcome of the image, and what to tell.
 REFUSED: dict[str, tuple[Outcome, str]] = {

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.io import store
-from pipeline.records import FEATURES_LENGTH
+from pipeline.records.rows import FEATURES_LENGTH
 
 SIDE, DIMENSIONS = 299, FEATURES_LENGTH
 # records files read at once, and rows summed at once

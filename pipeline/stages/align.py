@@ -30,7 +30,16 @@ from pipeline.io.stop import is_stopping
 from pipeline.io.units import Address, Unit
 from pipeline.io.weights import DETECTOR_WEIGHTS, resolve
 from pipeline.metrics.sharpness import crispness, sharpness
-from pipeline.records import KEPT, LEFT_TEXTS, FaceRecord, ImageRecord, Row, dump_records, pack, with_crops
+from pipeline.records.rows import (
+    KEPT,
+    LEFT_TEXTS,
+    FaceRecord,
+    ImageRecord,
+    Row,
+    dump_records,
+    pack,
+    with_crops,
+)
 from pipeline.stages.apart import Died, call_apart
 from pipeline.stages.task import BLIND, Task, fill, shrinking
 

@@ -20,7 +20,7 @@ from pipeline.io.errors import message
 from pipeline.io.readers import Read, Unreadable, read_unit
 from pipeline.io.stop import is_stopping
 from pipeline.io.units import Address, Unit
-from pipeline.records import Row
+from pipeline.records.rows import Row
 from pipeline.stages.align import KILLED, DetectorChoice, load_detector
 from pipeline.stages.apart import Died, call_apart
 

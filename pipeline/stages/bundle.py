@@ -12,7 +12,7 @@ from pipeline.io.errors import message
 from pipeline.io.names import unspelled
 from pipeline.io.readers import Read, read_unit
 from pipeline.io.units import Address, Unit
-from pipeline.records import Row
+from pipeline.records.rows import Row
 
 
 @dataclass(frozen=True)

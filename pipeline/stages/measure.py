@@ -14,7 +14,15 @@ import torch
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.units import Unit
 from pipeline.metrics.suite import Crop, Face, Measured, Suite
-from pipeline.records import FaceRecord, Row, dump_records, load_faces, load_images, unpack, with_crops
+from pipeline.records.rows import (
+    FaceRecord,
+    Row,
+    dump_records,
+    load_faces,
+    load_images,
+    unpack,
+    with_crops,
+)
 from pipeline.stages.restore import fix_kernels
 from pipeline.stages.truth import read_truths, truth_crop
 

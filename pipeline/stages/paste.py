@@ -19,7 +19,7 @@ from pipeline.faces.geometry import (
 )
 from pipeline.io import images
 from pipeline.io.masks import Hole
-from pipeline.records import FaceRecord
+from pipeline.records.rows import FaceRecord
 from pipeline.stages.background import Background
 from pipeline.stages.canvas import Box, Canvas
 from pipeline.stages.task import BLIND, Task

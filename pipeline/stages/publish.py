@@ -29,7 +29,7 @@ from pipeline.io.readers import parquet_slice, read_unit
 from pipeline.io.s3 import LARGEST_CLAIM
 from pipeline.io.tar_parts import tar_part
 from pipeline.io.units import Address, Unit
-from pipeline.records import (
+from pipeline.records.rows import (
     KEPT,
     FaceRecord,
     ImageRecord,
@@ -40,7 +40,7 @@ from pipeline.records import (
     unpack,
     with_crops,
 )
-from pipeline.seal import sealed
+from pipeline.records.seal import sealed
 from pipeline.stages.apart import call_apart
 from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.paste import paste_faces, paste_on_enhanced

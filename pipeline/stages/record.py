@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.io.units import Unit
-from pipeline.metrics.shard import PER_COLUMN
-from pipeline.records import DECISIONS, LEFT_TEXTS, OUTCOMES, FaceRecord, ImageRecord, with_crops
+from pipeline.records.rows import DECISIONS, LEFT_TEXTS, OUTCOMES, FaceRecord, ImageRecord, with_crops
+from pipeline.records.totals import PER_COLUMN
 
 SCHEMA = pa.schema(
     [

@@ -33,7 +33,7 @@ from pipeline.networks.folded_nafnet import FoldedNAFNet
 from pipeline.networks.nafnet import NAFNet
 from pipeline.networks.unet import UNet
 from pipeline.networks.zoo import NetworkSpec, Preset, load_network, takes_mask
-from pipeline.records import (
+from pipeline.records.rows import (
     FaceRecord,
     ImageRecord,
     Row,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.faces.geometry import CropFrame, enlarge_crop, warp_crop
 from pipeline.io import images
-from pipeline.records import FaceRecord
+from pipeline.records.rows import FaceRecord
 
 Pixels = NDArray[np.uint8]
 

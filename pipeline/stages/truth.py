@@ -14,7 +14,7 @@ from pipeline.io.masks import beside
 from pipeline.io.readers import read_unit
 from pipeline.io.tar import DamagedTar, walk
 from pipeline.io.units import Address, Unit
-from pipeline.records import FaceRecord, ImageRecord
+from pipeline.records.rows import FaceRecord, ImageRecord
 
 Picture = NDArray[np.uint8]
 

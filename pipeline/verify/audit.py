@@ -13,7 +13,7 @@ from functools import partial
 from pipeline.io import store
 from pipeline.io.prefetch import ahead
 from pipeline.ledger import PlannedShard
-from pipeline.records import Counts
+from pipeline.records.rows import Counts
 from pipeline.verify.findings import Finding
 from pipeline.verify.run import BY_COPY, PLAN, Run, open_plan, open_report, open_shard
 from pipeline.verify.unit import Candidate, UnitAudit, audit_unit

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from pipeline.io import images, store
 from pipeline.io.names import is_hidden
 from pipeline.io.units import Unit
-from pipeline.records import NOT_RESTORED
+from pipeline.records.rows import NOT_RESTORED
 
 PIECE = 1 << 20
 # What opening and walking a damaged shard raises; pyarrow's errors are among them.

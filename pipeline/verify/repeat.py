@@ -19,7 +19,7 @@ from pipeline.io import images, store
 from pipeline.io.prefetch import ahead
 from pipeline.io.readers import read_unit
 from pipeline.io.tables import read_table
-from pipeline.records import ImageRecord, Row, load_faces, load_images, unpack
+from pipeline.records.rows import ImageRecord, Row, load_faces, load_images, unpack
 from pipeline.stages.align import ReadAndAlign
 from pipeline.stages.publish import Publish
 from pipeline.stages.record import ADDED_LATER, record_table, storable

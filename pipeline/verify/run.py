@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from pipeline.config import fingerprint_digest
 from pipeline.io import store
 from pipeline.io.images import MAX_PIXELS
 from pipeline.io.shards import cut_units
 from pipeline.io.units import Address, Unit, plan_path
 from pipeline.ledger import PlannedShard, load_units, read_plan
-from pipeline.records import NOT_RESTORED
-from pipeline.seal import SEAL, is_intact
+from pipeline.records.fingerprint import fingerprint_digest
+from pipeline.records.rows import NOT_RESTORED
+from pipeline.records.seal import SEAL, is_intact
 from pipeline.verify.findings import Finding
 
 RUN, PLAN, REPORT = "_ledger/run.json", "_ledger/plan.json", "_ledger/report.json"

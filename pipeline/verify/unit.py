@@ -12,9 +12,9 @@ from pipeline.io import store
 from pipeline.io.images import is_image_name
 from pipeline.io.tables import read_table
 from pipeline.io.units import Address, Unit
-from pipeline.ledger import Marker
-from pipeline.records import OUTCOMES, Counts
-from pipeline.seal import SEAL, is_intact
+from pipeline.records.marker import Marker
+from pipeline.records.rows import OUTCOMES, Counts
+from pipeline.records.seal import SEAL, is_intact
 from pipeline.stages.publish import NOT_DELIVERED
 from pipeline.stages.record import ADDED_LATER, SCHEMA, storable
 from pipeline.verify.findings import Finding, Kind, redoable

@@ -11,7 +11,7 @@ from pipeline.faces.detect import Selection
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.io.units import Unit
-from pipeline.records import Row, load_faces, with_crops
+from pipeline.records.rows import Row, load_faces, with_crops
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.publish import Publish
 

@@ -10,7 +10,7 @@ from pipeline.faces.geometry import CropFrame
 from pipeline.io import images
 from pipeline.io.errors import MOST_CHAINED, MOST_FRAMES, message, outline
 from pipeline.io.units import Address, Unit
-from pipeline.records import FaceRecord, ImageRecord
+from pipeline.records.rows import FaceRecord, ImageRecord
 from pipeline.stages.publish import Publish
 
 
@@ -49,9 +49,7 @@ def test_files_are_named_below_their_package():
 
 def test_the_standard_library_is_named_without_its_folder():
     told = outline(caught(tarfile.open, "nowhere.tar"))
-    assert (
-        "\ntarfile.py:" in told and "in TarFile.open" in told and "/" not in told.replace("tests/io/", "")
-    )
+    assert "\ntarfile.py:" in told and "in TarFile.open" in told and "/" not in told.replace("tests/io/", "")
 
 
 def test_two_errors_of_the_same_kind_are_told_in_the_same_words():

@@ -133,7 +133,7 @@ def test_of_eight_threads_that_create_a_file_exactly_one_wins(root: str) -> None
 
 
 def test_what_is_larger_than_one_plain_put_claims_nothing(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.objects, "LARGEST_CLAIM", 1000)
+    monkeypatch.setattr(store.s3, "LARGEST_CLAIM", 1000)
     uri = store.join(root, "claim")
     with pytest.raises(StoreError, match=r"at most 1000 bytes can be made.*got 1001") as caught:
         store.create_bytes(uri, bytes(1001))
@@ -380,7 +380,7 @@ def test_a_lock_that_a_killed_process_left_is_waited_for_once_and_taken_away(
 def test_a_writer_killed_before_its_file_has_a_name_claims_nothing(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
-        "from pipeline import exclusive, store\n"
+        "from pipeline.io import exclusive, store\n"
         "def refuse(*_): raise OSError(1, 'no links')\n"
         "os.link = exclusive._rename_exclusively = refuse\n"
         "os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -575,7 +575,7 @@ def test_an_object_of_several_parts_arrives_whole(s3: S3Server) -> None:
 
 CHECKS = """
 import sys, traceback
-from pipeline import store
+from pipeline.io import store
 for check in (store.check_readable, store.check_writable, store.list_files, store.read_bytes, store.exists):
     try:
         check(sys.argv[1])
@@ -631,7 +631,7 @@ def test_threads_and_forked_workers_share_nothing_that_breaks(s3: S3Server) -> N
 
 def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pipeline import store; "
+        "import os, signal, sys; from pipeline.io import store; "
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL); store.write_bytes(sys.argv[1], b'half')"
     )
     place = tmp_path / "a" / "b"
@@ -647,8 +647,8 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> 
 def test_a_large_file_is_copied_without_being_read_whole_into_memory(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store.objects, "PART_BYTES", 5 << 20)  # S3 takes no smaller ones
-    monkeypatch.setattr(store.objects, "PARTS_AT_ONCE", 1)
+    monkeypatch.setattr(store.s3, "PART_BYTES", 5 << 20)  # S3 takes no smaller ones
+    monkeypatch.setattr(store.s3, "PARTS_AT_ONCE", 1)
     data = random.Random(0).randbytes((40 << 20) + 7)
     (tmp_path / "weights").write_bytes(data)
     uri = store.join(root, "to", "copy")

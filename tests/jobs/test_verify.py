@@ -21,7 +21,7 @@ from servers import S3Server
 from jobs import verify as job
 from jobs.restore import repeatable
 from pipeline.config import RestoreConfig
-from pipeline.seal import sealed
+from pipeline.records.seal import sealed
 from pipeline.verify.repeat import TOLERANCE
 
 # Two units of two pictures and one of one: restored and no_face; restored twice; failed.

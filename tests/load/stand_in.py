@@ -14,7 +14,7 @@ from pathlib import Path
 import ray
 
 from pipeline.io.units import Address, Unit
-from pipeline.records import FaceRecord, ImageRecord, Row, dump_records
+from pipeline.records.rows import FaceRecord, ImageRecord, Row, dump_records
 from pipeline.stages.publish import Output, Publish
 
 

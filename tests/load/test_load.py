@@ -17,7 +17,7 @@ from pipeline import flow
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.readers import LoadUnit
 from pipeline.ledger import Ledger
-from pipeline.metrics.shard import SUMS
+from pipeline.records.totals import SUMS
 
 pytestmark = pytest.mark.slow
 

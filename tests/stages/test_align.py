@@ -13,7 +13,7 @@ from pipeline.census import count_faces
 from pipeline.faces.detect import Selection
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.shards import cut_units, list_input, make_shards
-from pipeline.records import load_faces, load_images, unpack, with_crops
+from pipeline.records.rows import load_faces, load_images, unpack, with_crops
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.publish import Publish
 

@@ -18,7 +18,7 @@ from pipeline.io import images
 from pipeline.io.units import Address, Unit
 from pipeline.io.weights import Published, WeightsError, find_upscaler
 from pipeline.networks.tiles import MARGIN, TILE
-from pipeline.records import KEPT, FaceRecord, ImageRecord, dump_records, pack
+from pipeline.records.rows import KEPT, FaceRecord, ImageRecord, dump_records, pack
 from pipeline.stages import background as module
 from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.paste import paste_on_enhanced

@@ -12,8 +12,8 @@ from photographs import encoded, pixels, portrait
 from pipeline.faces.geometry import CropFrame, warp_crop
 from pipeline.io import images, store
 from pipeline.io.units import Address, Unit
-from pipeline.ledger import Marker
-from pipeline.records import KEPT, FaceRecord, ImageRecord, dump_records, pack, with_crops
+from pipeline.records.marker import Marker
+from pipeline.records.rows import KEPT, FaceRecord, ImageRecord, dump_records, pack, with_crops
 from pipeline.report import read_strip
 from pipeline.stages.align import leave
 from pipeline.stages.publish import Publish

@@ -14,8 +14,8 @@ from pipeline.faces.geometry import CropFrame, warp_crop
 from pipeline.io import images
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.io.units import Address, Unit
-from pipeline.records import FaceRecord, ImageRecord, dump_records, load_faces, pack
-from pipeline.records import load_features as features_of
+from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, load_faces, pack
+from pipeline.records.rows import load_features as features_of
 from pipeline.stages.measure import MeasureFaces, MeasureSettings
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.truth import read_truths, truth_crop

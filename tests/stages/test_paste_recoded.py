@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import images
 from pipeline.io.units import Address, Unit
-from pipeline.records import FaceRecord, ImageRecord, dump_records, pack
+from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, pack
 from pipeline.stages.publish import Publish
 
 SIDE = 32
@@ -77,7 +77,7 @@ import io
 import cv2
 import numpy as np
 from PIL import Image
-from pipeline.records import FaceRecord
+from pipeline.records.rows import FaceRecord
 from pipeline.stages.paste import paste_faces
 
 def picture(kind, side):

@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.io import images
 from pipeline.io.masks import find_hole
 from pipeline.io.units import Address, Unit
-from pipeline.records import FaceRecord
+from pipeline.records.rows import FaceRecord
 from pipeline.stages.paste import paste_faces
 from pipeline.stages.task import Task, fill, shrinking
 

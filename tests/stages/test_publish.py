@@ -12,7 +12,7 @@ import pytest
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import store
 from pipeline.io.units import Address, Unit
-from pipeline.records import ImageRecord, dump_records, pack
+from pipeline.records.rows import ImageRecord, dump_records, pack
 from pipeline.stages.publish import Publish
 
 SETTINGS = {"eta": 0.5, "seed": 0, "model_sha256": "a+b"}

@@ -12,7 +12,7 @@ from jobs.method import Method, choose_method, read_stage, restore_stage
 from pipeline.config import RestoreConfig
 from pipeline.hints import Hints, ignore
 from pipeline.io.shards import cut_units, list_input, make_shards
-from pipeline.records import load_faces, load_images, with_crops
+from pipeline.records.rows import load_faces, load_images, with_crops
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import AssessUnit
 from pipeline.stages.restore import RestoreFaces

@@ -13,7 +13,7 @@ from pipeline.config import RestoreConfig
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment
 from pipeline.faces.colour import anchor_change, anchor_colour
-from pipeline.records import FaceRecord, ImageRecord, dump_records, load_faces, pack, unpack
+from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, load_faces, pack, unpack
 from pipeline.stages.restore import RestoreFaces, make_treatment, settled_precision
 
 SIDE = 64

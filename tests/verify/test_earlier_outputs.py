@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from finished_run import finish_run, picture
 
-from pipeline.seal import sealed
+from pipeline.records.seal import sealed
 from pipeline.verify.audit import Audit
 from pipeline.verify.run import open_run
 

@@ -8,7 +8,7 @@ from photographs import write_tar
 
 from pipeline.io import store
 from pipeline.ledger import Ledger, load_plan
-from pipeline.seal import sealed
+from pipeline.records.seal import sealed
 from pipeline.verify.audit import Audit
 from pipeline.verify.run import NoRun, open_plan, open_run, open_shard
 

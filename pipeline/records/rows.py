@@ -34,9 +34,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# Raised when the same input and settings begin to give other pixels, so that old and new results never mix.
-METHOD_VERSION = 3
-
 Outcome = Literal["restored", "no_face", "skipped", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("restored", "no_face", "skipped", "failed")
 # Reason of a skipped picture all of whose faces are left as they are.

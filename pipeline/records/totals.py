@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.records import DECISIONS, LEFT_TEXTS, Counts, Decision, LeftFor
+from pipeline.records.rows import DECISIONS, LEFT_TEXTS, Counts, Decision, LeftFor
 
 # Sums that a unit's marker carries, besides its counts.
 SUMS = (

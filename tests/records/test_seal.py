@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline.seal import is_intact, sealed
+from pipeline.records.seal import is_intact, sealed
 
 VALUES = {"run": "a", "sums": {"distance": 0.1, "seconds": 1e-30}, "names": ["ä", "\udce9"], "none": None}
 

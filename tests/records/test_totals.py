@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.metrics.shard import ShardMetrics
-from pipeline.records import OUTCOMES
+from pipeline.records.rows import OUTCOMES
+from pipeline.records.totals import ShardMetrics
 
 ONE = ShardMetrics.from_marker(
     {
