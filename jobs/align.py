@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.config import UsageError, option, parse
+from pipeline.console.options import UsageError, option, parse
 from pipeline.faces.detect import Face, Selection, select_faces
 from pipeline.faces.geometry import CropFrame, face_to_crop, warp_crop
 from pipeline.faces.poses import upright

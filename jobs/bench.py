@@ -24,7 +24,8 @@ import psutil
 import torch
 from torch import nn
 
-from pipeline.config import BLIND_PRESET, UsageError, option, parse
+from pipeline.config import BLIND_PRESET
+from pipeline.console.options import UsageError, option, parse
 from pipeline.diffusion.difface import face_noise, restore
 from pipeline.diffusion.engine import Engine, FaceJob
 from pipeline.diffusion.noise import noise_key

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 
-from pipeline.console import accept_every_letter
+from pipeline.console.streams import accept_every_letter
 
 DISTRIBUTION = "difface-pipeline"
 BAD_ARGUMENTS = 2

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.compare.pairs import EXTREMES
 from pipeline.compare.report import document, hold_together, lines, pictures, values
 from pipeline.compare.runs import Compared, Refused, open_compared
-from pipeline.config import UsageError, option, parse
+from pipeline.console.options import UsageError, option, parse
 from pipeline.io import store
 from pipeline.io.errors import redact
 from pipeline.tracking import NOBODY, NotFound, RunTracker, find_outputs, settle_uri

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import option, parse
+from pipeline.console.options import option, parse
 from pipeline.io import store
 from pipeline.io.images import decode_rgb, jpeg_round_trip
 from pipeline.training.degradation import Degradation, blur_kernel, to_grey

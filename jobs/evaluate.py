@@ -15,7 +15,8 @@ import numpy as np
 from jobs import restore
 from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_signals, say
 from jobs.ways import Sweep, Way, list_ways
-from pipeline.config import UsageError, parse
+from pipeline.console.options import UsageError, parse
+from pipeline.console.progress import duration
 from pipeline.evaluation.delivered import Delivered
 from pipeline.evaluation.harm import ANY, Judged, cut
 from pipeline.evaluation.options import EvaluateConfig
@@ -28,7 +29,6 @@ from pipeline.flow import connect
 from pipeline.forecast import seconds_per_face
 from pipeline.io import store
 from pipeline.networks.zoo import Preset, find_preset
-from pipeline.progress import duration
 from pipeline.stages.task import TaskName
 from pipeline.tracking import RunTracker, settle_uri, ui_command
 from pipeline.training.samples import (

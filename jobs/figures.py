@@ -12,7 +12,7 @@ import torch
 
 from jobs.evaluate import spread
 from pipeline import figures
-from pipeline.config import UsageError, option, parse
+from pipeline.console.options import UsageError, option, parse
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import Schedule, chain_from, make_schedule
 from pipeline.evaluation.testset import Recipe, spoil

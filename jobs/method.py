@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import RestoreConfig, UsageError, fingerprint
+from pipeline.config import RestoreConfig, fingerprint
+from pipeline.console.hints import Report, ignore
+from pipeline.console.options import UsageError
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection
 from pipeline.faces.geometry import CropFrame
-from pipeline.hints import Report, ignore
 from pipeline.io import store
 from pipeline.io.weights import DETECTOR_WEIGHTS, find_upscaler, resolve
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics

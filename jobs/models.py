@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline.config import UsageError, option, parse
+from pipeline.console.options import UsageError, option, parse
 from pipeline.io import store, weights
 from pipeline.io.weights import (
     DETECTOR_WEIGHTS,

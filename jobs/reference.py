@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.config import UsageError, option, parse
+from pipeline.console.options import UsageError, option, parse
 from pipeline.io import images, store
 from pipeline.metrics.distribution import FeatureStatistics, FeatureSums, InceptionFeatures
 from pipeline.training.samples import FaceAddress, SampleError, check_side, find_shards, list_faces

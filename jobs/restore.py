@@ -19,7 +19,9 @@ from jobs.restoration import (
     say,
 )
 from pipeline.census import count_faces, sample_units
-from pipeline.config import RestoreConfig, UsageError, parse
+from pipeline.config import RestoreConfig
+from pipeline.console.options import UsageError, parse
+from pipeline.console.progress import Waiting, duration
 from pipeline.driver import AlreadyDriven, Driver
 from pipeline.faces.detect import Selection
 from pipeline.forecast import seconds_per_face
@@ -31,7 +33,6 @@ from pipeline.ledger import Ledger, RefusedMix, Settled, unit_images_of
 from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import Preset, PresetError
-from pipeline.progress import Waiting, duration
 from pipeline.stages.align import DetectorChoice
 
 # Images on which a dry run counts faces.

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import UsageError, option, parse
+from pipeline.console.options import UsageError, option, parse
+from pipeline.console.progress import duration
 from pipeline.io import store
 from pipeline.io.names import printable
-from pipeline.progress import duration
 from pipeline.records.rows import DECISION_TEXTS, LEFT_TEXTS
 from pipeline.status import Observer, State
 from pipeline.verify.run import NoRun

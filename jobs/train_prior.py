@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from jobs import training
-from pipeline.config import UsageError, option
+from pipeline.console.options import UsageError, option
 from pipeline.networks import zoo
 from pipeline.training.objectives import PriorEps
 from pipeline.training.options import TrainingOptions

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pipeline import memory, tracking
 from pipeline.cluster import hearing, join
-from pipeline.config import UsageError, parse
+from pipeline.console.options import UsageError, parse
 from pipeline.io import store
 from pipeline.io.weights import WeightsError, resolve
 from pipeline.networks import zoo

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from pipeline.config import RestoreConfig, UsageError, option, parse
+from pipeline.config import RestoreConfig
+from pipeline.console.options import UsageError, option, parse
+from pipeline.console.progress import Progress, duration, write_line
 from pipeline.io import store
 from pipeline.io.weights import WeightsError
 from pipeline.ledger import difference
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.zoo import NetworkSpec, Preset, PresetError
-from pipeline.progress import Progress, duration, write_line
 from pipeline.records.rows import OUTCOMES
 from pipeline.stages.record import storable
 from pipeline.verify.audit import Audit

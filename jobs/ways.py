@@ -14,7 +14,8 @@ import numpy as np
 from jobs import restore
 from jobs.method import calls_of, choose_method
 from jobs.restoration import INTERRUPTED, OK, say
-from pipeline.config import RestoreConfig, UsageError
+from pipeline.config import RestoreConfig
+from pipeline.console.options import UsageError
 from pipeline.evaluation.scores import Measured, hole_psnr, read_run
 from pipeline.evaluation.testset import EvaluationSet
 from pipeline.io import images, store

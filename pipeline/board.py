@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.hints import Hints
+from pipeline.console.hints import Hints
 
 # A process puts up its sums at most so often.
 SECONDS = 1.0

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 import ray
 
-from pipeline.config import UsageError
+from pipeline.console.options import UsageError
 from pipeline.io.errors import reason_of
 
 # A Unix socket's path has at most so many bytes, and Ray makes its sockets so far below its folder.

@@ -14,7 +14,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline.cluster import hear_remark, join
-from pipeline.config import UsageError
+from pipeline.console.options import UsageError
 from pipeline.io.readers import LoadUnit
 from pipeline.io.units import Pending
 from pipeline.records.rows import Row

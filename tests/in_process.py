@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from jobs import align, cleaning, evaluate, restoration
+from pipeline.console.hints import ignore
 from pipeline.flow import Resources
-from pipeline.hints import ignore
 from pipeline.io.units import Pending
 from pipeline.records.rows import Row
 from pipeline.stages.measure import MeasureFaces, MeasureSettings

@@ -9,8 +9,8 @@ import ray
 
 from pipeline import board as room
 from pipeline.board import Board, Reporter
+from pipeline.console.hints import Hints, Report
 from pipeline.flow import connect, run_tasks
-from pipeline.hints import Hints, Report
 
 WAIT_SECONDS = 60
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import cluster
-from pipeline.config import UsageError
+from pipeline.console.options import UsageError
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,7 +5,8 @@ from typing import Literal
 
 import pytest
 
-from pipeline.config import RestoreConfig, UsageError, fingerprint, make_parser, option, parse
+from pipeline.config import RestoreConfig, fingerprint
+from pipeline.console.options import UsageError, make_parser, option, parse
 from pipeline.records.fingerprint import fingerprint_digest
 
 PLACES = {"input": "in", "output": "out"}

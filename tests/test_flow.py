@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from jobs import align
-from pipeline.config import UsageError
+from pipeline.console.options import UsageError
 from pipeline.flow import bounded, connect, refuse_empty, run_tasks
 
 

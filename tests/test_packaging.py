@@ -25,7 +25,8 @@ from jobs.models import ModelsConfig
 from jobs.status import StatusConfig
 from jobs.verify import VerifyConfig
 from pipeline.cleaning.options import CleanConfig
-from pipeline.config import RestoreConfig, make_parser
+from pipeline.config import RestoreConfig
+from pipeline.console.options import make_parser
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.cleaning.policy import EVERY_REASON
 from pipeline.cleaning.versions import Version
-from pipeline.config import UsageError
+from pipeline.console.options import UsageError
 
 COMPARED: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,

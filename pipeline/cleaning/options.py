@@ -5,7 +5,7 @@ from typing import Literal
 
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.policy import Policy
-from pipeline.config import UsageError, option
+from pipeline.console.options import UsageError, option
 
 # Options that jobs.restore has under the same name and meaning; the [restore] table may give their values.
 SHARED = (

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pipeline.config import RestoreConfig, UsageError, option
+from pipeline.config import RestoreConfig
+from pipeline.console.options import UsageError, option
 from pipeline.io import store
 
 Action = Literal["drop", "keep", "repair"]

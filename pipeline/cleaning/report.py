@@ -23,12 +23,12 @@ from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.options import CleanConfig
 from pipeline.cleaning.policy import EVERY_REASON, REASONS
 from pipeline.cleaning.versions import Version
+from pipeline.console.progress import duration
 from pipeline.faces.detect import shrink_to
 from pipeline.io import images, store
 from pipeline.io.names import unspelled
 from pipeline.io.readers import read_unit
 from pipeline.io.units import Address, Unit
-from pipeline.progress import duration
 from pipeline.records.rows import Row
 from pipeline.report import fitting, font
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.console.hints import Hints, Report, ignore
 from pipeline.diffusion.constraints import Constraint, Hold
 from pipeline.diffusion.difface import NoisePredictor, to_signed
 from pipeline.diffusion.lanes import Forms, Lanes, Taken, find_forms, make_lanes, to_bytes, to_device
@@ -26,7 +27,6 @@ from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_nois
 from pipeline.diffusion.sampler import Solver, diffuse, step_table
 from pipeline.diffusion.schedule import Chain, Schedule
 from pipeline.diffusion.treatment import Treatment, Treatments, estimated_change
-from pipeline.hints import Hints, Report, ignore
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.config import BLIND_PRESET, UsageError, option
+from pipeline.config import BLIND_PRESET
+from pipeline.console.options import UsageError, option
 from pipeline.evaluation.realworld import LEVELS
 from pipeline.stages.task import TaskName
 from pipeline.training.masks import HOLES, Hole

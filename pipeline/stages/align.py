@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.console.hints import Hints, Report, ignore
 from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection
 from pipeline.faces.geometry import (
     CropFrame,
@@ -21,7 +22,6 @@ from pipeline.faces.geometry import (
     warp_crop,
 )
 from pipeline.faces.search import Found, search
-from pipeline.hints import Hints, Report, ignore
 from pipeline.io import images, store
 from pipeline.io.errors import message, outline
 from pipeline.io.masks import Hole, find_hole, is_mask

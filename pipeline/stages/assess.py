@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from pipeline.cleaning.checks import Measures, measure, usable
 from pipeline.cleaning.versions import MEASURED, plain, table_bytes
+from pipeline.console.hints import Hints, Report, ignore
 from pipeline.faces.detect import Selection
 from pipeline.faces.search import search
-from pipeline.hints import Hints, Report, ignore
 from pipeline.io import images, store
 from pipeline.io.errors import message
 from pipeline.io.readers import Read, Unreadable, read_unit

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.console.hints import Hints, Report, ignore
 from pipeline.diffusion.direct import DirectEngine
 from pipeline.diffusion.engine import Engine, FaceJob, FaceResult
 from pipeline.diffusion.noise import noise_key
@@ -21,7 +22,6 @@ from pipeline.diffusion.schedule import Schedule, StartRule, chain_from, make_sc
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
 from pipeline.faces.colour import anchor_change, anchor_colour
 from pipeline.faces.geometry import inside_picture
-from pipeline.hints import Hints, Report, ignore
 from pipeline.io.errors import message, outline
 from pipeline.io.masks import Hole
 from pipeline.io.stop import is_stopping

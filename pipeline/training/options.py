@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.config import UsageError, option
+from pipeline.console.options import UsageError, option
 from pipeline.training.configs import config_names
 
 

@@ -9,7 +9,7 @@ from jobs.clean import parse_clean
 from jobs.cleaning import BUSY, GATE_BROKEN, make_plan
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.policy import REASONS, Policy, read_policy
-from pipeline.config import UsageError
+from pipeline.console.options import UsageError
 
 PLACES = ["--input", "in", "--output", "out"]
 

@@ -17,7 +17,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline.config import RestoreConfig, parse
+from pipeline.config import RestoreConfig
+from pipeline.console.options import parse
 from pipeline.flow import PUBLISHER_CPUS, READER_CPUS
 
 ROOT = Path(__file__).parents[2]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.console.hints import Hints
 from pipeline.diffusion.direct import DirectEngine
 from pipeline.diffusion.engine import Engine, FaceJob
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment
-from pipeline.hints import Hints
 from tests import golden_data
 
 SIDE, LANES = 32, 4

@@ -13,7 +13,7 @@ from skimage import data
 
 from jobs import align, evaluate, restore
 from jobs.ways import Sweep, list_ways, row_names
-from pipeline.config import UsageError
+from pipeline.console.options import UsageError
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.networks.zoo import find_preset
 

@@ -8,7 +8,7 @@ from photographs import portraits, write_folder
 
 from jobs import clean
 from pipeline.board import Board
-from pipeline.hints import Hints
+from pipeline.console.hints import Hints
 
 PICTURES = 4
 WAIT_SECONDS = 60

@@ -22,7 +22,8 @@ from jobs.method import (
     restore_stage,
     settle_method,
 )
-from pipeline.config import RestoreConfig, UsageError
+from pipeline.config import RestoreConfig
+from pipeline.console.options import UsageError
 from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, warp_crop
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.networks.zoo import find_preset

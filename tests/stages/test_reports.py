@@ -10,7 +10,7 @@ from photographs import mixed, portraits, write_folder
 
 from jobs.method import Method, choose_method, read_stage, restore_stage
 from pipeline.config import RestoreConfig
-from pipeline.hints import Hints, ignore
+from pipeline.console.hints import Hints, ignore
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.records.rows import load_faces, load_images, with_crops
 from pipeline.stages.align import DetectorChoice

@@ -9,7 +9,7 @@ from PIL import Image
 from skimage import data, transform
 
 from jobs import train_prior, training
-from pipeline.config import parse
+from pipeline.console.options import parse
 from pipeline.networks.zoo import find_preset
 from pipeline.training import workers
 

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import UsageError
+from pipeline.console.options import UsageError
 
 Trains = Literal["estimator", "prior"]
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.hints import Hints
-from pipeline.pace import WINDOW, Pace
+from pipeline.console.hints import Hints
+from pipeline.console.pace import WINDOW, Pace
 
 
 def watched(pictures, hints, seconds, restores=True, delivered=lambda t: 0):

@@ -7,7 +7,7 @@ faces are still to come is predicted from the pictures that were read.
 import math
 from collections import deque
 
-from pipeline.hints import Hints
+from pipeline.console.hints import Hints
 
 # The rate is that of so many last seconds, and nothing is said of the first few.
 WINDOW, SETTLING = 60.0, 3.0

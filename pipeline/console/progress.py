@@ -12,8 +12,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from pipeline.hints import Hints
-from pipeline.pace import Pace
+from pipeline.console.hints import Hints
+from pipeline.console.pace import Pace
 
 LINE_SECONDS = 5.0
 # The hints are asked for, and the bar is drawn, so often.

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from pipeline.hints import Hints
-from pipeline.progress import Progress, Waiting, duration, rounded, write_line
+from pipeline.console.hints import Hints
+from pipeline.console.progress import Progress, Waiting, duration, rounded, write_line
 
 
 class Clock:
