@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from pipeline import page
 from pipeline.io import images, store
 from pipeline.io.fence import write_while
-from pipeline.io.names import printable
 from pipeline.io.tables import read_table
+from pipeline.reporting import page
+from pipeline.reporting.canvas import fitting, font
 from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
 
 # What the files of the report are, for who reads the output again.
@@ -359,22 +359,3 @@ def _encoded(picture: Pixels, kind: str) -> bytes:
         buffer, kind, **({"quality": 90, "subsampling": 0} if kind == "JPEG" else {})
     )
     return buffer.getvalue()
-
-
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and has most of the world's letters."""
-    import matplotlib
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}", size)
-
-
-def fitting(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
-    """The text, with its middle left out where it is too long: names of shards differ at both ends."""
-    text = printable(text)  # names of files hold what no line of type can
-    kept = len(text)
-    shown = text
-    while kept > 1 and font.getlength(shown) > room:
-        kept -= 1
-        shown = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
-    return shown

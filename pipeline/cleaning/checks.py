@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.faces.detect import Face, box_size
 from pipeline.faces.geometry import CropFrame, UnusableLandmarks, crop_scale, face_to_crop, warp_crop
-from pipeline.metrics.sharpness import crispness, sharpness
+from pipeline.faces.sharpness import crispness, sharpness
 
 # Raised when the same picture begins to give other numbers.
 MEASURES_VERSION = 2

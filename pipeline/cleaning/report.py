@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipeline import page
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.options import CleanConfig
 from pipeline.cleaning.policy import EVERY_REASON, REASONS
@@ -30,7 +29,8 @@ from pipeline.io.names import unspelled
 from pipeline.io.readers import read_unit
 from pipeline.io.units import Address, Unit
 from pipeline.records.rows import Row
-from pipeline.report import fitting, font
+from pipeline.reporting import page
+from pipeline.reporting.canvas import fitting, font
 
 Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.float64]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import page
 from pipeline.compare.crops import Face, both_saved, cut_faces
 from pipeline.compare.draw import Card, Measured, Panel, differences_plot, faces_sheet
 from pipeline.compare.paired import LEVEL, SAME, Paired, PairedSums
@@ -15,6 +14,7 @@ from pipeline.compare.runs import Compared, Refused, comparable, difference_of_s
 from pipeline.io import store
 from pipeline.metrics.meaning import MEANINGS, meaning
 from pipeline.records.rows import OUTCOMES
+from pipeline.reporting import page
 
 # Faces are chosen by the first of these that was measured, else by their pixels.
 PREFERRED = ("lpips", "quality_after", "ids", "psnr", "ssim", "identity_kept")

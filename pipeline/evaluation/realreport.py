@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import page
 from pipeline.evaluation import plots
 from pipeline.evaluation.delivered import METRICS
 from pipeline.evaluation.harm import ANY, CLEAN, FINE, MOST_LOST, Change, Cuts, Judged, gain
@@ -15,6 +14,7 @@ from pipeline.evaluation.photographs import PhotographSet, head_box
 from pipeline.evaluation.report import Table, columns, markdown
 from pipeline.evaluation.scores import Faces, Numbers, Score, mean
 from pipeline.io import images, store
+from pipeline.reporting import page
 
 UNITS = {"psnr": " dB", "angle": "°", "lpips": "", "ssim": ""}
 PLACES = {"psnr": 1, "angle": 1, "lpips": 3, "ssim": 3}

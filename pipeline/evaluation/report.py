@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import page
 from pipeline.evaluation import plots, scores
 from pipeline.evaluation.scores import Measured, Score
+from pipeline.reporting import page
 
 # Which way the scores of the paper's tables move from an estimator alone to DifFace with it.
 PATTERN = {"PSNR": -1, "LPIPS": -1, "FID": -1}

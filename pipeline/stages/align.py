@@ -22,6 +22,7 @@ from pipeline.faces.geometry import (
     warp_crop,
 )
 from pipeline.faces.search import Found, search
+from pipeline.faces.sharpness import crispness, sharpness
 from pipeline.io import images, store
 from pipeline.io.errors import message, outline
 from pipeline.io.masks import Hole, find_hole, is_mask
@@ -29,7 +30,6 @@ from pipeline.io.readers import REFUSED, Read, Unreadable, read_unit
 from pipeline.io.stop import is_stopping
 from pipeline.io.units import Address, Unit
 from pipeline.io.weights import DETECTOR_WEIGHTS, resolve
-from pipeline.metrics.sharpness import crispness, sharpness
 from pipeline.records.rows import (
     KEPT,
     LEFT_TEXTS,

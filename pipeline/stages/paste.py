@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.faces.canvas import Box, Canvas
 from pipeline.faces.geometry import (
     Edge,
     detail_weight,
@@ -21,7 +22,6 @@ from pipeline.io import images
 from pipeline.io.masks import Hole
 from pipeline.records.rows import FaceRecord
 from pipeline.stages.background import Background
-from pipeline.stages.canvas import Box, Canvas
 from pipeline.stages.task import BLIND, Task
 
 Crop = NDArray[np.uint8]

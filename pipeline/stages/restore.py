@@ -22,12 +22,12 @@ from pipeline.diffusion.schedule import Schedule, StartRule, chain_from, make_sc
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
 from pipeline.faces.colour import anchor_change, anchor_colour
 from pipeline.faces.geometry import inside_picture
+from pipeline.faces.sharpness import sharpness
 from pipeline.io.errors import message, outline
 from pipeline.io.masks import Hole
 from pipeline.io.stop import is_stopping
 from pipeline.io.weights import resolve
 from pipeline.memory import bytes_per_slot, fitting_slots, free_bytes
-from pipeline.metrics.sharpness import sharpness
 from pipeline.networks.folded import FoldedUNet
 from pipeline.networks.folded_nafnet import FoldedNAFNet
 from pipeline.networks.nafnet import NAFNet

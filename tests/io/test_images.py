@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 from skimage import data as pictures
 
+from pipeline.faces.canvas import Canvas
 from pipeline.io.images import (
     LUMA,
     ImageError,
@@ -26,7 +27,6 @@ from pipeline.io.images import (
     is_image_name,
     resize,
 )
-from pipeline.stages.canvas import Canvas
 
 COLOUR = np.ascontiguousarray(pictures.astronaut()[:120, 150:310])
 GREY = COLOUR.mean(axis=2).astype(np.uint8)

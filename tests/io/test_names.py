@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pipeline.io.names import is_hidden, printable, spelled, unspelled
-from pipeline.page import document, note
+from pipeline.reporting.page import document, note
 
 HOSTILE = (
     "a\nb",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.stages.canvas import Canvas, disjoint
+from pipeline.faces.canvas import Canvas, disjoint
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 BOX, MEETING, APART = np.s_[5:15, 10:20], np.s_[12:20, 18:30], np.s_[30:35, 2:9]

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from skimage import data
 
-from pipeline.metrics.sharpness import crispness, sharpness
+from pipeline.faces.sharpness import crispness, sharpness
 
 FACE = cv2.resize(data.astronaut()[40:200, 150:310], (64, 64), interpolation=cv2.INTER_AREA)
 
