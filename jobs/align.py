@@ -26,7 +26,7 @@ from pipeline.io.sample_names import sample_names
 from pipeline.io.shards import InputError, cut_units, list_input, make_shards
 from pipeline.io.units import Unit
 from pipeline.io.weights import DETECTOR_WEIGHTS, WeightsError, resolve
-from pipeline.networks.zoo import PresetError, find_preset
+from pipeline.networks.presets import PresetError, find_preset
 from pipeline.records.rows import Row
 from pipeline.stages.align import DetectorChoice, load_detector
 

@@ -33,11 +33,12 @@ from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
 from pipeline.io import images, store
 from pipeline.io.weights import WeightsError, resolve
-from pipeline.networks.folded import FoldedUNet
+from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.precision import number_type
+from pipeline.networks.presets import NetworkSpec, PresetError, build, find_preset, load_network
+from pipeline.networks.roofline import CallCost, Ceilings, count_call, measure_ceilings, rate
 from pipeline.networks.unet import UNet
-from pipeline.networks.zoo import NetworkSpec, PresetError, build, find_preset, load_network
-from pipeline.roofline import CallCost, Ceilings, count_call, measure_ceilings, rate
-from pipeline.stages.restore import make_engine, number_type
+from pipeline.stages.restore import make_engine
 
 UNIT_IMAGES = 8
 LEVER_SECONDS = 3.0

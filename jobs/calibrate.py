@@ -19,7 +19,7 @@ from pipeline.console.progress import Progress
 from pipeline.evaluation.calibration import ESTIMATOR, LEFT, Bin, Bounds, Candidate, Numbers, choose, table
 from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
-from pipeline.networks.zoo import find_preset
+from pipeline.networks.presets import find_preset
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.training.preset import treatment_lines
 from pipeline.training.samples import PHOTOGRAPHS, FaceAddress, find_faces

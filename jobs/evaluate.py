@@ -26,9 +26,9 @@ from pipeline.evaluation.report import Report, make_report
 from pipeline.evaluation.scores import Measured, hole_psnr, measure, strata
 from pipeline.evaluation.testset import EvaluationSet, PictureSet, Recipe, naive, place_set, write_set
 from pipeline.flow import connect
-from pipeline.forecast import seconds_per_face
 from pipeline.io import store
-from pipeline.networks.zoo import Preset, find_preset
+from pipeline.networks.cost import seconds_per_face
+from pipeline.networks.presets import Preset, find_preset
 from pipeline.stages.task import TaskName
 from pipeline.tracking import RunTracker, settle_uri, ui_command
 from pipeline.training.samples import (

@@ -19,9 +19,9 @@ from pipeline.evaluation.testset import Recipe, spoil
 from pipeline.io import images, store
 from pipeline.io.weights import WeightsError, resolve
 from pipeline.networks.checkpoint import CheckpointError
-from pipeline.networks.folded import FoldedUNet
+from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.presets import Preset, PresetError, find_preset, load_network, takes_mask
 from pipeline.networks.unet import UNet
-from pipeline.networks.zoo import Preset, PresetError, find_preset, load_network, takes_mask
 from pipeline.tracking import RunTracker, settle_uri
 from pipeline.training.samples import (
     FaceAddress,

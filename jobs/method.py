@@ -14,9 +14,9 @@ from pipeline.io import store
 from pipeline.io.weights import DETECTOR_WEIGHTS, find_upscaler, resolve
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics
 from pipeline.networks.checkpoint import read_state
-from pipeline.networks.foreign import load_upscaler
-from pipeline.networks.tiles import MARGIN, TILE
-from pipeline.networks.zoo import Preset, find_preset, load_network
+from pipeline.networks.presets import Preset, find_preset, load_network
+from pipeline.networks.spandrel_models import load_upscaler
+from pipeline.networks.tiling import MARGIN, TILE
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.background import Background
 from pipeline.stages.measure import MeasureSettings

@@ -24,9 +24,7 @@ from pipeline.io.weights import (
     WeightsError,
 )
 from pipeline.networks.checkpoint import CheckpointError, read_state
-from pipeline.networks.foreign import load_upscaler
-from pipeline.networks.tiles import MARGIN, TILE
-from pipeline.networks.zoo import (
+from pipeline.networks.presets import (
     NetworkSpec,
     PresetError,
     find_preset,
@@ -34,6 +32,8 @@ from pipeline.networks.zoo import (
     preset_names,
     takes_mask,
 )
+from pipeline.networks.spandrel_models import load_upscaler
+from pipeline.networks.tiling import MARGIN, TILE
 
 DONE, WRONG, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 FAILURES = (WeightsError, CheckpointError, store.StoreError)

@@ -24,7 +24,6 @@ from pipeline.console.options import UsageError, parse
 from pipeline.console.progress import Waiting, duration
 from pipeline.driver import AlreadyDriven, Driver
 from pipeline.faces.detect import Selection
-from pipeline.forecast import seconds_per_face
 from pipeline.io import store
 from pipeline.io.errors import redact
 from pipeline.io.shards import InputError, Listing, cut_units, list_input, make_shards
@@ -32,7 +31,8 @@ from pipeline.io.weights import WeightsError, find_upscaler
 from pipeline.ledger import Ledger, RefusedMix, Settled, unit_images_of
 from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.networks.checkpoint import CheckpointError
-from pipeline.networks.zoo import Preset, PresetError
+from pipeline.networks.cost import seconds_per_face
+from pipeline.networks.presets import Preset, PresetError
 from pipeline.stages.align import DetectorChoice
 
 # Images on which a dry run counts faces.

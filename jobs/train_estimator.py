@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from jobs import training
-from pipeline.networks import zoo
-from pipeline.networks.zoo import takes_mask
+from pipeline.networks import presets
+from pipeline.networks.presets import takes_mask
 from pipeline.training.objectives import EstimatorL1
 from pipeline.training.options import TrainingOptions
 from pipeline.training.samples import degrade_face, make_hole
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return training.run(options, partial(make_task, options))
 
 
-def make_task(options: EstimatorOptions, preset: zoo.Preset) -> training.Task:
+def make_task(options: EstimatorOptions, preset: presets.Preset) -> training.Task:
     """The preset's estimator, taught to undo the synthetic degradation, or to fill holes where it takes a mask."""
     spoil = make_hole if takes_mask(preset.estimator) else degrade_face
     scores = partial(EstimatorScores, options.weights_dir)

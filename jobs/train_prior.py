@@ -13,7 +13,7 @@ from functools import partial
 
 from jobs import training
 from pipeline.console.options import UsageError, option
-from pipeline.networks import zoo
+from pipeline.networks import presets
 from pipeline.training.objectives import PriorEps
 from pipeline.training.options import TrainingOptions
 from pipeline.training.validation import PriorPreview, PriorScores
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return training.run(options, partial(make_task, options))
 
 
-def make_task(options: PriorOptions, preset: zoo.Preset) -> training.Task:
+def make_task(options: PriorOptions, preset: presets.Preset) -> training.Task:
     """The preset's prior, taught to tell the noise in a face."""
     highest = preset.max_step if options.max_step is None else options.max_step
     objective = PriorEps(options.seed, max_step=highest + 1)

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline import memory, tracking
+from pipeline import tracking
 from pipeline.cluster import hearing, join
 from pipeline.console.options import UsageError, parse
 from pipeline.io import store
 from pipeline.io.weights import WeightsError, resolve
-from pipeline.networks import zoo
+from pipeline.networks import memory, presets
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.training import workers
 from pipeline.training.configs import Trains, with_config
@@ -38,7 +38,7 @@ Options = TypeVar("Options", bound=TrainingOptions)
 
 # What the user can put right: one sentence, exit code 2.
 REFUSALS = (
-    *(UsageError, zoo.PresetError, CheckpointError, WeightsError, SampleError, UnusableCheckpoint),
+    *(UsageError, presets.PresetError, CheckpointError, WeightsError, SampleError, UnusableCheckpoint),
     store.StoreError,
 )
 DONE, UNEXPECTED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -54,7 +54,7 @@ class Task:
     """What a training command trains, and on what."""
 
     role: Role
-    spec: zoo.NetworkSpec
+    spec: presets.NetworkSpec
     objective: Objective
     preview: Preview
     # makes the scores of a validation, where it is made
@@ -74,10 +74,10 @@ def parse_options(
         raise SystemExit(REFUSED) from error
 
 
-def run(options: TrainingOptions, make_task: Callable[[zoo.Preset], Task]) -> int:
+def run(options: TrainingOptions, make_task: Callable[[presets.Preset], Task]) -> int:
     """Export, describe or train, as the options say. Returns the exit code."""
     try:
-        preset = zoo.find_preset(options.preset)
+        preset = presets.find_preset(options.preset)
         task = make_task(preset)
         if options.export or options.export_preset:
             return export(options, task, preset)
@@ -147,14 +147,14 @@ def found_faces(uri: str, side: int) -> Found:
     return found
 
 
-def find_init(options: TrainingOptions, task: Task) -> zoo.NetworkSpec:
+def find_init(options: TrainingOptions, task: Task) -> presets.NetworkSpec:
     """The weights to start from, seen to fit, with the digest that every worker will want of them."""
     name = options.init or ""
-    if name in zoo.preset_names() or name.endswith(".toml"):
-        spec: zoo.NetworkSpec = getattr(zoo.find_preset(name), task.role)
+    if name in presets.preset_names() or name.endswith(".toml"):
+        spec: presets.NetworkSpec = getattr(presets.find_preset(name), task.role)
     else:
         file = absolute(name) if Path(name).expanduser().exists() else name
-        spec = zoo.NetworkSpec(task.spec.kind, task.spec.options, file)
+        spec = presets.NetworkSpec(task.spec.kind, task.spec.options, file)
     spec = replace(spec, kind=task.spec.kind, options=task.spec.options)
     spec = replace(spec, sha256=resolve(spec.file, spec.url, spec.sha256, options.weights_dir).sha256)
     workers.load_init(spec, options.weights_dir)
@@ -222,7 +222,7 @@ def describe(plan: workers.TrainingPlan, number: int) -> str:
     epochs = loop.steps * loop.batch / len(plan.faces)
     shards = len({face.shard for face in plan.faces})
     at_once = max(loop.batch // number // loop.accumulate, 1)
-    channels = 4 if zoo.takes_mask(plan.spec) else 3
+    channels = 4 if presets.takes_mask(plan.spec) else 3
     network, face = memory.bytes_of_training(plan.spec, plan.side, channels, loop.precision)
     lines = [
         f"network     {plan.spec.kind}, {network / memory.BYTES_PER_WEIGHT / 1e6:.2f} M parameters, "
@@ -265,7 +265,7 @@ def last_rate(plan: workers.TrainingPlan) -> float | None:
     return rates[-1] if rates else None
 
 
-def export(options: TrainingOptions, task: Task, base: zoo.Preset) -> int:
+def export(options: TrainingOptions, task: Task, base: presets.Preset) -> int:
     """Write the averaged weights of the output's checkpoint, and a preset with them, checked against the network."""
     output = absolute(options.output)
     uri = store.join(output, workers.CHECKPOINT)
@@ -276,7 +276,7 @@ def export(options: TrainingOptions, task: Task, base: zoo.Preset) -> int:
         target = absolute(options.export)
         workers.export(state, target)
         if not store.is_remote(target):
-            zoo.load_network(task.spec, target)
+            presets.load_network(task.spec, target)
         print(f"averaged weights of step {state['step']:,} written to {target}")
     if options.export_preset:
         path = preset_path(options.export_preset, store.name_of(output))

@@ -19,7 +19,7 @@ from pipeline.io import store
 from pipeline.io.weights import WeightsError
 from pipeline.ledger import difference
 from pipeline.networks.checkpoint import CheckpointError
-from pipeline.networks.zoo import NetworkSpec, Preset, PresetError
+from pipeline.networks.presets import NetworkSpec, Preset, PresetError
 from pipeline.records.rows import OUTCOMES
 from pipeline.stages.record import storable
 from pipeline.verify.audit import Audit

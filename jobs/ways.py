@@ -19,8 +19,8 @@ from pipeline.console.options import UsageError
 from pipeline.evaluation.scores import Measured, hole_psnr, read_run
 from pipeline.evaluation.testset import EvaluationSet
 from pipeline.io import images, store
-from pipeline.networks import zoo
-from pipeline.networks.zoo import Preset
+from pipeline.networks import presets as preset_files
+from pipeline.networks.presets import Preset
 from pipeline.records.fingerprint import fingerprint_digest
 
 NOTE = "evaluation.json"
@@ -72,7 +72,7 @@ class Way:
         specs = [self.preset.estimator, *([self.preset.prior] if self.is_chain else [])]
         if any(spec.kind == "spandrel" for spec in specs):
             return None
-        return float(sum(p.numel() for spec in specs for p in zoo.build(spec).parameters()))
+        return float(sum(p.numel() for spec in specs for p in preset_files.build(spec).parameters()))
 
     def walk(self, surroundings: Mapping[str, Any]) -> int:
         """Restore the set with the pipeline; its exit code. What it took is noted where nothing broke it off.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.zoo import NetworkSpec, load_network
+from pipeline.networks.presets import NetworkSpec, load_network
 
 GOLDEN = Path(__file__).parent / "golden"
 

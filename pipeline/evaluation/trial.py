@@ -20,8 +20,8 @@ from pipeline.faces.detect import CenterFace
 from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, paste_change, warp_crop
 from pipeline.io import images
 from pipeline.io.weights import resolve
+from pipeline.networks.presets import Preset, load_network
 from pipeline.networks.unet import UNet
-from pipeline.networks.zoo import Preset, load_network
 from pipeline.stages.restore import make_engine
 from pipeline.training.samples import FaceAddress
 

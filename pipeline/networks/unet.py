@@ -1,7 +1,7 @@
 """The noise-prediction UNet of improved DDPM, with the state-dict names of the published checkpoints.
 
 Source: Nichol & Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (arXiv 2102.09672); the
-configuration that DifFace trained is in `zoo.py`.
+configuration that DifFace trained is in `presets.py`.
 """
 
 import math

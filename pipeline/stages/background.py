@@ -49,9 +49,9 @@ def load_network(background: Background) -> Callable[[NDArray[np.uint8]], NDArra
     import torch
 
     from pipeline.networks.checkpoint import read_state
-    from pipeline.networks.foreign import load_upscaler
-    from pipeline.networks.tiles import MARGIN, TILE, by_tiles
-    from pipeline.stages.restore import fix_kernels, in_precision, number_type
+    from pipeline.networks.precision import fix_kernels, in_precision, number_type
+    from pipeline.networks.spandrel_models import load_upscaler
+    from pipeline.networks.tiling import MARGIN, TILE, by_tiles
 
     p, place = background.published, torch.device(background.device)
     fix_kernels(place)

@@ -27,12 +27,13 @@ from pipeline.io.errors import message, outline
 from pipeline.io.masks import Hole
 from pipeline.io.stop import is_stopping
 from pipeline.io.weights import resolve
-from pipeline.memory import bytes_per_slot, fitting_slots, free_bytes
-from pipeline.networks.folded import FoldedUNet
-from pipeline.networks.folded_nafnet import FoldedNAFNet
+from pipeline.networks.inference_nafnet import FoldedNAFNet
+from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.memory import bytes_per_slot, fitting_slots, free_bytes
 from pipeline.networks.nafnet import NAFNet
+from pipeline.networks.precision import fix_kernels, in_precision, number_type
+from pipeline.networks.presets import NetworkSpec, Preset, load_network, takes_mask
 from pipeline.networks.unet import UNet
-from pipeline.networks.zoo import NetworkSpec, Preset, load_network, takes_mask
 from pipeline.records.rows import (
     FaceRecord,
     ImageRecord,
@@ -134,13 +135,6 @@ def make_direct(
     )
 
 
-def fix_kernels(device: torch.device) -> None:
-    """On a GPU, the same kernels every time, and float32 that is float32."""
-    if device.type != "cpu":
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-
-
 def estimator_lanes(preset: Preset, on_cpu: bool) -> int:
     """Faces of one call of the estimator; on a CPU one at a time is as fast as many."""
     return 1 if on_cpu else max(preset.lanes_gpu // 4, 1)
@@ -151,18 +145,6 @@ def settled_precision(precision: str, device: str) -> str:
     return str(number_type(precision, torch.device(device).type == "cpu")).removeprefix("torch.")
 
 
-def number_type(precision: str, on_cpu: bool) -> torch.dtype:
-    """The number type that `--precision` means on this device: bfloat16 where the hardware multiplies in it.
-
-    On a CPU that takes AMX (2.4 times as fast as float32) or AVX512_BF16 (1.7 times); without such units bfloat16 can
-    be many times slower.
-    """
-    if precision == "auto":
-        multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if not on_cpu or multiplies else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
-
-
 def inference_form(
     estimator: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
@@ -170,19 +152,6 @@ def inference_form(
     if isinstance(estimator, NAFNet):
         return FoldedNAFNet(estimator, dtype)
     return in_precision(estimator, device, dtype)
-
-
-def in_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """The network, its matrix products and convolutions in `dtype`."""
-    if dtype == torch.float32:
-        return network
-
-    def call(x: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype):
-            y: Tensor = network(x)
-        return y
-
-    return call
 
 
 def make_treatment(settings: RestoreSettings, schedule: Schedule) -> Treatment | Treatments:

@@ -10,15 +10,20 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pipeline.io.weights import digest_of
-from pipeline.networks import zoo
+from pipeline.networks import presets
 from pipeline.networks.checkpoint import write_state
 
 Role = Literal["prior", "estimator"]
 
 
 def export_preset(
-    base: zoo.Preset, role: Role, state: Mapping[str, Tensor], path: Path, licence: str, max_step: int | None
-) -> zoo.Preset:
+    base: presets.Preset,
+    role: Role,
+    state: Mapping[str, Tensor],
+    path: Path,
+    licence: str,
+    max_step: int | None,
+) -> presets.Preset:
     """Write weights and preset file; the preset as it reads back, its new network loaded once.
 
     The other network and the method's defaults are the base's. path: of the file, NAME.toml; the weights lie beside
@@ -29,7 +34,7 @@ def export_preset(
     weights = path.with_name(f"{path.stem}_{role}.safetensors")
     write_state(state, weights)
     other: Role = "estimator" if role == "prior" else "prior"
-    trained: zoo.NetworkSpec = getattr(base, role)
+    trained: presets.NetworkSpec = getattr(base, role)
     specs = {
         role: replace(
             trained, file=weights.name, sha256=digest_of(str(weights.absolute())), url=None, licence=licence
@@ -46,12 +51,12 @@ def export_preset(
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(as_toml(preset), encoding="utf-8")
     partial.replace(path)
-    written = zoo.find_preset(path)
-    zoo.load_network(getattr(written, role), getattr(written, role).file)
+    written = presets.find_preset(path)
+    presets.load_network(getattr(written, role), getattr(written, role).file)
     return written
 
 
-def as_toml(preset: zoo.Preset) -> str:
+def as_toml(preset: presets.Preset) -> str:
     """The text of a preset's file."""
     values = {f.name: getattr(preset, f.name) for f in fields(preset)}
     entries = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
@@ -80,7 +85,7 @@ def _value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _beside(spec: zoo.NetworkSpec, folder: Path) -> zoo.NetworkSpec:
+def _beside(spec: presets.NetworkSpec, folder: Path) -> presets.NetworkSpec:
     """The specification with a file of a folder of its own copied beside the new preset; names stay as they are."""
     source = Path(spec.file)
     if source.name == spec.file or not source.is_file():

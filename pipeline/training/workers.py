@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.io import store
 from pipeline.io.weights import resolve
-from pipeline.networks import zoo
+from pipeline.networks import presets
 from pipeline.networks.checkpoint import write_state
 from pipeline.training.loop import LoopConfig, Metrics, Objective, Trainer, load_checkpoint, save_checkpoint
 from pipeline.training.progress import Progress, Tracker
@@ -27,7 +27,7 @@ CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
 class TrainingPlan:
     """Everything a worker needs to know; it travels to the workers by pickle."""
 
-    spec: zoo.NetworkSpec
+    spec: presets.NetworkSpec
     objective: Objective
     preview: Preview
     loop: LoopConfig
@@ -47,7 +47,7 @@ class TrainingPlan:
     # makes what validations tell besides the loss, on the one reporting worker
     make_scores: Callable[[], Scores]
     # weights that the training starts from, if it does not start from random ones
-    init: zoo.NetworkSpec | None = None
+    init: presets.NetworkSpec | None = None
     # folder or prefix where weights are looked for first
     weights_dir: str | None = None
     # faces of the fixed validation batch
@@ -98,7 +98,7 @@ def train(plan: TrainingPlan, place: Place) -> None:
     cv2.setNumThreads(1)  # samples are made side by side already
     torch.manual_seed(plan.loop.seed)
     saved = load_checkpoint(store.join(plan.output, CHECKPOINT))
-    network = zoo.build(plan.spec)
+    network = presets.build(plan.spec)
     if plan.init and not saved:
         network.load_state_dict(load_init(plan.init, plan.weights_dir).state_dict())
     trainer = Trainer(network, plan.loop, place.device, place.rank)
@@ -117,9 +117,9 @@ def train(plan: TrainingPlan, place: Place) -> None:
             progress.finish(finished)
 
 
-def load_init(init: zoo.NetworkSpec, weights_dir: str | None) -> nn.Module:
+def load_init(init: presets.NetworkSpec, weights_dir: str | None) -> nn.Module:
     """The network that a training starts from. Raises WeightsError or CheckpointError."""
-    return zoo.load_network(init, resolve(init.file, init.url, init.sha256, weights_dir).path)
+    return presets.load_network(init, resolve(init.file, init.url, init.sha256, weights_dir).path)
 
 
 def _run(plan: TrainingPlan, place: Place, trainer: Trainer, progress: Progress | None) -> None:

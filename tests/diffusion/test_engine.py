@@ -17,7 +17,7 @@ from pipeline.diffusion.lanes import Forms, find_forms, to_bytes
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
-from pipeline.networks.folded import FoldedUNet
+from pipeline.networks.inference_unet import FoldedUNet
 from tests import golden_data
 
 SIDE, LANES = 32, 4

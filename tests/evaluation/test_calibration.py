@@ -23,7 +23,7 @@ from pipeline.evaluation.calibration import (
 )
 from pipeline.evaluation.trial import Trial
 from pipeline.io import images
-from pipeline.networks.zoo import find_preset
+from pipeline.networks.presets import find_preset
 from pipeline.training.samples import FaceAddress
 
 CHAIN, STRONG = Candidate.parse("100:2:1"), Candidate.parse("252:4:2")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from jobs import bench
-from pipeline.networks.zoo import find_preset
-from pipeline.roofline import CallCost, Ceilings, count_call, measure_ceilings
+from pipeline.networks.presets import find_preset
+from pipeline.networks.roofline import CallCost, Ceilings, count_call, measure_ceilings
 
 SMALL = ("--preset", "small-srcnn", "--faces", "2", "--start-step", "8", "--repeats", "2")
 

@@ -15,7 +15,7 @@ from jobs import align, evaluate, restore
 from jobs.ways import Sweep, list_ways, row_names
 from pipeline.console.options import UsageError
 from pipeline.io.shards import cut_units, list_input, make_shards
-from pipeline.networks.zoo import find_preset
+from pipeline.networks.presets import find_preset
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 
 from jobs import figures
-from pipeline.networks.zoo import find_preset
+from pipeline.networks.presets import find_preset
 from pipeline.training.samples import SampleError
 
 METHOD = [

@@ -14,7 +14,7 @@ from website import Site, published
 from jobs import models as job
 from pipeline.io import store, weights
 from pipeline.io.weights import Published, resolve
-from pipeline.networks.zoo import find_preset, load_network
+from pipeline.networks.presets import find_preset, load_network
 from tests import golden_data as golden
 
 FILES = {kind: f"{kind}_tiny.safetensors" for kind in ("unet", "lama", "srcnn")}

@@ -20,7 +20,7 @@ from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
 from pipeline.io import weights
 from pipeline.io.weights import resolve
-from pipeline.networks.zoo import PRESETS, find_preset, load_network
+from pipeline.networks.presets import PRESETS, find_preset, load_network
 from pipeline.stages.restore import make_engine
 
 pytestmark = pytest.mark.usefixtures("without_ray")

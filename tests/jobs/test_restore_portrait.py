@@ -26,7 +26,7 @@ from pipeline.config import RestoreConfig
 from pipeline.console.options import UsageError
 from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, warp_crop
 from pipeline.io.shards import cut_units, list_input, make_shards
-from pipeline.networks.zoo import find_preset
+from pipeline.networks.presets import find_preset
 from pipeline.report import read_strip
 from pipeline.stages.restore import RestoreFaces
 

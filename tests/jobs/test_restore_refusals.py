@@ -13,7 +13,7 @@ from pipeline.config import RestoreConfig
 from pipeline.io import weights
 from pipeline.io.fence import LOCK
 from pipeline.networks.checkpoint import read_state, write_state
-from pipeline.networks.zoo import PRESETS
+from pipeline.networks.presets import PRESETS
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.networks.checkpoint import CheckpointError, load_strict, read_state, write_state
-from pipeline.networks.zoo import load_network
+from pipeline.networks.presets import load_network
 from tests import golden_data as golden
 
 STATE = {"a.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "a.bias": torch.tensor([5.0, 6.0])}

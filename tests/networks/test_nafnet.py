@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.diffusion.lanes import Forms, find_forms
-from pipeline.memory import bytes_of_training
 from pipeline.networks.checkpoint import CheckpointError, load_strict, write_state
-from pipeline.networks.folded_nafnet import FoldedNAFNet
+from pipeline.networks.inference_nafnet import FoldedNAFNet
+from pipeline.networks.memory import bytes_of_training
 from pipeline.networks.nafnet import NAFNet, NAFNetConfig
-from pipeline.networks.zoo import PRESETS, NetworkSpec, PresetError, build, load_network
+from pipeline.networks.presets import PRESETS, NetworkSpec, PresetError, build, load_network
 from pipeline.stages.restore import inference_form
 from pipeline.training.objectives import EstimatorL1
 from tests import golden_data

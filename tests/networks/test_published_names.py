@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from pipeline.networks.presets import NetworkSpec, build, find_preset
 from pipeline.networks.swinir import to_published
-from pipeline.networks.zoo import NetworkSpec, build, find_preset
 from tests import golden_data as golden
 
 Shapes = dict[str, tuple[int, ...]]

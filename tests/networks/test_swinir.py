@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pipeline.networks.checkpoint import CheckpointError, read_state, write_state
+from pipeline.networks.presets import load_network
 from pipeline.networks.swinir import SwinIRConfig, build_swinir, from_published, to_published
-from pipeline.networks.zoo import load_network
 from tests import golden_data as golden
 
 SPEC = golden.network_spec("swinir")

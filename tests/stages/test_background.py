@@ -17,7 +17,7 @@ from pipeline.faces.geometry import CropFrame, crop_scale, enlarge_crop, warp_cr
 from pipeline.io import images
 from pipeline.io.units import Address, Unit
 from pipeline.io.weights import Published, WeightsError, find_upscaler
-from pipeline.networks.tiles import MARGIN, TILE
+from pipeline.networks.tiling import MARGIN, TILE
 from pipeline.records.rows import KEPT, FaceRecord, ImageRecord, dump_records, pack
 from pipeline.stages import background as module
 from pipeline.stages.background import Background, NotEnhanced

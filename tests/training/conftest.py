@@ -10,7 +10,7 @@ from skimage import data, transform
 
 from jobs import train_prior, training
 from pipeline.console.options import parse
-from pipeline.networks.zoo import find_preset
+from pipeline.networks.presets import find_preset
 from pipeline.training import workers
 
 PRESET = """

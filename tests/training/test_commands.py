@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from jobs import train_estimator, train_prior, training
 from pipeline.console.options import parse
-from pipeline.memory import bytes_of_training
-from pipeline.networks.zoo import build, find_preset, load_network, preset_names
+from pipeline.networks.memory import bytes_of_training
+from pipeline.networks.presets import build, find_preset, load_network, preset_names
 from pipeline.training.configs import config_names, read_config, with_config
 from pipeline.training.loop import UnusableCheckpoint
 from pipeline.training.preset import as_toml

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pipeline.networks.zoo import build, find_preset
+from pipeline.networks.presets import build, find_preset
 from pipeline.training.loop import (
     LoopConfig,
     Trainer,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.networks.zoo import build, find_preset
+from pipeline.networks.presets import build, find_preset
 from pipeline.training.objectives import EstimatorL1, PriorEps
 from pipeline.training.samples import degrade_face, find_shards, list_faces
 from pipeline.training.validation import (

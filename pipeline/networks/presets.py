@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from pipeline.networks.checkpoint import CheckpointError, load_strict, read_state
-from pipeline.networks.foreign import ForeignConfig, load_foreign
 from pipeline.networks.lama import LaMa, LaMaConfig
 from pipeline.networks.nafnet import NAFNet, NAFNetConfig
+from pipeline.networks.spandrel_models import ForeignConfig, load_foreign
 from pipeline.networks.srcnn import SRCNN, SRCNNConfig
 from pipeline.networks.swinir import SwinIRConfig, build_swinir, from_published
 from pipeline.networks.unet import UNet, UNetConfig

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.networks.foreign import resized
+from pipeline.networks.spandrel_models import resized
 
 # Side of a tile and width of the margin around it, pixels of the picture. Together a multiple of 64: networks with
 # windows, or which halve their input, take it without padding. Real-ESRGAN reaches ever less far: with a margin of 16

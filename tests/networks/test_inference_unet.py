@@ -5,9 +5,9 @@ import torch
 
 from pipeline.diffusion.lanes import Forms, find_forms
 from pipeline.diffusion.schedule import make_schedule
-from pipeline.networks.folded import FoldedUNet
+from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.presets import PRESETS, NetworkSpec, load_network
 from pipeline.networks.unet import UNet, UNetConfig
-from pipeline.networks.zoo import PRESETS, NetworkSpec, load_network
 from tests import golden_data
 
 STEPS = [int(t) for t in make_schedule("ddim50").t]

@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.networks.folded import FoldedUNet
+from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.presets import NetworkSpec, build
 from pipeline.networks.unet import UNet
-from pipeline.networks.zoo import NetworkSpec, build
 
 # Operations that only give a tensor another shape.
 _VIEWS = (

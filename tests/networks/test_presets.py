@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from pipeline.networks.checkpoint import write_state
-from pipeline.networks.zoo import PRESETS, Preset, PresetError, build, find_preset, load_network, preset_names
+from pipeline.networks.presets import (
+    PRESETS,
+    Preset,
+    PresetError,
+    build,
+    find_preset,
+    load_network,
+    preset_names,
+)
 
 MINE = """
 description = "mine"

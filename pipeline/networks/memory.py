@@ -10,9 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipeline.networks.folded import FoldedUNet
+from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.presets import NetworkSpec, build
 from pipeline.networks.unet import UNet
-from pipeline.networks.zoo import NetworkSpec, build
 
 # A call also needs its libraries' scratch space, and the process more than the engine.
 SHARE_OF_FREE = 0.6

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.networks.folded import Conv
+from pipeline.networks.inference_unet import Conv
 from pipeline.networks.nafnet import LayerNorm2d, NAFBlock, NAFNet, gated, pad_to
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.networks.foreign import resized
-from pipeline.networks.tiles import by_tiles, corners, mirrored
+from pipeline.networks.spandrel_models import resized
+from pipeline.networks.tiling import by_tiles, corners, mirrored
 
 TILE, MARGIN = 32, 8
 

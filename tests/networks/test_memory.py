@@ -2,8 +2,8 @@
 
 import torch
 
-from pipeline.memory import SHARE_OF_FREE, bytes_per_slot, fitting_slots, free_bytes
-from pipeline.networks.zoo import find_preset
+from pipeline.networks.memory import SHARE_OF_FREE, bytes_per_slot, fitting_slots, free_bytes
+from pipeline.networks.presets import find_preset
 
 
 def test_bytes_of_a_slot_grow_with_the_side_and_shrink_with_the_number_type():

@@ -12,8 +12,8 @@ from spandrel.architectures.RestoreFormer import RestoreFormer
 from spandrel.architectures.SwinIR import SwinIR
 
 from pipeline.networks.checkpoint import CheckpointError, write_state
-from pipeline.networks.foreign import ForeignConfig, ForeignNetwork, _try_out, resized
-from pipeline.networks.zoo import NetworkSpec, PresetError, build, load_network, network_config
+from pipeline.networks.presets import NetworkSpec, PresetError, build, load_network, network_config
+from pipeline.networks.spandrel_models import ForeignConfig, ForeignNetwork, _try_out, resized
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.networks.zoo import NetworkSpec, Preset, build, takes_mask
+from pipeline.networks.presets import NetworkSpec, Preset, build, takes_mask
 
 # A network's call reaches about this share of a plain convolution's speed: the rest is norms and copies.
 EFFICIENCY = 0.4
