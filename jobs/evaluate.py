@@ -17,6 +17,7 @@ from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_sign
 from jobs.ways import Sweep, Way, list_ways
 from pipeline.console.options import UsageError, parse
 from pipeline.console.progress import duration
+from pipeline.diffusion.task import TaskName
 from pipeline.evaluation.delivered import Delivered
 from pipeline.evaluation.harm import ANY, Judged, cut
 from pipeline.evaluation.options import EvaluateConfig
@@ -29,7 +30,6 @@ from pipeline.flow import connect
 from pipeline.io import store
 from pipeline.networks.cost import seconds_per_face
 from pipeline.networks.presets import Preset, find_preset
-from pipeline.stages.task import TaskName
 from pipeline.tracking import RunTracker, settle_uri, ui_command
 from pipeline.training.samples import (
     PHOTOGRAPHS,

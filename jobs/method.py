@@ -8,10 +8,12 @@ from pipeline.config import RestoreConfig, fingerprint
 from pipeline.console.hints import Report, ignore
 from pipeline.console.options import UsageError
 from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.task import Task
 from pipeline.faces.detect import Selection
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import store
 from pipeline.io.weights import DETECTOR_WEIGHTS, find_upscaler, resolve
+from pipeline.metrics.measure import MeasureSettings
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics
 from pipeline.networks.checkpoint import read_state
 from pipeline.networks.presets import Preset, find_preset, load_network
@@ -19,10 +21,8 @@ from pipeline.networks.spandrel_models import load_upscaler
 from pipeline.networks.tiling import MARGIN, TILE
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.background import Background
-from pipeline.stages.measure import MeasureSettings
 from pipeline.stages.publish import Publish
 from pipeline.stages.restore import RestoreSettings
-from pipeline.stages.task import Task
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from jobs import align, cleaning, evaluate, restoration
 from pipeline.console.hints import ignore
 from pipeline.flow import Resources
 from pipeline.io.units import Pending
+from pipeline.metrics.measure import MeasureFaces, MeasureSettings
 from pipeline.records.rows import Row
-from pipeline.stages.measure import MeasureFaces, MeasureSettings
 from pipeline.stages.restore import RestoreFaces
 
 Stage = Callable[[Row], Row]

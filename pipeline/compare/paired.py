@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from pipeline.metrics.meaning import Better
+from pipeline.metrics.directions import Better
 
 Numbers = NDArray[np.float64]
 Indices = NDArray[np.int64]

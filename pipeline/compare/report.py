@@ -12,7 +12,7 @@ from pipeline.compare.paired import LEVEL, SAME, Paired, PairedSums
 from pipeline.compare.pairs import Comparison, columns_of, compare
 from pipeline.compare.runs import Compared, Refused, comparable, difference_of_settings, reservations
 from pipeline.io import store
-from pipeline.metrics.meaning import MEANINGS, meaning
+from pipeline.metrics.directions import MEANINGS, meaning
 from pipeline.records.rows import OUTCOMES
 from pipeline.reporting import page
 

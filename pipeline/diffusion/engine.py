@@ -22,10 +22,10 @@ from torch import Tensor
 from pipeline.console.hints import Hints, Report, ignore
 from pipeline.diffusion.constraints import Constraint, Hold
 from pipeline.diffusion.difface import NoisePredictor, to_signed
-from pipeline.diffusion.lanes import Forms, Lanes, Taken, find_forms, make_lanes, to_bytes, to_device
 from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_noise
 from pipeline.diffusion.sampler import Solver, diffuse, step_table
 from pipeline.diffusion.schedule import Chain, Schedule
+from pipeline.diffusion.slots import Forms, Lanes, Taken, find_forms, make_lanes, to_bytes, to_device
 from pipeline.diffusion.treatment import Treatment, Treatments, estimated_change
 
 log = logging.getLogger(__name__)

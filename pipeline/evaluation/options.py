@@ -5,8 +5,8 @@ from typing import Literal
 
 from pipeline.config import BLIND_PRESET
 from pipeline.console.options import UsageError, option
+from pipeline.diffusion.task import TaskName
 from pipeline.evaluation.realworld import LEVELS
-from pipeline.stages.task import TaskName
 from pipeline.training.masks import HOLES, Hole
 
 DEFAULT_PRESETS: dict[TaskName, str] = {"restore": "small-swinir,small-srcnn", "inpaint": "small-inpaint"}

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.testset import EvaluationSet
 from pipeline.io import store
+from pipeline.metrics.directions import meaning
 from pipeline.metrics.distribution import frechet_distance
 from pipeline.metrics.fidelity import psnr
-from pipeline.metrics.meaning import meaning
 from pipeline.metrics.suite import Face, Suite, parse_metrics
 
 Numbers = NDArray[np.float64]

@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.diffusion.task import TaskName
 from pipeline.io import images, store
+from pipeline.io.masks import fill
 from pipeline.io.tables import read_table
-from pipeline.stages.task import TaskName, fill
 from pipeline.training.degradation import degrade, grid_degradation, to_grey
 from pipeline.training.masks import Hole, draw_hole
 from pipeline.training.samples import FaceAddress, wanted_side

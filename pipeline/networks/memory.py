@@ -1,10 +1,8 @@
 """How much memory a face in the engine takes, and how many therefore fit."""
 
 import weakref
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,8 +12,6 @@ from pipeline.networks.inference_unet import FoldedUNet
 from pipeline.networks.presets import NetworkSpec, build
 from pipeline.networks.unet import UNet
 
-# A call also needs its libraries' scratch space, and the process more than the engine.
-SHARE_OF_FREE = 0.6
 # Training in float32: the weight, its average, its gradient, and AdamW's two moments.
 BYTES_PER_WEIGHT = 20
 
@@ -89,20 +85,3 @@ def bytes_of_training(spec: NetworkSpec, side: int, channels: int, precision: st
 
         one, two = peak(1), peak(2)
     return size // 4 * BYTES_PER_WEIGHT, two - one
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that this process can still take: of the device, or of the machine and the container around it."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
-    free = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and (most := limit.read_text().strip()) != "max":
-        free = min(free, int(most) - int(used.read_text()))
-    return int(free)
-
-
-def fitting_slots(useful: int, each: int, free: int) -> int:
-    """As many slots as are useful and fit, one at least. each: bytes of a slot; free: bytes there are."""
-    return max(min(useful, int(free * SHARE_OF_FREE) // each), 1)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.console.hints import Hints, Report, ignore
+from pipeline.diffusion.task import BLIND, Task, shrinking
 from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection
 from pipeline.faces.geometry import (
     CropFrame,
@@ -25,7 +26,7 @@ from pipeline.faces.search import Found, search
 from pipeline.faces.sharpness import crispness, sharpness
 from pipeline.io import images, store
 from pipeline.io.errors import message, outline
-from pipeline.io.masks import Hole, find_hole, is_mask
+from pipeline.io.masks import Hole, fill, find_hole, is_mask
 from pipeline.io.readers import REFUSED, Read, Unreadable, read_unit
 from pipeline.io.stop import is_stopping
 from pipeline.io.units import Address, Unit
@@ -41,7 +42,6 @@ from pipeline.records.rows import (
     with_crops,
 )
 from pipeline.stages.apart import Died, call_apart
-from pipeline.stages.task import BLIND, Task, fill, shrinking
 
 # A unit's crops travel in one column of one row; what does not fit below this is a failed image.
 MOST_CROP_BYTES = 1 << 30

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.diffusion.task import BLIND, Task
 from pipeline.faces.canvas import Box, Canvas
 from pipeline.faces.geometry import (
     Edge,
@@ -22,7 +23,6 @@ from pipeline.io import images
 from pipeline.io.masks import Hole
 from pipeline.records.rows import FaceRecord
 from pipeline.stages.background import Background
-from pipeline.stages.task import BLIND, Task
 
 Crop = NDArray[np.uint8]
 # Share of the picture's own detail under a face whose task says it: a hole has none, and the luma is all of it.

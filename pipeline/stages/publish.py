@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.diffusion.task import BLIND, Task
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import store
 from pipeline.io.errors import message, outline
@@ -46,7 +47,6 @@ from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.paste import paste_faces, paste_on_enhanced
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.sample import Sample, choose_samples, cut_sample, sample_strip
-from pipeline.stages.task import BLIND, Task
 
 # Reasons of images that are not delivered, because there is nothing to deliver or no place for it.
 NOT_DELIVERED = frozenset({"unreadable", "too many bytes", "name refused", "damaged shard"})

@@ -6,19 +6,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.console.hints import Hints, Report, ignore
-from pipeline.diffusion.direct import DirectEngine
 from pipeline.diffusion.engine import Engine, FaceJob, FaceResult
+from pipeline.diffusion.estimator_engine import DirectEngine
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.sampler import Solver
 from pipeline.diffusion.schedule import Schedule, StartRule, chain_from, make_schedule
+from pipeline.diffusion.task import BLIND, Task
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
 from pipeline.faces.colour import anchor_change, anchor_colour
 from pipeline.faces.geometry import inside_picture
@@ -29,7 +32,7 @@ from pipeline.io.stop import is_stopping
 from pipeline.io.weights import resolve
 from pipeline.networks.inference_nafnet import FoldedNAFNet
 from pipeline.networks.inference_unet import FoldedUNet
-from pipeline.networks.memory import bytes_per_slot, fitting_slots, free_bytes
+from pipeline.networks.memory import bytes_per_slot
 from pipeline.networks.nafnet import NAFNet
 from pipeline.networks.precision import fix_kernels, in_precision, number_type
 from pipeline.networks.presets import NetworkSpec, Preset, load_network, takes_mask
@@ -45,7 +48,6 @@ from pipeline.records.rows import (
     unpack,
     with_crops,
 )
-from pipeline.stages.task import BLIND, Task
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
 CALLS_ON_GPU = 2
@@ -282,3 +284,24 @@ class RestoreFaces:
         future = self._engine.submit(job)
         future.add_done_callback(lambda _: s.report(Hints(restored=1)))
         return future
+
+
+# A call also needs its libraries' scratch space, and the process more than the engine.
+SHARE_OF_FREE = 0.6
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that this process can still take: of the device, or of the machine and the container around it."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    free = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and (most := limit.read_text().strip()) != "max":
+        free = min(free, int(most) - int(used.read_text()))
+    return int(free)
+
+
+def fitting_slots(useful: int, each: int, free: int) -> int:
+    """As many slots as are useful and fit, one at least. each: bytes of a slot; free: bytes there are."""
+    return max(min(useful, int(free * SHARE_OF_FREE) // each), 1)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pipeline.diffusion.constraints import Constraint, Grey, Inpaint, Shrink
 from pipeline.diffusion.difface import face_noise, restore
 from pipeline.diffusion.engine import Engine, FaceJob, NonFiniteFace
-from pipeline.diffusion.lanes import Forms, find_forms, to_bytes
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.slots import Forms, find_forms, to_bytes
 from pipeline.diffusion.treatment import Treatment
 from pipeline.networks.inference_unet import FoldedUNet
 from tests import golden_data

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.console.hints import Hints
-from pipeline.diffusion.direct import DirectEngine
 from pipeline.diffusion.engine import Engine, FaceJob
+from pipeline.diffusion.estimator_engine import DirectEngine
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pipeline.diffusion.constraints import Constraint, Grey, Hold
 from pipeline.diffusion.difface import face_noise, restore, to_signed
 from pipeline.diffusion.engine import Engine, FaceJob
-from pipeline.diffusion.lanes import to_bytes
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.slots import to_bytes
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
 from tests import golden_data
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pipeline.diffusion.lanes import Forms, find_forms
 from pipeline.diffusion.schedule import make_schedule
+from pipeline.diffusion.slots import Forms, find_forms
 from pipeline.networks.inference_unet import FoldedUNet
 from pipeline.networks.presets import PRESETS, NetworkSpec, load_network
 from pipeline.networks.unet import UNet, UNetConfig

@@ -2,8 +2,9 @@
 
 import torch
 
-from pipeline.networks.memory import SHARE_OF_FREE, bytes_per_slot, fitting_slots, free_bytes
+from pipeline.networks.memory import bytes_per_slot
 from pipeline.networks.presets import find_preset
+from pipeline.stages.restore import SHARE_OF_FREE, fitting_slots, free_bytes
 
 
 def test_bytes_of_a_slot_grow_with_the_side_and_shrink_with_the_number_type():

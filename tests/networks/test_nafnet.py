@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.diffusion.lanes import Forms, find_forms
+from pipeline.diffusion.slots import Forms, find_forms
 from pipeline.networks.checkpoint import CheckpointError, load_strict, write_state
 from pipeline.networks.inference_nafnet import FoldedNAFNet
 from pipeline.networks.memory import bytes_of_training

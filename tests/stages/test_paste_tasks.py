@@ -8,12 +8,12 @@ import pytest
 from photographs import encoded, portrait
 from PIL import Image
 
+from pipeline.diffusion.task import Task, shrinking
 from pipeline.io import images
-from pipeline.io.masks import find_hole
+from pipeline.io.masks import fill, find_hole
 from pipeline.io.units import Address, Unit
 from pipeline.records.rows import FaceRecord
 from pipeline.stages.paste import paste_faces
-from pipeline.stages.task import Task, fill, shrinking
 
 SIDE = 64
 HOLE = np.zeros((110, 100), bool)

@@ -14,11 +14,11 @@ from pipeline.faces.geometry import CropFrame, warp_crop
 from pipeline.io import images
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.io.units import Address, Unit
+from pipeline.metrics.measure import MeasureFaces, MeasureSettings
+from pipeline.metrics.truth import read_truths, truth_crop
 from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, load_faces, pack
 from pipeline.records.rows import load_features as features_of
-from pipeline.stages.measure import MeasureFaces, MeasureSettings
 from pipeline.stages.record import make_marker, record_table
-from pipeline.stages.truth import read_truths, truth_crop
 
 FRAME = CropFrame(64)
 TRUTH = np.asarray(portrait(64, 64))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +10,6 @@ if TYPE_CHECKING:  # readers and publishers know their task, and need none of to
     from pipeline.diffusion.constraints import Constraint, Degradation
 
 TaskName = Literal["restore", "inpaint", "colourise", "upscale"]
-# Neighbourhood from which a hole is filled for those who can not look through it: detectors, and most estimators.
-FILL_RADIUS = 3.0
 
 
 @dataclass(frozen=True)
@@ -69,12 +66,3 @@ def shrinking(scale: float, side: int) -> int:
     """How many times smaller than the crop a face was seen: the nearest power of two that divides the side."""
     wanted = 2 ** max(round(float(np.log2(1 / scale))), 0)
     return int(np.gcd(wanted, side))
-
-
-def fill(picture: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """[H, W, 3] with its hole, [H, W], filled from around it (Telea, 2004): enough to find a face by."""
-    if not hole.any():
-        return picture
-    return cv2.inpaint(picture, hole.astype(np.uint8), FILL_RADIUS, cv2.INPAINT_TELEA).astype(
-        np.uint8, copy=False
-    )

@@ -1,6 +1,6 @@
 """Which way of a measurement is better is said in one place, for everything that is measured."""
 
-from pipeline.metrics.meaning import MEANINGS, meaning
+from pipeline.metrics.directions import MEANINGS, meaning
 from pipeline.metrics.suite import METRICS, columns_of
 
 

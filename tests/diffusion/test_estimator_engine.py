@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.diffusion import direct
-from pipeline.diffusion.direct import DirectEngine
+from pipeline.diffusion import estimator_engine
 from pipeline.diffusion.engine import Engine, FaceJob, NonFiniteFace
+from pipeline.diffusion.estimator_engine import DirectEngine
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
@@ -103,7 +103,7 @@ def test_a_face_that_can_not_be_estimated_fails_alone(fault, kind):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_out_of_memory_makes_the_calls_smaller_and_loses_no_face(monkeypatch, workers):
     said = []
-    monkeypatch.setattr(direct.log, "warning", lambda text, *numbers: said.append(text % numbers))
+    monkeypatch.setattr(estimator_engine.log, "warning", lambda text, *numbers: said.append(text % numbers))
 
     def estimator(faces):
         if len(faces) > 2:

@@ -14,6 +14,7 @@ import torch
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.units import Unit
 from pipeline.metrics.suite import Crop, Face, Measured, Suite
+from pipeline.metrics.truth import read_truths, truth_crop
 from pipeline.networks.precision import fix_kernels
 from pipeline.records.rows import (
     FaceRecord,
@@ -24,7 +25,6 @@ from pipeline.records.rows import (
     unpack,
     with_crops,
 )
-from pipeline.stages.truth import read_truths, truth_crop
 
 
 @dataclass(frozen=True)
