@@ -15,9 +15,9 @@ from pipeline.cleaning.policy import read_policy
 from pipeline.cleaning.versions import DamagedVersion, last_version, listing_digest
 from pipeline.console.options import UsageError, parse
 from pipeline.console.progress import Waiting
-from pipeline.driver import AlreadyDriven, Driver
 from pipeline.io.errors import redact
 from pipeline.io.shards import list_input
+from pipeline.ledger.lease import AlreadyDriven, Driver
 
 # Folders that a cleaning writes below its output.
 WRITTEN = ("versions", "measurements", "repairs", "reports", "data", "_ledger")

@@ -51,14 +51,14 @@ from pipeline.cleaning.versions import (
 from pipeline.config import RestoreConfig, fingerprint
 from pipeline.console.hints import Report
 from pipeline.console.progress import Progress
-from pipeline.driver import Driver
 from pipeline.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.io import store
 from pipeline.io.names import unspelled
 from pipeline.io.sample_names import sample_names, suffix_of
 from pipeline.io.tables import read_table
 from pipeline.io.units import Address, Kind
-from pipeline.ledger import Ledger, load_units
+from pipeline.ledger.lease import Driver
+from pipeline.ledger.ledger import Ledger, load_units
 from pipeline.networks.cost import face_cost, seconds_per_face
 from pipeline.networks.presets import Preset
 from pipeline.records.fingerprint import fingerprint_digest

@@ -13,11 +13,11 @@ from jobs.method import Method, measure_stage, publish_stage, read_stage, restor
 from pipeline.board import Board
 from pipeline.config import RestoreConfig
 from pipeline.console.progress import Progress, Waiting, duration, write_line
-from pipeline.driver import Driver
 from pipeline.flow import Resources, connect, fit_resources, run_flow
 from pipeline.io import store
 from pipeline.io.readers import LoadUnit
-from pipeline.ledger import Ledger, Settled
+from pipeline.ledger.lease import Driver
+from pipeline.ledger.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, Row
 from pipeline.records.totals import ShardMetrics

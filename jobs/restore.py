@@ -22,13 +22,13 @@ from pipeline.census import count_faces, sample_units
 from pipeline.config import RestoreConfig
 from pipeline.console.options import UsageError, parse
 from pipeline.console.progress import Waiting, duration
-from pipeline.driver import AlreadyDriven, Driver
 from pipeline.faces.detect import Selection
 from pipeline.io import store
 from pipeline.io.errors import redact
 from pipeline.io.shards import InputError, Listing, cut_units, list_input, make_shards
 from pipeline.io.weights import WeightsError, find_upscaler
-from pipeline.ledger import Ledger, RefusedMix, Settled, unit_images_of
+from pipeline.ledger.lease import AlreadyDriven, Driver
+from pipeline.ledger.ledger import Ledger, RefusedMix, Settled, unit_images_of
 from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.cost import seconds_per_face

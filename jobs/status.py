@@ -14,9 +14,9 @@ from pipeline.console.options import UsageError, option, parse
 from pipeline.console.progress import duration
 from pipeline.io import store
 from pipeline.io.names import printable
+from pipeline.ledger.output import NoRun
+from pipeline.ledger.status import Observer, State
 from pipeline.records.rows import DECISION_TEXTS, LEFT_TEXTS
-from pipeline.status import Observer, State
-from pipeline.verify.run import NoRun
 
 COMPLETE, UNBALANCED, BAD_ARGUMENTS, UNFINISHED, INTERRUPTED = 0, 1, 2, 4, 130
 MEANINGS = {

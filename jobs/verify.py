@@ -17,15 +17,15 @@ from pipeline.console.options import UsageError, option, parse
 from pipeline.console.progress import Progress, duration, write_line
 from pipeline.io import store
 from pipeline.io.weights import WeightsError
-from pipeline.ledger import difference
+from pipeline.ledger.findings import Finding, Findings
+from pipeline.ledger.ledger import difference
+from pipeline.ledger.output import BROKEN, NoRun, Run, open_run
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.presets import NetworkSpec, Preset, PresetError
 from pipeline.records.rows import OUTCOMES
 from pipeline.stages.record import storable
 from pipeline.verify.audit import Audit
-from pipeline.verify.findings import Finding, Findings
 from pipeline.verify.repeat import TOLERANCE, Compared, Repeat
-from pipeline.verify.run import BROKEN, NoRun, Run, open_run
 
 WELL, DIFFERENT, BAD_ARGUMENTS, UNFINISHED, INTERRUPTED = 0, 1, 2, 4, 130
 MEANINGS = {

@@ -14,9 +14,8 @@ from pipeline.faces.geometry import Resampling, enlarge_crop, warp_crop
 from pipeline.io import images, store
 from pipeline.io.readers import load_units, read_unit
 from pipeline.io.units import Unit, plan_path
-from pipeline.verify.pictures import UNREADABLE, delivered_picture
-from pipeline.verify.run import BROKEN
-from pipeline.verify.unit import is_held
+from pipeline.ledger.delivered import UNREADABLE, delivered_picture, is_held
+from pipeline.ledger.output import BROKEN
 
 Pixels = NDArray[np.uint8]
 What = Literal["before", "after"]

@@ -12,10 +12,10 @@ from functools import partial
 
 from pipeline.io import store
 from pipeline.io.prefetch import ahead
-from pipeline.ledger import PlannedShard
+from pipeline.ledger.findings import Finding
+from pipeline.ledger.ledger import PlannedShard
+from pipeline.ledger.output import BY_COPY, PLAN, Run, open_plan, open_report, open_shard
 from pipeline.records.rows import Counts
-from pipeline.verify.findings import Finding
-from pipeline.verify.run import BY_COPY, PLAN, Run, open_plan, open_report, open_shard
 from pipeline.verify.unit import Candidate, UnitAudit, audit_unit
 
 # Folders in which every object is named by a marker, or is a marker.

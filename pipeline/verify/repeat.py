@@ -19,12 +19,12 @@ from pipeline.io import images, store
 from pipeline.io.prefetch import ahead
 from pipeline.io.readers import read_unit
 from pipeline.io.tables import read_table
+from pipeline.ledger.delivered import UNREADABLE, delivered_picture
+from pipeline.ledger.findings import Finding, redoable
 from pipeline.records.rows import ImageRecord, Row, load_faces, load_images, unpack
 from pipeline.stages.align import ReadAndAlign
 from pipeline.stages.publish import Publish
 from pipeline.stages.record import ADDED_LATER, record_table, storable
-from pipeline.verify.findings import Finding, redoable
-from pipeline.verify.pictures import UNREADABLE, delivered_picture
 from pipeline.verify.unit import Candidate
 
 # On the run's device type the bytes must be equal. On another one rounding differs: there the root mean square of the

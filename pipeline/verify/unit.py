@@ -11,21 +11,22 @@ from typing import Any
 from pipeline.io import store
 from pipeline.io.images import is_image_name
 from pipeline.io.tables import read_table
-from pipeline.io.units import Address, Unit
+from pipeline.io.units import Unit
+from pipeline.ledger.delivered import (
+    UNREADABLE,
+    Hashed,
+    is_held,
+    parquet_pictures,
+    tar_pictures,
+    wrong_picture,
+)
+from pipeline.ledger.findings import Finding, Kind, redoable
+from pipeline.ledger.output import BROKEN, Run
 from pipeline.records.marker import Marker
 from pipeline.records.rows import OUTCOMES, Counts
 from pipeline.records.seal import SEAL, is_intact
 from pipeline.stages.publish import NOT_DELIVERED
 from pipeline.stages.record import ADDED_LATER, SCHEMA, storable
-from pipeline.verify.findings import Finding, Kind, redoable
-from pipeline.verify.pictures import (
-    UNREADABLE,
-    Hashed,
-    parquet_pictures,
-    tar_pictures,
-    wrong_picture,
-)
-from pipeline.verify.run import BROKEN, Run
 
 # A record table by image: the image's row, then those of its faces.
 Rows = list[list[dict[str, Any]]]
@@ -230,11 +231,6 @@ class _Reading:
         if number != len(wanted) and not (lost and not number):
             return [f"{len(wanted)} pictures were wanted, {number} are there"]
         return wrong
-
-
-def is_held(address: Address, record: Mapping[str, Any]) -> bool:
-    """Whether a delivered shard holds the image as a picture of its own."""
-    return not address.refused and (address.length == 0 or record["reason"] != "too many bytes")
 
 
 def wrong_marker(unit: Unit, values: Mapping[str, Any], counts: Counts) -> Iterator[str]:

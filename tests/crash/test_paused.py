@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 # A start on another machine: it can not see whether the first one's process lives, and waits for a sign of it.
 PROGRAM = """
 import socket, sys
-from pipeline.driver import Driver
+from pipeline.ledger.lease import Driver
 if sys.argv[1] != "here":
     socket.gethostname = lambda: sys.argv[1]
     Driver.take.__func__.__defaults__ = (1.0,)

@@ -10,7 +10,7 @@ from servers import S3Server
 
 from pipeline.io import store
 from pipeline.io.shards import MOST_WARNINGS, InputError, list_input, path_below
-from pipeline.ledger import Ledger
+from pipeline.ledger.ledger import Ledger
 
 PICTURES = ("a.jpg", "b_small.jpg", "lost+found/c.jpg", "lost+found/deep/d.jpg", "x/e.jpg", "x/f_small.jpg")
 

@@ -17,9 +17,9 @@ from skimage import data
 
 from jobs import clean as job
 from jobs import cleaning
-from pipeline.driver import Driver
 from pipeline.io import store
 from pipeline.io.shards import cut_units, list_input, make_shards, sample_key
+from pipeline.ledger.lease import Driver
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

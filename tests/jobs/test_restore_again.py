@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 from photographs import portraits, read_folder, write_folder
 
 from jobs import restoration
-from pipeline.driver import Driver
 from pipeline.io import store
-from pipeline.status import Observer
+from pipeline.ledger.lease import Driver
+from pipeline.ledger.status import Observer
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from jobs import status as job
 from pipeline.io import store
-from pipeline.ledger import load_plan, load_units
-from pipeline.status import Observer
-from pipeline.verify.run import open_run
+from pipeline.ledger.ledger import load_plan, load_units
+from pipeline.ledger.output import open_run
+from pipeline.ledger.status import Observer
 from pipeline.verify.unit import audit_unit
 
 # Three units of two pictures: restored and cut off; no_face and animated; empty and a letter.

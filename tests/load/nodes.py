@@ -23,7 +23,7 @@ from ray.cluster_utils import Cluster
 from pipeline.faces.geometry import CropFrame
 from pipeline.flow import connect, fit_resources, run_flow
 from pipeline.io.readers import LoadUnit
-from pipeline.ledger import Ledger
+from pipeline.ledger.ledger import Ledger
 
 MIB = 1 << 20
 CPUS = 4

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from pipeline import flow
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.readers import LoadUnit
-from pipeline.ledger import Ledger
+from pipeline.ledger.ledger import Ledger
 from pipeline.records.totals import SUMS
 
 pytestmark = pytest.mark.slow

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from typing import Any
 
-from pipeline.driver import last_start
 from pipeline.io import store
 from pipeline.io.errors import redact
 from pipeline.io.tables import read_table
-from pipeline.ledger import READERS, PlannedShard, Retries, load_retries
+from pipeline.ledger.lease import last_start
+from pipeline.ledger.ledger import READERS, PlannedShard, Retries, load_retries
+from pipeline.ledger.output import BROKEN, PLAN, open_plan, open_run
 from pipeline.records.marker import Marker
 from pipeline.records.rows import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome
-from pipeline.verify.run import BROKEN, PLAN, open_plan, open_run
 
 DONE = "_ledger/done"
 # The rate is that of the units finished so long before the last one.

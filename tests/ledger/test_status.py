@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.driver import PATIENCE, Start
 from pipeline.io import store
 from pipeline.io.units import Unit
-from pipeline.ledger import READERS, Ledger
+from pipeline.ledger.lease import PATIENCE, Start
+from pipeline.ledger.ledger import READERS, Ledger
+from pipeline.ledger.output import NoRun
+from pipeline.ledger.status import MOST_PROBLEMS, RATE_SECONDS, Observer, State, set_pace
 from pipeline.records.rows import ImageRecord
 from pipeline.records.seal import sealed
 from pipeline.stages.record import make_marker, record_table
-from pipeline.status import MOST_PROBLEMS, RATE_SECONDS, Observer, State, set_pace
-from pipeline.verify.run import NoRun
 
 SETTINGS = {"eta": 0.5, "start_step": 60, "seed": 0, "weights": {"prior": "a" * 64, "estimator": "b" * 64}}
 # Seconds since 1970 at which the first unit of a synthetic run was finished; each further one takes a second.

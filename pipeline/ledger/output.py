@@ -12,11 +12,11 @@ from pipeline.io import store
 from pipeline.io.images import MAX_PIXELS
 from pipeline.io.shards import cut_units
 from pipeline.io.units import Address, Unit, plan_path
-from pipeline.ledger import PlannedShard, load_units, read_plan
+from pipeline.ledger.findings import Finding
+from pipeline.ledger.ledger import PlannedShard, load_units, read_plan
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.records.rows import NOT_RESTORED
 from pipeline.records.seal import SEAL, is_intact
-from pipeline.verify.findings import Finding
 
 RUN, PLAN, REPORT = "_ledger/run.json", "_ledger/plan.json", "_ledger/report.json"
 BY_COPY = "put it back from a copy, or restore into another --output"

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import driver
-from pipeline.driver import AlreadyDriven, Driver, Start, last_start, process_identity
 from pipeline.io import store
+from pipeline.ledger.lease import AlreadyDriven, Driver, Start, last_start, process_identity
+from pipeline.ledger.ledger import lease
 
 NOW = time.time()
 
@@ -63,7 +63,7 @@ def test_a_refused_start_leaves_no_trace(tmp_path):
 
 def test_a_killed_driver_of_this_machine_is_followed_at_once(tmp_path):
     program = (
-        "import sys, time\nfrom pipeline.driver import Driver\n"
+        "import sys, time\nfrom pipeline.ledger.lease import Driver\n"
         f"with Driver.take({str(tmp_path)!r}, print):\n print('working', flush=True)\n time.sleep(60)"
     )
     killed = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
@@ -102,7 +102,7 @@ def test_a_clock_that_is_set_makes_no_live_driver_dead(tmp_path, monkeypatch):
 def test_a_start_of_a_version_that_named_no_process_is_watched_for_signs_of_life(tmp_path):
     values = {"number": 1, "host": socket.gethostname(), "pid": os.getpid(), "process_began": 1.0}
     values |= {"began_at": NOW, "seen_at": NOW, "ended_at": None, "exit_code": None, "token": "t"}
-    store.write_bytes(str(tmp_path / driver.DRIVERS / "0001.json"), json.dumps(values).encode())
+    store.write_bytes(str(tmp_path / lease.DRIVERS / "0001.json"), json.dumps(values).encode())
     said: list[str] = []
     with take(tmp_path, said):
         assert last_start(str(tmp_path)).number == 2
@@ -145,7 +145,7 @@ def test_a_damaged_file_of_a_driver_stops_nobody(tmp_path):
 
 
 def test_a_driver_that_was_followed_while_it_was_paused_stops_its_stages(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "BEAT", 0.05)
+    monkeypatch.setattr(lease, "BEAT", 0.05)
     with take(tmp_path) as paused:
         elsewhere(tmp_path, number=2)
         give_up = time.monotonic() + 30
@@ -175,7 +175,7 @@ def test_the_end_of_a_start_is_written_on_a_full_disk_too(tmp_path, monkeypatch)
 
 
 def test_a_working_driver_says_that_it_lives(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "BEAT", 0.05)
+    monkeypatch.setattr(lease, "BEAT", 0.05)
     with take(tmp_path):
         first = last_start(str(tmp_path)).seen_at
         give_up = time.monotonic() + 30
@@ -205,7 +205,7 @@ def test_of_many_starts_at_once_one_drives(tmp_path):
     for racer in racers:
         racer.join()
     assert len([r for r in results if r is not None]) == 1
-    assert [json.loads(f.read_bytes())["number"] for f in (tmp_path / driver.DRIVERS).iterdir()] == [1]
+    assert [json.loads(f.read_bytes())["number"] for f in (tmp_path / lease.DRIVERS).iterdir()] == [1]
 
 
 def test_it_works_on_an_object_store(s3):

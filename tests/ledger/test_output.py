@@ -7,10 +7,10 @@ import pytest
 from photographs import write_tar
 
 from pipeline.io import store
-from pipeline.ledger import Ledger, load_plan
+from pipeline.ledger.ledger import Ledger, load_plan
+from pipeline.ledger.output import NoRun, open_plan, open_run, open_shard
 from pipeline.records.seal import sealed
 from pipeline.verify.audit import Audit
-from pipeline.verify.run import NoRun, open_plan, open_run, open_shard
 
 SETTINGS = {
     "eta": 0.5,

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from finished_run import finish_run, picture
 
+from pipeline.ledger.output import open_run
 from pipeline.records.seal import sealed
 from pipeline.verify.audit import Audit
-from pipeline.verify.run import open_run
 
 
 def without_column(output, column: str) -> None:

@@ -2,12 +2,12 @@
 
 import hashlib
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from pipeline.io import images, store
 from pipeline.io.names import is_hidden
-from pipeline.io.units import Unit
+from pipeline.io.units import Address, Unit
 from pipeline.records.rows import NOT_RESTORED
 
 PIECE = 1 << 20
@@ -107,3 +107,8 @@ def wrong_picture(record: dict[str, Any], data: bytes, max_pixels: int) -> str:
         if (width, height) != wanted:
             return f"a picture of {wanted[0]}x{wanted[1]} was wanted, one of {width}x{height} is there"
     return ""
+
+
+def is_held(address: Address, record: Mapping[str, Any]) -> bool:
+    """Whether a delivered shard holds the image as a picture of its own."""
+    return not address.refused and (address.length == 0 or record["reason"] != "too many bytes")
