@@ -66,7 +66,7 @@ from pipeline.records.rows import Row
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import UNREAD, AssessUnit
 from pipeline.stages.bundle import BundlePictures
-from pipeline.tracking import RunTracker, settle_uri, ui_command
+from pipeline.tracking.tracker import RunTracker, settle_uri, ui_command
 
 # beside those of jobs.restore
 GATE_BROKEN, BUSY = 5, 75

@@ -14,7 +14,7 @@ from pipeline.console.options import UsageError, option, parse
 from pipeline.io import store
 from pipeline.io.errors import redact
 from pipeline.ledger.output import NoRun
-from pipeline.tracking import NOBODY, NotFound, RunTracker, find_outputs, settle_uri
+from pipeline.tracking.tracker import NOBODY, NotFound, RunTracker, find_outputs, settle_uri
 
 COMPARED, BAD_ARGUMENTS, WORSE, INTERRUPTED = 0, 2, 3, 130
 REFUSALS = (UsageError, Refused, NoRun, NotFound, store.StoreError)

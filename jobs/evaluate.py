@@ -30,7 +30,7 @@ from pipeline.flow import connect
 from pipeline.io import store
 from pipeline.networks.cost import seconds_per_face
 from pipeline.networks.presets import Preset, find_preset
-from pipeline.tracking import RunTracker, settle_uri, ui_command
+from pipeline.tracking.tracker import RunTracker, settle_uri, ui_command
 from pipeline.training.samples import (
     PHOTOGRAPHS,
     FaceAddress,

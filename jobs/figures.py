@@ -22,7 +22,7 @@ from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.inference_unet import FoldedUNet
 from pipeline.networks.presets import Preset, PresetError, find_preset, load_network, takes_mask
 from pipeline.networks.unet import UNet
-from pipeline.tracking import RunTracker, settle_uri
+from pipeline.tracking.tracker import RunTracker, settle_uri
 from pipeline.training.samples import (
     FaceAddress,
     SampleError,

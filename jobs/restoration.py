@@ -23,7 +23,7 @@ from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, O
 from pipeline.records.totals import ShardMetrics
 from pipeline.report import write_report
 from pipeline.stages.restore import settled_precision
-from pipeline.tracking import RunTracker, Status, settle_uri, ui_command
+from pipeline.tracking.tracker import RunTracker, Status, settle_uri, ui_command
 
 OK, UNEXPECTED, BAD_ARGUMENTS, OVER_BUDGET, HAD_FAILURES, INTERRUPTED = 0, 1, 2, 3, 4, 130
 # A stopping run leaves when no unit in flight was finished for so long.

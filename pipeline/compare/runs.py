@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.delivery import Delivered
 from pipeline.io import store
 from pipeline.io.errors import redact
 from pipeline.io.prefetch import ahead
 from pipeline.ledger.output import BROKEN, Run, open_plan, open_run
 from pipeline.records.marker import Marker
 from pipeline.records.totals import ShardMetrics
+from pipeline.tracking.delivery import Delivered
 
 READERS = 16
 DONE, TRACKING = "_ledger/done", "_ledger/tracking.json"

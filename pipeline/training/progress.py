@@ -19,7 +19,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Tracker(Protocol):
-    """The part of `pipeline.tracking.RunTracker` that a training uses."""
+    """The part of `pipeline.tracking.tracker.RunTracker` that a training uses."""
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
         """Numbers of one step."""

@@ -271,7 +271,7 @@ def test_bad_arguments_exit_two(argv, capsys):
 def test_mlflow_finds_runs_by_name_and_gets_the_differences(runs, tmp_path, monkeypatch, capsys):
     from mlflow import MlflowClient
 
-    from pipeline.tracking import RunTracker
+    from pipeline.tracking.tracker import RunTracker
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     state = f"{runs[0]}/_ledger/tracking.json"

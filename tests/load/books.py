@@ -25,7 +25,7 @@ from jobs import restore as job
 from pipeline.faces.geometry import CropFrame
 from pipeline.flow import run_flow
 from pipeline.ledger.ledger import Ledger
-from pipeline.tracking import RunTracker
+from pipeline.tracking.tracker import RunTracker
 
 # Side of the stand-in's crops, and in every how many images a face is: the payload has a measurement of its own.
 SIDE, EVERY = 8, 16

@@ -27,8 +27,11 @@ ALIGN = "pipeline.stages.align:ReadAndAlign"
 READ, RESTORE = f"{ALIGN}.__call__", "pipeline.stages.restore:RestoreFaces.__call__"
 PUBLISH, SUBMIT = "pipeline.stages.publish:Publish.__call__", "pipeline.diffusion.engine:Engine.submit"
 TAKE = "pipeline.ledger.ledger:Ledger.add"
-TRACK, FINISH = "pipeline.tracking:RunTracker.log_shard", "pipeline.tracking:RunTracker.finish"
-BEGIN, DELIVERED = "pipeline.tracking:RunTracker._begin", "pipeline.delivery:Delivered.add"
+TRACK, FINISH = (
+    "pipeline.tracking.tracker:RunTracker.log_shard",
+    "pipeline.tracking.tracker:RunTracker.finish",
+)
+BEGIN, DELIVERED = "pipeline.tracking.tracker:RunTracker._begin", "pipeline.tracking.delivery:Delivered.add"
 CLOSE = "mlflow.tracking.client:MlflowClient.set_terminated"
 
 

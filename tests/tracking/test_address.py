@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import tracking
-from pipeline.tracking import (
+from pipeline.tracking.tracker import (
     NOBODY,
     RunTracker,
     absolute_uri,
@@ -19,6 +18,7 @@ from pipeline.tracking import (
     settle_uri,
     ui_command,
 )
+from pipeline.tracking.tracker import tracker as tracking
 
 
 def test_the_store_lies_beside_a_local_output_and_in_the_working_folder_for_a_remote_one(tmp_path):

@@ -1,6 +1,6 @@
 """What a tracking server already has of one job, as a small JSON file, and what may be told to it.
 
-Knows no server: pipeline/tracking.py sends, this file remembers.
+Knows no server: pipeline/tracking/tracker.py sends, this file remembers.
 """
 
 import json

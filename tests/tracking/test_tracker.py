@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from mlflow_server import MlflowServer
 
-from pipeline.delivery import Delivered, grouped, make_point
 from pipeline.io.errors import reason_of, redact
-from pipeline.tracking import NOBODY, RunTracker
+from pipeline.tracking.delivery import Delivered, grouped, make_point
+from pipeline.tracking.tracker import NOBODY, RunTracker
 
 FIRST_MS = 1_700_000_000_000
 

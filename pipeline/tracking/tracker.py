@@ -28,10 +28,10 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.delivery import Delivered, Point, grouped, make_point
 from pipeline.io import store
 from pipeline.io.errors import reason_of, redact
 from pipeline.io.names import spelled
+from pipeline.tracking.delivery import Delivered, Point, grouped, make_point
 
 # MLflow's own limits: of one log_batch call, and of a name, a value, a data set's digest
 BATCH_METRICS, BATCH_PARAMS, BATCH_TAGS = 1000, 100, 100
