@@ -11,18 +11,18 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from jobs.evaluate import REFUSALS, spread
+from jobs.evaluate import REFUSALS
 from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_signals, say
 from pipeline.config import BLIND_PRESET
 from pipeline.console.options import UsageError, option, parse
 from pipeline.console.progress import Progress
+from pipeline.datasets.faces import PHOTOGRAPHS, FaceAddress, find_faces, spread
 from pipeline.evaluation.calibration import ESTIMATOR, LEFT, Bin, Bounds, Candidate, Numbers, choose, table
 from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
 from pipeline.networks.presets import find_preset
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.training.preset import treatment_lines
-from pipeline.training.samples import PHOTOGRAPHS, FaceAddress, find_faces
 
 # Photographs on the sheet to look at.
 SHOWN = 40

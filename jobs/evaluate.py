@@ -17,6 +17,16 @@ from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_sign
 from jobs.ways import Sweep, Way, list_ways
 from pipeline.console.options import UsageError, parse
 from pipeline.console.progress import duration
+from pipeline.datasets.faces import (
+    PHOTOGRAPHS,
+    FaceAddress,
+    SampleError,
+    check_side,
+    find_faces,
+    find_shards,
+    list_faces,
+    spread,
+)
 from pipeline.diffusion.task import TaskName
 from pipeline.evaluation.delivered import Delivered
 from pipeline.evaluation.harm import ANY, Judged, cut
@@ -31,15 +41,6 @@ from pipeline.io import store
 from pipeline.networks.cost import seconds_per_face
 from pipeline.networks.presets import Preset, find_preset
 from pipeline.tracking.tracker import RunTracker, settle_uri, ui_command
-from pipeline.training.samples import (
-    PHOTOGRAPHS,
-    FaceAddress,
-    SampleError,
-    check_side,
-    find_faces,
-    find_shards,
-    list_faces,
-)
 
 REFUSALS = (*restore.REFUSALS, SampleError)
 SHOWN_FACES = 12
@@ -69,12 +70,6 @@ def choose_faces(config: EvaluateConfig, side: int) -> list[FaceAddress]:
     faces = list_faces(find_shards(config.faces))
     check_side(faces, side)
     return spread(faces, config.limit)
-
-
-def spread(faces: Sequence[FaceAddress], limit: int) -> list[FaceAddress]:
-    """At most `limit` of the faces, taken evenly; 0 takes all."""
-    count = min(limit or len(faces), len(faces))
-    return [faces[i] for i in np.linspace(0, len(faces) - 1, count).astype(int)]
 
 
 def choose_presets(config: EvaluateConfig) -> dict[str, Preset]:

@@ -10,9 +10,17 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from jobs.evaluate import spread
 from pipeline import figures
 from pipeline.console.options import UsageError, option, parse
+from pipeline.datasets.faces import (
+    FaceAddress,
+    SampleError,
+    find_shards,
+    list_faces,
+    spread,
+    to_tensor,
+    wanted_side,
+)
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import Schedule, chain_from, make_schedule
 from pipeline.evaluation.testset import Recipe, spoil
@@ -23,14 +31,6 @@ from pipeline.networks.inference_unet import FoldedUNet
 from pipeline.networks.presets import Preset, PresetError, find_preset, load_network, takes_mask
 from pipeline.networks.unet import UNet
 from pipeline.tracking.tracker import RunTracker, settle_uri
-from pipeline.training.samples import (
-    FaceAddress,
-    SampleError,
-    find_shards,
-    list_faces,
-    to_tensor,
-    wanted_side,
-)
 
 REFUSALS = (
     UsageError, PresetError, CheckpointError, WeightsError, SampleError, store.StoreError, images.ImageError,

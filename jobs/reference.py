@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from pipeline.console.options import UsageError, option, parse
+from pipeline.datasets.faces import FaceAddress, SampleError, check_side, find_shards, list_faces
 from pipeline.io import images, store
 from pipeline.metrics.distribution import FeatureStatistics, FeatureSums, InceptionFeatures
-from pipeline.training.samples import FaceAddress, SampleError, check_side, find_shards, list_faces
 
 REFUSALS = (UsageError, SampleError, store.StoreError, FileNotFoundError)
 

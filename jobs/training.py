@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 from pipeline.cluster import hearing, join
 from pipeline.console.options import UsageError, parse
+from pipeline.datasets.faces import FaceAddress, Found, SampleError, check_side, find_faces
 from pipeline.io import store
 from pipeline.io.weights import WeightsError, resolve
 from pipeline.networks import memory, presets
 from pipeline.networks.checkpoint import CheckpointError
-from pipeline.tracking.tracker import tracker as tracking
+from pipeline.tracking import tracker as tracking
 from pipeline.training import workers
 from pipeline.training.configs import Trains, with_config
 from pipeline.training.loop import (
@@ -31,7 +32,7 @@ from pipeline.training.loop import (
 from pipeline.training.options import TrainingOptions
 from pipeline.training.preset import Role, export_preset
 from pipeline.training.progress import duration
-from pipeline.training.samples import FaceAddress, Found, SampleError, Spoil, check_side, find_faces
+from pipeline.training.samples import Spoil
 from pipeline.training.validation import Preview, Scores
 
 Options = TypeVar("Options", bound=TrainingOptions)

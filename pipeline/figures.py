@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.datasets.faces import to_picture
 from pipeline.diffusion.difface import (
     NoisePredictor,
     enter_chain,
@@ -28,7 +29,6 @@ from pipeline.diffusion.noise import DRAW_X_N, NoiseKey
 from pipeline.diffusion.schedule import Chain, Schedule, contraction
 from pipeline.io import images
 from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
-from pipeline.training.samples import to_picture
 
 Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.float64]

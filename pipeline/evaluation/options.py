@@ -5,9 +5,9 @@ from typing import Literal
 
 from pipeline.config import BLIND_PRESET
 from pipeline.console.options import UsageError, option
+from pipeline.datasets.holes import HOLES, Hole
 from pipeline.diffusion.task import TaskName
 from pipeline.evaluation.realworld import LEVELS
-from pipeline.training.masks import HOLES, Hole
 
 DEFAULT_PRESETS: dict[TaskName, str] = {"restore": "small-swinir,small-srcnn", "inpaint": "small-inpaint"}
 # of the real-world grid

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.datasets.faces import FaceAddress, SampleError
 from pipeline.evaluation.realworld import LEVELS, Pixels, damage, draw_damage, generator
 from pipeline.evaluation.testset import PictureSet
 from pipeline.faces.detect import CenterFace, Face, Selection, box_size, select_faces
 from pipeline.faces.geometry import CropFrame, UnusableLandmarks, face_to_crop
 from pipeline.io import images, store
 from pipeline.io.tar import DamagedTar, walk
-from pipeline.training.samples import FaceAddress, SampleError
 
 # Raised when the same settings give another set.
 VERSION = 1

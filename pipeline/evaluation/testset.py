@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.datasets.degradation import degrade, grid_degradation, to_grey
+from pipeline.datasets.faces import FaceAddress, wanted_side
+from pipeline.datasets.holes import Hole, draw_hole
 from pipeline.diffusion.task import TaskName
 from pipeline.io import images, store
 from pipeline.io.masks import fill
 from pipeline.io.tables import read_table
-from pipeline.training.degradation import degrade, grid_degradation, to_grey
-from pipeline.training.masks import Hole, draw_hole
-from pipeline.training.samples import FaceAddress, wanted_side
 
 Pixels = NDArray[np.uint8]
 

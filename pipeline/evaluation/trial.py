@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.datasets.faces import FaceAddress
 from pipeline.diffusion.engine import FaceJob
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
@@ -23,7 +24,6 @@ from pipeline.io.weights import resolve
 from pipeline.networks.presets import Preset, load_network
 from pipeline.networks.unet import UNet
 from pipeline.stages.restore import make_engine
-from pipeline.training.samples import FaceAddress
 
 
 @dataclass(frozen=True)

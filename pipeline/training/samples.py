@@ -5,8 +5,6 @@ timestep. A run that is stopped and continued therefore sees the very samples it
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -14,137 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from pipeline.io import images, store
-from pipeline.io.readers import REFUSED
-from pipeline.io.shards import InputError, cut_units, make_shards
-from pipeline.training.degradation import degrade, draw_degradation
-from pipeline.training.masks import draw_hole
-
-# How many faces in a row may be unreadable before the shards are taken to be broken.
-UNREADABLE = 16
-# A training reads single faces: its shards are cut into no units.
-WHOLE = 1 << 40
-# What to do where there are no faces; photographs are for others than trainings.
-ALIGN = "make them with `python -m jobs.align`"
-PHOTOGRAPHS = "give tars of photographs, or a folder of them"
-
-
-class SampleError(ValueError):
-    """Shards that hold no usable faces."""
-
-
-@dataclass(frozen=True)
-class FaceAddress:
-    """Where one aligned face lies: bytes [offset, offset + length) of a tar shard, or a whole file."""
-
-    shard: str
-    offset: int
-    length: int
-    # its name in the shard; empty for a file
-    member: str = ""
-
-    @property
-    def name(self) -> str:
-        """What people know it by."""
-        return f"{self.shard}: {self.member}" if self.member else self.shard
-
-    def read(self) -> bytes:
-        """The face's encoded bytes. Raises store.StoreError, which says nothing against the face."""
-        return store.read_range(self.shard, self.offset, self.length)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What lies in some shards."""
-
-    faces: list[FaceAddress] = field(default_factory=list)
-    # members that can hold no face, by name, each with the reason
-    left_out: dict[str, str] = field(default_factory=dict)
-
-
-def find_faces(uri: str, instead: str = ALIGN) -> Found:
-    """The faces of the tar shards of a folder or pattern; of its image files where it has none. Raises SampleError.
-
-    instead: what its sentence tells to do where there are none.
-    """
-    return look_into(_entries(uri, instead), instead)
-
-
-def find_shards(uri: str) -> list[str]:
-    """Addresses of the tar shards, or image files, that `find_faces` takes. Raises SampleError."""
-    return [entry.uri for entry in _entries(uri)]
-
-
-def list_faces(shards: Sequence[str]) -> list[FaceAddress]:
-    """The faces of these tars and image files, in the order they lie there. Raises SampleError when there are none."""
-    return look_into([store.stat(uri) for uri in shards]).faces
-
-
-def look_into(entries: Sequence[store.Entry], instead: str = ALIGN) -> Found:
-    """The faces of tars and image files, in order; only headers are read. Raises SampleError when there are none."""
-    found = Found()
-    for entry in entries:
-        if not _is_tar(entry):
-            found.faces.append(FaceAddress(entry.uri, 0, entry.size))
-            continue
-        try:
-            (unit,) = cut_units(make_shards("tar", [entry], WHOLE)[0], WHOLE, "")
-        except InputError as error:
-            raise SampleError(f"{error}; {instead}") from error
-        for place in unit.images:
-            face = FaceAddress(place.uri, place.offset, place.length, place.member)
-            if place.refused:
-                found.left_out[face.name] = REFUSED[place.refused][1]
-            else:
-                found.faces.append(face)
-    if not found.faces:
-        raise SampleError(f"no images found in {len(entries)} shards; {instead}")
-    return found
-
-
-def _entries(uri: str, instead: str = ALIGN) -> list[store.Entry]:
-    parent, _, last = uri.rpartition("/")
-    pattern, root = (last, parent or ".") if any(c in last for c in "*?[") else ("*", uri)
-    try:
-        listed = store.list_files(root)
-    except (store.StoreError, FileNotFoundError) as error:
-        raise SampleError(f"tar shards wanted, but {error}; {instead}") from error
-    named = [e for e in listed if fnmatchcase(e.path.rpartition("/")[2], pattern)]
-    tars, pictures = [e for e in named if _is_tar(e)], [e for e in named if images.is_image_name(e.path)]
-    if not tars and not pictures:
-        raise SampleError(f"no tar shards found at {uri}; {instead}")
-    return tars or pictures
-
-
-def _is_tar(entry: store.Entry) -> bool:
-    return entry.path.lower().endswith(".tar")
-
-
-def check_side(faces: Sequence[FaceAddress], side: int) -> None:
-    """Look at the first readable face of every shard, or folder. Raises SampleError when it is not side x side."""
-    looked: dict[str, int] = {}
-    for face in faces:
-        shard = face.shard if face.member else face.shard.rpartition("/")[0]
-        if looked.setdefault(shard, 0) < UNREADABLE:
-            try:
-                picture = images.decode_rgb(face.read())
-            except images.ImageError:
-                looked[shard] += 1
-                continue
-            wanted_side(picture, side, face.shard)
-            looked[shard] = UNREADABLE
-
-
-def wanted_side(picture: NDArray[np.uint8], side: int, shard: str) -> NDArray[np.uint8]:
-    """The picture itself. Raises SampleError when it is not side x side."""
-    height, width = picture.shape[:2]
-    if (height, width) != (side, side):
-        raise SampleError(
-            f"{shard} holds a {width}x{height} face where {side}x{side} was wanted; "
-            f"align it with `python -m jobs.align --side {side}`"
-        )
-    return picture
-
+from pipeline.datasets.degradation import degrade, draw_degradation
+from pipeline.datasets.faces import UNREADABLE, FaceAddress, SampleError, to_tensor, wanted_side
+from pipeline.datasets.holes import draw_hole
+from pipeline.io import images
 
 # A clean face and random numbers → the estimator's input, [C, S, S] float32 in [0, 1], and the face it is to find.
 Spoil = Callable[[NDArray[np.uint8], np.random.Generator], tuple[Tensor, NDArray[np.uint8]]]
@@ -242,14 +113,3 @@ class StepSampler(Sampler[list[int]]):
 def stack(samples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Samples → one batch: [B, ...] of every entry."""
     return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}
-
-
-def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
-    """[H, W, 3] uint8 → [3, H, W] float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float() / 255
-
-
-def to_picture(face: Tensor) -> NDArray[np.uint8]:
-    """[3, H, W] float in [0, 1] → [H, W, 3] uint8, rounded."""
-    scaled = face.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
-    return np.ascontiguousarray(scaled.permute(1, 2, 0).numpy())

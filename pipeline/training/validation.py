@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.datasets.faces import FaceAddress, to_picture
 from pipeline.diffusion.difface import enter_chain, face_noise, from_signed, reverse_chain
 from pipeline.diffusion.noise import DRAW_X_N, noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.io.weights import METRIC_WEIGHTS, WeightsError, resolve
 from pipeline.training.loop import Metrics, Objective
 from pipeline.training.objectives import PriorEps
-from pipeline.training.samples import FaceAddress, FaceSamples, Spoil, stack, to_picture
+from pipeline.training.samples import FaceSamples, Spoil, stack
 
 # Faces shown in a grid.
 SHOWN = 8

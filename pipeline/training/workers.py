@@ -11,13 +11,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from pipeline.datasets.faces import FaceAddress
 from pipeline.io import store
 from pipeline.io.weights import resolve
 from pipeline.networks import presets
 from pipeline.networks.checkpoint import write_state
 from pipeline.training.loop import LoopConfig, Metrics, Objective, Trainer, load_checkpoint, save_checkpoint
 from pipeline.training.progress import Progress, Tracker
-from pipeline.training.samples import FaceAddress, FaceSamples, Spoil, StepSampler
+from pipeline.training.samples import FaceSamples, Spoil, StepSampler
 from pipeline.training.validation import FixedBatch, Preview, Scores
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"

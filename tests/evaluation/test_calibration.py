@@ -9,6 +9,7 @@ import pytest
 from skimage import data
 
 from jobs import calibrate
+from pipeline.datasets.faces import FaceAddress
 from pipeline.evaluation.calibration import (
     ESTIMATOR,
     LEFT,
@@ -24,7 +25,6 @@ from pipeline.evaluation.calibration import (
 from pipeline.evaluation.trial import Trial
 from pipeline.io import images
 from pipeline.networks.presets import find_preset
-from pipeline.training.samples import FaceAddress
 
 CHAIN, STRONG = Candidate.parse("100:2:1"), Candidate.parse("252:4:2")
 FACES = 20

@@ -9,6 +9,7 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
+from pipeline.datasets.faces import find_faces
 from pipeline.evaluation import delivered
 from pipeline.evaluation.delivered import Delivered, psnr
 from pipeline.evaluation.harm import ANY, Judged, cut, gain, worse
@@ -16,7 +17,6 @@ from pipeline.evaluation.photographs import place_photographs, write_photographs
 from pipeline.evaluation.realreport import RealReport, draw_faces
 from pipeline.io import images
 from pipeline.io.store import StoreError
-from pipeline.training.samples import find_faces
 
 PORTRAIT = np.ascontiguousarray(data.astronaut()[:260, 90:340])
 

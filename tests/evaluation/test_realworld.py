@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from pipeline.datasets.faces import PHOTOGRAPHS, SampleError, find_faces
 from pipeline.evaluation.photographs import (
     damaged,
     find_sidecars,
@@ -28,7 +29,6 @@ from pipeline.evaluation.realworld import (
     generator,
 )
 from pipeline.faces.geometry import FFHQ_TEMPLATE_512, UnusableLandmarks
-from pipeline.training.samples import PHOTOGRAPHS, SampleError, find_faces
 
 # wider than high, one face left of the middle
 PORTRAIT = np.ascontiguousarray(data.astronaut()[:260, 90:400])

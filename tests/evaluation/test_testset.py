@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from pipeline.datasets.faces import SampleError, find_shards, list_faces
 from pipeline.evaluation.testset import Recipe, naive, place_set, spoil, write_set
 from pipeline.io import images
-from pipeline.training.samples import SampleError, find_shards, list_faces
 
 FACE = np.ascontiguousarray(data.astronaut()[40:168, 150:278])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jobs import demo
+from pipeline.datasets.demo_archive import archive, write_archive
 from pipeline.faces.detect import CenterFace
 
 BROKEN = {"damaged/cut off.jpg", "damaged/letter.jpg", "damaged/empty.jpg"}
@@ -15,7 +15,7 @@ WITHOUT_FACE = {"animals/Chelsea.jpg", "still life/café.png"}
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    return demo.archive()
+    return archive()
 
 
 def upright(data: bytes) -> np.ndarray:
@@ -27,7 +27,7 @@ def upright(data: bytes) -> np.ndarray:
 
 
 def test_the_archive_is_the_same_every_time(files):
-    assert demo.archive() == files
+    assert archive() == files
 
 
 def test_every_portrait_shows_one_face_that_the_default_preset_enlarges_a_little(files):
@@ -63,7 +63,7 @@ def test_the_files_are_of_many_kinds(files):
 def test_writing_it_leaves_other_files_alone(tmp_path, files):
     other = tmp_path / "mine.txt"
     other.write_text("mine")
-    written = demo.write_archive(str(tmp_path))
+    written = write_archive(str(tmp_path))
     assert len(written) == len(files)
     assert other.read_text() == "mine"
     assert (tmp_path / "portraits" / "sépia 1984.jpg").read_bytes() == files["portraits/sépia 1984.jpg"]

@@ -11,8 +11,8 @@ from PIL import Image
 from skimage import data
 
 from jobs import figures
+from pipeline.datasets.faces import SampleError
 from pipeline.networks.presets import find_preset
-from pipeline.training.samples import SampleError
 
 METHOD = [
     "--preset",

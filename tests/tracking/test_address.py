@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.tracking import tracker as tracking
 from pipeline.tracking.tracker import (
     NOBODY,
     RunTracker,
@@ -18,7 +19,6 @@ from pipeline.tracking.tracker import (
     settle_uri,
     ui_command,
 )
-from pipeline.tracking.tracker import tracker as tracking
 
 
 def test_the_store_lies_beside_a_local_output_and_in_the_working_folder_for_a_remote_one(tmp_path):
@@ -122,14 +122,14 @@ def test_a_job_is_tracked_where_it_is_said_else_where_the_environment_says_else_
 
 def test_nobody_but_the_one_function_settles_where_a_job_is_tracked():
     """Every job with the option asks it: none reads the environment, or takes the default, by itself."""
-    root = Path(tracking.__file__).parents[1]
+    root = Path(tracking.__file__).parents[2]
     modules = {f: f.read_text() for folder in ("jobs", "pipeline") for f in (root / folder).rglob("*.py")}
     own = {
         f.name for f, text in modules.items() if re.search(r"default_uri\(|environ.*MLFLOW_TRACKING", text)
     }
-    assert own == {"tracking.py"}
-    opening = {f.name for f, text in modules.items() if "RunTracker.open" in text} - {"tracking.py"}
-    asking = {f.name for f, text in modules.items() if "settle_uri(" in text} - {"tracking.py"}
+    assert own == {"tracker.py"}
+    opening = {f.name for f, text in modules.items() if "RunTracker.open" in text} - {"tracker.py"}
+    asking = {f.name for f, text in modules.items() if "settle_uri(" in text} - {"tracker.py"}
     assert opening == asking == {
         "restoration.py", "cleaning.py", "compare.py", "evaluate.py", "figures.py", "training.py",
     }  # fmt: skip

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from pipeline.datasets.faces import SampleError, check_side, find_shards, list_faces
 from pipeline.networks.presets import build, find_preset
 from pipeline.training.loop import (
     LoopConfig,
@@ -17,15 +18,7 @@ from pipeline.training.loop import (
     warm_ema,
 )
 from pipeline.training.objectives import EstimatorL1, PriorEps
-from pipeline.training.samples import (
-    FaceSamples,
-    SampleError,
-    StepSampler,
-    check_side,
-    degrade_face,
-    find_shards,
-    list_faces,
-)
+from pipeline.training.samples import FaceSamples, StepSampler, degrade_face
 
 CPU = torch.device("cpu")
 

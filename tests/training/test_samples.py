@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.datasets.faces import SampleError, find_faces
 from pipeline.io import store
 from pipeline.training.loop import LoopConfig, Trainer
-from pipeline.training.samples import FaceSamples, SampleError, StepSampler, find_faces, stack
+from pipeline.training.samples import FaceSamples, StepSampler, stack
 from pipeline.training.workers import ALONE
 
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from pipeline.datasets.faces import find_shards, list_faces
 from pipeline.networks.presets import build, find_preset
 from pipeline.training.objectives import EstimatorL1, PriorEps
-from pipeline.training.samples import degrade_face, find_shards, list_faces
+from pipeline.training.samples import degrade_face
 from pipeline.training.validation import (
     EstimatorPreview,
     EstimatorScores,

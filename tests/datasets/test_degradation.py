@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from pipeline.training.degradation import (
+from pipeline.datasets.degradation import (
     TEST_GRID,
     Degradation,
     blur_kernel,
