@@ -20,9 +20,8 @@ from pipeline.datasets.faces import PHOTOGRAPHS, FaceAddress, find_faces, spread
 from pipeline.evaluation.calibration import ESTIMATOR, LEFT, Bin, Bounds, Candidate, Numbers, choose, table
 from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
-from pipeline.networks.presets import find_preset
+from pipeline.networks.presets import find_preset, treatment_lines
 from pipeline.records.fingerprint import fingerprint_digest
-from pipeline.training.preset import treatment_lines
 
 # Photographs on the sheet to look at.
 SHOWN = 40

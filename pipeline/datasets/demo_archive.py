@@ -30,8 +30,6 @@ HEADS: Mapping[str, Cut] = {
     "astronaut": (slice(0, 300), slice(76, 376)),
     "hopper": (slice(20, 470), slice(31, 481)),
 }
-
-
 # Widths, factors and noise as the paper counts them, for a 512 px face.
 SHARP = Degradation(sigma_x=0.1, sigma_y=0.1, theta=0, scale=1, noise=0, jpeg=95)
 WORN = Degradation(sigma_x=2.5, sigma_y=2.5, theta=0, scale=3, noise=2, jpeg=85)

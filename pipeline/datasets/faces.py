@@ -15,16 +15,10 @@ from pipeline.io.shards import InputError, cut_units, make_shards
 
 # How many faces in a row may be unreadable before the shards are taken to be broken.
 UNREADABLE = 16
-
-
 # A training reads single faces: its shards are cut into no units.
 WHOLE = 1 << 40
-
-
 # What to do where there are no faces; photographs are for others than trainings.
 ALIGN = "make them with `python -m jobs.align`"
-
-
 PHOTOGRAPHS = "give tars of photographs, or a folder of them"
 
 

@@ -1,17 +1,17 @@
 """A trained network as a preset: its weights, and the small file that every job's --preset takes."""
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from pipeline.io.weights import digest_of
 from pipeline.networks import presets
 from pipeline.networks.checkpoint import write_state
+from pipeline.networks.presets import as_toml
 
 Role = Literal["prior", "estimator"]
 
@@ -54,35 +54,6 @@ def export_preset(
     written = presets.find_preset(path)
     presets.load_network(getattr(written, role), getattr(written, role).file)
     return written
-
-
-def as_toml(preset: presets.Preset) -> str:
-    """The text of a preset's file."""
-    values = {f.name: getattr(preset, f.name) for f in fields(preset)}
-    entries = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
-    tables = {name: value for name, value in values.items() if isinstance(value, Mapping) and value}
-    lines = [*_entries({name: value for name, value in entries.items() if name != "name"})]
-    for name, table in tables.items():
-        lines += ["", f"[{name}]", *_entries(table)]
-    lines += treatment_lines(preset.treatment)
-    for role, spec in (("prior", preset.prior), ("estimator", preset.estimator)):
-        about = {name: getattr(spec, name) for name in ("kind", "file", "sha256", "url", "licence")}
-        lines += ["", f"[{role}]", *_entries(about), "", f"[{role}.options]", *_entries(spec.options)]
-    return "\n".join(lines) + "\n"
-
-
-def treatment_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The lines of a preset's [[treatment]] table."""
-    return [line for row in rows for line in ("", "[[treatment]]", *_entries(row))]
-
-
-def _entries(table: Mapping[str, Any]) -> Iterator[str]:
-    return (f"{name} = {_value(value)}" for name, value in table.items() if value is not None)
-
-
-def _value(value: Any) -> str:
-    """A text, number or list as TOML; JSON writes these alike, but for a character that no text here has."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _beside(spec: presets.NetworkSpec, folder: Path) -> presets.NetworkSpec:

@@ -14,6 +14,18 @@ from website import Site, published
 from jobs import models as job
 from pipeline.io import store, weights
 from pipeline.io.weights import Published, resolve
+from pipeline.models.catalogue import (
+    BAD_ARGUMENTS,
+    DONE,
+    INTERRUPTED,
+    WRONG,
+    Model,
+    ModelsConfig,
+    Piece,
+    about,
+    fetch,
+    known_models,
+)
 from pipeline.networks.presets import find_preset, load_network
 from tests import golden_data as golden
 
@@ -58,7 +70,7 @@ def write_preset(path: Path, estimator: str, site: Site) -> Path:
     return path
 
 
-def told(capsys, *argv: str, code: int = job.DONE) -> list[dict[str, Any]]:
+def told(capsys, *argv: str, code: int = DONE) -> list[dict[str, Any]]:
     """What the job says of each file, as JSON."""
     capsys.readouterr()
     assert job.main([*argv, "--json", "-"]) == code
@@ -72,7 +84,7 @@ def test_the_list_names_every_model_with_its_files_terms_and_whereabouts(capsys)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["MODEL", "SIDE", "USE", "FILE", "SIZE", "FOUND", "LICENCE"]
     named = {line.split()[0] for line in lines if not line.startswith(" ")} - {"MODEL"}
-    assert named == set(job.known_models()) >= {"difface-512-swinir", "small-srcnn", "retinaface-resnet50"}
+    assert named == set(known_models()) >= {"difface-512-swinir", "small-srcnn", "retinaface-resnet50"}
     (published_line,) = [line for line in lines if "lama_inpainting256.pth" in line]
     assert published_line.split(maxsplit=3)[1:3] == ["-", "missing"]
     assert published_line.endswith("NTU S-Lab License 1.0 (non-commercial)")
@@ -112,7 +124,7 @@ def test_the_page_of_a_proxy_is_not_kept_as_a_network_without_a_digest(
     site.files["page.pth"] = b"<html>log in first</html>"
     one = Published("page.pth", f"{site.root}/page.pth", None, "CC0-1.0")
     monkeypatch.setitem(getattr(weights, table), "page", one)
-    (said,) = told(capsys, "fetch", "page", code=job.WRONG)
+    (said,) = told(capsys, "fetch", "page", code=WRONG)
     assert said["state"].endswith("it was removed from the cache")
     assert not list(cache.rglob("page.pth*.sha256"))
 
@@ -182,7 +194,7 @@ def test_a_damaged_mirror_is_found_out_file_by_file(tmp_path, album, capsys):
     told(capsys, "mirror", str(album), "--to", place)
     damaged = tmp_path / "mirror" / PRIOR
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    files = told(capsys, "check", str(album), "--weights-dir", place, code=job.WRONG)
+    files = told(capsys, "check", str(album), "--weights-dir", place, code=WRONG)
     assert [(f["file"], f["found"], f["good"]) for f in files] == [
         (PRIOR, "weights-dir", False),
         (PRIOR, "cache", True),
@@ -191,13 +203,13 @@ def test_a_damaged_mirror_is_found_out_file_by_file(tmp_path, album, capsys):
     ]
     assert files[0]["state"].startswith("damaged or another file: its record says sha256")
     (tmp_path / "mirror" / f"{ESTIMATOR}.sha256").unlink()
-    files = told(capsys, "check", str(album), "--weights-dir", place, code=job.WRONG)
+    files = told(capsys, "check", str(album), "--weights-dir", place, code=WRONG)
     assert files[2]["state"] == "no digest is known to compare with"
 
 
 def test_what_a_web_page_gives_instead_of_weights_is_not_kept(album, site, cache, capsys):
     site.files[PRIOR] = b"<html>please log in</html>"
-    files = told(capsys, "fetch", str(album), code=job.WRONG)
+    files = told(capsys, "fetch", str(album), code=WRONG)
     assert [f["good"] for f in files] == [False, True]
     assert "got 26 bytes that are neither" in files[0]["state"]
     assert files[0]["state"].endswith("it was removed from the cache")
@@ -211,7 +223,7 @@ def test_the_file_of_another_network_is_refused_with_the_names_that_differ_and_k
     album, site, cache, tmp_path, capsys
 ):
     site.files[ESTIMATOR] = (golden.GOLDEN / FILES["srcnn"]).read_bytes()
-    assert job.main(["mirror", str(album), "--to", str(tmp_path / "mirror")]) == job.WRONG
+    assert job.main(["mirror", str(album), "--to", str(tmp_path / "mirror")]) == WRONG
     said = capsys.readouterr().out
     assert f"{ESTIMATOR} (album): error: " in said
     assert "missing (model.1.ffc.convl2l.weight," in said and "surplus (body.0.bias," in said
@@ -230,16 +242,16 @@ def test_two_presets_share_a_file_that_is_fetched_and_told_once(album, tmp_path,
 def test_a_check_of_everything_forgives_what_is_not_here_and_one_of_a_model_does_not(capsys):
     files = told(capsys, "check")
     assert {f["state"] for f in files} == {"as the preset says", "is nowhere on this machine"}
-    (one,) = told(capsys, "check", "retinaface-resnet50", code=job.WRONG)
+    (one,) = told(capsys, "check", "retinaface-resnet50", code=WRONG)
     assert (one["found"], one["state"]) == ("missing", "is nowhere on this machine")
 
 
 def test_a_file_that_nobody_publishes_says_where_to_put_it(capsys):
     spec = find_preset("difface-512-srcnn").estimator
-    piece = job.Piece(spec.file, spec.url, spec.sha256, spec.licence, spec)
-    model = job.Model("difface-512-srcnn", 512, "restoration", (piece,))
-    config = job.ModelsConfig("fetch", (model.name,))
-    (one,) = job.fetch(job.about(model, piece), piece, config)
+    piece = Piece(spec.file, spec.url, spec.sha256, spec.licence, spec)
+    model = Model("difface-512-srcnn", 512, "restoration", (piece,))
+    config = ModelsConfig("fetch", (model.name,))
+    (one,) = fetch(about(model, piece), piece, config)
     assert not one.good
     assert "has no published address; put it into a folder and give that as --weights-dir" in one.state
 
@@ -259,7 +271,7 @@ def test_wrong_arguments_exit_with_2_and_one_sentence(argv, words, capsys):
         code = job.main(argv)
     except SystemExit as stopped:
         code = stopped.code
-    assert code == job.BAD_ARGUMENTS
+    assert code == BAD_ARGUMENTS
     assert capsys.readouterr().err.startswith(f"error: {words}")
 
 
@@ -267,7 +279,7 @@ def test_another_preset_of_the_same_name_is_not_overwritten_in_a_mirror(tmp_path
     place = str(tmp_path / "mirror")
     told(capsys, "mirror", str(album), "--to", place)
     album.write_text(album.read_text().replace("tiny", "changed"))
-    assert job.main(["mirror", str(album), "--to", place]) == job.BAD_ARGUMENTS
+    assert job.main(["mirror", str(album), "--to", place]) == BAD_ARGUMENTS
     assert "is another preset than" in capsys.readouterr().err
     assert '"tiny"' in (tmp_path / "mirror" / "album.toml").read_text()
 
@@ -277,5 +289,5 @@ def test_an_interrupt_says_that_the_same_command_goes_on(album, monkeypatch, cap
         raise KeyboardInterrupt
 
     monkeypatch.setattr(weights, "download", interrupt)
-    assert job.main(["fetch", str(album)]) == job.INTERRUPTED
+    assert job.main(["fetch", str(album)]) == INTERRUPTED
     assert "the same command goes on" in capsys.readouterr().err

@@ -9,10 +9,9 @@ from safetensors.torch import load_file, save_file
 from jobs import train_estimator, train_prior, training
 from pipeline.console.options import parse
 from pipeline.networks.memory import bytes_of_training
-from pipeline.networks.presets import build, find_preset, load_network, preset_names
+from pipeline.networks.presets import as_toml, build, find_preset, load_network, preset_names
 from pipeline.training.configs import config_names, read_config, with_config
 from pipeline.training.loop import UnusableCheckpoint
-from pipeline.training.preset import as_toml
 
 COMMANDS = {"estimator": train_estimator, "prior": train_prior}
 OPTIONS = {"estimator": train_estimator.EstimatorOptions, "prior": train_prior.PriorOptions}
