@@ -15,13 +15,13 @@ from pipeline.config import RestoreConfig
 from pipeline.console.progress import Progress, Waiting, duration, write_line
 from pipeline.flow import Resources, connect, fit_resources, run_flow
 from pipeline.io import store
-from pipeline.io.readers import LoadUnit
 from pipeline.ledger.lease import Driver
 from pipeline.ledger.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, Row
 from pipeline.records.totals import ShardMetrics
 from pipeline.report import write_report
+from pipeline.stages.load import LoadUnit
 from pipeline.stages.restore import settled_precision
 from pipeline.tracking.tracker import RunTracker, Status, settle_uri, ui_command
 

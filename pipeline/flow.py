@@ -15,10 +15,10 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from pipeline.cluster import hear_remark, join
 from pipeline.console.options import UsageError
-from pipeline.io.readers import LoadUnit
 from pipeline.io.units import Pending
 from pipeline.metrics.measure import MeasureFaces, MeasureSettings
 from pipeline.records.rows import Row
+from pipeline.stages.load import LoadUnit
 from pipeline.stages.restore import RestoreFaces
 from pipeline.telemetry import Watched, counted, watched_actor
 

@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 from pipeline.io import store
 from pipeline.io.errors import message
 from pipeline.io.images import MAX_PIXELS, most_bytes
-from pipeline.io.units import Address, Unit, plan_path
-from pipeline.records.rows import Outcome, Row
+from pipeline.io.units import Address, Unit
+from pipeline.records.rows import Outcome
 
 # Why an address holds no picture that could be read: outcome of the image, and what to tell.
 REFUSED: dict[str, tuple[Outcome, str]] = {
@@ -31,31 +31,9 @@ MOST_UNIT_BYTES = 2 << 30
 BUFFER_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class LoadUnit:
-    """Row with `shard`, `part`, `attempts` → row with `work`, or with `undelivered`: why the plan can not be read."""
-
-    output: str
-    # number of the driver's start; the plan does not change during one
-    start: int = 0
-
-    def __call__(self, row: Row) -> Row:
-        try:
-            units = _units_once(store.join(self.output, plan_path(row["shard"])), self.start)
-        except store.StoreError as error:
-            return {"unit": row["unit"], "undelivered": message(error)}
-        return {"unit": row["unit"], "work": replace(units[row["part"]], attempts=row["attempts"]).to_json()}
-
-
 def load_units(uri: str) -> list[Unit]:
     """The units of a shard's plan file, in order. Raises StoreError, or one of Python's own for a damaged file."""
     return [Unit.from_values(values) for values in json.loads(store.read_bytes(uri))]
-
-
-@lru_cache(maxsize=1)
-def _units_once(uri: str, start: int) -> list[Unit]:
-    """`load_units`, kept for the shard's next unit: a worker is given neighbours."""
-    return load_units(uri)
 
 
 class Unreadable(store.StoreError):

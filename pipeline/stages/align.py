@@ -41,7 +41,7 @@ from pipeline.records.rows import (
     pack,
     with_crops,
 )
-from pipeline.stages.apart import Died, call_apart
+from pipeline.stages.isolate import Died, call_apart
 
 # A unit's crops travel in one column of one row; what does not fit below this is a failed image.
 MOST_CROP_BYTES = 1 << 30

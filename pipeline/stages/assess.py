@@ -22,7 +22,7 @@ from pipeline.io.stop import is_stopping
 from pipeline.io.units import Address, Unit
 from pipeline.records.rows import Row
 from pipeline.stages.align import KILLED, DetectorChoice, load_detector
-from pipeline.stages.apart import Died, call_apart
+from pipeline.stages.isolate import Died, call_apart
 
 # Problem of a picture whose bytes did not come: it may come next time, and is asked for again.
 UNREAD = "unread"

@@ -42,8 +42,8 @@ from pipeline.records.rows import (
     with_crops,
 )
 from pipeline.records.seal import sealed
-from pipeline.stages.apart import call_apart
 from pipeline.stages.background import Background, NotEnhanced
+from pipeline.stages.isolate import call_apart
 from pipeline.stages.paste import paste_faces, paste_on_enhanced
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.sample import Sample, choose_samples, cut_sample, sample_strip

@@ -7,12 +7,12 @@ import pytest
 
 from pipeline.io import store
 from pipeline.io.fence import Fenced
-from pipeline.io.readers import LoadUnit
 from pipeline.io.shards import InputError, list_input
 from pipeline.io.units import Unit
 from pipeline.ledger.ledger import Ledger, RefusedMix, unit_images_of
 from pipeline.records.rows import Counts, ImageRecord
 from pipeline.records.seal import sealed
+from pipeline.stages.load import LoadUnit
 from pipeline.stages.record import make_marker
 
 SETTINGS = {"eta": 0.5, "start_step": 400}

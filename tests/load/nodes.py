@@ -22,8 +22,8 @@ from ray.cluster_utils import Cluster
 
 from pipeline.faces.geometry import CropFrame
 from pipeline.flow import connect, fit_resources, run_flow
-from pipeline.io.readers import LoadUnit
 from pipeline.ledger.ledger import Ledger
+from pipeline.stages.load import LoadUnit
 
 MIB = 1 << 20
 CPUS = 4

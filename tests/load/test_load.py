@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 
 from pipeline import flow
 from pipeline.faces.geometry import CropFrame
-from pipeline.io.readers import LoadUnit
 from pipeline.ledger.ledger import Ledger
 from pipeline.records.totals import SUMS
+from pipeline.stages.load import LoadUnit
 
 pytestmark = pytest.mark.slow
 

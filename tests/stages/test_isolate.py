@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from pipeline.stages.apart import Died, call_apart
+from pipeline.stages.isolate import Died, call_apart
 
 
 def test_a_call_that_kills_its_process_fails_alone():

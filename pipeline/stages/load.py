@@ -1,0 +1,32 @@
+"""The unit of a row, from its shard's plan."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from pipeline.io import store
+from pipeline.io.errors import message
+from pipeline.io.readers import load_units
+from pipeline.io.units import Unit, plan_path
+from pipeline.records.rows import Row
+
+
+@dataclass(frozen=True)
+class LoadUnit:
+    """Row with `shard`, `part`, `attempts` → row with `work`, or with `undelivered`: why the plan can not be read."""
+
+    output: str
+    # number of the driver's start; the plan does not change during one
+    start: int = 0
+
+    def __call__(self, row: Row) -> Row:
+        try:
+            units = _units_once(store.join(self.output, plan_path(row["shard"])), self.start)
+        except store.StoreError as error:
+            return {"unit": row["unit"], "undelivered": message(error)}
+        return {"unit": row["unit"], "work": replace(units[row["part"]], attempts=row["attempts"]).to_json()}
+
+
+@lru_cache(maxsize=1)
+def _units_once(uri: str, start: int) -> list[Unit]:
+    """`load_units`, kept for the shard's next unit: a worker is given neighbours."""
+    return load_units(uri)
