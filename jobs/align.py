@@ -19,7 +19,6 @@ from pipeline.console.options import UsageError, option, parse
 from pipeline.faces.detect import Face, Selection, select_faces
 from pipeline.faces.geometry import CropFrame, face_to_crop, warp_crop
 from pipeline.faces.poses import upright
-from pipeline.flow import connect, run_tasks
 from pipeline.io import images, store
 from pipeline.io.readers import read_unit
 from pipeline.io.sample_names import sample_names
@@ -28,6 +27,7 @@ from pipeline.io.units import Unit
 from pipeline.io.weights import DETECTOR_WEIGHTS, WeightsError, resolve
 from pipeline.networks.presets import PresetError, find_preset
 from pipeline.records.rows import Row
+from pipeline.restoration.flow import connect, run_tasks
 from pipeline.stages.align import DetectorChoice, load_detector
 
 REFUSALS = (InputError, PresetError, UsageError, WeightsError, store.StoreError)

@@ -24,7 +24,6 @@ import psutil
 import torch
 from torch import nn
 
-from pipeline.config import BLIND_PRESET
 from pipeline.console.options import UsageError, option, parse
 from pipeline.diffusion.difface import face_noise, restore
 from pipeline.diffusion.engine import Engine, FaceJob
@@ -38,6 +37,7 @@ from pipeline.networks.precision import number_type
 from pipeline.networks.presets import NetworkSpec, PresetError, build, find_preset, load_network
 from pipeline.networks.roofline import CallCost, Ceilings, count_call, measure_ceilings, rate
 from pipeline.networks.unet import UNet
+from pipeline.restoration.config import BLIND_PRESET
 from pipeline.stages.restore import make_engine
 
 UNIT_IMAGES = 8

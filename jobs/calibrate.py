@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from jobs.evaluate import REFUSALS
-from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_signals, say
-from pipeline.config import BLIND_PRESET
+from pipeline.console.commands import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_signals, say
 from pipeline.console.options import UsageError, option, parse
 from pipeline.console.progress import Progress
 from pipeline.datasets.faces import PHOTOGRAPHS, FaceAddress, find_faces, spread
@@ -22,6 +21,7 @@ from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
 from pipeline.networks.presets import find_preset, treatment_lines
 from pipeline.records.fingerprint import fingerprint_digest
+from pipeline.restoration.config import BLIND_PRESET
 
 # Photographs on the sheet to look at.
 SHOWN = 40

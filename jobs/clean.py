@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.cleaning import BUSY, Cleaning, Plan, finish, make_plan, nothing_new
-from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, leave, on_stop_signals, say
-from jobs.restore import REFUSALS, check_places, listed_files
 from pipeline.cleaning.options import SHARED, CleanConfig
 from pipeline.cleaning.policy import read_policy
 from pipeline.cleaning.versions import DamagedVersion, last_version, listing_digest
+from pipeline.console.commands import BAD_ARGUMENTS, INTERRUPTED, leave, on_stop_signals, say
 from pipeline.console.options import UsageError, parse
 from pipeline.console.progress import Waiting
 from pipeline.io.errors import redact
 from pipeline.io.shards import list_input
 from pipeline.ledger.lease import AlreadyDriven, Driver
+from pipeline.restoration.start import REFUSALS, check_places, listed_files
 
 # Folders that a cleaning writes below its output.
 WRITTEN = ("versions", "measurements", "repairs", "reports", "data", "_ledger")

@@ -15,20 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from jobs.method import calls_of, choose_method, settle_method
-from jobs.restoration import (
-    DRAIN_SECONDS,
-    INTERRUPTED,
-    OK,
-    STATUSES,
-    UNEXPECTED,
-    Restoration,
-    leave,
-    on_stop_signals,
-    say,
-)
-from jobs.restore import repeatable
-from pipeline.board import Board
 from pipeline.cleaning.checks import MEASURES_VERSION
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.intake import Intake
@@ -48,10 +34,9 @@ from pipeline.cleaning.versions import (
     tombstones,
     write_version,
 )
-from pipeline.config import RestoreConfig, fingerprint
+from pipeline.console.commands import INTERRUPTED, OK, UNEXPECTED, leave, on_stop_signals, say
 from pipeline.console.hints import Report
 from pipeline.console.progress import Progress
-from pipeline.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.io import store
 from pipeline.io.names import unspelled
 from pipeline.io.sample_names import sample_names, suffix_of
@@ -63,6 +48,12 @@ from pipeline.networks.cost import face_cost, seconds_per_face
 from pipeline.networks.presets import Preset
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.records.rows import Row
+from pipeline.restoration.board import Board
+from pipeline.restoration.config import RestoreConfig, fingerprint
+from pipeline.restoration.flow import MOST_DEATHS, connect, run_tasks
+from pipeline.restoration.method import calls_of, choose_method, settle_method
+from pipeline.restoration.run import DRAIN_SECONDS, STATUSES, Restoration
+from pipeline.restoration.start import repeatable
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.assess import UNREAD, AssessUnit
 from pipeline.stages.bundle import BundlePictures

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from jobs import restore
-from jobs.restoration import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_signals, say
 from jobs.ways import Sweep, Way, list_ways
+from pipeline.console.commands import BAD_ARGUMENTS, INTERRUPTED, OK, leave, on_stop_signals, say
 from pipeline.console.options import UsageError, parse
 from pipeline.console.progress import duration
 from pipeline.datasets.faces import (
@@ -36,13 +35,14 @@ from pipeline.evaluation.realreport import RealReport, draw_faces
 from pipeline.evaluation.report import Report, make_report
 from pipeline.evaluation.scores import Measured, hole_psnr, measure, strata
 from pipeline.evaluation.testset import EvaluationSet, PictureSet, Recipe, naive, place_set, write_set
-from pipeline.flow import connect
 from pipeline.io import store
 from pipeline.networks.cost import seconds_per_face
 from pipeline.networks.presets import Preset, find_preset
+from pipeline.restoration.flow import connect
+from pipeline.restoration.start import REFUSALS
 from pipeline.tracking.tracker import RunTracker, settle_uri, ui_command
 
-REFUSALS = (*restore.REFUSALS, SampleError)
+REFUSALS = (*REFUSALS, SampleError)
 SHOWN_FACES = 12
 NAIVE: dict[TaskName, str] = {
     "restore": "degraded input",

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.cluster import hearing, join
 from pipeline.console.options import UsageError, parse
 from pipeline.datasets.faces import FaceAddress, Found, SampleError, check_side, find_faces
 from pipeline.io import store
 from pipeline.io.weights import WeightsError, resolve
 from pipeline.networks import memory, presets
 from pipeline.networks.checkpoint import CheckpointError
+from pipeline.restoration.cluster import hearing, join
 from pipeline.tracking import tracker as tracking
 from pipeline.training import workers
 from pipeline.training.configs import Trains, with_config

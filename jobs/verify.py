@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from pipeline.config import RestoreConfig
 from pipeline.console.options import UsageError, option, parse
 from pipeline.console.progress import Progress, duration, write_line
 from pipeline.io import store
@@ -23,6 +22,7 @@ from pipeline.ledger.output import BROKEN, NoRun, Run, open_run
 from pipeline.networks.checkpoint import CheckpointError
 from pipeline.networks.presets import NetworkSpec, Preset, PresetError
 from pipeline.records.rows import OUTCOMES
+from pipeline.restoration.config import RestoreConfig
 from pipeline.stages.record import storable
 from pipeline.verify.audit import Audit
 from pipeline.verify.repeat import TOLERANCE, Compared, Repeat
@@ -206,7 +206,7 @@ class Repeater:
 
     def __init__(self, config: VerifyConfig, run: Run) -> None:
         """Raises UsageError when the run can not be repeated here, or what its weights raise."""
-        from jobs.method import choose_method, settle_method
+        from pipeline.restoration.method import choose_method, settle_method
 
         self._wanted_device = config.device
         self.device = self.batching = ""
@@ -231,7 +231,7 @@ class Repeater:
         """The stages, with the networks loaded. devices: the device types on which the run restored."""
         import torch
 
-        from jobs.method import publish_stage, read_stage, restore_stage
+        from pipeline.restoration.method import publish_stage, read_stage, restore_stage
         from pipeline.stages.restore import RestoreFaces
 
         self.device = self._wanted_device

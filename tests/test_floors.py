@@ -15,15 +15,15 @@ ROOT = Path(__file__).parents[1]
 DOORS: Mapping[str, frozenset[str]] = {
     "ray": frozenset(
         {
-            "pipeline/board.py",
-            "pipeline/cluster.py",
-            "pipeline/flow.py",
-            "pipeline/telemetry.py",
+            "pipeline/restoration/board.py",
+            "pipeline/restoration/cluster.py",
+            "pipeline/restoration/flow.py",
+            "pipeline/restoration/telemetry.py",
             "pipeline/training",
             "jobs/training.py",
         }
     ),
-    "ray.data": frozenset({"pipeline/flow.py"}),
+    "ray.data": frozenset({"pipeline/restoration/flow.py"}),
     "mlflow": frozenset({"pipeline/tracking/tracker.py"}),
     "fsspec": frozenset({"pipeline/io/store.py"}),
     # found by fsspec's own name for it
@@ -37,7 +37,7 @@ DOORS: Mapping[str, frozenset[str]] = {
     "PIL": frozenset(
         {
             "pipeline/io/images.py",
-            "pipeline/report.py",
+            "pipeline/restoration/report.py",
             "pipeline/reporting/canvas.py",
             "pipeline/cleaning/checks.py",
             "pipeline/cleaning/report.py",

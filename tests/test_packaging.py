@@ -24,9 +24,9 @@ from jobs import cli
 from jobs.status import StatusConfig
 from jobs.verify import VerifyConfig
 from pipeline.cleaning.options import CleanConfig
-from pipeline.config import RestoreConfig
 from pipeline.console.options import make_parser
 from pipeline.models.catalogue import ModelsConfig
+from pipeline.restoration.config import RestoreConfig
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pipeline.config import RestoreConfig
 from pipeline.console.options import UsageError, option
 from pipeline.io import store
+from pipeline.restoration.config import RestoreConfig
 
 Action = Literal["drop", "keep", "repair"]
 ACTIONS: tuple[Action, ...] = get_args(Action)

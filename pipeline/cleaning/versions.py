@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import Refusal
 from pipeline.cleaning.checks import Measures
 from pipeline.io import store
 from pipeline.io.names import spelled
@@ -106,7 +107,7 @@ class Version:
         return json.dumps(asdict(self), indent=1).encode()
 
 
-class DamagedVersion(ValueError):
+class DamagedVersion(Refusal, ValueError):
     """A version that can not be read; the command exits with code 2."""
 
 

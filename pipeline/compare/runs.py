@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pipeline import Refusal
 from pipeline.io import store
 from pipeline.io.errors import redact
 from pipeline.io.prefetch import ahead
@@ -27,7 +28,7 @@ ORDERS = frozenset(
 )
 
 
-class Refused(ValueError):
+class Refused(Refusal, ValueError):
     """Runs that can not be compared; the command exits with code 2."""
 
 

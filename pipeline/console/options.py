@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pipeline import Refusal
 from pipeline.console.streams import accept_every_letter
 
 C = TypeVar("C")
 
 
-class UsageError(ValueError):
+class UsageError(Refusal, ValueError):
     """Arguments that no run can be made from; the command exits with code 2."""
 
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline import Refusal
 from pipeline.io import images, store
 from pipeline.io.readers import REFUSED
 from pipeline.io.shards import InputError, cut_units, make_shards
@@ -22,7 +23,7 @@ ALIGN = "make them with `python -m jobs.align`"
 PHOTOGRAPHS = "give tars of photographs, or a folder of them"
 
 
-class SampleError(ValueError):
+class SampleError(Refusal, ValueError):
     """Shards that hold no usable faces."""
 
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.config import BLIND_PRESET
 from pipeline.console.options import UsageError, option
 from pipeline.datasets.holes import HOLES, Hole
 from pipeline.diffusion.task import TaskName
 from pipeline.evaluation.realworld import LEVELS
+from pipeline.restoration.config import BLIND_PRESET
 
 DEFAULT_PRESETS: dict[TaskName, str] = {"restore": "small-swinir,small-srcnn", "inpaint": "small-inpaint"}
 # of the real-world grid

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple
 
+from pipeline import Refusal
 from pipeline.io import store
 from pipeline.io.errors import message
 from pipeline.io.exclusion import is_excluded
@@ -47,7 +48,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-class InputError(ValueError):
+class InputError(Refusal, ValueError):
     """An input from which no plan can be made; the command exits with code 2."""
 
 

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 import fsspec
 from fsspec.asyn import sync
 
+from pipeline import Refusal
 from pipeline.io import exclusive, s3
 from pipeline.io.errors import redact
 
@@ -41,7 +42,7 @@ LOCK_PATIENCE, LOCK_POLL = 30.0, 0.02
 T = TypeVar("T")
 
 
-class StoreError(Exception):
+class StoreError(Refusal):
     """A file could not be listed, read or written; one sentence, never with credentials."""
 
 

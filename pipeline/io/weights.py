@@ -26,6 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline import Refusal
 from pipeline.io import store
 
 PACKAGED = Path(__file__).parent.parent / "presets" / "weights"
@@ -47,7 +48,7 @@ HTTP_PARTIAL, HTTP_RANGE_REFUSED = 206, 416
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
-class WeightsError(Exception):
+class WeightsError(Refusal):
     """A weights file that can not be had, or that is not the one wanted."""
 
 

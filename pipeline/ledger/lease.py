@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from pipeline import Refusal
 from pipeline.io import fence, store
 
 DRIVERS = "_ledger/drivers"
@@ -29,7 +30,7 @@ BEAT, PATIENCE = 10.0, 35.0
 START_BYTES = 1024
 
 
-class AlreadyDriven(ValueError):
+class AlreadyDriven(Refusal, ValueError):
     """Somebody else is at work on the output; the command exits with code 2."""
 
 

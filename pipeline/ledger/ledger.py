@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
+from pipeline import Refusal
 from pipeline.io import fence, readers, store
 from pipeline.io.shards import (
     InputError,
@@ -40,7 +41,7 @@ READERS = 32
 RETRIES = "_ledger/retries.json"
 
 
-class RefusedMix(ValueError):
+class RefusedMix(Refusal, ValueError):
     """The output belongs to another run; the command exits with code 2."""
 
 

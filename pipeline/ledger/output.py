@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from pipeline import Refusal
 from pipeline.io import store
 from pipeline.io.images import MAX_PIXELS
 from pipeline.io.shards import cut_units
@@ -25,7 +26,7 @@ BY_COPY = "put it back from a copy, or restore into another --output"
 BROKEN = (store.StoreError, ValueError, KeyError, TypeError, AttributeError)
 
 
-class NoRun(ValueError):
+class NoRun(Refusal, ValueError):
     """A place that holds no output of jobs.restore; the command exits with code 2."""
 
 

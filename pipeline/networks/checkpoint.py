@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline import Refusal
+
 # Where published files keep their weights; the first that is there is taken, averaged weights before others.
 WRAPPERS = ("params_ema", "params", "state_dict")
 # What wrappers of a module leave in front of every name.
@@ -17,7 +19,7 @@ PREFIXES = ("module.", "_orig_mod.")
 NAMED = 5
 
 
-class CheckpointError(ValueError):
+class CheckpointError(Refusal, ValueError):
     """A weights file that can not be read, or that does not fit its network."""
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from pipeline import Refusal
 from pipeline.networks.checkpoint import CheckpointError, load_strict, read_state
 from pipeline.networks.lama import LaMa, LaMaConfig
 from pipeline.networks.nafnet import NAFNet, NAFNetConfig
@@ -51,7 +52,7 @@ ESTIMATORS = ("srcnn", "swinir", "nafnet", "lama", "spandrel")
 TASKS = ("restore", "inpaint", "colourise", "upscale")
 
 
-class PresetError(ValueError):
+class PresetError(Refusal, ValueError):
     """A preset that is not known, or that does not say what it must."""
 
 

@@ -28,6 +28,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import Refusal
 from pipeline.io import store
 from pipeline.io.errors import reason_of, redact
 from pipeline.io.names import spelled
@@ -137,7 +138,7 @@ def ui_command(uri: str) -> str:
     return f"{begin} {shlex.quote(str(program))} {ui} {shlex.quote(redact(uri))}"
 
 
-class NotFound(ValueError):
+class NotFound(Refusal, ValueError):
     """A store that can not be asked for its runs; the command exits with code 2."""
 
 

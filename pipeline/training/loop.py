@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from pipeline import Refusal
 from pipeline.io import store
 
 Metrics = dict[str, float]
@@ -34,7 +35,7 @@ class TrainingDiverged(ArithmeticError):
     """Too many steps in a row whose gradient is not finite."""
 
 
-class UnusableCheckpoint(ValueError):
+class UnusableCheckpoint(Refusal, ValueError):
     """A checkpoint that is not one of this training."""
 
 

@@ -17,9 +17,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline.config import RestoreConfig
 from pipeline.console.options import parse
-from pipeline.flow import PUBLISHER_CPUS, READER_CPUS
+from pipeline.restoration.config import RestoreConfig
+from pipeline.restoration.flow import PUBLISHER_CPUS, READER_CPUS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster" / "kubernetes"

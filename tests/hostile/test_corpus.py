@@ -20,12 +20,12 @@ from photographs import read_folder
 from PIL import ImageEnhance
 from torch import nn
 
-from jobs.method import Method, choose_method, restore_stage
-from pipeline.config import RestoreConfig
 from pipeline.io import readers
 from pipeline.io.fence import LOCK
 from pipeline.io.shards import InputError
 from pipeline.networks.unet import UNet
+from pipeline.restoration.config import RestoreConfig
+from pipeline.restoration.method import Method, choose_method, restore_stage
 from pipeline.stages import restore
 from pipeline.stages.record import storable
 

@@ -7,8 +7,8 @@ import pytest
 from photographs import portraits, write_folder
 
 from jobs import clean
-from pipeline.board import Board
 from pipeline.console.hints import Hints
+from pipeline.restoration.board import Board
 
 PICTURES = 4
 WAIT_SECONDS = 60

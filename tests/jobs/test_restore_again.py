@@ -9,10 +9,10 @@ import pytest
 from mlflow import MlflowClient
 from photographs import portraits, read_folder, write_folder
 
-from jobs import restoration
 from pipeline.io import store
 from pipeline.ledger.lease import Driver
 from pipeline.ledger.status import Observer
+from pipeline.restoration import run
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -106,7 +106,7 @@ def test_a_disk_that_is_full_at_the_end_closes_everything_and_is_named(
 
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(restoration, "write_report", full)
+        patch.setattr(run, "write_report", full)
         assert restore(photos, output, *OPTIONS) == 1
     shown = capsys.readouterr()
     assert "report: the disk is full; make room\n" in shown.err

@@ -5,7 +5,7 @@ import ray
 from photographs import encoded, portrait, write_folder
 
 from jobs import restore as job
-from pipeline.flow import ENHANCERS_PER_GPU, READER_CPUS, fit_resources
+from pipeline.restoration.flow import ENHANCERS_PER_GPU, READER_CPUS, fit_resources
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,12 @@ from skimage import data
 
 from jobs import restore as job
 from jobs import verify
-from jobs.method import (
+from pipeline.console.options import UsageError
+from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, warp_crop
+from pipeline.io.shards import cut_units, list_input, make_shards
+from pipeline.networks.presets import find_preset
+from pipeline.restoration.config import RestoreConfig
+from pipeline.restoration.method import (
     calls_of,
     choose_method,
     pastes_change,
@@ -22,12 +27,7 @@ from jobs.method import (
     restore_stage,
     settle_method,
 )
-from pipeline.config import RestoreConfig
-from pipeline.console.options import UsageError
-from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, warp_crop
-from pipeline.io.shards import cut_units, list_input, make_shards
-from pipeline.networks.presets import find_preset
-from pipeline.report import read_strip
+from pipeline.restoration.report import read_strip
 from pipeline.stages.restore import RestoreFaces
 
 pytestmark = pytest.mark.usefixtures("without_ray")

@@ -8,12 +8,14 @@ import pytest
 from photographs import encoded, portrait, read_folder, write_folder
 from servers import S3Server
 
-from jobs import method, restoration, restore
-from pipeline.config import RestoreConfig
+from jobs import restore
 from pipeline.io import weights
 from pipeline.io.fence import LOCK
 from pipeline.networks.checkpoint import read_state, write_state
 from pipeline.networks.presets import PRESETS
+from pipeline.restoration import method
+from pipeline.restoration import run as restoration
+from pipeline.restoration.config import RestoreConfig
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from fault_proxy import FaultProxy, fault_proxy
 from photographs import encoded, portrait, portraits, read_folder, write_folder
 from servers import ACCESS_KEY, SECRET_KEY, S3Server
 
-from jobs import restoration
 from jobs import restore as job
 from pipeline.io import store
+from pipeline.restoration import run as restoration
 
 TOKEN = "session-token-that-nobody-may-see"
 PASSWORD = "tracking-password-that-nobody-may-see"

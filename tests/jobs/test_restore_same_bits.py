@@ -3,7 +3,7 @@
 import pytest
 from photographs import mixed, portraits, read_folder, write_folder
 
-from pipeline.flow import PUBLISHER_CPUS, READER_CPUS, fit_resources
+from pipeline.restoration.flow import PUBLISHER_CPUS, READER_CPUS, fit_resources
 
 
 @pytest.fixture(scope="module")

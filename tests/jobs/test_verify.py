@@ -19,9 +19,9 @@ from s3fs import S3FileSystem
 from servers import S3Server
 
 from jobs import verify as job
-from jobs.restore import repeatable
-from pipeline.config import RestoreConfig
 from pipeline.records.seal import sealed
+from pipeline.restoration.config import RestoreConfig
+from pipeline.restoration.start import repeatable
 from pipeline.verify.repeat import TOLERANCE
 
 # Two units of two pictures and one of one: restored and no_face; restored twice; failed.

@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from load.stand_in import EngineCost, StandInEngine, StandInPublish, StandInRead
 
-from jobs import restoration
 from jobs import restore as job
 from pipeline.faces.geometry import CropFrame
-from pipeline.flow import run_flow
 from pipeline.ledger.ledger import Ledger
+from pipeline.restoration import run as restoration
+from pipeline.restoration.flow import run_flow
 from pipeline.tracking.tracker import RunTracker
 
 # Side of the stand-in's crops, and in every how many images a face is: the payload has a measurement of its own.

@@ -21,8 +21,8 @@ from ray._private.internal_api import get_memory_info_reply, get_state_from_addr
 from ray.cluster_utils import Cluster
 
 from pipeline.faces.geometry import CropFrame
-from pipeline.flow import connect, fit_resources, run_flow
 from pipeline.ledger.ledger import Ledger
+from pipeline.restoration.flow import connect, fit_resources, run_flow
 from pipeline.stages.load import LoadUnit
 
 MIB = 1 << 20

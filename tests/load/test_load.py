@@ -13,10 +13,10 @@ from load import books
 from load.stand_in import EngineCost, StandInEngine, StandInPublish, StandInRead
 from mlflow import MlflowClient
 
-from pipeline import flow
 from pipeline.faces.geometry import CropFrame
 from pipeline.ledger.ledger import Ledger
 from pipeline.records.totals import SUMS
+from pipeline.restoration import flow
 from pipeline.stages.load import LoadUnit
 
 pytestmark = pytest.mark.slow

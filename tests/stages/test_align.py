@@ -9,11 +9,11 @@ import pytest
 from photographs import encoded, portrait, write_folder
 from PIL import Image
 
-from pipeline.census import count_faces
 from pipeline.faces.detect import Selection
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.records.rows import load_faces, load_images, unpack, with_crops
+from pipeline.restoration.preview import count_faces
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.publish import Publish
 

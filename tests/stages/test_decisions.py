@@ -14,7 +14,7 @@ from pipeline.io import images, store
 from pipeline.io.units import Address, Unit
 from pipeline.records.marker import Marker
 from pipeline.records.rows import KEPT, FaceRecord, ImageRecord, dump_records, pack, with_crops
-from pipeline.report import read_strip
+from pipeline.restoration.report import read_strip
 from pipeline.stages.align import leave
 from pipeline.stages.publish import Publish
 from pipeline.stages.record import decided

@@ -8,12 +8,12 @@ import pytest
 from photographs import portrait
 from PIL import ImageFilter
 
-from jobs.method import Method, choose_method, restore_stage
-from pipeline.config import RestoreConfig
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment
 from pipeline.faces.colour import anchor_change, anchor_colour
 from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, load_faces, pack, unpack
+from pipeline.restoration.config import RestoreConfig
+from pipeline.restoration.method import Method, choose_method, restore_stage
 from pipeline.stages.restore import RestoreFaces, make_treatment, settled_precision
 
 SIDE = 64

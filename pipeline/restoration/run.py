@@ -2,30 +2,38 @@
 
 import hashlib
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
-from jobs.method import Method, measure_stage, publish_stage, read_stage, restore_stage
-from pipeline.board import Board
-from pipeline.config import RestoreConfig
-from pipeline.console.progress import Progress, Waiting, duration, write_line
-from pipeline.flow import Resources, connect, fit_resources, run_flow
+from pipeline.console.commands import (
+    HAD_FAILURES,
+    INTERRUPTED,
+    OK,
+    OVER_BUDGET,
+    UNEXPECTED,
+    leave,
+    on_stop_signals,
+    say,
+)
+from pipeline.console.progress import Progress, Waiting, duration
 from pipeline.io import store
 from pipeline.ledger.lease import Driver
 from pipeline.ledger.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, Row
 from pipeline.records.totals import ShardMetrics
-from pipeline.report import write_report
+from pipeline.restoration.board import Board
+from pipeline.restoration.config import RestoreConfig
+from pipeline.restoration.flow import Resources, connect, fit_resources, run_flow
+from pipeline.restoration.method import Method, measure_stage, publish_stage, read_stage, restore_stage
+from pipeline.restoration.report import write_report
 from pipeline.stages.load import LoadUnit
 from pipeline.stages.restore import settled_precision
 from pipeline.tracking.tracker import RunTracker, Status, settle_uri, ui_command
 
-OK, UNEXPECTED, BAD_ARGUMENTS, OVER_BUDGET, HAD_FAILURES, INTERRUPTED = 0, 1, 2, 3, 4, 130
 # A stopping run leaves when no unit in flight was finished for so long.
 DRAIN_SECONDS = 300.0
 # After so many units in a row that could not be written, the output counts as lost.
@@ -321,26 +329,3 @@ def decided(totals: ShardMetrics) -> str:
     why = ", ".join(f"{number} {LEFT_TEXTS[why]}" for why, number in totals.left_for.items())
     texts = DECISION_TEXTS | ({"left": f"{DECISION_TEXTS['left']} ({why})"} if why else {})
     return ", ".join(f"{number} {texts[way]}" for way, number in totals.decisions.items() if number)
-
-
-@contextmanager
-def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call `act` inside the block; only the main thread of a program may ask for that."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda *_: act())
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def leave() -> None:
-    """What a stop signal does while no picture is in flight."""
-    raise KeyboardInterrupt
-
-
-def say(text: str) -> None:
-    """A line for people, away from the output proper, above a bar where one is drawn."""
-    write_line(text)

@@ -13,14 +13,14 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
-from pipeline.cluster import hear_remark, join
 from pipeline.console.options import UsageError
 from pipeline.io.units import Pending
 from pipeline.metrics.measure import MeasureFaces, MeasureSettings
 from pipeline.records.rows import Row
+from pipeline.restoration.cluster import hear_remark, join
+from pipeline.restoration.telemetry import Watched, counted, watched_actor
 from pipeline.stages.load import LoadUnit
 from pipeline.stages.restore import RestoreFaces
-from pipeline.telemetry import Watched, counted, watched_actor
 
 # A unit takes minutes on a CPU: only after this long without any progress something is wrong.
 NO_PROGRESS_SECONDS = 3600

@@ -12,7 +12,7 @@ from ray.dashboard.modules.metrics import dashboards
 from ray.util.metrics import Counter, Histogram
 
 from pipeline.records.rows import OUTCOMES
-from pipeline.telemetry import ENGINE_SUMS, METRICS, Watched, counted, watched_actor
+from pipeline.restoration.telemetry import ENGINE_SUMS, METRICS, Watched, counted, watched_actor
 
 DASHBOARD = Path(__file__).parents[1] / "cluster" / "grafana" / "difface.json"
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import RestoreConfig, fingerprint
 from pipeline.console.hints import Report, ignore
 from pipeline.console.options import UsageError
 from pipeline.diffusion.schedule import chain_from, make_schedule
@@ -19,6 +18,7 @@ from pipeline.networks.checkpoint import read_state
 from pipeline.networks.presets import Preset, find_preset, load_network
 from pipeline.networks.spandrel_models import load_upscaler
 from pipeline.networks.tiling import MARGIN, TILE
+from pipeline.restoration.config import RestoreConfig, fingerprint
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.background import Background
 from pipeline.stages.publish import Publish

@@ -13,8 +13,8 @@ from PIL import Image
 from servers import S3Server
 
 from pipeline.io import store
-from pipeline.report import contact_sheet, read_strip, split_strip, write_report
 from pipeline.reporting import page
+from pipeline.restoration.report import contact_sheet, read_strip, split_strip, write_report
 from pipeline.stages.record import SCHEMA
 from pipeline.stages.sample import Sample, sample_strip
 

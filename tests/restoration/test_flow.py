@@ -12,7 +12,7 @@ import ray
 
 from jobs import align
 from pipeline.console.options import UsageError
-from pipeline.flow import bounded, connect, refuse_empty, run_tasks
+from pipeline.restoration.flow import bounded, connect, refuse_empty, run_tasks
 
 
 @pytest.mark.parametrize(

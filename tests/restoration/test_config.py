@@ -5,9 +5,9 @@ from typing import Literal
 
 import pytest
 
-from pipeline.config import RestoreConfig, fingerprint
 from pipeline.console.options import UsageError, make_parser, option, parse
 from pipeline.records.fingerprint import fingerprint_digest
+from pipeline.restoration.config import RestoreConfig, fingerprint
 
 PLACES = {"input": "in", "output": "out"}
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import ray
 
-from pipeline import board as room
-from pipeline.board import Board, Reporter
 from pipeline.console.hints import Hints, Report
-from pipeline.flow import connect, run_tasks
+from pipeline.restoration import board as room
+from pipeline.restoration.board import Board, Reporter
+from pipeline.restoration.flow import connect, run_tasks
 
 WAIT_SECONDS = 60
 

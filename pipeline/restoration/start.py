@@ -1,0 +1,186 @@
+"""One start of a run, from its settings to its exit code."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.console.commands import BAD_ARGUMENTS, INTERRUPTED, leave, on_stop_signals, say
+from pipeline.console.options import UsageError
+from pipeline.console.progress import Waiting
+from pipeline.io import store
+from pipeline.io.errors import redact
+from pipeline.io.shards import InputError, Listing, list_input
+from pipeline.io.weights import WeightsError
+from pipeline.ledger.lease import AlreadyDriven, Driver
+from pipeline.ledger.ledger import Ledger, RefusedMix, Settled, unit_images_of
+from pipeline.metrics.distribution import FeatureStatistics
+from pipeline.networks.checkpoint import CheckpointError
+from pipeline.networks.presets import Preset, PresetError
+from pipeline.restoration.config import RestoreConfig
+from pipeline.restoration.method import choose_method, settle_method, settle_metrics
+from pipeline.restoration.preview import dry_run
+from pipeline.restoration.run import DELIVERED, Restoration
+
+REFUSALS = (
+    UsageError,
+    InputError,
+    PresetError,
+    CheckpointError,
+    WeightsError,
+    RefusedMix,
+    AlreadyDriven,
+    store.StoreError,
+)
+
+
+def check_places(source: str, output: str, folders: Sequence[str], written: bool = True) -> None:
+    """Refuse an input that cannot be read, an output that cannot be written, and each inside the other.
+
+    folders: what the job writes below its output; written: whether it will.
+    """
+    store.check_readable(source)
+    if lies_in(output, source):
+        raise UsageError(f"--output {output} lies inside --input {source}; choose a place outside")
+    for folder in folders:
+        if lies_in(source, store.join(output, folder)):
+            raise UsageError(
+                f"--input {source} lies where --output {output} puts its {folder}; choose another --output"
+            )
+    if written:
+        store.check_claims(output)
+
+
+def lies_in(uri: str, folder: str) -> bool:
+    """Whether `uri` is the folder or below it."""
+    place, around = (
+        u if store.is_remote(u) else str(Path(u.removeprefix("file://")).resolve()) for u in (uri, folder)
+    )
+    return f"{place.rstrip('/')}/".startswith(f"{around.rstrip('/')}/")
+
+
+def run(config: RestoreConfig) -> int:
+    """Check, plan, restore what is pending, report. Returns the exit code."""
+    preset, chosen = choose_method(config)
+    check_places(config.input, config.output, DELIVERED, written=not config.dry_run)
+    with Waiting(f"planning: listing {redact(config.input)}", listed_files()):
+        listed = list_input(config.input, config.kind, config.exclude)
+    unit_images = config.unit_images or min(unit_images_of(config.output, *listed), config.shard_images)
+    config = replace(config, unit_images=unit_images)
+    if config.dry_run:
+        return dry_run(config, preset, chosen, listed)
+    with Waiting("checking the weights"):
+        method, settings = settle_method(config, preset, chosen)
+    method = replace(method, metrics=settle_metrics(config, say))
+    reference = load_reference(config)
+    with Driver.take(config.output, say) as driver:
+        try:
+            ledger, settled = open_books(config, preset, settings, driver, listed)
+        except REFUSALS:
+            driver.withdraw()
+            raise
+        driver.exit_code = Restoration(config, method, ledger, settled, driver, reference).run()
+        return driver.exit_code
+
+
+def open_books(
+    config: RestoreConfig, preset: Preset, settings: dict[str, Any], driver: Driver, listed: Listing
+) -> tuple[Ledger, list[Settled]]:
+    """The output's ledger with its plan, and the shards that are done. Raises what refuses the run."""
+    ledger = Ledger(config.output, settings, driver.drives)
+    repeat = {"config": repeatable(config), "preset": asdict(preset)}
+    new = ledger.claim(config.input, repeat, config.new_run)
+    if not new and (text := other_metrics(config)):
+        say(text)
+    try:
+        with Waiting(f"planning: looking into the shards of {redact(config.input)}"):
+            ledger.plan(
+                config.input,
+                config.kind,
+                config.shard_images,
+                config.unit_images,
+                config.image_column,
+                config.redo_changed,
+                listed,
+            )
+    except REFUSALS:
+        if new:
+            ledger.release()
+        raise
+    with Waiting("planning: reading what earlier starts have done", listed_files()):
+        settled = ledger.resume(config.retry == "failed", config.reason)
+    say(plan_line(ledger, new))
+    if ledger.retrying or config.retry:
+        say(retry_line(ledger, config))
+    return ledger, settled
+
+
+def listed_files() -> tuple[Callable[[], int], str]:
+    """What a wait for a listing counts: the files that are listed from here on."""
+    before = store.listed()
+    return lambda: store.listed() - before, "files"
+
+
+def load_reference(config: RestoreConfig) -> FeatureStatistics | None:
+    """The set that restored faces are compared with. Raises UsageError for a file that is none."""
+    if config.reference is None:
+        return None
+    try:
+        return FeatureStatistics.load(config.reference)
+    except ValueError as error:
+        raise UsageError(f"--reference {error}") from error
+
+
+def other_metrics(config: RestoreConfig) -> str:
+    """What to say of an output that was begun with other metrics; empty for one that was not.
+
+    They change no pixel, so that nothing is refused or done again for their sake.
+    """
+    kept = json.loads(store.read_bytes(store.join(config.output, "_ledger", "run.json")))
+    before = kept.get("repeat", {}).get("config", {}).get("metrics", "none")
+    if before == config.metrics:
+        return ""
+    return (
+        f"this output was begun with --metrics {before}: units that are done keep what was measured of them then, "
+        f"and --metrics {config.metrics} is for those that are left; for all of them take --new-run"
+    )
+
+
+def repeatable(config: RestoreConfig) -> dict[str, Any]:
+    """What the run file keeps of the command, so that a picture can be restored again; nothing of other services."""
+    surroundings = {"mlflow_uri", "experiment", "run_name", "tags", "ray_address"}
+    kept = {name: value for name, value in asdict(config).items() if name not in surroundings}
+    return kept | {"weights_dir": redact(config.weights_dir) if config.weights_dir else None}
+
+
+def plan_line(ledger: Ledger, new: bool) -> str:
+    """What lies ahead, in one line."""
+    what = f"{ledger.images_planned} images in {len(ledger.shards)} shards, {ledger.units_planned} units"
+    return what if new else f"{what}; going on with {ledger.units_pending} units, the rest is done"
+
+
+def retry_line(ledger: Ledger, config: RestoreConfig) -> str:
+    """What is done again, in one line."""
+    units = len(ledger.retrying)
+    if config.redo_changed:
+        return f"{units} of them are done again because pictures in them have changed"
+    if ledger.ordered_before:
+        return f"{units} units of the retry that was begun before are still done again; no other begins"
+    if units:
+        return f"{units} of them are done again because images failed"
+    why = f" for {config.reason}" if config.reason else ""
+    return f"nothing to retry: no image failed{why}; jobs.status shows what failed and why"
+
+
+def carry_out(config: RestoreConfig) -> int:
+    """Restore as told; what refuses or stops the run is said, and is its exit code."""
+    try:
+        with on_stop_signals(leave):
+            return run(config)
+    except REFUSALS as error:
+        say(f"error: {error}")
+        return BAD_ARGUMENTS
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on where this one was")
+        return INTERRUPTED
