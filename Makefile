@@ -28,10 +28,11 @@ test: $(STAMP)  ## run the tests
 slow: $(STAMP)  ## run the tests that are slow by nature: kills, pauses, load, several workers
 	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile -m slow
 
-check: $(STAMP)  ## lint, formatting and types
+check: $(STAMP)  ## lint, formatting, types, and the floors of the house
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 fuzz: $(STAMP)  ## feed the readers broken files for FUZZ_SECONDS (120)
 	@PYTHONPATH=.:tests $(BIN)/python -m hostile.fuzz

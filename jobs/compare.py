@@ -1,24 +1,12 @@
 """Hold two runs over the same pictures against each other, face by face: `python -m jobs.compare RUN_A RUN_B`."""
 
-import json
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
-from pipeline.compare.pairs import EXTREMES
-from pipeline.compare.report import document, hold_together, lines, pictures, values
-from pipeline.compare.runs import Compared, Refused, open_compared
-from pipeline.console.options import UsageError, option, parse
-from pipeline.io import store
-from pipeline.io.errors import redact
-from pipeline.ledger.output import NoRun
-from pipeline.tracking.tracker import NOBODY, NotFound, RunTracker, find_outputs, settle_uri
-
-COMPARED, BAD_ARGUMENTS, WORSE, INTERRUPTED = 0, 2, 3, 130
-REFUSALS = (UsageError, Refused, NoRun, NotFound, store.StoreError)
-GATE = re.compile(r"\s*(\w+)\s*([<>])\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", re.IGNORECASE)
+from pipeline.compare.run import CompareConfig, run
+from pipeline.console.commands import carry_out
+from pipeline.console.options import parse
 
 EPILOG = """examples:
   python -m jobs.compare out/eta0 out/eta1
@@ -28,176 +16,10 @@ exit codes:
   0 compared · 2 refused: no shared pictures, no run there, not finished · 3 a --fail-if holds · 130 interrupted"""
 
 
-@dataclass(frozen=True)
-class CompareConfig:
-    """One comparison."""
-
-    runs: tuple[str, ...] = option(
-        (),
-        help="two runs: the --output of jobs.restore commands, or ids or names of their MLflow runs",
-        group="what",
-        metavar="RUN",
-        positional=True,
-    )
-    output: str | None = option(
-        None,
-        help="folder for page, pictures and compare.json (default: compare/NAME-OF-A in the second run's output)",
-        group="what",
-        metavar="PATH_OR_URI",
-    )
-    partial: bool = option(False, help="compare what is finished of runs that are not", group="what")
-    by: str | None = option(
-        None,
-        help="measurement by which the shown faces are chosen, or pixels (default: the best that both runs have)",
-        group="faces",
-        metavar="NAME",
-    )
-    faces: int = option(24, help="faces that are shown, half of them for either way", group="faces")
-    sample: int = option(64, help="faces of which the pixels are compared", group="faces")
-    fail_if: str | None = option(
-        None,
-        help="exit 3 when a mean difference, B less A, lies beyond a bound: NAME>NUMBER or NAME<NUMBER, separated by "
-        "commas; a name is a measurement or outcome_restored, outcome_failed, ...",
-        group="outcome",
-        metavar="GATES",
-    )
-    mlflow_uri: str | None = option(
-        None,
-        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the second run's "
-        "output); `none` tracks nothing",
-        group="surroundings",
-    )
-    experiment: str = option("difface-compare", help="MLflow experiment", group="surroundings")
-
-    def __post_init__(self) -> None:
-        if len(self.runs) != 2:
-            raise UsageError(f"two runs were wanted, {len(self.runs)} came; give RUN_A RUN_B")
-        if not 2 <= self.faces <= 2 * EXTREMES:
-            raise UsageError(f"--faces must lie in 2..{2 * EXTREMES}, got {self.faces}")
-        if self.sample < 0:
-            raise UsageError(f"--sample must not be negative, got {self.sample}")
-        list(self.gates())
-
-    def gates(self) -> Iterator[tuple[str, str, float]]:
-        """Name, < or >, and bound of each gate. Raises UsageError."""
-        for text in (self.fail_if or "").split(",") if self.fail_if else []:
-            found = GATE.fullmatch(text)
-            if found is None:
-                raise UsageError(f"--fail-if takes NAME>NUMBER or NAME<NUMBER, got {text.strip()!r}")
-            yield found[1], found[2], float(found[3])
-
-
-def find_run(run: str, mlflow_uri: str | None) -> str:
-    """The output of a run that is named by its place, or in MLflow. Raises UsageError, NotFound or StoreError."""
-    if "/" in run or store.exists(run) or mlflow_uri == NOBODY:
-        return run.rstrip("/") or run
-    uri = settle_uri(mlflow_uri, run)  # of an output of that name in this folder
-    try:
-        outputs = find_outputs(uri, run)
-    except NotFound as error:
-        raise UsageError(f"{run}: no such output is here, and no MLflow run was found: {error}") from error
-    if len(outputs) != 1:
-        told = (
-            f"{len(outputs)} outputs have that name ({', '.join(outputs)})"
-            if outputs
-            else "none has that name"
-        )
-        raise UsageError(f"{run}: one run of MLflow at {redact(uri)} was wanted, {told}; give its --output")
-    return outputs[0].rstrip("/")
-
-
-def run(config: CompareConfig) -> int:
-    """Compare, show, write, tell MLflow. Returns the exit code."""
-    places = [find_run(name, config.mlflow_uri) for name in config.runs]
-    if places[0] == places[1]:
-        raise UsageError(f"two outputs were wanted, both runs are {places[0]}")
-    a, b = (open_compared(place, config.partial) for place in places)
-    output = config.output or store.join(b.run.output, "compare", a.name)
-    store.check_writable(output)
-    result = hold_together(a, b, config.by, config.faces, config.sample)
-    told = values(result)
-    failed = list(failing(config, mean_differences(told)))
-    told |= {"fail_if": config.fail_if, "failed_gates": failed}
-    drawn = pictures(result)
-    files = {"compare.json": json.dumps(told, indent=1).encode()} | drawn
-    files["index.html"] = document(told, drawn).encode()
-    for name, data in files.items():
-        store.write_bytes(store.join(output, name), data)
-    print("\n".join(lines(told)))
-    for sentence in failed:
-        print(f"fail: {sentence}")
-    print(f"\npage    {store.join(output, 'index.html')}")
-    track(config, a, b, output, list(files), told)
-    return WORSE if failed else COMPARED
-
-
-def mean_differences(told: Mapping[str, Any]) -> dict[str, float]:
-    """By measurement, and by outcome_NAME."""
-    measured = {name: float(m["difference"]) for name, m in told["metrics"].items()}
-    return measured | {f"outcome_{name}": float(o["difference"]) for name, o in told["outcomes"].items()}
-
-
-def failing(config: CompareConfig, differences: Mapping[str, float]) -> Iterator[str]:
-    """A sentence for each gate that holds. Raises UsageError for one of what was not compared."""
-    for name, sign, bound in config.gates():
-        absent = 0.0 if name.startswith("outcome_") else None
-        difference = differences.get(name, absent)
-        if difference is None:
-            known = ", ".join(differences)
-            raise UsageError(f"--fail-if {name}: one of {known} was wanted, which both runs have")
-        if difference > bound if sign == ">" else difference < bound:
-            yield f"{name} differs by {difference:+.4g}, which is {sign} {bound:g}"
-
-
-def track(
-    config: CompareConfig,
-    a: Compared,
-    b: Compared,
-    output: str,
-    files: Sequence[str],
-    told: Mapping[str, Any],
-) -> None:
-    """One MLflow run with the differences, their intervals and the files; its tags name both runs."""
-    tracker = RunTracker.open(
-        settle_uri(config.mlflow_uri, b.run.output),
-        config.experiment,
-        f"{a.name} against {b.name}",
-        params=asdict(config) | {"runs": f"{a.run.output} {b.run.output}", "output": output},
-        tags={
-            "run_a": a.run_id,
-            "run_b": b.run_id,
-            "fingerprint_a": a.run.digest,
-            "fingerprint_b": b.run.digest,
-        },
-        warn=say,
-    )
-    metrics = {f"diff/{name}": value for name, value in mean_differences(told).items()}
-    for name, m in told["metrics"].items():
-        if m["low"] is not None:
-            metrics |= {f"diff_low/{name}": m["low"], f"diff_high/{name}": m["high"]}
-    metrics |= {"images": told["shared"]["images"], "faces": told["shared"]["faces"]}
-    tracker.log_metrics(0, metrics)
-    for name in files:
-        tracker.log_artifact(store.join(output, name), name)
-    if tracker.finish():
-        say("MLflow did not take everything; the page and compare.json have it")
-
-
-def say(text: str) -> None:
-    """A line for people, away from what was asked for."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The job: returns its exit code."""
     config = parse(CompareConfig, argv, description=__doc__ or "", epilog=EPILOG)
-    try:
-        return run(config)
-    except REFUSALS as error:
-        say(f"error: {error}")
-        return BAD_ARGUMENTS
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return carry_out(partial(run, config), interrupted="interrupted; nothing was written")
 
 
 if __name__ == "__main__":

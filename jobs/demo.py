@@ -1,19 +1,12 @@
 """Write a small archive of worn photographs and restore it: `python -m jobs.demo`."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
-from pipeline.console.options import option, parse
-from pipeline.datasets.demo_archive import write_archive
-from pipeline.io import store
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """Where the demonstration happens."""
-
-    folder: str = option("build/demo", help="where photos/ and restored/ are written", metavar="PATH_OR_URI")
-    photos_only: bool = option(False, help="write photos/ and stop")
+from pipeline.console.commands import carry_out
+from pipeline.console.options import parse
+from pipeline.restoration.demo import DemoConfig, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,19 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse(
         DemoConfig, argv, "Write a small archive of worn public-domain photographs, and restore it."
     )
-    photos = store.join(config.folder, "photos")
-    files = write_archive(photos)
-    print(f"{len(files)} files in {photos} (docs/demo.md says where the photographs come from)")
-    if config.photos_only:
-        return 0
-    from jobs import restore
-
-    restored = store.join(config.folder, "restored")
-    # three of the fifteen files are broken on purpose
-    return restore.main(
-        ["--input", photos, "--output", restored, "--unit-images", "3", "--max-error-rate", "0.25"]
-    )
+    return carry_out(partial(run, config))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -7,9 +7,11 @@ from which everything works without the internet; and checks every copy against 
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
+from pipeline.console.commands import carry_out
 from pipeline.console.options import parse
-from pipeline.models.catalogue import BAD_ARGUMENTS, INTERRUPTED, REFUSALS, ModelsConfig, run
+from pipeline.models.catalogue import ModelsConfig, run
 
 EPILOG = """examples:
   python -m jobs.models                                          what there is, and what of it is on this machine
@@ -24,22 +26,10 @@ exit codes:
   2 bad arguments · 130 interrupted; the same command goes on"""
 
 
-def say(text: str) -> None:
-    """A line for people, away from what was asked for."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The job: returns its exit code."""
     config = parse(ModelsConfig, argv, description=__doc__ or "", epilog=EPILOG)
-    try:
-        return run(config)
-    except REFUSALS as error:
-        say(f"error: {error}")
-        return BAD_ARGUMENTS
-    except KeyboardInterrupt:
-        say("interrupted; the same command goes on where this one was")
-        return INTERRUPTED
+    return carry_out(partial(run, config))
 
 
 if __name__ == "__main__":

@@ -6,72 +6,17 @@ how far the restored faces are from them as a set.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-import torch
-
-from pipeline.console.options import UsageError, option, parse
-from pipeline.datasets.faces import FaceAddress, SampleError, check_side, find_shards, list_faces
-from pipeline.io import images, store
-from pipeline.metrics.distribution import FeatureStatistics, FeatureSums, InceptionFeatures
-
-REFUSALS = (UsageError, SampleError, store.StoreError, FileNotFoundError)
-
-
-@dataclass(frozen=True)
-class ReferenceConfig:
-    """One reference set."""
-
-    shards: str = option(
-        help="tar shards of aligned faces: 'FOLDER/train-*.tar'", group="what", metavar="PATH_OR_URI"
-    )
-    output: str = option(help="the .npz to write", group="what", metavar="PATH_OR_URI")
-    side: int = option(64, help="side of the faces, pixels", group="what")
-    limit: int = option(0, help="take this many faces, spread evenly; 0 takes all", group="what")
-    batch: int = option(16, help="faces of one call of the network", group="surroundings")
-    device: str = option("cpu", help="cpu or cuda", group="surroundings")
-
-    def __post_init__(self) -> None:
-        if self.batch < 1 or self.limit < 0:
-            raise UsageError(
-                f"--batch must be at least 1 and --limit not negative, got {self.batch}, {self.limit}"
-            )
-
-
-def make_reference(config: ReferenceConfig) -> FeatureStatistics:
-    """The statistics of the faces' features. Raises one of REFUSALS."""
-    faces = list_faces(find_shards(config.shards))
-    check_side(faces, config.side)
-    if config.limit and config.limit < len(faces):
-        faces = [faces[i] for i in np.linspace(0, len(faces) - 1, config.limit).astype(int)]
-    if len(faces) < 2:
-        raise UsageError(f"--shards {config.shards}: at least two faces were wanted, got {len(faces)}")
-    network = InceptionFeatures().to(config.device)
-    sums = FeatureSums.nothing()
-    for start in range(0, len(faces), config.batch):
-        sums += _sums_of(faces[start : start + config.batch], network, config.device)
-    return sums.statistics
-
-
-def _sums_of(faces: Sequence[FaceAddress], network: InceptionFeatures, device: str) -> FeatureSums:
-    pictures = np.stack([images.decode_rgb(face.read()) for face in faces])
-    batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device)
-    # as the records keep them
-    return FeatureSums.of(network(batch).cpu().numpy().astype(np.float16))
+from pipeline.console.commands import carry_out
+from pipeline.console.options import parse
+from pipeline.evaluation.reference import ReferenceConfig, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The job: returns its exit code."""
     config = parse(ReferenceConfig, argv, description=__doc__ or "")
-    try:
-        made = make_reference(config)
-        made.save(config.output)
-    except REFUSALS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{config.output}: {made.count} faces")
-    return 0
+    return carry_out(partial(run, config), interrupted="interrupted; nothing was written")
 
 
 if __name__ == "__main__":

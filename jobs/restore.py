@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
+from pipeline.console.commands import carry_out
 from pipeline.console.options import parse
 from pipeline.restoration.config import RestoreConfig
-from pipeline.restoration.start import carry_out
+from pipeline.restoration.start import run
 
 EPILOG = """examples:
   python -m jobs.restore --input photos --output restored --dry-run
@@ -17,7 +19,8 @@ The same command again goes on where the last one stopped."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The job: returns its exit code."""
-    return carry_out(parse(RestoreConfig, argv, description=__doc__ or "", epilog=EPILOG))
+    config = parse(RestoreConfig, argv, description=__doc__ or "", epilog=EPILOG)
+    return carry_out(partial(run, config))
 
 
 if __name__ == "__main__":

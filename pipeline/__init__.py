@@ -4,5 +4,7 @@
 class Refusal(Exception):
     """What was asked for can not be done: one sentence says what was wanted, what came, and what to do.
 
-    A command that meets one prints it and exits with code 2.
+    A command that meets one prints it and exits with its code.
     """
+
+    exit_code = 2

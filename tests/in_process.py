@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
-from jobs import align, cleaning, evaluate
+from pipeline.cleaning import outcome
+from pipeline.cleaning import run as cleaning
 from pipeline.console.hints import ignore
+from pipeline.evaluation import run as evaluation
 from pipeline.io.units import Pending
 from pipeline.metrics.measure import MeasureFaces, MeasureSettings
 from pipeline.records.rows import Row
 from pipeline.restoration import run
 from pipeline.restoration.flow import Resources
 from pipeline.stages.restore import RestoreFaces
+from pipeline.training import align
 
 Stage = Callable[[Row], Row]
 
@@ -67,12 +70,12 @@ def do(rows: list[Row], task: Stage, max_deaths: int | None = None) -> Iterator[
 def flows() -> Iterator[None]:
     """Inside the block the jobs of this process need no Ray."""
     with pytest.MonkeyPatch.context() as patch:
-        for job in (run, align, cleaning, evaluate):
+        for job in (run, align, cleaning, outcome, evaluation):
             patch.setattr(job, "connect", lambda *_: None)
         one = Resources(engines=1, gpus_per_engine=0.0, cpus_per_engine=1.0, readers=1, threads=1)
         patch.setattr(run, "fit_resources", lambda *_: (one, "cpu"))
         patch.setattr(run, "Board", NoBoard)
         patch.setattr(run, "run_flow", walk)
-        for job in (align, cleaning):
+        for job in (align, cleaning, outcome):
             patch.setattr(job, "run_tasks", do)
         yield

@@ -21,12 +21,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from jobs import cli
-from jobs.status import StatusConfig
-from jobs.verify import VerifyConfig
 from pipeline.cleaning.options import CleanConfig
 from pipeline.console.options import make_parser
+from pipeline.ledger.watch import StatusConfig
 from pipeline.models.catalogue import ModelsConfig
 from pipeline.restoration.config import RestoreConfig
+from pipeline.verify.verification import VerifyConfig
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"

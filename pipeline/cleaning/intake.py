@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.cleaning.assess import UNREAD, Measured
 from pipeline.cleaning.versions import MEASURED, plain, rows_of
 from pipeline.io import store
 from pipeline.io.shards import cut_units, make_shards
 from pipeline.io.tables import read_table
 from pipeline.io.units import Kind, Unit
 from pipeline.records.rows import Row
-from pipeline.stages.assess import UNREAD, Measured
 
 READERS = 32
 # Where a picture lies: a hard link of a tar has its target's bytes.

@@ -1,10 +1,10 @@
 """The options of a cleaning: the policy's thresholds, where from and where to, and how."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.cleaning.gates import parse_gates
-from pipeline.cleaning.policy import Policy
+from pipeline.cleaning.policy import Policy, read_policy
 from pipeline.console.options import UsageError, option
 
 # Options that jobs.restore has under the same name and meaning; the [restore] table may give their values.
@@ -118,3 +118,11 @@ class CleanConfig(Policy):
             raise UsageError(f"--gpu-tflops must be above 0, got {self.gpu_tflops}")
         if self.dry_run and self.materialise:
             raise UsageError("--dry-run writes no version that --materialise could write out; leave one out")
+
+
+def policy_of(config: CleanConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the policy's file sets: defaults of the options, and further options of jobs.restore. Raises UsageError."""
+    if config.policy is None:
+        return {}, {}
+    defaults, restore = read_policy(config.policy)
+    return defaults | {name: restore.pop(name) for name in SHARED if name in restore}, restore

@@ -18,7 +18,7 @@ def carry_out(command: Callable[[], int], interrupted: str = GOES_ON) -> int:
             return command()
     except Refusal as refusal:
         say(f"error: {refusal}")
-        return BAD_ARGUMENTS
+        return refusal.exit_code
     except KeyboardInterrupt:
         say(interrupted)
         return INTERRUPTED

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.console.hints import Hints, Report, ignore
 from pipeline.diffusion.constraints import Constraint, Hold
 from pipeline.diffusion.difface import NoisePredictor, to_signed
 from pipeline.diffusion.noise import DRAW_X_N, NoiseKey, key_tensor, normal_noise
@@ -32,6 +31,14 @@ log = logging.getLogger(__name__)
 
 G = TypeVar("G")
 T = TypeVar("T")
+
+# Takes counts by name, which add: faces `decided`, `steps_planned` of their chains, and `steps` taken. It neither waits
+# nor raises, and any thread calls it.
+Report = Callable[..., None]
+
+
+def ignore(**counts: int) -> None:
+    """The report of an engine that nobody watches."""
 
 
 class NonFiniteFace(ArithmeticError):
@@ -276,7 +283,7 @@ class Engine:
             raise error
         self._deliver(worker, wait=True)
         lanes, faces = worker.lanes.count, worker.faces
-        self._report(undone(worker))
+        self._report(**undone(worker))
         with self._change:
             last = len(self._workers) == 1
             if last and lanes == 1:
@@ -347,9 +354,9 @@ class Engine:
                 worker.entering.pop(0)
                 if isinstance(begun, _Estimate):
                     worker.ready.append(begun)
-                    self._report(Hints(decided=1, steps_planned=begun.treatment.steps))
+                    self._report(decided=1, steps_planned=begun.treatment.steps)
                     continue
-                self._report(Hints(decided=1))
+                self._report(decided=1)
                 if isinstance(begun, Exception):
                     settle(face.future, error=begun)
                 else:
@@ -399,7 +406,7 @@ class Engine:
             worker.walks.append(_Walk(estimate.face, treatment, estimate.delta, lane, rows, steps))
             worker.free.pop()
         else:
-            self._report(Hints(steps_planned=-estimate.treatment.steps))
+            self._report(steps_planned=-estimate.treatment.steps)
         worker.ready.popleft()
 
     @staticmethod
@@ -439,14 +446,14 @@ class Engine:
     def _call(self, lanes: Lanes, walks: Sequence[_Walk]) -> list[None]:
         rows = np.stack([w.rows[w.taken] for w in walks])
         lanes.step([w.lane for w in walks], rows, np.array([w.steps[w.taken] for w in walks]))
-        self._report(Hints(steps=len(walks)))
+        self._report(steps=len(walks))
         return [None] * len(walks)
 
     def _free(self, worker: _Worker, walk: _Walk) -> None:
         worker.walks = [w for w in worker.walks if w is not walk]
         worker.free.append(walk.lane)
         if walk.taken < len(walk.steps):  # it failed, or nobody waits for it any more
-            self._report(Hints(steps_planned=walk.taken - len(walk.steps)))
+            self._report(steps_planned=walk.taken - len(walk.steps))
 
     def _deliver(self, worker: _Worker, wait: bool = False) -> None:
         """Hand over the faces that have come to the host."""
@@ -483,10 +490,10 @@ class Engine:
             torch.set_num_threads(count)
 
 
-def undone(worker: _Worker) -> Hints:
-    """What is taken back of the hints when a worker's faces begin again."""
+def undone(worker: _Worker) -> dict[str, int]:
+    """What is taken back of the counts when a worker's faces begin again."""
     left = [len(w.steps) - w.taken for w in worker.walks] + [e.treatment.steps for e in worker.ready]
-    return Hints(decided=-len(left), steps_planned=-sum(left))
+    return {"decided": -len(left), "steps_planned": -sum(left)}
 
 
 def estimate(

@@ -19,11 +19,6 @@ def unspelled(text: str) -> str:
     return _SPELLED.sub(lambda found: chr(int(found[1], 16)), text)
 
 
-def printable(text: str) -> str:
-    """The text as one line that moves no terminal's cursor and that every font can set: the rest is spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def is_hidden(path: str) -> bool:
     """Whether a file is none of the pictures: its name, or that of a folder above it, begins with a dot.
 

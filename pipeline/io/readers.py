@@ -5,16 +5,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.io import store
 from pipeline.io.errors import message
 from pipeline.io.images import MAX_PIXELS, most_bytes
 from pipeline.io.units import Address, Unit
-from pipeline.records.rows import Outcome
 
 # Why an address holds no picture that could be read: outcome of the image, and what to tell.
-REFUSED: dict[str, tuple[Outcome, str]] = {
+REFUSED: dict[str, tuple[Literal["skipped", "failed"], str]] = {
     "not a file": ("skipped", "a plain file was wanted, the member is a link, a folder or a device"),
     "sparse file": ("skipped", "a plain file was wanted, the member is stored with holes; store it whole"),
     "damaged shard": ("failed", "the tar file can not be read from here on; what may follow is not restored"),

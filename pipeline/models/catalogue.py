@@ -20,7 +20,6 @@ from pipeline.io.weights import (
 from pipeline.networks.checkpoint import CheckpointError, read_state
 from pipeline.networks.presets import (
     NetworkSpec,
-    PresetError,
     find_preset,
     load_network,
     preset_names,
@@ -29,9 +28,8 @@ from pipeline.networks.presets import (
 from pipeline.networks.spandrel_models import load_upscaler
 from pipeline.networks.tiling import MARGIN, TILE
 
-DONE, WRONG, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
+DONE, WRONG = 0, 1
 FAILURES = (WeightsError, CheckpointError, store.StoreError)
-REFUSALS = (UsageError, PresetError, WeightsError, store.StoreError)
 COLUMNS = ("model", "side", "use", "file", "size", "found", "licence")
 
 
@@ -175,7 +173,7 @@ def fetch(told: Told, piece: Piece, config: ModelsConfig) -> Iterator[Told]:
 
 def mirror(told: Told, piece: Piece, config: ModelsConfig) -> Iterator[Told]:
     """Copy a file to the mirror."""
-    to = absolute(config.to or "")
+    to = store.absolute(config.to or "")
     try:
         told, found = obtain(told, piece, config)
         missing = weights.mirror(found, to, piece.url, piece.licence)
@@ -259,9 +257,9 @@ def run(config: ModelsConfig) -> int:
     """Do what is asked for every file, and say how it went. Returns the exit code."""
     models = [find_model(name) for name in config.models or known_models()]
     if config.weights_dir:
-        store.check_readable(absolute(config.weights_dir))
+        store.check_readable(store.absolute(config.weights_dir))
     if config.to:
-        store.check_writable(absolute(config.to))
+        store.check_writable(store.absolute(config.to).rstrip("/"))
     told: list[Told] = []
     for model, piece in pieces(models, once=config.deed != "list"):
         for one in DEEDS[config.deed](about(model, piece), piece, config):
@@ -290,7 +288,7 @@ def pieces(models: Sequence[Model], once: bool) -> Iterator[tuple[Model, Piece]]
 
 def mirror_presets(config: ModelsConfig) -> None:
     """Copy presets of one's own beside their files. Raises UsageError when another one has the name."""
-    to = absolute(config.to or "")
+    to = store.absolute(config.to or "")
     for name in config.models:
         if name in known_models():
             continue
@@ -337,10 +335,3 @@ def sentence(told: Told) -> Iterator[str]:
 def megabytes(size: int | None) -> str:
     """A file's size for people."""
     return f"{size / 1e6:.1f} MB" if size is not None else "-"
-
-
-def absolute(place: str) -> str:
-    """The place with a local path made absolute."""
-    if store.is_remote(place):
-        return place.rstrip("/")
-    return str(Path(place.removeprefix("file://")).expanduser().absolute())

@@ -2,7 +2,7 @@
 
 from PIL import ImageFont
 
-from pipeline.io.names import printable
+from pipeline.reporting.text import printable
 
 
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from pipeline.io.names import spelled
-
 STYLE = """
 :root { color-scheme: light; }
 body { margin: 0 auto; max-width: 76rem; padding: 2.5rem 2rem 5rem; background: #fafaf8; color: #1c1e22;
@@ -36,16 +34,15 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 def document(title: str, parts: Sequence[str]) -> str:
     """A whole page of such parts as the other functions make."""
-    title = spelled(title)
-    return (
+    page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(title)}</h1>\n"
-        + "\n".join(p for p in map(spelled, parts) if p)
-        + "\n</body>\n</html>\n"
+        f"<h1>{escape(title)}</h1>\n" + "\n".join(part for part in parts if part) + "\n</body>\n</html>\n"
     )
+    # bytes of a file name that are no UTF-8 are spelled out, as \\udce9
+    return page.encode(errors="backslashreplace").decode()
 
 
 def heading(text: str) -> str:

@@ -6,33 +6,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.console.commands import BAD_ARGUMENTS, INTERRUPTED, leave, on_stop_signals, say
+from pipeline import Refusal
+from pipeline.console.commands import say
 from pipeline.console.options import UsageError
 from pipeline.console.progress import Waiting
 from pipeline.io import store
 from pipeline.io.errors import redact
-from pipeline.io.shards import InputError, Listing, list_input
-from pipeline.io.weights import WeightsError
-from pipeline.ledger.lease import AlreadyDriven, Driver
-from pipeline.ledger.ledger import Ledger, RefusedMix, Settled, unit_images_of
+from pipeline.io.shards import Listing, list_input
+from pipeline.ledger.lease import Driver
+from pipeline.ledger.ledger import Ledger, Settled, unit_images_of
 from pipeline.metrics.distribution import FeatureStatistics
-from pipeline.networks.checkpoint import CheckpointError
-from pipeline.networks.presets import Preset, PresetError
+from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import choose_method, settle_method, settle_metrics
 from pipeline.restoration.preview import dry_run
 from pipeline.restoration.run import DELIVERED, Restoration
-
-REFUSALS = (
-    UsageError,
-    InputError,
-    PresetError,
-    CheckpointError,
-    WeightsError,
-    RefusedMix,
-    AlreadyDriven,
-    store.StoreError,
-)
 
 
 def check_places(source: str, output: str, folders: Sequence[str], written: bool = True) -> None:
@@ -77,7 +65,7 @@ def run(config: RestoreConfig) -> int:
     with Driver.take(config.output, say) as driver:
         try:
             ledger, settled = open_books(config, preset, settings, driver, listed)
-        except REFUSALS:
+        except Refusal:
             driver.withdraw()
             raise
         driver.exit_code = Restoration(config, method, ledger, settled, driver, reference).run()
@@ -104,7 +92,7 @@ def open_books(
                 config.redo_changed,
                 listed,
             )
-    except REFUSALS:
+    except Refusal:
         if new:
             ledger.release()
         raise
@@ -171,16 +159,3 @@ def retry_line(ledger: Ledger, config: RestoreConfig) -> str:
         return f"{units} of them are done again because images failed"
     why = f" for {config.reason}" if config.reason else ""
     return f"nothing to retry: no image failed{why}; jobs.status shows what failed and why"
-
-
-def carry_out(config: RestoreConfig) -> int:
-    """Restore as told; what refuses or stops the run is said, and is its exit code."""
-    try:
-        with on_stop_signals(leave):
-            return run(config)
-    except REFUSALS as error:
-        say(f"error: {error}")
-        return BAD_ARGUMENTS
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on where this one was")
-        return INTERRUPTED

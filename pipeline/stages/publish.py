@@ -25,7 +25,6 @@ from pipeline.io.errors import message, outline
 from pipeline.io.fence import Fenced, RunFence
 from pipeline.io.images import Picture, decode, encode_png, most_bytes
 from pipeline.io.masks import Hole, find_hole
-from pipeline.io.names import printable
 from pipeline.io.readers import parquet_slice, read_unit
 from pipeline.io.s3 import LARGEST_CLAIM
 from pipeline.io.tar_parts import tar_part
@@ -42,6 +41,7 @@ from pipeline.records.rows import (
     with_crops,
 )
 from pipeline.records.seal import sealed
+from pipeline.reporting.text import printable
 from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.isolate import call_apart
 from pipeline.stages.paste import paste_faces, paste_on_enhanced

@@ -116,7 +116,7 @@ def make_engine(
         threads,
         estimator_lanes=estimator_lanes(preset, on_cpu),
         takes_mask=takes_mask(preset.estimator),
-        report=report,
+        report=lambda **counts: report(Hints(**counts)),
     )
 
 

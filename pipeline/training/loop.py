@@ -31,7 +31,7 @@ class Objective(Protocol):
         """The mean loss over the batch."""
 
 
-class TrainingDiverged(ArithmeticError):
+class TrainingDiverged(Refusal, ArithmeticError):
     """Too many steps in a row whose gradient is not finite."""
 
 

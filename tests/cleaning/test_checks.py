@@ -8,12 +8,12 @@ from photographs import encoded, portrait
 from PIL import Image
 from skimage import data
 
+from pipeline.cleaning.assess import MISSING, look_at
 from pipeline.cleaning.checks import Measures, measure, perceptual_hash
 from pipeline.cleaning.policy import Policy
 from pipeline.cleaning.verdicts import judge
 from pipeline.faces.detect import Face
 from pipeline.stages.align import DetectorChoice
-from pipeline.stages.assess import MISSING, look_at
 
 DETECTOR = DetectorChoice("centerface", None, None)
 ASTRONAUT = np.ascontiguousarray(data.astronaut()[0:330, 60:400])

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from jobs.clean import parse_clean
-from jobs.cleaning import BUSY, GATE_BROKEN, make_plan
 from pipeline.cleaning.gates import parse_gates
+from pipeline.cleaning.outcome import BUSY, GATE_BROKEN
+from pipeline.cleaning.plan import make_plan
 from pipeline.cleaning.policy import REASONS, Policy, read_policy
 from pipeline.console.options import UsageError
 

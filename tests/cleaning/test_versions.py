@@ -10,6 +10,8 @@ import pytest
 from photographs import encoded, portraits, write_folder, write_tar
 from PIL import Image
 
+from pipeline.cleaning.assess import AssessUnit
+from pipeline.cleaning.bundle import BundlePictures
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.intake import Intake
 from pipeline.cleaning.report import picture_of
@@ -31,8 +33,6 @@ from pipeline.io.readers import read_unit
 from pipeline.io.shards import list_input
 from pipeline.io.units import Address, Unit
 from pipeline.stages.align import DetectorChoice
-from pipeline.stages.assess import AssessUnit
-from pipeline.stages.bundle import BundlePictures
 
 VERSION = Version(
     1, 0, "", "in", "l", "s", "m", {}, "", "", "", 10, {"keep": 6, "drop": 4}, {"sharp": 6, "no_face": 4},
@@ -171,7 +171,7 @@ def test_after_a_version_only_what_is_new_or_changed_is_measured(dataset, monkey
     touched = dataset.source / "p01.png"
     touched.write_bytes(touched.read_bytes())
     # the touched one is read and hashed, and not decoded
-    monkeypatch.setattr("pipeline.stages.assess.look_at", lambda data, *_: dataset.read.append(data) or {})
+    monkeypatch.setattr("pipeline.cleaning.assess.look_at", lambda data, *_: dataset.read.append(data) or {})
     assert [row["images"] for row in dataset.measure()] == [2]
     assert dataset.read == [b"no picture"]
     second = dataset.intake().table()

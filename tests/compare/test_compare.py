@@ -17,6 +17,7 @@ from pipeline.compare import pairs as pairs_module
 from pipeline.compare.crops import cut_faces
 from pipeline.compare.pairs import columns_of, compare
 from pipeline.compare.report import hold_together, lines, values
+from pipeline.compare.run import CompareConfig, failing
 from pipeline.compare.runs import open_compared
 from pipeline.io import images, store
 
@@ -215,9 +216,9 @@ def test_of_runs_with_other_sides_and_methods_only_what_means_the_same_is_compar
 
 
 def test_a_gate_holds_where_the_difference_lies_beyond_its_bound():
-    config = job.CompareConfig(("a", "b"), fail_if="lpips>0.01, psnr<-0.5,outcome_failed>0")
-    assert list(job.failing(config, {"lpips": 0.01, "psnr": -0.5})) == []
-    assert list(job.failing(config, {"lpips": 0.02, "psnr": 3, "outcome_failed": 0.1})) == [
+    config = CompareConfig(("a", "b"), fail_if="lpips>0.01, psnr<-0.5,outcome_failed>0")
+    assert list(failing(config, {"lpips": 0.01, "psnr": -0.5})) == []
+    assert list(failing(config, {"lpips": 0.02, "psnr": 3, "outcome_failed": 0.1})) == [
         "lpips differs by +0.02, which is > 0.01", "outcome_failed differs by +0.1, which is > 0"
     ]  # fmt: skip
 

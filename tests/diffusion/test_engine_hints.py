@@ -24,7 +24,8 @@ class Heard:
     def __init__(self) -> None:
         self.sums, self.each, self._lock = Hints(), [], threading.Lock()
 
-    def __call__(self, hints: Hints) -> None:
+    def __call__(self, **counts: int) -> None:
+        hints = Hints(**counts)
         with self._lock:
             self.sums += hints
             self.each.append(hints)

@@ -9,7 +9,9 @@ import pytest
 from skimage import data
 
 from jobs import calibrate
+from pipeline.console.options import parse
 from pipeline.datasets.faces import FaceAddress
+from pipeline.evaluation.calibrate import CalibrateConfig, samples_folder
 from pipeline.evaluation.calibration import (
     ESTIMATOR,
     LEFT,
@@ -149,14 +151,14 @@ def test_the_job_goes_on_with_what_was_measured_and_writes_the_table(photograph,
         "--chains",
         "100:2:1,252:4:2",
     ]
-    config = calibrate.parse(calibrate.CalibrateConfig, options, "")
+    config = parse(CalibrateConfig, options, "")
     delta, found = two_bins(LIGHT, HEAVY)
     rows = [
         {"turn": i, "delta": float(d), **asdict(c), **{n: float(v[i]) for n, v in values.items()}}
         for i, d in enumerate(delta)
         for c, values in found.items()
     ]
-    folder = tmp_path / "out" / calibrate.samples_folder(config)
+    folder = tmp_path / "out" / samples_folder(config)
     folder.mkdir(parents=True)
     (folder / "000000.json").write_text(json.dumps(rows))
     (folder / "000000.png").write_bytes(images.encode_png(np.zeros((8, 4, 3), np.uint8)))

@@ -5,8 +5,9 @@ import os
 
 import pytest
 
-from pipeline.io.names import is_hidden, printable, spelled, unspelled
+from pipeline.io.names import is_hidden, spelled, unspelled
 from pipeline.reporting.page import document, note
+from pipeline.reporting.text import printable
 
 HOSTILE = (
     "a\nb",

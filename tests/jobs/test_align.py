@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from photographs import encoded, portrait, write_folder
 
-from jobs.align import AlignConfig, AlignShard, rows_of
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.io.units import Unit
+from pipeline.training.align import AlignConfig, AlignShard, rows_of
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

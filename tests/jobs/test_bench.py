@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from jobs import bench
+from pipeline.evaluation import speed
+from pipeline.evaluation.speed import UNIT_IMAGES
 from pipeline.networks.presets import find_preset
 from pipeline.networks.roofline import CallCost, Ceilings, count_call, measure_ceilings
 
@@ -24,7 +26,7 @@ def test_ways_take_turns_and_ratios_are_printed_and_written(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_pipeline_is_measured_around_a_real_engine(capsys):
-    faces = 2 * bench.UNIT_IMAGES
+    faces = 2 * UNIT_IMAGES
     options = ["--preset", "small-srcnn", "--faces", str(faces), "--start-step", "8", "--repeats", "1"]
     assert bench.main([*options, "--slots", "auto", "--pipeline"]) == 0
     assert "the pipeline takes" in capsys.readouterr().out
@@ -40,7 +42,7 @@ def test_memory_is_watched_over_many_faces(tmp_path, capsys):
 
 def test_levers_are_measured_one_by_one(monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", lambda network, **_: network)  # takes minutes
-    monkeypatch.setattr(bench, "LEVER_SECONDS", 0.0)
+    monkeypatch.setattr(speed, "LEVER_SECONDS", 0.0)
     assert bench.main(["--preset", "small-srcnn", "--levers"]) == 0
     shown = capsys.readouterr().out
     for form in ("the UNet as it is", "channels_last", "torch.compile", "folded", "folded, bfloat16"):

@@ -16,7 +16,8 @@ from PIL import Image, ImageFilter
 from skimage import data
 
 from jobs import clean as job
-from jobs import cleaning
+from pipeline.cleaning import run
+from pipeline.cleaning.outcome import BUSY, GATE_BROKEN
 from pipeline.io import store
 from pipeline.io.shards import cut_units, list_input, make_shards, sample_key
 from pipeline.ledger.lease import Driver
@@ -117,12 +118,12 @@ def test_the_report_shows_every_reason_and_says_it_to_machines(first):
 def test_nothing_new_is_said_quickly_and_starts_no_cluster(first, clean, capsys, monkeypatch):
     source, output = first
     before = versions(output)
-    monkeypatch.setattr(cleaning, "connect", lambda *_: pytest.fail("a cluster was asked for"))
+    monkeypatch.setattr(run, "connect", lambda *_: pytest.fail("a cluster was asked for"))
     began = time.monotonic()
     assert clean(source, output) == 0
     assert "nothing new since version 1" in capsys.readouterr().err
     assert versions(output) == before
-    assert clean(source, output, "--fail-if", "no_face>0.1,new.drop<0.5") == cleaning.GATE_BROKEN
+    assert clean(source, output, "--fail-if", "no_face>0.1,new.drop<0.5") == GATE_BROKEN
     assert "gate broken: no_face>0.1" in capsys.readouterr().err
     assert time.monotonic() - began < 60  # a cluster alone takes a good part of that on a busy machine
 
@@ -130,7 +131,7 @@ def test_nothing_new_is_said_quickly_and_starts_no_cluster(first, clean, capsys,
 def test_a_doubled_start_says_that_another_is_at_work(first, clean, capsys):
     source, output = first
     with Driver.take(str(output), lambda _: None) as other:
-        assert clean(source, output, "--min-side", "70") == cleaning.BUSY
+        assert clean(source, output, "--min-side", "70") == BUSY
         other.withdraw()
     assert "is being worked on by process" in capsys.readouterr().err
 
@@ -149,11 +150,11 @@ def test_starts_that_die_leave_no_version_and_the_next_makes_the_same(first, cle
 
     for place in ("judge", "settle_method", "with_repairs", "write_report", "write_version"):
         with monkeypatch.context() as patch:
-            patch.setattr(cleaning, place, die)
+            patch.setattr(run, place, die)
             assert clean(source, again) == 130
         assert not (again / "versions" / "0001.json").exists()
         assert len(list((again / "measurements").rglob("*.parquet"))) == 2
-        monkeypatch.setattr(cleaning, "run_tasks", lambda *_: pytest.fail("it was measured twice"))
+        monkeypatch.setattr(run, "run_tasks", lambda *_: pytest.fail("it was measured twice"))
     assert clean(source, again) == 0
     assert versions(again) == versions(output)
 

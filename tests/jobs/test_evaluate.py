@@ -12,10 +12,12 @@ from PIL import Image
 from skimage import data
 
 from jobs import align, evaluate, restore
-from jobs.ways import Sweep, list_ways, row_names
 from pipeline.console.options import UsageError
+from pipeline.evaluation import run as evaluation
+from pipeline.evaluation.sweep import Sweep, list_ways, row_names
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.networks.presets import find_preset
+from pipeline.training.align import AlignConfig, AlignShard
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -120,7 +122,7 @@ def test_an_evaluation_that_ends_early_leaves_no_run_that_seems_to_go_on(
     def connect(address):
         raise error
 
-    monkeypatch.setattr(evaluate, "connect", connect)
+    monkeypatch.setattr(evaluation, "connect", connect)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere/mlflow.db")
     places = ["--faces", str(aligned / "aligned"), "--output", str(tmp_path / "scores")]
     method = ["--presets", "small-srcnn", "--start-steps", "40", "--limit", "1", "--metrics", "psnr"]
@@ -280,11 +282,11 @@ def test_broken_and_unread_pictures_are_counted_and_unread_ones_tried_again(tmp_
     source.mkdir()
     (source / "broken.jpg").write_bytes(b"no picture")
     Image.fromarray(data.astronaut()[:256, 90:346]).save(source / "face.png")
-    config = align.AlignConfig(input=str(source), output=str(output))
+    config = AlignConfig(input=str(source), output=str(output))
     (shard,) = make_shards(*list_input(config.input, "auto"), config.shard_images)
     (unit,) = cut_units(shard, 100, "image")
     (source / "face.png").rename(away)
-    told = align.AlignShard(config)({"work": unit.to_json()})
+    told = AlignShard(config)({"work": unit.to_json()})
     assert {k: told[k] for k in ("pictures", "faces", "no_face", "broken", "unread")} == {
         "pictures": 2, "faces": 0, "no_face": 0, "broken": 1, "unread": 1,
     }  # fmt: skip

@@ -12,6 +12,7 @@ from skimage import data
 
 from jobs import figures
 from pipeline.datasets.faces import SampleError
+from pipeline.evaluation.draw_figures import FIGURES, TABLE, FiguresConfig, choose_faces, make_walker
 from pipeline.networks.presets import find_preset
 
 METHOD = [
@@ -26,7 +27,7 @@ METHOD = [
     "--count",
     "3",
 ]
-NAMES = {*figures.FIGURES.values(), figures.TABLE}
+NAMES = {*FIGURES.values(), TABLE}
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +56,14 @@ def drawn(faces, tmp_path_factory):
 
 
 def curves(output):
-    with (output / figures.TABLE).open() as file:
+    with (output / TABLE).open() as file:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 def test_every_figure_is_written(drawn):
     output, _ = drawn
     assert {p.name for p in output.iterdir()} == NAMES
-    shapes = {name: Image.open(output / name).size for name in figures.FIGURES.values()}
+    shapes = {name: Image.open(output / name).size for name in FIGURES.values()}
     assert shapes["fig3_diffuse_reconstruct.png"][1] > shapes["fig_grid_n_eta.png"][1] > 3 * 128
 
 
@@ -101,8 +102,8 @@ def test_the_same_seed_draws_the_same_bytes_and_another_one_others(faces, drawn,
             "none",
         ]
         assert figures.main(["--faces", str(faces), *METHOD, *options]) == 0
-        assert {p.name for p in (tmp_path / seed).iterdir()} == {"fig4_contraction.png", figures.TABLE}
-        for name in ("fig4_contraction.png", figures.TABLE):
+        assert {p.name for p in (tmp_path / seed).iterdir()} == {"fig4_contraction.png", TABLE}
+        for name in ("fig4_contraction.png", TABLE):
             same = (tmp_path / seed / name).read_bytes() == (drawn[0] / name).read_bytes()
             assert same == (seed == "0")
 
@@ -113,16 +114,16 @@ def test_faces_are_taken_evenly_from_a_folder_and_from_tar_shards(faces, tmp_pat
             tar.add(faces / f"p{i}.png", f"p{i}.png")
     wanted = [(faces / f"p{i}.png").read_bytes() for i in (0, 2)]
     for source in (faces, tmp_path, tmp_path / "a.tar", tmp_path / "*.tar"):
-        config = figures.FiguresConfig(faces=str(source), output="unused", count=2)
-        assert [face.read() for face in figures.choose_faces(config, 64)] == wanted
+        config = FiguresConfig(faces=str(source), output="unused", count=2)
+        assert [face.read() for face in choose_faces(config, 64)] == wanted
 
 
 def test_starting_steps_are_kept_ones_up_to_the_priors_last():
     preset = find_preset("small-swinir")
-    config = figures.FiguresConfig(faces="unused", output="unused")
-    steps = list(figures.make_walker(config, preset).chains)
+    config = FiguresConfig(faces="unused", output="unused")
+    steps = list(make_walker(config, preset).chains)
     assert steps == list(range(40, 481, 40)) and preset.start_step in steps
-    few = list(figures.make_walker(replace(config, steps="ddim10"), preset).chains)
+    few = list(make_walker(replace(config, steps="ddim10"), preset).chains)
     assert few == [100, 200, 300, 400]
 
 
@@ -169,6 +170,6 @@ def test_faces_that_are_none_are_refused(tmp_path, capsys):
 
 
 def test_no_shards_of_a_pattern_are_refused(tmp_path):
-    config = figures.FiguresConfig(faces=str(tmp_path / "*.tar"), output="unused")
+    config = FiguresConfig(faces=str(tmp_path / "*.tar"), output="unused")
     with pytest.raises(SampleError, match="no tar shards"):
-        figures.choose_faces(config, 64)
+        choose_faces(config, 64)

@@ -12,12 +12,11 @@ from spandrel.architectures.ESRGAN import ESRGAN
 from website import Site, published
 
 from jobs import models as job
+from pipeline.console.commands import BAD_ARGUMENTS, INTERRUPTED
 from pipeline.io import store, weights
 from pipeline.io.weights import Published, resolve
 from pipeline.models.catalogue import (
-    BAD_ARGUMENTS,
     DONE,
-    INTERRUPTED,
     WRONG,
     Model,
     ModelsConfig,

@@ -18,6 +18,8 @@ from pipeline.io import store
 from pipeline.ledger.ledger import load_plan, load_units
 from pipeline.ledger.output import open_run
 from pipeline.ledger.status import Observer
+from pipeline.ledger.watch import CLEAR_SCREEN
+from pipeline.reporting.text import printable
 from pipeline.verify.unit import audit_unit
 
 # Three units of two pictures: restored and cut off; no_face and animated; empty and a letter.
@@ -200,9 +202,9 @@ def test_a_terminal_is_cleared_before_each_look_and_names_can_not_move_its_curso
     finished, status, monkeypatch
 ):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert status(finished, "--watch", "1").out.startswith(job.CLEAR_SCREEN)
-    assert job.CLEAR_SCREEN not in status(finished).out
-    assert job.printable("a\x1b[2J\nb\udce9 é") == "a\\x1b[2J\\nb\\udce9 é"
+    assert status(finished, "--watch", "1").out.startswith(CLEAR_SCREEN)
+    assert CLEAR_SCREEN not in status(finished).out
+    assert printable("a\x1b[2J\nb\udce9 é") == "a\\x1b[2J\\nb\\udce9 é"
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,11 @@ from s3fs import S3FileSystem
 from servers import S3Server
 
 from jobs import verify as job
+from pipeline.ledger.output import open_run
 from pipeline.records.seal import sealed
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.start import repeatable
+from pipeline.verify.audit import Audit
 from pipeline.verify.repeat import TOLERANCE
 
 # Two units of two pictures and one of one: restored and no_face; restored twice; failed.
@@ -555,7 +557,7 @@ def test_what_a_run_keeps_for_a_repetition_names_no_other_service_and_no_passwor
 
 def test_a_sample_is_drawn_alike_each_time_and_otherwise_with_another_seed(restored):
     def drawn(seed: str) -> list[str]:
-        run, _ = job.open_run(str(restored))
+        run, _ = open_run(str(restored))
         audit = job.Audit(run, sample=2, seed=seed)
         audit.begin()
         assert len(list(audit.units(readers=2))) == 3
@@ -697,7 +699,7 @@ def test_interrupted_it_leaves_with_130(restored, monkeypatch, capsys):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job.Audit, "units", interrupt)
+    monkeypatch.setattr(Audit, "units", interrupt)
     assert job.main(["--output", str(restored)]) == 130
     assert "stopped" in capsys.readouterr().err
 

@@ -123,7 +123,7 @@ def test_a_run_that_is_half_done_is_told_with_its_rate_and_the_time_left(output)
 
 
 def test_faces_left_by_size_or_number_are_shown_below_those_left(output):
-    from jobs.status import lines
+    from pipeline.ledger.status_text import lines
 
     output.plan(1, 2)
     left = {"faces_left": 60.0, "faces_left_small": 3.0, "faces_left_surplus": 56.0}

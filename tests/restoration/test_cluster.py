@@ -118,7 +118,8 @@ def test_after_an_error_stderr_is_itself_again(capfd):
 )
 def test_a_cluster_that_does_not_answer_is_refused_in_a_sentence(address, reason, tmp_path):
     """In a process of its own: this one may have joined Ray."""
-    program = f"from pipeline.restoration.cluster import join\ntry: join('{address}')\nexcept ValueError as e: print('refused:', e)"
+    join = f"from pipeline.restoration.cluster import join\ntry: join('{address}')"
+    program = f"{join}\nexcept ValueError as e: print('refused:', e)"
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -13,6 +13,7 @@ import ray
 from jobs import align
 from pipeline.console.options import UsageError
 from pipeline.restoration.flow import bounded, connect, refuse_empty, run_tasks
+from pipeline.training.align import AlignConfig, AlignShard
 
 
 @pytest.mark.parametrize(
@@ -112,9 +113,9 @@ def test_ray_is_pinned_below_no_release_that_takes_away_what_the_flow_calls():
 
 def test_what_a_job_gives_its_tasks_can_be_packed_when_the_job_is_the_program_itself(tmp_path):
     """As `python -m jobs.align` is: then its classes travel by value."""
-    config = align.AlignConfig(input=str(tmp_path), output=str(tmp_path / "out"))
+    config = AlignConfig(input=str(tmp_path), output=str(tmp_path / "out"))
     ray.cloudpickle.register_pickle_by_value(align)
     try:
-        assert b"_crop" in ray.cloudpickle.dumps(align.AlignShard(config))
+        assert b"_crop" in ray.cloudpickle.dumps(AlignShard(config))
     finally:
         ray.cloudpickle.unregister_pickle_by_value(align)

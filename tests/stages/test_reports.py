@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from photographs import mixed, portraits, write_folder
 
+from pipeline.cleaning.assess import AssessUnit
 from pipeline.console.hints import Hints, ignore
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.records.rows import load_faces, load_images, with_crops
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import Method, choose_method, read_stage, restore_stage
 from pipeline.stages.align import DetectorChoice
-from pipeline.stages.assess import AssessUnit
 from pipeline.stages.restore import RestoreFaces
 
 

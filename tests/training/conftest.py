@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 from skimage import data, transform
 
-from jobs import train_prior, training
+from jobs import train_prior
 from pipeline.console.options import parse
 from pipeline.networks.presets import find_preset
-from pipeline.training import workers
+from pipeline.training import run, workers
+from pipeline.training.plan import check_continues, make_plan
+from pipeline.training.prior import PriorOptions
 
 PRESET = """
 description = "tiny, for tests"
@@ -95,12 +97,10 @@ def arguments(preset, shards):
 
 def plan_of(command, argv):
     """What a command would send to its workers; the output knows of it."""
-    options = parse(
-        train_prior.PriorOptions if command is train_prior else training.TrainingOptions, argv, ""
-    )
+    options = parse(PriorOptions if command is train_prior else run.TrainingOptions, argv, "")
     preset = find_preset(options.preset)
-    plan = training.make_plan(options, command.make_task(options, preset), preset.side)
-    training.check_continues(options, plan)
+    plan = make_plan(options, command.make_task(options, preset), preset.side)
+    check_continues(options, plan)
     return plan
 
 

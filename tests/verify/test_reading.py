@@ -15,9 +15,9 @@ import pytest
 from photographs import encoded, portrait, write_tar
 
 from pipeline.io.prefetch import ahead
+from pipeline.ledger import findings as module
 from pipeline.ledger.delivered import Hashed, parquet_pictures, tar_pictures, wrong_picture
 from pipeline.ledger.findings import Finding, Findings, redoable
-from pipeline.ledger.ledger import findings as module
 from pipeline.verify.repeat import rms
 
 PICTURE = encoded(portrait(30, 40), "PNG")

@@ -4,28 +4,26 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from pipeline.cleaning.checks import MEASURES_VERSION
-from pipeline.cleaning.gates import parse_gates
+from pipeline.cleaning.assess import UNREAD, AssessUnit
 from pipeline.cleaning.intake import Intake
-from pipeline.cleaning.options import SHARED, CleanConfig
-from pipeline.cleaning.policy import EVERY_REASON, REPAIR_FAILED
+from pipeline.cleaning.outcome import BUSY, finish, gate_code, summary
+from pipeline.cleaning.plan import SAME, Plan, nothing_new
+from pipeline.cleaning.repairs import Repaired, picture_of, read_results, with_repairs
 from pipeline.cleaning.report import Cost, write_report
 from pipeline.cleaning.verdicts import judge
 from pipeline.cleaning.versions import (
     MANIFEST,
     Version,
     counts,
+    last_version,
     listing_digest,
     manifest_path,
     read_manifest,
@@ -36,93 +34,23 @@ from pipeline.cleaning.versions import (
 )
 from pipeline.console.commands import INTERRUPTED, OK, UNEXPECTED, leave, on_stop_signals, say
 from pipeline.console.hints import Report
-from pipeline.console.progress import Progress
+from pipeline.console.options import UsageError
+from pipeline.console.progress import Progress, Waiting
 from pipeline.io import store
-from pipeline.io.names import unspelled
-from pipeline.io.sample_names import sample_names, suffix_of
-from pipeline.io.tables import read_table
-from pipeline.io.units import Address, Kind
-from pipeline.ledger.lease import Driver
-from pipeline.ledger.ledger import Ledger, load_units
+from pipeline.io.errors import redact
+from pipeline.io.shards import list_input
+from pipeline.io.units import Kind
+from pipeline.ledger.lease import AlreadyDriven, Driver
+from pipeline.ledger.ledger import Ledger
 from pipeline.networks.cost import face_cost, seconds_per_face
-from pipeline.networks.presets import Preset
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.records.rows import Row
 from pipeline.restoration.board import Board
-from pipeline.restoration.config import RestoreConfig, fingerprint
 from pipeline.restoration.flow import MOST_DEATHS, connect, run_tasks
-from pipeline.restoration.method import calls_of, choose_method, settle_method
-from pipeline.restoration.run import DRAIN_SECONDS, STATUSES, Restoration
-from pipeline.restoration.start import repeatable
+from pipeline.restoration.method import calls_of, settle_method
+from pipeline.restoration.run import DRAIN_SECONDS, Restoration
+from pipeline.restoration.start import check_places, listed_files, repeatable
 from pipeline.stages.align import DetectorChoice
-from pipeline.stages.assess import UNREAD, AssessUnit
-from pipeline.stages.bundle import BundlePictures
-from pipeline.tracking.tracker import RunTracker, settle_uri, ui_command
-
-# beside those of jobs.restore
-GATE_BROKEN, BUSY = 5, 75
-# Listing and settings that came to the last version although files were touched.
-SAME = "_ledger/same.json"
-Texts = NDArray[np.object_]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A start's settings, and what they come to."""
-
-    config: CleanConfig
-    restore: RestoreConfig
-    preset: Preset
-    chosen: dict[str, Any]
-
-    @property
-    def measuring(self) -> str:
-        """Digest of what the measurements depend on beside the pictures."""
-        c = self.config
-        return digest(
-            [MEASURES_VERSION, self.preset.side, c.detector, c.min_score, c.image_column, c.max_pixels]
-        )
-
-    @property
-    def settings(self) -> str:
-        """Digest of everything that decides about verdicts and repaired pixels."""
-        method = fingerprint(self.restore, self.chosen | {"preset": asdict(self.preset)})
-        return digest([self.measuring, self.config.thresholds(), self.config.repair and method])
-
-
-def digest(value: Any) -> str:
-    """Sixteen hexadecimal digits that name settings."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def make_plan(config: CleanConfig, extra: Mapping[str, Any]) -> Plan:
-    """The plan of a configuration. extra: further options of jobs.restore. Raises what refuses it."""
-    config = replace(config, input=absolute(config.input), output=absolute(config.output))
-    names = ("image_column", "weights_dir", "ray_address", "max_error_rate", "experiment")
-    values = {"max_crispness": config.min_crispness, "max_scale": config.max_scale} | dict(extra)
-    values |= {name: getattr(config, name) for name in (*SHARED, *names)}
-    values["mlflow_uri"] = mlflow_uri(config)
-    restore = RestoreConfig(input=config.input, output=config.output, **values)
-    return Plan(config, restore, *choose_method(restore))
-
-
-def mlflow_uri(config: CleanConfig) -> str:
-    """Where versions and repairs are tracked."""
-    return settle_uri(config.mlflow_uri, config.output)
-
-
-def absolute(uri: str) -> str:
-    """A local path made absolute, since tasks run in folders of their own."""
-    return uri if store.is_remote(uri) else str(Path(uri.removeprefix("file://")).expanduser().absolute())
-
-
-def nothing_new(plan: Plan, last: Version, listing: str) -> bool:
-    """Whether a start would come to the last version again, as its listing and settings tell."""
-    if (last.listing, last.settings) == (listing, plan.settings):
-        return True
-    uri = store.join(plan.config.output, SAME)
-    same = json.loads(store.read_bytes(uri)) if store.exists(uri) else None
-    return bool(same == {"version": last.number, "listing": listing, "settings": plan.settings})
 
 
 class Cleaning:
@@ -375,185 +303,33 @@ class Cleaning:
         self.cost.cpu_seconds = self.cost.faces_to_repair * seconds_per_face(plan.preset, calls)
 
 
-@dataclass(frozen=True)
-class ToRepair:
-    """A picture for the restoring stages, under the name that its result gets."""
-
-    sha256: str
-    address: Address
-    entry: store.Entry
-
-
-def picture_of(row: Mapping[str, Any]) -> ToRepair:
-    """The picture of a manifest's row. Its name tells where it was read, so that other bytes never stand for it."""
-    origin = digest([row["object"], row["object_version"], row["offset"]])[:8]
-    name = f"{row['sha256'][:2]}/{row['sha256']}-{origin}{suffix_of(row['format'])}"
-    uri = unspelled(row["uri"])
-    address = Address(name, uri, row["offset"], row["length"])
-    return ToRepair(row["sha256"], address, store.Entry(uri, name, row["length"], row["sha256"]))
-
-
-@dataclass(frozen=True)
-class Repaired:
-    """What repairing a picture gave: its outcome, and where it was restored the file and its sha256."""
-
-    outcome: str
-    path: str = ""
-    sha256: str = ""
-
-
-def read_results(
-    output: str, ledger: Ledger, wanted: Mapping[str, ToRepair]
-) -> Iterator[tuple[str, Repaired]]:
-    """What became of these pictures, from records and markers; one that was read with other bytes has failed."""
-    for planned in ledger.shards:
-        if not wanted.keys() & {file.path for file in planned.shard.files}:
-            continue
-        for unit in load_units(output, planned.shard):
-            marker = json.loads(store.read_bytes(store.join(output, unit.marker_path)))
-            written = {o["path"]: str(o["sha256"]) for o in marker["outputs"]}
-            data = store.read_bytes(store.join(output, unit.records_path))
-            rows = read_table(data, ["kind", "member", "sha256", "outcome"]).to_pylist()
-            for row in rows:
-                name, path = row["member"], f"images/{row['member']}"
-                if row["kind"] != "image" or name not in wanted:
-                    continue
-                if row["sha256"] != wanted[name].sha256:
-                    yield name, Repaired("failed")
-                elif row["outcome"] == "restored":
-                    yield name, Repaired("restored", path, written[path])
-                else:
-                    yield name, Repaired(row["outcome"])
-
-
-def with_repairs(rows: pa.Table, places: NDArray[np.int64], results: Sequence[Repaired]) -> pa.Table:
-    """The rows with what repairing gave at these places.
-
-    A failed repair drops the picture; one in which there was nothing to restore after all is kept as it is.
-    """
-    names = ("verdict", "reason", "repaired", "repaired_sha256")
-    columns: dict[str, Texts] = {n: rows.column(n).to_numpy().copy() for n in names}
-    for i, result in zip(places, results, strict=True):
-        if result.outcome == "failed":
-            columns["verdict"][i], columns["reason"][i] = "drop", REPAIR_FAILED
-        elif result.outcome != "restored":
-            columns["verdict"][i], columns["reason"][i] = "keep", "accepted"
-        columns["repaired"][i], columns["repaired_sha256"][i] = result.path, result.sha256
-    for name, values in columns.items():
-        place = rows.schema.get_field_index(name)
-        rows = rows.set_column(place, rows.schema.field(place), pa.array(values, pa.string()))
-    return rows
-
-
 def identity(rows: pa.Table) -> pa.ChunkedArray:
     """What makes a row the same picture with the same bytes as another version's."""
     return pc.binary_join_element_wise(rows.column("name"), rows.column("sha256"), "\t")
 
 
-# ---- telling
+# Folders that a cleaning writes below its output.
+WRITTEN = ("versions", "measurements", "repairs", "reports", "data", "_ledger")
 
 
-def finish(plan: Plan, version: Version, new: bool = False) -> int:
-    """Tell people and MLflow of the version that a start came to. Returns the exit code."""
+def run(plan: Plan) -> int:
+    """Look what is new; where something is, measure, judge, repair, and write a version. Returns the exit code."""
     config = plan.config
-    if not new:
-        say(f"nothing new since version {version.number}")
-    print(summary(version, config))
-    if config.materialise and not materialise(config, version):
-        return UNEXPECTED
-    code = gate_code(config, version)
-    tell_mlflow(plan, version, code)
-    print(f"version        {store.join(config.output, version.path)}")
-    print(f"report         {store.join(config.output, 'reports', f'{version.number:04d}', 'index.html')}")
-    return code
-
-
-def materialise(config: CleanConfig, version: Version) -> bool:
-    """Write the pictures of a version as tar shards below `data/NNNN`, once; False where some could not be written."""
-    folder = f"data/{version.number:04d}"
-    if store.exists(done := store.join(config.output, folder, "_done.json")):
-        return True
-    rows = read_manifest(config.output, version)
-    rows = rows.filter(pc.is_in(rows.column("verdict"), pa.array(["keep", "repair"])))
-    pictures = rows.select(
-        ["name", "uri", "member", "offset", "length", "sha256", "repaired", "repaired_sha256"]
-    )
-    suffixes = [suffix_of(kind) for kind in rows.column("format").to_pylist()]
-    samples = sample_names(rows.column("name").to_pylist(), suffixes)
-    pictures = pictures.append_column("sample", pa.array(samples, pa.string()))
-    size = config.unit_images
-    shards = [
-        {
-            "path": f"{folder}/part-{i // size:05d}.tar",
-            "pictures": json.dumps(pictures.slice(i, size).to_pylist()),
-        }
-        for i in range(0, rows.num_rows, size)
-    ]
-    with on_stop_signals(leave):
-        connect(config.ray_address)
-    left = {shard["path"] for shard in shards}
-    for row in (
-        run_tasks(shards, BundlePictures(config.output, config.image_column), MOST_DEATHS) if shards else ()
-    ):
-        if row["undelivered"]:
-            say(f"warning: {row['path']} is not written: {row['undelivered']}")
-        else:
-            left.discard(row["path"])
-    if left:
-        say(
-            f"error: {len(left)} of {len(shards)} shards could not be written; the same command writes them again"
+    check_places(config.input, config.output, WRITTEN)
+    with Waiting(f"planning: listing {redact(config.input)}", listed_files()):
+        kind, entries = list_input(config.input, config.kind, config.exclude)
+    last = last_version(config.output)
+    if last and last.input != config.input:
+        raise UsageError(
+            f"{config.output} holds versions of {last.input}, not of {config.input}; choose another --output"
         )
-        return False
-    told = {"version": version.number, "shards": len(shards), "pictures": rows.num_rows}
-    store.write_bytes(done, json.dumps(told).encode())
-    print(f"data           {store.join(config.output, folder)}")
-    return True
-
-
-def summary(version: Version, config: CleanConfig) -> str:
-    """The table at the end."""
-    lines = ["", f"{'pictures':<16} {version.images:>8}"]
-    for verdict in ("keep", "repair", "drop"):
-        lines.append(f"{verdict:<16} {version.verdicts.get(verdict, 0):>8}")
-    for reason in EVERY_REASON:
-        if count := version.reasons.get(reason, 0):
-            lines.append(f"  {reason:<16} {count:>8}")
-    lines.append(f"{'new':<16} {version.new_images:>8}  since version {version.parent}")
-    lines.append(f"{'deleted':<16} {version.deleted:>8}\n")
-    return "\n".join(lines)
-
-
-def gate_code(config: CleanConfig, version: Version) -> int:
-    """GATE_BROKEN with a sentence for each condition of --fail-if that holds, else OK."""
-    broken = [gate for gate in parse_gates(config.fail_if) if gate.broken(version)]
-    for gate in broken:
-        say(f"gate broken: {gate.text}, it is {gate.value(version):.4g}")
-    return GATE_BROKEN if broken else OK
-
-
-def tell_mlflow(plan: Plan, version: Version, code: int) -> None:
-    """Deliver a version's numbers and report, once; the next start tries again what a server did not take."""
-    config = plan.config
-    told = store.join(config.output, "_ledger", "told", f"{version.number:04d}")
-    if store.exists(told):
-        return
-    folder = store.join(config.output, "reports", f"{version.number:04d}")
-    report = json.loads(store.read_bytes(store.join(folder, "summary.json")))
-    uri = mlflow_uri(config)
-    tracker = RunTracker.open(
-        uri,
-        config.experiment,
-        store.name_of(config.output),
-        params=config.thresholds() | {"preset": config.preset, "input": config.input},
-        tags={"version": version.number, "settings": version.settings},
-        state_uri=store.join(config.output, "_ledger", "tracking.json"),
-        warn=lambda text: say(f"warning: {text}"),
-    )
-    with tracker:
-        tracker.log_input(config.input, version.listing or version.manifest_sha256)
-        tracker.log_shard(version.number, report["metrics"], round(report["made_at"] * 1000))
-        for entry in store.list_files(folder):
-            tracker.log_artifact(entry.uri, f"{version.number:04d}/{entry.path}")
-        if not tracker.finish(STATUSES.get(code, "FAILED")):
-            store.write_bytes(told, b"")
-    print(f"MLflow         {ui_command(uri)}")
+    if last and not config.dry_run and nothing_new(plan, last, listing_digest(entries)):
+        return finish(plan, last)
+    try:
+        with Driver.take(config.output, say) as driver:
+            # one that was at work until now may have written another
+            driver.exit_code = Cleaning(plan, kind, entries, last_version(config.output), driver).run()
+            return driver.exit_code
+    except AlreadyDriven as error:
+        say(f"busy: {error}")
+        return BUSY

@@ -1,19 +1,25 @@
 """A trained network as a preset: its weights, and the small file that every job's --preset takes."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from torch import Tensor
 
+from pipeline.console.commands import OK
+from pipeline.console.options import UsageError
+from pipeline.io import store
 from pipeline.io.weights import digest_of
 from pipeline.networks import presets
 from pipeline.networks.checkpoint import write_state
 from pipeline.networks.presets import as_toml
-
-Role = Literal["prior", "estimator"]
+from pipeline.training import workers
+from pipeline.training.loop import load_checkpoint
+from pipeline.training.options import TrainingOptions
+from pipeline.training.task import Role, Task
 
 
 def export_preset(
@@ -65,3 +71,49 @@ def _beside(spec: presets.NetworkSpec, folder: Path) -> presets.NetworkSpec:
     if not (target.exists() and target.samefile(source)):
         shutil.copyfile(source, target)
     return replace(spec, file=target.name)
+
+
+# What terms hold for weights that nobody gave any.
+TERMS = "that of whoever trained it"
+
+
+def export(options: TrainingOptions, task: Task, base: presets.Preset) -> int:
+    """Write the averaged weights of the output's checkpoint, and a preset with them, checked against the network."""
+    output = store.absolute(options.output)
+    uri = store.join(output, workers.CHECKPOINT)
+    state = load_checkpoint(uri)
+    if state is None:
+        raise UsageError(f"no checkpoint at {uri}; train first, or give the --output it was trained with")
+    if options.export:
+        target = store.absolute(options.export)
+        workers.export(state, target)
+        if not store.is_remote(target):
+            presets.load_network(task.spec, target)
+        print(f"averaged weights of step {state['step']:,} written to {target}")
+    if options.export_preset:
+        path = preset_path(options.export_preset, store.name_of(output))
+        trained = json.loads(store.read_bytes(store.join(output, "training.json")))
+        highest = trained["max_step"] - 1 if task.role == "prior" else None
+        licence = options.licence or terms(trained)
+        written = export_preset(base, task.role, state["ema"], path, licence, highest)
+        print(f"preset of step {state['step']:,} written: give --preset {path} to any job")
+        print(f"licence of {Path(getattr(written, task.role).file).name}: {licence}; --licence says another")
+    return OK
+
+
+def preset_path(place: str, name: str) -> Path:
+    """Where the preset file is written. Raises UsageError on what is no place on this machine."""
+    if store.is_remote(place):
+        raise UsageError(
+            f"--export-preset wants a place on this machine, got {place}; write it here and put it there with "
+            "`python -m jobs.models mirror NAME.toml --to ...`"
+        )
+    path = Path(store.absolute(place))
+    return path if path.suffix == ".toml" else path / f"{name}.toml"
+
+
+def terms(trained: dict[str, Any]) -> str:
+    """The licence of weights for which none is given; those that began as others' keep their terms."""
+    if not trained.get("init"):
+        return TERMS
+    return f"{trained['init_licence']}; trained further from weights under these terms"

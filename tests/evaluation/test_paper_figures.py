@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import figures
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, linear_alphas_bar, make_schedule
+from pipeline.evaluation import paper_figures
 from pipeline.io import images
 
 STEPS = (8, 100, 301, 481)
@@ -31,14 +31,14 @@ def gaussian_prior():
 def walker():
     schedule = make_schedule("250")
     chains = {step: chain_from(schedule, step, "paper") for step in STEPS}
-    return figures.Walker(gaussian_prior(), schedule, chains)
+    return paper_figures.Walker(gaussian_prior(), schedule, chains)
 
 
 @pytest.fixture(scope="module")
 def short(walker):
     """Two short chains, for what only has to be drawn."""
     chains = {step: chain_from(walker.schedule, step, calls=4) for step in (100, 301)}
-    return figures.Walker(walker.prior, walker.schedule, chains)
+    return paper_figures.Walker(walker.prior, walker.schedule, chains)
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +48,16 @@ def faces():
     truth = 0.5 + 0.5 * SPREAD * torch.randn(3, 3, 8, 8, generator=noise)
     estimated = truth + 0.03 * torch.randn(3, 3, 8, 8, generator=noise)
     keys = [noise_key(0, f"{i:x}", 0) for i in range(3)]
-    return figures.Faces(truth, truth, estimated, keys)
+    return paper_figures.Faces(truth, truth, estimated, keys)
 
 
 @pytest.fixture(scope="module")
 def found(walker, faces):
     halves = [
-        figures.Faces(faces.truth[i:j], faces.degraded[i:j], faces.estimated[i:j], faces.keys[i:j])
+        paper_figures.Faces(faces.truth[i:j], faces.degraded[i:j], faces.estimated[i:j], faces.keys[i:j])
         for i, j in ((0, 2), (2, 3))
     ]
-    return figures.measure_contraction(halves, walker, eta=0.0)
+    return paper_figures.measure_contraction(halves, walker, eta=0.0)
 
 
 def test_the_error_is_the_distance_of_estimate_and_face_in_levels(found, faces):
@@ -92,13 +92,13 @@ def test_a_short_chain_keeps_the_estimate_and_a_long_one_leaves_it(found):
 
 
 def test_equal_faces_walk_alike(short, faces):
-    same = figures.Faces(faces.truth, faces.degraded, faces.truth, faces.keys)
-    found = figures.measure_contraction([same], short, eta=1.0)
+    same = paper_figures.Faces(faces.truth, faces.degraded, faces.truth, faces.keys)
+    found = paper_figures.measure_contraction([same], short, eta=1.0)
     assert not found.error.any() and not found.before.any() and not found.after.any()
 
 
 def test_the_table_has_a_line_per_step(found):
-    lines = figures.contraction_csv(found).decode().splitlines()
+    lines = paper_figures.contraction_csv(found).decode().splitlines()
     assert lines[0].startswith("N,sqrt_ab,kappa,error_estimate,error_before_formula,error_before,error_after")
     assert [int(line.split(",")[0]) for line in lines[1:]] == list(STEPS)
     means = [float(line.split(",")[6]) for line in lines[1:]]
@@ -106,23 +106,23 @@ def test_the_table_has_a_line_per_step(found):
 
 
 def test_the_curves_are_drawn_and_the_same_numbers_give_the_same_bytes(found, walker):
-    png = figures.draw_contraction(found, walker.schedule, "title", 301)
+    png = paper_figures.draw_contraction(found, walker.schedule, "title", 301)
     assert Image.open(io.BytesIO(png)).size == (1650, 572)
-    assert png == figures.draw_contraction(found, walker.schedule, "title", 301)
+    assert png == paper_figures.draw_contraction(found, walker.schedule, "title", 301)
 
 
 def test_a_sheet_holds_every_picture_of_every_row(short, faces):
-    blocks = figures.restoration_grid(faces, short, [0.0, 1.0])
+    blocks = paper_figures.restoration_grid(faces, short, [0.0, 1.0])
     assert [len(b.rows) for b in blocks] == [2, 2, 2]
     assert [name for name, _ in blocks[0].rows] == ["η = 0", "η = 1"]
-    png = figures.draw_sheet("title", "below", list(short.chains), 301, blocks)
+    png = paper_figures.draw_sheet("title", "below", list(short.chains), 301, blocks)
     sheet = Image.open(io.BytesIO(png)).convert("RGB").tobytes()
     for picture in (p for block in blocks for _, row in block.rows for p in row):
         assert images.resize(picture, 128)[64].tobytes() in sheet
 
 
 def test_a_sheet_of_fig_3_starts_at_the_face_and_at_its_estimate(short, faces):
-    block = figures.diffuse_and_reconstruct(faces, short, eta=0.0)[1]
+    block = paper_figures.diffuse_and_reconstruct(faces, short, eta=0.0)[1]
     assert [name for name, _ in block.rows] == [
         "clean, diffused", "and led back", "estimate, diffused", "and led back",
     ]  # fmt: skip

@@ -6,12 +6,13 @@ import time
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from pipeline.console.commands import INTERRUPTED, OK, say
+from pipeline.console.commands import INTERRUPTED, OK, carry_out, say
 from pipeline.console.options import UsageError
 from pipeline.evaluation.scores import Measured, hole_psnr, read_run
 from pipeline.evaluation.testset import EvaluationSet
@@ -19,9 +20,9 @@ from pipeline.io import images, store
 from pipeline.networks import presets as preset_files
 from pipeline.networks.presets import Preset
 from pipeline.records.fingerprint import fingerprint_digest
+from pipeline.restoration import start
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import calls_of, choose_method
-from pipeline.restoration.start import carry_out
 
 NOTE = "evaluation.json"
 # Tasks that an estimator alone can be asked for.
@@ -84,7 +85,7 @@ class Way:
         told = io.StringIO()
         began = time.monotonic()
         with redirect_stdout(told):
-            code = carry_out(replace(self.config, **surroundings))
+            code = carry_out(partial(start.run, replace(self.config, **surroundings)))
         if code == OK and fresh:
             spent = {"seconds": time.monotonic() - began}
             store.write_bytes(store.join(output, NOTE), json.dumps(spent).encode())

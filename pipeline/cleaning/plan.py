@@ -1,0 +1,73 @@
+"""The settings of a cleaning, and whether a start has anything to do."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pipeline.cleaning.checks import MEASURES_VERSION
+from pipeline.cleaning.options import SHARED, CleanConfig
+from pipeline.cleaning.versions import Version
+from pipeline.io import store
+from pipeline.networks.presets import Preset
+from pipeline.restoration.config import RestoreConfig, fingerprint
+from pipeline.restoration.method import choose_method
+from pipeline.tracking.tracker import settle_uri
+
+# Listing and settings that came to the last version although files were touched.
+SAME = "_ledger/same.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A start's settings, and what they come to."""
+
+    config: CleanConfig
+    restore: RestoreConfig
+    preset: Preset
+    chosen: dict[str, Any]
+
+    @property
+    def measuring(self) -> str:
+        """Digest of what the measurements depend on beside the pictures."""
+        c = self.config
+        return digest(
+            [MEASURES_VERSION, self.preset.side, c.detector, c.min_score, c.image_column, c.max_pixels]
+        )
+
+    @property
+    def settings(self) -> str:
+        """Digest of everything that decides about verdicts and repaired pixels."""
+        method = fingerprint(self.restore, self.chosen | {"preset": asdict(self.preset)})
+        return digest([self.measuring, self.config.thresholds(), self.config.repair and method])
+
+
+def digest(value: Any) -> str:
+    """Sixteen hexadecimal digits that name settings."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def make_plan(config: CleanConfig, extra: Mapping[str, Any]) -> Plan:
+    """The plan of a configuration. extra: further options of jobs.restore. Raises what refuses it."""
+    config = replace(config, input=store.absolute(config.input), output=store.absolute(config.output))
+    names = ("image_column", "weights_dir", "ray_address", "max_error_rate", "experiment")
+    values = {"max_crispness": config.min_crispness, "max_scale": config.max_scale} | dict(extra)
+    values |= {name: getattr(config, name) for name in (*SHARED, *names)}
+    values["mlflow_uri"] = mlflow_uri(config)
+    restore = RestoreConfig(input=config.input, output=config.output, **values)
+    return Plan(config, restore, *choose_method(restore))
+
+
+def mlflow_uri(config: CleanConfig) -> str:
+    """Where versions and repairs are tracked."""
+    return settle_uri(config.mlflow_uri, config.output)
+
+
+def nothing_new(plan: Plan, last: Version, listing: str) -> bool:
+    """Whether a start would come to the last version again, as its listing and settings tell."""
+    if (last.listing, last.settings) == (listing, plan.settings):
+        return True
+    uri = store.join(plan.config.output, SAME)
+    same = json.loads(store.read_bytes(uri)) if store.exists(uri) else None
+    return bool(same == {"version": last.number, "listing": listing, "settings": plan.settings})

@@ -1,0 +1,91 @@
+"""Pictures that are repaired, and what became of each."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.cleaning.plan import digest
+from pipeline.cleaning.policy import REPAIR_FAILED
+from pipeline.io import store
+from pipeline.io.names import unspelled
+from pipeline.io.sample_names import suffix_of
+from pipeline.io.tables import read_table
+from pipeline.io.units import Address
+from pipeline.ledger.ledger import Ledger, load_units
+
+Texts = NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class ToRepair:
+    """A picture for the restoring stages, under the name that its result gets."""
+
+    sha256: str
+    address: Address
+    entry: store.Entry
+
+
+def picture_of(row: Mapping[str, Any]) -> ToRepair:
+    """The picture of a manifest's row. Its name tells where it was read, so that other bytes never stand for it."""
+    origin = digest([row["object"], row["object_version"], row["offset"]])[:8]
+    name = f"{row['sha256'][:2]}/{row['sha256']}-{origin}{suffix_of(row['format'])}"
+    uri = unspelled(row["uri"])
+    address = Address(name, uri, row["offset"], row["length"])
+    return ToRepair(row["sha256"], address, store.Entry(uri, name, row["length"], row["sha256"]))
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What repairing a picture gave: its outcome, and where it was restored the file and its sha256."""
+
+    outcome: str
+    path: str = ""
+    sha256: str = ""
+
+
+def read_results(
+    output: str, ledger: Ledger, wanted: Mapping[str, ToRepair]
+) -> Iterator[tuple[str, Repaired]]:
+    """What became of these pictures, from records and markers; one that was read with other bytes has failed."""
+    for planned in ledger.shards:
+        if not wanted.keys() & {file.path for file in planned.shard.files}:
+            continue
+        for unit in load_units(output, planned.shard):
+            marker = json.loads(store.read_bytes(store.join(output, unit.marker_path)))
+            written = {o["path"]: str(o["sha256"]) for o in marker["outputs"]}
+            data = store.read_bytes(store.join(output, unit.records_path))
+            rows = read_table(data, ["kind", "member", "sha256", "outcome"]).to_pylist()
+            for row in rows:
+                name, path = row["member"], f"images/{row['member']}"
+                if row["kind"] != "image" or name not in wanted:
+                    continue
+                if row["sha256"] != wanted[name].sha256:
+                    yield name, Repaired("failed")
+                elif row["outcome"] == "restored":
+                    yield name, Repaired("restored", path, written[path])
+                else:
+                    yield name, Repaired(row["outcome"])
+
+
+def with_repairs(rows: pa.Table, places: NDArray[np.int64], results: Sequence[Repaired]) -> pa.Table:
+    """The rows with what repairing gave at these places.
+
+    A failed repair drops the picture; one in which there was nothing to restore after all is kept as it is.
+    """
+    names = ("verdict", "reason", "repaired", "repaired_sha256")
+    columns: dict[str, Texts] = {n: rows.column(n).to_numpy().copy() for n in names}
+    for i, result in zip(places, results, strict=True):
+        if result.outcome == "failed":
+            columns["verdict"][i], columns["reason"][i] = "drop", REPAIR_FAILED
+        elif result.outcome != "restored":
+            columns["verdict"][i], columns["reason"][i] = "keep", "accepted"
+        columns["repaired"][i], columns["repaired_sha256"][i] = result.path, result.sha256
+    for name, values in columns.items():
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, rows.schema.field(place), pa.array(values, pa.string()))
+    return rows

@@ -1,0 +1,213 @@
+"""A preset's table of treatments, measured on photographs."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from pipeline.console.commands import OK, say
+from pipeline.console.options import UsageError, option
+from pipeline.console.progress import Progress
+from pipeline.datasets.faces import PHOTOGRAPHS, FaceAddress, find_faces, spread
+from pipeline.evaluation.calibration import ESTIMATOR, LEFT, Bin, Bounds, Candidate, Numbers, choose, table
+from pipeline.evaluation.trial import Sample, Trial
+from pipeline.io import images, store
+from pipeline.networks.presets import find_preset, treatment_lines
+from pipeline.records.fingerprint import fingerprint_digest
+from pipeline.restoration.config import BLIND_PRESET
+
+# Photographs on the sheet to look at.
+SHOWN = 40
+# N 300 held at σ 3 has less LPIPS still for the worst faces, but begins to invent: glasses, for one.
+CHAINS = "60:1:1,100:2:1,152:1:1.5,152:2:1.5,152:3:1,152:3:1.5,200:3:1.5,252:3:2,252:4:1.5,252:4:2"
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """One calibration."""
+
+    faces: str = option(
+        help="photographs that the networks were not trained on: tar shards, a folder, or 'FOLDER/val-*.tar'",
+        group="what",
+        metavar="PATH_OR_URI",
+    )
+    output: str = option(
+        help="folder or prefix for table, numbers and pictures", group="what", metavar="PATH_OR_URI"
+    )
+    preset: str = option(BLIND_PRESET, help="preset whose networks are asked", group="what")
+    chains: str = option(
+        CHAINS, help="chains to try, N:CALLS:SIGMA separated by commas", group="what", metavar="CHAINS"
+    )
+    limit: int = option(0, help="only the first so many photographs; 0 takes all", group="what")
+    apart_from: int = option(
+        0,
+        help="leave out the photographs that jobs.evaluate --limit N takes, so that its scores know nothing of the fit",
+        group="what",
+        metavar="N",
+    )
+    draws: int = option(1, help="degrees of damage drawn for each photograph", group="what")
+    seed: int = option(0, help="seed of damage and noise", group="what")
+    weights_dir: str | None = option(
+        None, help="folder or s3:// prefix searched for weights first", group="what"
+    )
+    each: int = option(16, help="faces of one bin of the fit", group="fit")
+    psnr_loss: float = option(
+        Bounds.psnr_loss, help="mean PSNR that a chain may lose against the estimator, dB", group="fit"
+    )
+    angle_loss: float = option(
+        Bounds.angle_loss, help="mean identity angle that it may lose, degrees", group="fit"
+    )
+    harm: float = option(
+        Bounds.harm, help="share of faces that may be delivered worse than they came in anything", group="fit"
+    )
+    harm_lpips: float = option(Bounds.harm_lpips, help="the same in LPIPS", group="fit")
+    harm_slight: float = option(
+        Bounds.harm_slight, help="the same in anything, of faces that can win little", group="fit"
+    )
+
+    def __post_init__(self) -> None:
+        if min(self.limit, self.apart_from, self.seed) < 0 or min(self.draws, self.each) < 1:
+            raise UsageError(
+                "--limit, --apart-from and --seed must not be negative, --draws and --each at least 1"
+            )
+        try:
+            self.candidates  # noqa: B018 (asked for the sake of what it raises)
+        except ValueError as error:
+            raise UsageError(
+                f"--chains must be N:CALLS:SIGMA separated by commas, got {self.chains!r}"
+            ) from error
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Everything that is tried."""
+        return (LEFT, ESTIMATOR, *(Candidate.parse(text) for text in self.chains.split(",")))
+
+    @property
+    def bounds(self) -> Bounds:
+        """What a treatment may cost."""
+        return Bounds(self.psnr_loss, self.angle_loss, self.harm_lpips, self.harm, self.harm_slight)
+
+
+def choose_photographs(config: CalibrateConfig) -> list[tuple[int, FaceAddress]]:
+    """The photographs with their numbers, apart from those that are kept for scores."""
+    found = find_faces(config.faces, PHOTOGRAPHS).faces
+    kept = set(spread(found, config.apart_from)) if config.apart_from else set()
+    left = [(number, face) for number, face in enumerate(found) if face not in kept]
+    if not left:
+        raise UsageError(f"--apart-from {config.apart_from} leaves none of {len(found)} photographs")
+    return left[: config.limit or len(left)]
+
+
+def samples_folder(config: CalibrateConfig) -> str:
+    """Name of the folder of what was measured: named after what decides its numbers."""
+    told = {name: getattr(config, name) for name in ("faces", "preset", "draws", "seed")}
+    return f"samples-{fingerprint_digest(told)}"
+
+
+def measure(config: CalibrateConfig, faces: Sequence[tuple[int, FaceAddress]], folder: str) -> None:
+    """Measure the photographs that are not yet: each leaves NUMBER.json and NUMBER.png in the folder."""
+    there = {entry.path for entry in store.list_files(folder)} if store.exists(folder) else set()
+    pending = [
+        (number, face)
+        for number, face in faces
+        if f"{number:06d}.json" not in there or not has_all(folder, number, config.candidates)
+    ]
+    if not pending:
+        return
+    say(f"{len(faces)} photographs, {config.draws} draws, {len(config.candidates)} treatments of each")
+    trial = Trial(find_preset(config.preset), config.candidates, config.seed, config.weights_dir)
+    if trial.judge.left_out:
+        told = "; ".join(f"{name}: {why}" for name, why in trial.judge.left_out.items())
+        raise UsageError(f"a fit wants PSNR, SSIM, LPIPS and identity, but {told}")
+    with closing(trial), Progress(len(faces), len(faces) - len(pending)) as progress:
+        for number, face in pending:
+            samples = list(trial.samples(number, face, config.draws))
+            rows = [row for turn, sample in enumerate(samples) for row in rows_of(sample, turn)]
+            if samples:
+                store.write_bytes(
+                    store.join(folder, f"{number:06d}.png"), draw_column(config.candidates, samples[0])
+                )
+            store.write_bytes(store.join(folder, f"{number:06d}.json"), json.dumps(rows).encode())
+            progress.add(1, len(samples), 0)
+
+
+def has_all(folder: str, number: int, candidates: Sequence[Candidate]) -> bool:
+    """Whether a photograph was measured with every one of the candidates, or shows no face."""
+    rows = json.loads(store.read_bytes(store.join(folder, f"{number:06d}.json")))
+    return not rows or all(any(is_of(row, c) for row in rows) for c in candidates)
+
+
+def is_of(row: Mapping[str, object], candidate: Candidate) -> bool:
+    """Whether a row tells of this candidate."""
+    return all(row[name] == value for name, value in asdict(candidate).items())
+
+
+def rows_of(sample: Sample, turn: int) -> Iterator[dict[str, object]]:
+    """A sample's rows: one a candidate."""
+    for candidate, values in sample.measured.items():
+        yield {"turn": turn, "delta": sample.delta, **asdict(candidate), **values}
+
+
+def draw_column(candidates: Sequence[Candidate], sample: Sample) -> bytes:
+    """PNG: the face as every candidate delivers it, in their order, and last the truth, below each other."""
+    return images.encode_png(np.concatenate([*(sample.pictures[c] for c in candidates), sample.truth]))
+
+
+def draw_sheet(folder: str, numbers: Sequence[int], delta: Numbers) -> bytes:
+    """PNG of some photographs' columns by rising δ."""
+    risen = np.argsort(delta, kind="stable")
+    shown = risen[np.linspace(0, len(risen) - 1, min(SHOWN, len(risen))).astype(int)]
+    columns = [store.read_bytes(store.join(folder, f"{numbers[i]:06d}.png")) for i in shown]
+    return images.encode_png(np.concatenate([images.decode_rgb(c) for c in columns], axis=1))
+
+
+def read_samples(
+    folder: str, numbers: Sequence[int], candidates: Sequence[Candidate]
+) -> tuple[Numbers, dict[Candidate, dict[str, Numbers]], list[int]]:
+    """δ of every sample, of every candidate column → [F], and the photograph's number of each sample."""
+    names = ("psnr", "angle", "lpips", "ssim")
+    found = {n: json.loads(store.read_bytes(store.join(folder, f"{n:06d}.json"))) for n in numbers}
+    by_candidate, delta, places = {}, np.empty(0), list[int]()
+    for candidate in candidates:
+        rows = [(n, row) for n, rows in found.items() for row in rows if is_of(row, candidate)]
+        by_candidate[candidate] = {
+            m: np.array([r.get(m, np.nan) for _, r in rows], np.float64) for m in names
+        }
+        delta, places = np.array([r["delta"] for _, r in rows], np.float64), [n for n, _ in rows]
+    return delta, by_candidate, places
+
+
+def describe(bins: Sequence[Bin]) -> str:
+    """What was chosen and what it brings, for people: a table in Markdown."""
+    head = "| δ | faces | chosen | PSNR in → out | angle in → out | LPIPS in → estimator → out | worse: LPIPS, any |"
+    lines = [head, "|---" * 7 + "|"]
+    for b in bins:
+        came, alone, out = (b.told[c] for c in (LEFT, ESTIMATOR, b.chosen))
+        lines.append(
+            f"| {b.least:.2f} - {b.most:.2f} | {b.faces} | {b.chosen.name} "
+            f"| {came['psnr']:.2f} → {out['psnr']:.2f} | {came['angle']:.1f} → {out['angle']:.1f} "
+            f"| {came['lpips']:.3f} → {alone['lpips']:.3f} → {out['lpips']:.3f} "
+            f"| {out['harm_lpips']:.0%}, {out['harm_any']:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def calibrate(config: CalibrateConfig) -> int:
+    """Measure what is not measured yet, fit, write. Returns the exit code."""
+    store.check_writable(config.output)
+    faces = choose_photographs(config)
+    folder = store.join(config.output, samples_folder(config))
+    measure(config, faces, folder)
+    delta, by_candidate, places = read_samples(folder, [n for n, _ in faces], config.candidates)
+    if not len(delta):
+        raise UsageError(f"none of {len(faces)} photographs shows a face that can be measured")
+    store.write_bytes(store.join(config.output, "faces.png"), draw_sheet(folder, places, delta))
+    bins = choose(delta, by_candidate, config.each, config.bounds)
+    text = "\n".join(treatment_lines(table(bins))).strip() + "\n"
+    told = describe(bins) + "\nbounds: " + json.dumps(asdict(config.bounds)) + "\n"
+    store.write_bytes(store.join(config.output, "treatment.toml"), text.encode())
+    store.write_bytes(store.join(config.output, "treatment.md"), told.encode())
+    print(f"{told}\n{text}")
+    return OK
