@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DEMO := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check crash load bench fuzz image picture
+.PHONY: help setup demo test slow check docs crash load bench fuzz image picture
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -33,6 +33,9 @@ check: $(STAMP)  ## lint, formatting, types, and the floors of the house
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo --no-cache
+
+docs: $(STAMP)  ## write the floor table into docs/architecture.md
+	@$(BIN)/python tools/floor_table.py
 
 fuzz: $(STAMP)  ## feed the readers broken files for FUZZ_SECONDS (120)
 	@PYTHONPATH=.:tests $(BIN)/python -m hostile.fuzz

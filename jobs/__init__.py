@@ -1,0 +1,1 @@
+"""One file a command: arguments → config → one call → exit code."""

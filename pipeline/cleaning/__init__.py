@@ -1,1 +1,1 @@
-"""Cleaning a dataset: measure every picture once, judge it by a policy, find duplicates, write versions."""
+"""Measure every picture of a dataset once, judge it by a policy, repair it, write versions of the dataset."""

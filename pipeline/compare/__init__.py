@@ -1,0 +1,1 @@
+"""Two runs over the same pictures, compared face by face."""

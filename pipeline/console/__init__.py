@@ -1,0 +1,1 @@
+"""Options, progress, the terminal, exit codes."""

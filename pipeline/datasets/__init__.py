@@ -1,0 +1,1 @@
+"""Pictures to try, train and measure on: degradations, holes, face shards, the demo's archive."""

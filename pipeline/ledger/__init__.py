@@ -1,0 +1,1 @@
+"""What is planned and done; the lease of the driver; status; reading an output."""

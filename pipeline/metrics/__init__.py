@@ -1,0 +1,1 @@
+"""What is measured of a face, as values that add."""

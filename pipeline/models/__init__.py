@@ -1,0 +1,1 @@
+"""The catalogue of presets and weights: list, fetch, mirror, check."""

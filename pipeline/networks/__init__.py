@@ -1,0 +1,1 @@
+"""Architectures, presets, checkpoints, inference form, costs."""

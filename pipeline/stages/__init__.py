@@ -1,0 +1,1 @@
+"""What a unit goes through: load, align, restore, background, paste, publish, record."""

@@ -1,0 +1,1 @@
+"""What a job reports to MLflow, and the only import of it."""

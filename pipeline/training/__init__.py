@@ -1,0 +1,1 @@
+"""The two trainings, alignment of training faces, export of presets."""
