@@ -155,17 +155,13 @@ def test_every_job_of_the_console_command_exists(job):
 
 DOCUMENTS = [
     "README.md",
-    "Makefile",
+    "CONTRIBUTING.md",
     "CHANGELOG.md",
-    "docs/demo.md",
-    "docs/weights.md",
-    "docs/cleaning.md",
-    "docs/compare.md",
-    "docs/evaluation.md",
-    "docs/metrics.md",
-    "docs/operations.md",
-    "docs/training.md",
+    "Makefile",
     "cluster/README.md",
+    "pipeline/presets/README.md",
+    "pipeline/presets/MODEL_CARD.md",
+    *sorted(file.relative_to(ROOT).as_posix() for file in (ROOT / "docs").glob("*.md")),
 ]
 
 
@@ -174,7 +170,7 @@ def test_documents_name_only_modules_files_and_options_that_exist(document):
     text = (ROOT / document).read_text()
     modules = set(re.findall(r"-m (jobs\.\w+)", text))
     assert {m for m in modules if find_spec(m) is None} == set()
-    links = {link for link in re.findall(r"\]\(([^)#:]+)\)", text)}
+    links = {link for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)}
     assert {link for link in links if not (ROOT / document).parent.joinpath(link).exists()} == set()
     configs = {
         "clean": CleanConfig,
