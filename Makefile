@@ -28,7 +28,7 @@ test: $(STAMP)  ## run the tests
 slow: $(STAMP)  ## run the tests that are slow by nature: kills, pauses, load, several workers
 	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile -m slow
 
-check: $(STAMP)  ## lint, formatting, types, and the floors of the house
+check: $(STAMP)  ## lint, formatting, types, and the floors
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
