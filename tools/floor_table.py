@@ -23,7 +23,9 @@ def caption(folder: str) -> str:
     """The one line that a folder's `__init__.py` says of it. Raises ValueError where there is none."""
     text = ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text())) or ""
     if not text or "\n" in text:
-        raise ValueError(f"{folder}/__init__.py wants a docstring of one line that says what the folder holds")
+        raise ValueError(
+            f"{folder}/__init__.py wants a docstring of one line that says what the folder holds"
+        )
     return text
 
 
