@@ -6,10 +6,11 @@ Reads every marker, object, picture and record again and compares them with each
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from pipeline.console.commands import carry_out
 from pipeline.console.options import parse
-from pipeline.verify.verification import Verification, VerifyConfig
+from pipeline.verify.verification import VerifyConfig, verify
 
 EPILOG = """examples:
   python -m jobs.verify --output restored
@@ -23,7 +24,7 @@ A picture restored again must have the run's very bytes on the same type of devi
 def main(argv: Sequence[str] | None = None) -> int:
     """The job: returns its exit code."""
     config = parse(VerifyConfig, argv, description=__doc__ or "", epilog=EPILOG)
-    return carry_out(Verification(config), interrupted="interrupted; nothing was written")
+    return carry_out(partial(verify, config), interrupted="interrupted; nothing was written")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.cleaning.checks import MEASURES_VERSION
 from pipeline.cleaning.options import SHARED, CleanConfig
 from pipeline.cleaning.versions import Version
+from pipeline.diffusion.method import Method
 from pipeline.io import store
 from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig, fingerprint
@@ -26,7 +27,7 @@ class Plan:
     config: CleanConfig
     restore: RestoreConfig
     preset: Preset
-    chosen: dict[str, Any]
+    method: Method
 
     @property
     def measuring(self) -> str:
@@ -39,8 +40,8 @@ class Plan:
     @property
     def settings(self) -> str:
         """Digest of everything that decides about verdicts and repaired pixels."""
-        method = fingerprint(self.restore, self.chosen | {"preset": asdict(self.preset)})
-        return digest([self.measuring, self.config.thresholds(), self.config.repair and method])
+        repair = fingerprint(self.restore, self.method.resolved | {"preset": asdict(self.preset)})
+        return digest([self.measuring, self.config.thresholds(), self.config.repair and repair])
 
 
 def digest(value: Any) -> str:
@@ -55,7 +56,7 @@ def make_plan(config: CleanConfig, extra: Mapping[str, Any]) -> Plan:
     values = {"max_crispness": config.min_crispness, "max_scale": config.max_scale} | dict(extra)
     values |= {name: getattr(config, name) for name in (*SHARED, *names)}
     values["mlflow_uri"] = mlflow_uri(config)
-    restore = RestoreConfig(input=config.input, output=config.output, **values)
+    restore = RestoreConfig.of(config.input, config.output, **values)
     return Plan(config, restore, *choose_method(restore))
 
 

@@ -4,9 +4,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
-from pipeline.console.options import UsageError, option
+from pipeline.console.options import UsageError, option, options_of
 from pipeline.io import store
 from pipeline.restoration.config import RestoreConfig
 
@@ -40,7 +40,8 @@ ALWAYS_DROPPED = frozenset({"unreadable"})
 # Bits of a perceptual hash within which our index finds every neighbour.
 FARTHEST = 8
 # RestoreConfig's options that say how, not what and where.
-RESTORE_GROUPS = ("task", "method", "faces", "engine")
+RESTORE_GROUPS = ("task", "method", "faces", "machine")
+NOT_HOW = ("weights_dir", "ray_address")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,12 +183,12 @@ def _table(uri: str, values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def check_restore(uri: str, values: Mapping[str, Any]) -> None:
     """Raise UsageError for what jobs.restore would not take as the value of an option."""
-    known = {f.name: f for f in fields(RestoreConfig) if f.metadata["group"] in RESTORE_GROUPS}
+    how = (one for one in options_of(RestoreConfig) if one.path[0] in RESTORE_GROUPS)
+    known = {one.flag: one.hint for one in how if one.flag not in NOT_HOW}
     check_keys(uri, "[restore] ", values, known)
-    hints = get_type_hints(RestoreConfig)
     for name, value in values.items():
-        union = get_origin(hints[name]) is UnionType
-        hint = next(a for a in get_args(hints[name]) if a is not NoneType) if union else hints[name]
+        union = get_origin(known[name]) is UnionType
+        hint = next(a for a in get_args(known[name]) if a is not NoneType) if union else known[name]
         choices = get_args(hint)
         taken = (int, float) if hint is float else (hint,)
         if value not in choices if choices else (type(value) not in taken):

@@ -34,7 +34,7 @@ from pipeline.cleaning.versions import (
 )
 from pipeline.console.commands import INTERRUPTED, OK, UNEXPECTED, leave, on_stop_signals, say
 from pipeline.console.hints import Report
-from pipeline.console.options import UsageError
+from pipeline.console.options import UsageError, with_values
 from pipeline.console.progress import Progress, Waiting
 from pipeline.io import store
 from pipeline.io.errors import redact
@@ -47,7 +47,7 @@ from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.records.rows import Row
 from pipeline.restoration.board import Board
 from pipeline.restoration.flow import MOST_DEATHS, connect, run_tasks
-from pipeline.restoration.method import calls_of, settle_method
+from pipeline.restoration.method import settle_method
 from pipeline.restoration.run import DRAIN_SECONDS, Restoration
 from pipeline.restoration.start import check_places, listed_files, repeatable
 from pipeline.stages.align import DetectorChoice
@@ -196,7 +196,7 @@ class Cleaning:
         if not len(wanted):
             return OK, "", rows
         plan, config = self.plan, self.config
-        method, settings = settle_method(plan.restore, plan.preset, plan.chosen)
+        restorer, settings = settle_method(plan.restore, plan.preset, plan.method)
         repair = fingerprint_digest(settings)
         place = f"repairs/{repair}"
         pictures = [picture_of(row) for row in rows.take(pa.array(wanted)).to_pylist()]
@@ -204,21 +204,21 @@ class Cleaning:
         new = {p.entry.path: p for p in pictures if p.sha256 not in paths}
         if new:
             name = store.name_of(config.output)
-            restore = replace(
-                plan.restore, output=store.join(config.output, place), run_name=f"{name} repairs {repair}"
-            )
+            output = store.join(config.output, place)
+            restore = with_values(plan.restore, output=output, run_name=f"{name} repairs {repair}")
             say(f"{len(new)} pictures to repair, {len(pictures) - len(new)} repaired before")
-            ledger = Ledger(restore.output, settings, self.driver.drives)
+            ledger = Ledger(output, settings, self.driver.drives)
             repeat = {"config": repeatable(restore), "preset": asdict(plan.preset)}
             ledger.claim(config.input, repeat)
+            machine = restore.machine
             addresses, entries = [p.address for p in new.values()], [p.entry for p in new.values()]
-            ledger.plan_pictures(addresses, entries, restore.shard_images, restore.unit_images)
+            ledger.plan_pictures(addresses, entries, machine.shard_images, machine.unit_images)
             began, done = time.monotonic(), ledger.resume()
-            code = Restoration(restore, method, ledger, done, self.driver).run()
+            code = Restoration(restore, restorer, ledger, done, self.driver).run()
             if code != OK:
                 return code, repair, rows
             self.cost.repair_seconds = time.monotonic() - began
-            for name, result in read_results(restore.output, ledger, new):
+            for name, result in read_results(output, ledger, new):
                 paths[new[name].sha256] = replace(result, path=result.path and f"{place}/{result.path}")
         return OK, repair, with_repairs(rows, wanted, [paths[p.sha256] for p in pictures])
 
@@ -297,7 +297,7 @@ class Cleaning:
         plan = self.plan
         if plan.preset.estimator.kind == "spandrel":
             return  # what this estimator is, and costs, its file alone says
-        calls = calls_of(plan.chosen)
+        calls = plan.method.network_calls
         flops = face_cost(plan.preset, calls).flops
         self.cost.gpu_seconds = self.cost.faces_to_repair * flops / (self.config.gpu_tflops * 1e12)
         self.cost.cpu_seconds = self.cost.faces_to_repair * seconds_per_face(plan.preset, calls)

@@ -2,9 +2,10 @@
 
 import argparse
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from functools import reduce
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline import Refusal
 from pipeline.console.streams import accept_every_letter
@@ -20,7 +21,8 @@ def option(
     default: Any = MISSING,
     *,
     help: str,
-    group: str = "options",
+    group: str | None = None,
+    flag: str | None = None,
     metavar: str | None = None,
     pixels: bool = False,
     positional: bool = False,
@@ -29,17 +31,93 @@ def option(
 
     A tuple[str, ...] is an option that may be given several times.
 
-    pixels: a changed value changes the restored pixels, so that it belongs into the run's fingerprint. positional:
-    given by its place and not by its name; needs a default; one of a Literal's words, or a tuple of all that follow.
+    group: title in the help (default: that of the `options` around it). flag: the option's name with underscores
+    (default: the field's). pixels: a changed value changes the restored pixels, so that it belongs into the run's
+    fingerprint. positional: given by its place and not by its name; needs a default; one of a Literal's words, or a
+    tuple of all that follow.
     """
     metadata = {
         "help": help,
         "group": group,
+        "flag": flag,
         "metavar": metavar,
         "pixels": pixels,
         "positional": positional,
     }
     return field(default=default, metadata=metadata)
+
+
+def options(title: str, cls: type[Any] | None = None) -> Any:
+    """A dataclass field that holds a dataclass of options, shown below the title.
+
+    cls: that dataclass, where all its options have defaults.
+    """
+    metadata = {"title": title}
+    return field(metadata=metadata) if cls is None else field(default_factory=cls, metadata=metadata)
+
+
+class Option(NamedTuple):
+    """One command-line option: its name with underscores, where its value lies, and what it takes."""
+
+    flag: str
+    # the field's name, after those of the dataclasses around it
+    path: tuple[str, ...]
+    field: Field[Any]
+    hint: Any
+    group: str
+
+
+def options_of(cls: type[Any], title: str = "options", path: tuple[str, ...] = ()) -> Iterator[Option]:
+    """The options of a dataclass, those of the dataclasses inside it too, in order."""
+    hints = get_type_hints(cls)
+    for f in fields(cls):
+        if "title" in f.metadata:
+            yield from options_of(hints[f.name], f.metadata["title"], (*path, f.name))
+        else:
+            group = f.metadata["group"] or title
+            yield Option(f.metadata["flag"] or f.name, (*path, f.name), f, hints[f.name], group)
+
+
+def values_of(config: Any) -> dict[str, Any]:
+    """The value of every option by its flag."""
+    return {o.flag: reduce(getattr, o.path, config) for o in options_of(type(config))}
+
+
+def from_values(cls: type[C], values: Mapping[str, Any]) -> C:
+    """The dataclass with these values by flag, and defaults for the rest.
+
+    Raises TypeError for a name that is no option and for a missing one, UsageError for values that do not fit.
+    """
+    left = dict(values)
+    made = _from_values(cls, left)
+    if left:
+        raise TypeError(f"{cls.__name__} has no option {', '.join(left)}")
+    return made
+
+
+def _from_values(cls: type[C], left: dict[str, Any]) -> C:
+    hints = get_type_hints(cls)
+    given: dict[str, Any] = {}
+    for f in fields(cls):  # type: ignore[arg-type]  # a dataclass
+        flag = f.metadata.get("flag") or f.name
+        if "title" in f.metadata:
+            given[f.name] = _from_values(hints[f.name], left)
+        elif flag in left:
+            given[f.name] = left.pop(flag)
+    return cls(**given)
+
+
+def with_values(config: C, **values: Any) -> C:
+    """The dataclass with other values of these flags."""
+    return from_values(type(config), values_of(config) | values)
+
+
+def require(config: Any, rules: Mapping[str, bool]) -> None:
+    """Raise UsageError for the first rule that does not hold; each begins with the flag that it is about."""
+    for rule, holds in rules.items():
+        if not holds:
+            flag = rule.split()[0].removeprefix("--").rstrip(",").replace("-", "_")
+            raise UsageError(f"{rule}, got {values_of(config)[flag]}")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -59,18 +137,19 @@ def make_parser(cls: type[Any], description: str, epilog: str | None = None) -> 
         formatter_class=lambda prog: _Help(prog, max_help_position=34, width=110),
         allow_abbrev=False,
     )
-    hints = get_type_hints(cls)
     groups: dict[str, Any] = {}
-    for f in fields(cls):
-        group = groups.setdefault(f.metadata["group"], parser.add_argument_group(f.metadata["group"]))
-        if f.metadata["positional"]:
-            group.add_argument(f.name, **_place(f, hints[f.name]))
+    for one in options_of(cls):
+        if one.group not in groups:
+            groups[one.group] = parser.add_argument_group(one.group)
+        if one.field.metadata["positional"]:
+            groups[one.group].add_argument(one.flag, **_place(one.field, one.hint))
             continue
-        group.add_argument("--" + f.name.replace("_", "-"), dest=f.name, **_argument(f, hints[f.name]))
+        name = "--" + one.flag.replace("_", "-")
+        groups[one.group].add_argument(name, dest=one.flag, **_argument(one.field, one.hint))
     return parser
 
 
-def _argument(f: "Field[Any]", hint: Any) -> dict[str, Any]:
+def _argument(f: Field[Any], hint: Any) -> dict[str, Any]:
     """What argparse needs to know of one field."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(a for a in get_args(hint) if a is not type(None))
@@ -90,7 +169,7 @@ def _argument(f: "Field[Any]", hint: Any) -> dict[str, Any]:
     return settings | {"type": hint, "metavar": f.metadata["metavar"] or hint.__name__.upper()}
 
 
-def _place(f: "Field[Any]", hint: Any) -> dict[str, Any]:
+def _place(f: Field[Any], hint: Any) -> dict[str, Any]:
     """What argparse needs to know of a field that is given by its place."""
     settings = {"help": f.metadata["help"], "default": f.default, "metavar": f.metadata["metavar"]}
     if get_origin(hint) is tuple:
@@ -116,6 +195,6 @@ def parse(
     given = vars(parser.parse_intermixed_args(argv))
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
-        return cls(**values)
+        return from_values(cls, values)
     except UsageError as error:
         parser.exit(2, f"error: {error}\n")

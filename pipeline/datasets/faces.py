@@ -42,6 +42,13 @@ class FaceAddress:
         """What people know it by."""
         return f"{self.shard}: {self.member}" if self.member else self.shard
 
+    def picture(self) -> NDArray[np.uint8]:
+        """[H, W, 3] RGB. Raises SampleError where the bytes are no picture, StoreError."""
+        try:
+            return images.decode_rgb(self.read())
+        except images.ImageError as error:
+            raise SampleError(f"{self.shard}: a face can not be read: {error}; leave it out") from error
+
     def read(self) -> bytes:
         """The face's encoded bytes. Raises store.StoreError, which says nothing against the face."""
         return store.read_range(self.shard, self.offset, self.length)

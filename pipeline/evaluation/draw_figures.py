@@ -114,7 +114,7 @@ def choose_faces(config: FiguresConfig, side: int) -> list[FaceAddress]:
         )
     chosen = spread(found, config.count)
     for face in chosen:
-        wanted_side(images.decode_rgb(face.read()), side, face.shard)
+        wanted_side(face.picture(), side, face.shard)
     return chosen
 
 
@@ -169,12 +169,7 @@ def make_faces(
     batches = []
     for first in range(0, len(addresses), config.batch):
         numbers = range(first, min(first + config.batch, len(addresses)))
-        try:
-            made = [spoil(images.decode_rgb(addresses[n].read()), n, recipe)[0] for n in numbers]
-        except images.ImageError as error:
-            raise SampleError(
-                f"a picture of {config.faces} can not be read: {error}; leave it out"
-            ) from error
+        made = [spoil(addresses[n].picture(), n, recipe)[0] for n in numbers]
         truth, low = (torch.stack([to_tensor(m[name]) for m in made]) for name in ("truth", "degraded"))
         guess = estimator(low.to(config.device)).clamp(0, 1).cpu()
         batches.append(

@@ -9,7 +9,6 @@ import torch
 from pipeline.console.commands import OK
 from pipeline.console.options import UsageError, option
 from pipeline.datasets.faces import FaceAddress, check_side, find_shards, list_faces
-from pipeline.io import images
 from pipeline.metrics.distribution import FeatureStatistics, FeatureSums, InceptionFeatures
 
 
@@ -57,7 +56,7 @@ def make_reference(config: ReferenceConfig) -> FeatureStatistics:
 
 
 def _sums_of(faces: Sequence[FaceAddress], network: InceptionFeatures, device: str) -> FeatureSums:
-    pictures = np.stack([images.decode_rgb(face.read()) for face in faces])
+    pictures = np.stack([face.picture() for face in faces])
     batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device)
     # as the records keep them
     return FeatureSums.of(network(batch).cpu().numpy().astype(np.float16))

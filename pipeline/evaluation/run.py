@@ -143,7 +143,7 @@ def evaluate_photographs(config: EvaluateConfig) -> int:
             if code != OK:
                 return code
             say("measuring what was delivered")
-            out, cost = delivered.of_run(way.config.output), way.cost(len(found.names))
+            out, cost = delivered.of_run(way.config.output.uri), way.cost(len(found.names))
             rows.append(Judged(way.name, delivered.came, out, cost))
             harmed = (f"{level} {rows[-1].harm(here)[ANY]:.0%}" for level, here in cuts.levels.items())
             say(f"delivered worse than they came: {', '.join(harmed)}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.console.commands import INTERRUPTED, OK, carry_out, say
-from pipeline.console.options import UsageError
+from pipeline.console.options import UsageError, with_values
 from pipeline.evaluation.scores import Measured, hole_psnr, read_run
 from pipeline.evaluation.testset import EvaluationSet
 from pipeline.io import images, store
@@ -22,7 +22,7 @@ from pipeline.networks.presets import Preset
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.restoration import start
 from pipeline.restoration.config import RestoreConfig
-from pipeline.restoration.method import calls_of, choose_method
+from pipeline.restoration.method import choose_method
 
 NOTE = "evaluation.json"
 # Tasks that an estimator alone can be asked for.
@@ -57,15 +57,14 @@ class Way:
     @property
     def is_chain(self) -> bool:
         """Whether the prior takes part."""
-        return self.config.method != "estimator"
+        return self.config.method.name != "estimator"
 
     @property
     def calls(self) -> int:
         """Network calls a face, 0 for an estimator alone; of an N of each face's own those of the typical one."""
         if not self.is_chain:
             return 0
-        _, chosen = choose_method(self.config, self.preset)
-        return calls_of(chosen)
+        return choose_method(self.config, self.preset)[1].network_calls
 
     @property
     def parameters(self) -> float | None:
@@ -80,12 +79,12 @@ class Way:
 
         surroundings: options of jobs.restore that change no pixels.
         """
-        output = self.config.output
+        output = self.config.output.uri
         fresh = not store.exists(store.join(output, "_ledger", "run.json"))
         told = io.StringIO()
         began = time.monotonic()
         with redirect_stdout(told):
-            code = carry_out(partial(start.run, replace(self.config, **surroundings)))
+            code = carry_out(partial(start.run, with_values(self.config, **surroundings)))
         if code == OK and fresh:
             spent = {"seconds": time.monotonic() - began}
             store.write_bytes(store.join(output, NOTE), json.dumps(spent).encode())
@@ -96,7 +95,7 @@ class Way:
 
     def measured(self, found: EvaluationSet) -> Measured:
         """Its row of the table, once it was walked."""
-        output, names = self.config.output, found.names
+        output, names = self.config.output.uri, found.names
         row = read_run(output, names, self.name, self.cost(len(names)))
         if found.mask is None:
             return row
@@ -108,7 +107,7 @@ class Way:
         cost = {"calls": float(self.calls)} if self.is_chain else {}
         size = self.parameters
         cost |= {} if size is None else {"parameters": size}
-        note = store.join(self.config.output, NOTE)
+        note = store.join(self.config.output.uri, NOTE)
         if store.exists(note):
             cost["seconds"] = json.loads(store.read_bytes(note))["seconds"] / faces
         return cost
@@ -120,7 +119,7 @@ class Way:
     @property
     def pictures(self) -> str:
         """The folder of what it delivered, under the names of the set's pictures."""
-        return store.join(self.config.output, "images")
+        return store.join(self.config.output.uri, "images")
 
 
 def list_ways(
@@ -182,6 +181,8 @@ def _way(name: str, base: str | None, preset: Preset, options: Mapping[str, Any]
     """The way with these options of jobs.restore. Raises UsageError when it cannot be walked."""
     slug = "".join(c if c.isalnum() or c in "=.-" else "_" for c in name.replace("η", "eta"))
     digest = fingerprint_digest({k: v for k, v in options.items() if k != "weights_dir"})[:8]
-    config = RestoreConfig(output=store.join(output, f"{slug}-{digest}"), run_name=name, **options)
+    source, place = options["input"], store.join(output, f"{slug}-{digest}")
+    rest = {flag: value for flag, value in options.items() if flag != "input"}
+    config = RestoreConfig.of(source, place, run_name=name, **rest)
     choose_method(config, preset)
     return Way(name, base, preset, config)

@@ -1,10 +1,22 @@
-"""Frozen dataclasses that describe a run; the command line is made from them."""
+"""The frozen dataclass that describes a restoration; its command line is made from it."""
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-from pipeline.console.options import UsageError, option
+from pipeline.console.options import UsageError, from_values, options, options_of, require, values_of
 from pipeline.records.fingerprint import METHOD_VERSION
+from pipeline.restoration.options import (
+    BackgroundOptions,
+    FaceOptions,
+    InputOptions,
+    MachineOptions,
+    MethodOptions,
+    MetricOptions,
+    OutputOptions,
+    TaskOptions,
+    TrackingOptions,
+    without_chain,
+)
 
 # Presets that are taken where none is named: for faces of unknown degradation, and where something is known of them.
 BLIND_PRESET, TASK_PRESET = "portrait", "small-swinir"
@@ -14,392 +26,34 @@ BLIND_PRESET, TASK_PRESET = "portrait", "small-swinir"
 class RestoreConfig:
     """One restoration run."""
 
-    input: str = option(
-        help="pictures: a folder or prefix of image files, WebDataset tar shards, or Parquet shards; "
-        "local or s3:// (a single file, or a folder of them)",
-        group="what",
-        metavar="PATH_OR_URI",
-    )
-    output: str = option(help="folder or s3:// prefix to write to", group="what", metavar="PATH_OR_URI")
-    kind: Literal["auto", "folder", "tar", "parquet"] = option(
-        "auto", help="what the input is; auto looks at the names", group="what"
-    )
-    exclude: tuple[str, ...] = option(
-        (),
-        help="leave out what lies at such paths below the input: lost+found, '*_small.jpg' (such names in every "
-        "folder), 'scans/tmp/*', '**/cache/**'; may be given several times. What is planned already stays planned",
-        group="what",
-        metavar="PATTERN",
-    )
-    image_column: str = option(
-        "image", help="Parquet column that holds the image bytes", group="what", pixels=True
-    )
-    aligned: bool = option(
-        False,
-        help="every picture is one aligned face: restore it whole, search for nothing",
-        group="what",
-        pixels=True,
-    )
-    alignment: Literal["ffhq", "preset"] = option(
-        "ffhq",
-        help="with --aligned: whether the pictures show a face as FFHQ's do, or as the preset's crops",
-        group="what",
-        pixels=True,
-    )
-    save_faces: bool = option(
-        False, help="also write the aligned crops before and after", group="what", pixels=True
-    )
+    input: InputOptions = options("input")
+    output: OutputOptions = options("output")
+    task: TaskOptions = options("task", TaskOptions)
+    method: MethodOptions = options("method", MethodOptions)
+    faces: FaceOptions = options("faces", FaceOptions)
+    background: BackgroundOptions = options("background", BackgroundOptions)
+    metrics: MetricOptions = options("metrics", MetricOptions)
+    machine: MachineOptions = options("machine", MachineOptions)
+    tracking: TrackingOptions = options("tracking", TrackingOptions)
 
-    task: Literal["restore", "inpaint", "colourise", "upscale"] = option(
-        "restore",
-        help="restore faces of unknown degradation; or, with the known part kept: fill the holes of --mask, give grey "
-        "faces colours, enlarge small ones (aligned pictures)",
-        group="task",
-        pixels=True,
-    )
-    mask: str | None = option(
-        None,
-        help="where pictures have holes: alpha, black, #rrggbb, sibling:SUFFIX (NAME + SUFFIX beside NAME), or a "
-        "folder of masks under the pictures' names, white in the hole",
-        group="task",
-        metavar="WHERE",
-        pixels=True,
-    )
-    factor: int = option(
-        0,
-        help="how many times an upscale enlarges; 0 tells it from the picture's size",
-        group="task",
-        pixels=True,
-    )
-    weight: float | None = option(
-        None,
-        help="how closely each step holds to what is known, lambda of the paper's Eq. 15 (default: exactly)",
-        group="task",
-        pixels=True,
-    )
-    gradient_steps: int = option(
-        0,
-        help="hold to what is known by so many gradient steps instead of the closed form; the official program takes 1",
-        group="task",
-        pixels=True,
-    )
-    gradient_rate: float = option(0.5, help="size of a gradient step", group="task", pixels=True)
-
-    preset: str | None = option(
-        None,
-        help="a preset's name or the path of a preset file (default: portrait; small-swinir for tasks other than "
-        "restore)",
-        group="method",
-    )
-    method: Literal["auto", "difface", "estimator"] = option(
-        "auto",
-        help="auto: each face by how damaged it is, as the preset's table says (left as it is, the estimator alone, or "
-        "the chain), difface where it has none; difface: the estimator and then the reverse chain for every face; "
-        "estimator: its picture as it is, without the prior",
-        group="method",
-        pixels=True,
-    )
-    eta: float | None = option(
-        None,
-        help="randomness of the reverse chain, 0 (deterministic) to 1 (default: the preset's, 0.5)",
-        group="method",
-        pixels=True,
-    )
-    start_step: int | None = option(
-        None,
-        help="step N at which every face's chain is entered: larger is more realistic, smaller more faithful "
-        "(default: by each face's damage where the preset tells, else the preset's for the task)",
-        group="method",
-        metavar="N",
-        pixels=True,
-    )
-    steps: str | None = option(
-        None,
-        help="respacing of the 1000 steps: ddimK or K (default: the preset's, ddim250)",
-        group="method",
-        pixels=True,
-    )
-    calls: int | None = option(
-        None,
-        help="network calls a face makes, spread evenly below N; fewer are faster (default: the preset's, else one at "
-        "every kept step)",
-        group="method",
-        pixels=True,
-    )
-    hold: float | None = option(
-        None,
-        help="hold each step to the low frequencies of the estimate, those that a Gaussian of this width (standard "
-        "deviation, pixels of the crop) leaves; 0 does not (default: the preset's)",
-        group="method",
-        metavar="SIGMA",
-        pixels=True,
-    )
-    solver: Literal["ddim", "dpm++"] = option(
-        "ddim",
-        help="the paper's DDIM, or DPM-Solver++(2M), which draws no noise and gets by with fewer --calls",
-        group="method",
-        pixels=True,
-    )
-    start_rule: Literal["official", "paper"] | None = option(
-        None,
-        help="whether the network is first asked below N (official program) or at N (Algorithm 1 as printed)",
-        group="method",
-        pixels=True,
-    )
-    seed: int = option(0, help="seed of the noise", group="method", pixels=True)
-
-    detector: Literal["centerface", "retinaface-mobile0.25", "retinaface-resnet50"] = option(
-        "centerface",
-        help="face detector; centerface needs no download, the others take facexlib's weights",
-        group="faces",
-        pixels=True,
-    )
-    min_score: float | None = option(
-        None, help="detector score below which a face is ignored (default: the detector's own)", group="faces",
-        pixels=True,
-    )  # fmt: skip
-    min_face: float = option(
-        16,
-        help="shorter side of a face box below which it is left as it is, pixels; large pictures are searched in tiles "
-        "until such a face is seen, and a larger value is quicker",
-        group="faces",
-        pixels=True,
-    )
-    max_faces: int = option(
-        64, help="most faces restored in one picture, largest first", group="faces", pixels=True
-    )
-    max_overlap: float = option(
-        0.4, help="boxes overlapping by more than this share are one face", group="faces", pixels=True
-    )
-    paste: Literal["change", "crop"] = option(
-        "change",
-        help="change: what the restoration changed is added to the picture, so that its finer detail stays; crop: the "
-        "restored crop is laid over it, as the paper does",
-        group="faces",
-        pixels=True,
-    )
-    free_colour: bool = option(
-        False,
-        help="leave restored faces the chain's own colours instead of the picture's",
-        group="faces",
-        pixels=True,
-    )
-    keep_detail: float | None = option(
-        None,
-        help="with --paste crop: share of the picture's own fine detail kept under a pasted face, 0 to 1 "
-        "(default: by the face's size against the preset's)",
-        group="faces",
-        pixels=True,
-    )
-    strength: float | None = option(
-        None,
-        help="share of the restoration that is pasted, 0 to 1 (default: whole; of presets that do not treat faces by "
-        "their damage, less for a face that is sharp already or much larger than the preset's side)",
-        group="faces",
-        pixels=True,
-    )
-    max_crispness: float | None = option(
-        None,
-        help="leave a face as it is that is already this crisp at the preset's side: 0.5 is blurred, 1 is sharp, "
-        "0.85 leaves sharp faces alone (default: restore every face)",
-        group="faces",
-        pixels=True,
-    )
-    max_scale: float | None = option(
-        None,
-        help="leave a face as it is that is more than this many times larger than the preset's side "
-        "(default: restore every face)",
-        group="faces",
-        pixels=True,
-    )
-    background: str | None = option(
-        None,
-        help="enhance the pictures around their faces, those without faces too: realesrgan-x2plus, realesrgan-x4plus, "
-        "or a weights file of any such network; takes seconds a megapixel on a GPU, many minutes on a CPU",
-        group="background",
-        metavar="NAME_OR_FILE",
-    )
-    upscale: int = option(
-        1, help="with --background: deliver pictures 2 or 4 times larger, faces too", group="background"
-    )
-    background_gpus: float = option(
-        0.25,
-        help="share of each GPU that is set aside for --background; the engine has the rest",
-        group="background",
-    )
-
-    max_pixels: int = option(
-        178_956_970,
-        help="pictures above this many pixels are skipped, those of 16-bit colour above half as many; a worker takes "
-        "up to 25 bytes of memory a pixel, up to 50 where one face fills the picture",
-        group="faces",
-        pixels=True,
-    )
-
-    metrics: str = option(
-        "none",
-        help="what is measured of every face besides: all, none, or some of identity, landmarks, quality, features, "
-        "and with --truth psnr, ssim, lpips, ids, lmd (docs/metrics.md)",
-        group="metrics",
-        metavar="NAMES",
-    )
-    truth: str | None = option(
-        None,
-        help="where the true pictures are: sibling:SUFFIX (NAME + SUFFIX beside NAME, which are then no inputs), "
-        "column:NAME (Parquet), or a folder of pictures under the inputs' names",
-        group="metrics",
-        metavar="WHERE",
-    )
-    reference: str | None = option(
-        None,
-        help="with --metrics features: statistics of a set of faces (.npz, made by jobs.reference) that the restored "
-        "ones are compared with by FID",
-        group="metrics",
-        metavar="PATH_OR_URI",
-    )
-    metrics_gpus: float = option(
-        0.0,
-        help="share of each engine's GPU for the networks that measure, 0.1 say; 0 measures on the CPU",
-        group="metrics",
-    )
-
-    device: str = option("auto", help="auto, cpu, cuda", group="engine")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto",
-        help="number type of the networks; auto is bfloat16 on a GPU and on a CPU with AMX or AVX512_BF16, else "
-        "float32; the chain itself is float32. What a run begins with it keeps",
-        group="engine",
-        pixels=True,
-    )
-    slots: str = option(
-        "auto",
-        help="faces in flight in each engine: a number, or auto for what its memory and cores carry",
-        group="engine",
-    )
-    engines: int = option(
-        0, help="engine actors; 0 takes one per GPU of the cluster, or one on CPU", group="engine"
-    )
-    readers: int = option(0, help="most concurrent read-and-align tasks; 0 fits the cluster", group="engine")
-    unit_images: int = option(
-        0,
-        help="most images in one unit of work; 0 goes by the size of the run: a sixteenth of it, at most 64",
-        group="engine",
-        pixels=True,
-    )
-    shard_images: int = option(
-        1024, help="images of one virtual shard of a folder input", group="engine", pixels=True
-    )
-
-    weights_dir: str | None = option(
-        None, help="folder or s3:// prefix searched for weights before the cache and the published address",
-        group="surroundings",
-    )  # fmt: skip
-    mlflow_uri: str | None = option(
-        None,
-        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output); `none` "
-        "tracks nothing",
-        group="surroundings",
-    )  # fmt: skip
-    experiment: str = option("difface-restore", help="MLflow experiment", group="surroundings")
-    run_name: str | None = option(
-        None, help="MLflow run name (default: the output's name)", group="surroundings"
-    )
-    tags: str = option(
-        "",
-        help="tags of the MLflow run, separated by commas; mlflow.parentRunId=ID shows it below another run",
-        group="surroundings",
-        metavar="NAME=VALUE,...",
-    )
-    ray_address: str | None = option(
-        None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
-    )
-
-    max_error_rate: float = option(
-        0.1, help="stop and exit 3 when more than this share of the images fails", group="outcome"
-    )
-    strict: bool = option(False, help="exit 4 when any image failed", group="outcome")
-    retry: Literal["failed"] | None = option(
-        None, help="do the units again in which images failed", group="outcome"
-    )
-    reason: str | None = option(
-        None,
-        help="with --retry: only units with a failure of this reason or stage, as jobs.status names them",
-        group="outcome",
-        metavar="REASON_OR_STAGE",
-    )
-    new_run: bool = option(
-        False,
-        help="where the output holds a run with other settings or of another input, delete what that run left and "
-        "begin anew",
-        group="outcome",
-    )
-    redo_changed: bool = option(
-        False,
-        help="do pictures again whose files have changed since they were planned (else a changed file is refused)",
-        group="outcome",
-    )
-    dry_run: bool = option(
-        False, help="count shards, images and faces, estimate the time, touch no model", group="outcome"
-    )
+    @classmethod
+    def of(cls, input: str, output: str, **values: Any) -> "RestoreConfig":
+        """The run with these values by flag (`min_face=20`), and defaults for the rest. Raises UsageError."""
+        return from_values(cls, {"input": input, "output": output} | values)
 
     def __post_init__(self) -> None:
-        if self.reason is not None and not self.retry:
-            raise UsageError(f"--reason {self.reason} says what to retry; give --retry failed with it")
-        if self.retry and self.redo_changed:
-            raise UsageError("--retry and --redo-changed are two orders; give one, and the other after it")
-        if (self.task == "inpaint") != (self.mask is not None):
-            raise UsageError(
-                f"--task inpaint and --mask go together, got --task {self.task} --mask {self.mask}"
-            )
-        if self.task == "upscale" and not self.aligned:
+        if self.task.name == "upscale" and not self.input.aligned:
             raise UsageError(
                 "--task upscale takes aligned faces; give --aligned, or --task restore for photographs"
             )
-        if self.background is not None or self.upscale != 1:
+        if self.background.network is not None:
             self._check_background()
-        if self.method == "estimator":
-            self._refuse_chain()
-        wanted = {
-            "--weight must be above 0": self.weight is None or self.weight > 0,
-            "--gradient-steps must not be negative": self.gradient_steps >= 0,
-            "--gradient-rate must be above 0": self.gradient_rate > 0,
-            "--factor must be 0 or a power of two": self.factor >= 0 and self.factor & (self.factor - 1) == 0,
-            "--eta must lie in [0, 1]": self.eta is None or 0 <= self.eta <= 1,
-            "--keep-detail must lie in [0, 1]": self.keep_detail is None or 0 <= self.keep_detail <= 1,
-            "--max-error-rate must lie in [0, 1]": 0 <= self.max_error_rate <= 1,
-            "--max-overlap must lie in [0, 1]": 0 <= self.max_overlap <= 1,
-            "--unit-images must lie in 0..4096": 0 <= self.unit_images <= 4096,
-            "--shard-images must be at least --unit-images": self.shard_images >= self.unit_images,
-            "--max-faces must be at least 1": self.max_faces >= 1,
-            "--max-pixels must be at least 1": self.max_pixels >= 1,
-            "--max-crispness must be above 0": self.max_crispness is None or self.max_crispness > 0,
-            "--max-scale must be above 0": self.max_scale is None or self.max_scale > 0,
-            "--strength must lie in [0, 1]": self.strength is None or 0 <= self.strength <= 1,
-            "--slots must be auto or a number above 0": self.slots == "auto" or _number(self.slots) > 0,
-            "--start-step must not be negative": self.start_step is None or self.start_step >= 0,
-            "--hold must not be negative": self.hold is None or self.hold >= 0,
-            "--hold is for --task restore": not self.hold or self.task == "restore",
-            "--keep-detail is for --paste crop": self.keep_detail is None or self.paste == "crop",
-            "--calls must be at least 1": self.calls is None or self.calls >= 1,
-            "--engines and --readers must not be negative": min(self.engines, self.readers) >= 0,
-            "--seed must not be negative": self.seed >= 0,
-            "--exclude must not be empty": all(pattern.strip("/") for pattern in self.exclude),
-            "--tags must be NAME=VALUE, separated by commas": all(
-                "=" in t for t in self.tags.split(",") if self.tags
-            ),
-            "--metrics-gpus must not be negative": self.metrics_gpus >= 0,
-            "--truth is for --metrics; say which": self.truth is None or self.metrics != "none",
-            "--reference is for --metrics features": self.reference is None
-            or self.metrics == "all"
-            or "features" in self.metrics.split(","),
-            "--upscale must be 1, 2 or 4": self.upscale in (1, 2, 4),
-            "--background-gpus must be above 0": self.background_gpus > 0,
-        }
-        for rule, holds in wanted.items():
-            if not holds:
-                name = rule.split()[0].removeprefix("--").rstrip(",").replace("-", "_")
-                raise UsageError(f"{rule}, got {getattr(self, name)}")
-        shares = self.metrics_gpus + (self.background_gpus if self.background else 0)
+        # what these tasks know of a face is held in the chain
+        if self.method.name == "estimator" and self.task.name in ("colourise", "upscale"):
+            raise UsageError(without_chain("task", self.task.name))
+        is_held = not self.method.hold or self.task.is_blind
+        require(self, {"--hold is for --task restore": is_held})
+        shares = self.metrics.gpus + (self.background.gpus if self.background.network else 0)
         if shares >= 0.5:
             raise UsageError(
                 "--metrics-gpus and --background-gpus must leave an engine more than half of its GPU, "
@@ -408,50 +62,30 @@ class RestoreConfig:
 
     def _check_background(self) -> None:
         """Raise UsageError where pictures have nothing around their faces, or pixels that must stay as they are."""
-        if self.background is None:
-            raise UsageError(
-                f"--upscale {self.upscale} delivers what --background makes; give --background realesrgan-x"
-                f"{2 if self.upscale == 2 else 4}plus with it"
-            )
-        if self.aligned:
+        if self.input.aligned:
             raise UsageError(
                 "--background enhances what lies around faces, and with --aligned nothing does; leave one of them out"
             )
-        if self.task != "restore":
+        if not self.task.is_blind:
             raise UsageError(
-                f"--background changes every pixel, and --task {self.task} keeps what is known; do one after the other"
+                f"--background changes every pixel, and --task {self.task.name} keeps what is known; do one after the "
+                "other"
             )
-
-    def _refuse_chain(self) -> None:
-        """Raise UsageError when an option of the chain was given."""
-        names = ("eta", "start_step", "steps", "calls", "start_rule", "hold")
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        given |= {"solver": self.solver} if self.solver != "ddim" else {}
-        # what these know of a face is held in the chain
-        given |= {"task": self.task} if self.task in ("colourise", "upscale") else {}
-        for name, value in given.items():
-            shown = name.replace("_", "-")
-            raise UsageError(f"--method estimator walks no chain; leave --{shown} {value} out")
 
     @property
     def preset_name(self) -> str:
         """The preset's name or file."""
-        return self.preset or (BLIND_PRESET if self.task == "restore" else TASK_PRESET)
+        return self.method.preset or (BLIND_PRESET if self.task.is_blind else TASK_PRESET)
 
     @property
-    def tag_values(self) -> dict[str, str]:
-        """The tags by name."""
-        return {name: value for name, _, value in (t.partition("=") for t in self.tags.split(",") if t)}
+    def most_pixels(self) -> int:
+        """Pixels of the largest picture that is taken: what it becomes must stay within --max-pixels, too."""
+        return self.faces.max_pixels // self.background.upscale**2
 
     @property
-    def slot_count(self) -> int:
-        """Faces in flight in each engine; 0 for auto."""
-        return 0 if self.slots == "auto" else int(self.slots)
-
-
-def _number(text: str | None) -> int:
-    """A whole number; -1 for what is none."""
-    return int(text) if text and text.isdecimal() else -1
+    def pastes_change(self) -> bool:
+        """Whether the change of a crop is pasted, and not the crop; a hole has nothing that could be added to."""
+        return self.faces.paste == "change" and self.task.name != "inpaint"
 
 
 def fingerprint(config: RestoreConfig, resolved: dict[str, Any]) -> dict[str, Any]:
@@ -459,5 +93,6 @@ def fingerprint(config: RestoreConfig, resolved: dict[str, Any]) -> dict[str, An
 
     Two runs may share an output only when this is equal; `fingerprint_digest` is its short name.
     """
-    chosen = {f.name: getattr(config, f.name) for f in fields(config) if f.metadata["pixels"]}
+    marked = {one.flag for one in options_of(RestoreConfig) if one.field.metadata["pixels"]}
+    chosen = {flag: value for flag, value in values_of(config).items() if flag in marked}
     return chosen | resolved | {"method_version": METHOD_VERSION}

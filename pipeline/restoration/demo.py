@@ -27,4 +27,4 @@ def run(config: DemoConfig) -> int:
         return OK
     restored = store.join(config.folder, "restored")
     # three of the fifteen files are broken on purpose
-    return start.run(RestoreConfig(photos, restored, unit_images=3, max_error_rate=0.25))
+    return start.run(RestoreConfig.of(photos, restored, unit_images=3, max_error_rate=0.25))

@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.console.commands import OK
 from pipeline.console.progress import duration
+from pipeline.diffusion.method import Method
 from pipeline.faces.detect import Selection
 from pipeline.faces.search import search
 from pipeline.io import images, store
@@ -17,7 +17,6 @@ from pipeline.io.weights import find_upscaler
 from pipeline.networks.cost import seconds_per_face
 from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig
-from pipeline.restoration.method import calls_of, most_pixels
 from pipeline.stages.align import DetectorChoice, load_detector
 
 
@@ -71,40 +70,41 @@ def count_faces(
 DRY_RUN_SAMPLE = 64
 
 
-def dry_run(config: RestoreConfig, preset: Preset, chosen: dict[str, Any], listed: Listing) -> int:
+def dry_run(config: RestoreConfig, preset: Preset, method: Method, listed: Listing) -> int:
     """Count shards and images, sample the faces, estimate the time; writes nothing."""
     kind, entries = listed
-    shards = make_shards(kind, entries, config.shard_images)
-    units = [u for s in shards for u in cut_units(s, config.unit_images, config.image_column)]
+    shards = make_shards(kind, entries, config.machine.shard_images)
+    units = [u for s in shards for u in cut_units(s, config.machine.unit_images, config.input.image_column)]
     images = sum(len(u.images) for u in units)
     if not images:
-        raise InputError(f"the shards of {config.input} hold no images")
-    print(f"input    {config.input} ({kind}): {len(shards)} shards, {len(units)} units, {images} images")
+        raise InputError(f"the shards of {config.input.uri} hold no images")
+    print(f"input    {config.input.uri} ({kind}): {len(shards)} shards, {len(units)} units, {images} images")
     faces = float(images)
-    if not config.aligned:
+    if not config.input.aligned:
         sample = sample_units(units, DRY_RUN_SAMPLE)
-        detector = DetectorChoice(config.detector, config.min_score, config.weights_dir)
-        selection = Selection(config.min_face, config.max_faces, config.max_overlap)
-        found = count_faces(sample, detector, selection, config.image_column, most_pixels(config))
+        detector = DetectorChoice(config.faces.detector, config.faces.min_score, config.machine.weights_dir)
+        selection = Selection(config.faces.min_face, config.faces.max_faces, config.faces.max_overlap)
+        found = count_faces(sample, detector, selection, config.input.image_column, config.most_pixels)
         faces = found.faces_per_image * images
         how = "counted" if found.images == images else f"estimated from {found.images} images"
         print(f"faces    {faces:.0f} ({how}; {found.unreadable} of {found.images} images unreadable)")
         if found.left:
             print(f"left     {found.left} more faces of these {found.images} images, by size, number or pose")
     calls, how = 0, "the estimator alone"
-    if config.method != "estimator":
-        calls = calls_of(chosen)
-        how = f"{calls} steps a face, eta {chosen['eta']}"
-        if chosen["treatment"]:
-            most = max(row.get("calls", 0) for row in chosen["treatment"])
-            how = f"each face by its damage, at most {most} steps, eta {chosen['eta']}"
+    if not method.without_prior:
+        calls = method.network_calls
+        how = f"{calls} steps a face, eta {method.eta}"
+        if method.treatment:
+            how = f"each face by its damage, at most {method.most_calls} steps, eta {method.eta}"
     print(f"method   {preset.name}, {preset.side} px, {how}")
-    if config.background is not None:
-        size = "keep their size" if config.upscale == 1 else f"become {config.upscale} times larger"
-        print(
-            f"around   {store.name_of(find_upscaler(config.background).file)} enhances all pictures, which {size}; "
-            "its time is not in the estimate"
+    if config.background.network is not None:
+        name = store.name_of(find_upscaler(config.background.network).file)
+        size = (
+            "keep their size"
+            if config.background.upscale == 1
+            else f"become {config.background.upscale} times larger"
         )
+        print(f"around   {name} enhances all pictures, which {size}; its time is not in the estimate")
     if preset.estimator.kind == "spandrel":
         print("time     not known: what this estimator is, and costs, its file alone says")
         return OK

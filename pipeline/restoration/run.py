@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from pipeline.console.commands import (
@@ -18,6 +18,7 @@ from pipeline.console.commands import (
     on_stop_signals,
     say,
 )
+from pipeline.console.options import values_of, with_values
 from pipeline.console.progress import Progress, Waiting, duration
 from pipeline.io import store
 from pipeline.ledger.lease import Driver
@@ -28,7 +29,7 @@ from pipeline.records.totals import ShardMetrics
 from pipeline.restoration.board import Board
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.flow import Resources, connect, fit_resources, run_flow
-from pipeline.restoration.method import Method, measure_stage, publish_stage, read_stage, restore_stage
+from pipeline.restoration.method import Restorer, measure_stage, publish_stage, read_stage, restore_stage
 from pipeline.restoration.report import write_report
 from pipeline.stages.load import LoadUnit
 from pipeline.stages.restore import settled_precision
@@ -57,7 +58,7 @@ class Restoration:
     def __init__(
         self,
         config: RestoreConfig,
-        method: Method,
+        restorer: Restorer,
         ledger: Ledger,
         settled: list[Settled],
         driver: Driver,
@@ -66,8 +67,8 @@ class Restoration:
         self.reference = reference
         # of the restored faces as a set, once the run is done
         self.distances: dict[str, float] = {}
-        self.config, self.method, self.ledger, self.driver = config, method, ledger, driver
-        self.mlflow_uri = settle_uri(config.mlflow_uri, config.output)
+        self.config, self.restorer, self.ledger, self.driver = config, restorer, ledger, driver
+        self.mlflow_uri = settle_uri(config.tracking.mlflow_uri, config.output.uri)
         self.began = time.monotonic()
         self._stopping = False
         self._leave_at = 0.0
@@ -77,17 +78,17 @@ class Restoration:
             self.tracker = self._open_tracker()
 
     def _open_tracker(self) -> RunTracker:
-        config, method, ledger = self.config, self.method, self.ledger
+        config, restorer, ledger = self.config, self.restorer, self.ledger
         return RunTracker.open(
             self.mlflow_uri,
-            config.experiment,
-            config.run_name or store.name_of(config.output),
-            params=asdict(config) | {"eta": method.eta, "start_step": method.start_step}
-            | {"steps": method.steps, "start_rule": method.start_rule},
-            tags={f"sha256.{role}": digest for role, digest in method.sha256.items()}
-            | {"fingerprint": ledger.digest, "preset": method.preset.name, "method": config.method}
-            | config.tag_values,
-            state_uri=store.join(config.output, "_ledger", "tracking.json"),
+            config.tracking.experiment,
+            config.tracking.run_name or store.name_of(config.output.uri),
+            params=values_of(config)
+            | {name: getattr(restorer.method, name) for name in ("eta", "start_step", "steps", "start_rule")},
+            tags={f"sha256.{role}": digest for role, digest in restorer.sha256.items()}
+            | {"fingerprint": ledger.digest, "preset": restorer.preset.name, "method": config.method.name}
+            | config.tracking.tag_values,
+            state_uri=store.join(config.output.uri, "_ledger", "tracking.json"),
             warn=lambda text: say(f"warning: {text}"),
             owns=self.driver.drives,
         )  # fmt: skip
@@ -106,7 +107,7 @@ class Restoration:
             return UNEXPECTED
 
     def _run(self) -> int:
-        self.tracker.log_input(self.config.input, input_digest(self.ledger))
+        self.tracker.log_input(self.config.input.uri, input_digest(self.ledger))
         for shard in self.settled.values():
             self._track(shard)
         ended = self._restore() if self.ledger.units_pending else OK
@@ -118,7 +119,7 @@ class Restoration:
         self._report(code)
         if ended == OK:
             for folder in DELIVERED:
-                store.sweep(store.join(self.config.output, folder))
+                store.sweep(store.join(self.config.output.uri, folder))
         # last: once it is closed, the same command orders the next retry
         self.ledger.close_retry()
         return code
@@ -134,7 +135,7 @@ class Restoration:
         with Progress(self.ledger.images_planned, before, now="starting Ray") as progress:
             # Ray installs handlers of its own; at the end of the block ours are back
             with on_stop_signals(leave):
-                connect(self.config.ray_address)
+                connect(self.config.machine.ray_address)
             resources, device = self._settle_resources()
             with on_stop_signals(self._stop):
                 code = self._walk(resources, device, progress)
@@ -150,14 +151,14 @@ class Restoration:
         """What the stages may take of the cluster, and the engines' device; the run's number type is settled, too."""
         c = self.config
         resources, device = fit_resources(
-            c.device,
-            c.engines,
-            c.readers,
-            c.metrics_gpus if self.method.metrics else None,
-            c.background_gpus if c.background is not None else None,
+            c.machine.device,
+            c.machine.engines,
+            c.machine.readers,
+            c.metrics.gpus if self.restorer.metrics else None,
+            c.background.gpus if c.background.network is not None else None,
         )
-        precision = self.ledger.settle_precision(settled_precision(c.precision, device))
-        self.config = replace(c, precision=precision)  # type: ignore[arg-type]  # one of its words
+        precision = self.ledger.settle_precision(settled_precision(c.machine.precision, device))
+        self.config = with_values(c, precision=precision)
         self.tracker.set_tags({"precision": precision})
         say(f"{resources.engines} engine(s) on {device} in {precision}, up to {resources.readers} readers")
         return resources, device
@@ -172,15 +173,15 @@ class Restoration:
             return self._follow(self._rows(resources, device, board, careful), progress)
 
     def _rows(self, resources: Resources, device: str, board: Board, careful: bool) -> Iterator[Row]:
-        config, method, stop_uri = self.config, self.method, self.driver.stop_uri
+        config, restorer, stop_uri = self.config, self.restorer, self.driver.stop_uri
         return run_flow(
             list(self.ledger.pending()),
-            LoadUnit(config.output, self.driver.number),
-            replace(read_stage(config, method, stop_uri, board.report), careful=careful),
-            restore_stage(config, method, device, resources.threads, stop_uri, board.report),
-            replace(publish_stage(config, method, device), careful=careful),
+            LoadUnit(config.output.uri, self.driver.number),
+            replace(read_stage(config, restorer, stop_uri, board.report), careful=careful),
+            restore_stage(config, restorer, device, resources.threads, stop_uri, board.report),
+            replace(publish_stage(config, restorer, device), careful=careful),
             resources,
-            measure=measure_stage(config, method, device, resources.gpus_per_measurer),
+            measure=measure_stage(config, restorer, device, resources.gpus_per_measurer),
         )
 
     def _follow(self, rows: Iterator[Row], progress: Progress) -> int:
@@ -232,7 +233,7 @@ class Restoration:
 
     def _over_budget(self) -> bool:
         failed: int = self.ledger.totals.counts.outcomes["failed"]
-        return failed > self.config.max_error_rate * self.ledger.images_planned
+        return failed > self.config.output.max_error_rate * self.ledger.images_planned
 
     def _verdict(self) -> int:
         """The exit code of a flow that came to its end."""
@@ -245,13 +246,13 @@ class Restoration:
             return UNEXPECTED
         if self._over_budget():
             return OVER_BUDGET
-        return HAD_FAILURES if self.config.strict and counts.outcomes["failed"] else OK
+        return HAD_FAILURES if self.config.output.strict and counts.outcomes["failed"] else OK
 
     def _measure_set(self) -> None:
         """FID of the restored faces against the true ones and the reference, from the records' features."""
-        if "features" not in self.method.metrics or not (self.config.truth or self.reference):
+        if "features" not in self.restorer.metrics or not (self.config.metrics.truth or self.reference):
             return
-        sums = sum_records(store.join(self.config.output, "records"), FEATURE_COLUMNS)
+        sums = sum_records(store.join(self.config.output.uri, "records"), FEATURE_COLUMNS)
         restored, true = (sums[name] for name in FEATURE_COLUMNS)
         if restored.count < 2:
             return
@@ -263,17 +264,17 @@ class Restoration:
         self.tracker.log_metrics(len(self.ledger.shards), self.distances)
 
     def _report(self, code: int) -> None:
-        write_report(self.config.output, summarise(self, code), self.driver.drives)
+        write_report(self.config.output.uri, summarise(self, code), self.driver.drives)
         for name in ("report/contact_sheet.png", "report/index.html", "report/shards.parquet"):
-            if store.exists(uri := store.join(self.config.output, name)):
+            if store.exists(uri := store.join(self.config.output.uri, name)):
                 self.tracker.log_artifact(uri, name)
         waiting = self.tracker.finish(STATUSES.get(code, "FAILED"))
         print_summary(self, code, time.monotonic() - self.began)
         if waiting:
             say("MLflow did not take everything; the same command again delivers the rest")
-        print(f"records        {store.join(self.config.output, 'records')}")
-        print(f"report         {store.join(self.config.output, 'report', 'index.html')}")
-        print(f"contact sheet  {store.join(self.config.output, 'report', 'contact_sheet.png')}")
+        print(f"records        {store.join(self.config.output.uri, 'records')}")
+        print(f"report         {store.join(self.config.output.uri, 'report', 'index.html')}")
+        print(f"contact sheet  {store.join(self.config.output.uri, 'report', 'contact_sheet.png')}")
         print(f"MLflow         {ui_command(self.mlflow_uri)}")
 
 
@@ -286,7 +287,7 @@ def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
     """What the report says of the run."""
     totals = restoration.ledger.totals
     told: dict[str, Any] = {
-        "title": store.name_of(restoration.config.output),
+        "title": store.name_of(restoration.config.output.uri),
         "exit_code": code,
         "outcomes": totals.counts.outcomes,
         "images": totals.counts.images,
@@ -295,7 +296,7 @@ def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
     told |= {f"faces {DECISION_TEXTS[way]}": number for way, number in totals.decisions.items()}
     told |= {f"faces left, {LEFT_TEXTS[why]}": number for why, number in totals.left_for.items()}
     return told | {
-        "settings": restoration.ledger.fingerprint | {"preset": restoration.method.preset.name},
+        "settings": restoration.ledger.fingerprint | {"preset": restoration.restorer.preset.name},
         "measured": {name: str(interval) for name, interval in totals.intervals().items()}
         | restoration.distances,
         "means": totals.means(),

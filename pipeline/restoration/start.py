@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import Refusal
 from pipeline.console.commands import say
-from pipeline.console.options import UsageError
+from pipeline.console.options import UsageError, values_of, with_values
 from pipeline.console.progress import Waiting
 from pipeline.io import store
 from pipeline.io.errors import redact
@@ -50,25 +50,26 @@ def lies_in(uri: str, folder: str) -> bool:
 
 def run(config: RestoreConfig) -> int:
     """Check, plan, restore what is pending, report. Returns the exit code."""
-    preset, chosen = choose_method(config)
-    check_places(config.input, config.output, DELIVERED, written=not config.dry_run)
-    with Waiting(f"planning: listing {redact(config.input)}", listed_files()):
-        listed = list_input(config.input, config.kind, config.exclude)
-    unit_images = config.unit_images or min(unit_images_of(config.output, *listed), config.shard_images)
-    config = replace(config, unit_images=unit_images)
-    if config.dry_run:
-        return dry_run(config, preset, chosen, listed)
+    preset, method = choose_method(config)
+    check_places(config.input.uri, config.output.uri, DELIVERED, written=not config.output.dry_run)
+    with Waiting(f"planning: listing {redact(config.input.uri)}", listed_files()):
+        listed = list_input(config.input.uri, config.input.kind, config.input.exclude)
+    fitting = min(unit_images_of(config.output.uri, *listed), config.machine.shard_images)
+    unit_images = config.machine.unit_images or fitting
+    config = with_values(config, unit_images=unit_images)
+    if config.output.dry_run:
+        return dry_run(config, preset, method, listed)
     with Waiting("checking the weights"):
-        method, settings = settle_method(config, preset, chosen)
-    method = replace(method, metrics=settle_metrics(config, say))
+        restorer, settings = settle_method(config, preset, method)
+    restorer = replace(restorer, metrics=settle_metrics(config, say))
     reference = load_reference(config)
-    with Driver.take(config.output, say) as driver:
+    with Driver.take(config.output.uri, say) as driver:
         try:
             ledger, settled = open_books(config, preset, settings, driver, listed)
         except Refusal:
             driver.withdraw()
             raise
-        driver.exit_code = Restoration(config, method, ledger, settled, driver, reference).run()
+        driver.exit_code = Restoration(config, restorer, ledger, settled, driver, reference).run()
         return driver.exit_code
 
 
@@ -76,20 +77,20 @@ def open_books(
     config: RestoreConfig, preset: Preset, settings: dict[str, Any], driver: Driver, listed: Listing
 ) -> tuple[Ledger, list[Settled]]:
     """The output's ledger with its plan, and the shards that are done. Raises what refuses the run."""
-    ledger = Ledger(config.output, settings, driver.drives)
+    ledger = Ledger(config.output.uri, settings, driver.drives)
     repeat = {"config": repeatable(config), "preset": asdict(preset)}
-    new = ledger.claim(config.input, repeat, config.new_run)
+    new = ledger.claim(config.input.uri, repeat, config.output.new_run)
     if not new and (text := other_metrics(config)):
         say(text)
     try:
-        with Waiting(f"planning: looking into the shards of {redact(config.input)}"):
+        with Waiting(f"planning: looking into the shards of {redact(config.input.uri)}"):
             ledger.plan(
-                config.input,
-                config.kind,
-                config.shard_images,
-                config.unit_images,
-                config.image_column,
-                config.redo_changed,
+                config.input.uri,
+                config.input.kind,
+                config.machine.shard_images,
+                config.machine.unit_images,
+                config.input.image_column,
+                config.output.redo_changed,
                 listed,
             )
     except Refusal:
@@ -97,9 +98,9 @@ def open_books(
             ledger.release()
         raise
     with Waiting("planning: reading what earlier starts have done", listed_files()):
-        settled = ledger.resume(config.retry == "failed", config.reason)
+        settled = ledger.resume(config.output.retry == "failed", config.output.reason)
     say(plan_line(ledger, new))
-    if ledger.retrying or config.retry:
+    if ledger.retrying or config.output.retry:
         say(retry_line(ledger, config))
     return ledger, settled
 
@@ -112,10 +113,10 @@ def listed_files() -> tuple[Callable[[], int], str]:
 
 def load_reference(config: RestoreConfig) -> FeatureStatistics | None:
     """The set that restored faces are compared with. Raises UsageError for a file that is none."""
-    if config.reference is None:
+    if config.metrics.reference is None:
         return None
     try:
-        return FeatureStatistics.load(config.reference)
+        return FeatureStatistics.load(config.metrics.reference)
     except ValueError as error:
         raise UsageError(f"--reference {error}") from error
 
@@ -125,21 +126,21 @@ def other_metrics(config: RestoreConfig) -> str:
 
     They change no pixel, so that nothing is refused or done again for their sake.
     """
-    kept = json.loads(store.read_bytes(store.join(config.output, "_ledger", "run.json")))
+    kept = json.loads(store.read_bytes(store.join(config.output.uri, "_ledger", "run.json")))
     before = kept.get("repeat", {}).get("config", {}).get("metrics", "none")
-    if before == config.metrics:
+    if before == config.metrics.names:
         return ""
     return (
         f"this output was begun with --metrics {before}: units that are done keep what was measured of them then, "
-        f"and --metrics {config.metrics} is for those that are left; for all of them take --new-run"
+        f"and --metrics {config.metrics.names} is for those that are left; for all of them take --new-run"
     )
 
 
 def repeatable(config: RestoreConfig) -> dict[str, Any]:
     """What the run file keeps of the command, so that a picture can be restored again; nothing of other services."""
     surroundings = {"mlflow_uri", "experiment", "run_name", "tags", "ray_address"}
-    kept = {name: value for name, value in asdict(config).items() if name not in surroundings}
-    return kept | {"weights_dir": redact(config.weights_dir) if config.weights_dir else None}
+    kept = {name: value for name, value in values_of(config).items() if name not in surroundings}
+    return kept | {"weights_dir": redact(config.machine.weights_dir) if config.machine.weights_dir else None}
 
 
 def plan_line(ledger: Ledger, new: bool) -> str:
@@ -151,11 +152,11 @@ def plan_line(ledger: Ledger, new: bool) -> str:
 def retry_line(ledger: Ledger, config: RestoreConfig) -> str:
     """What is done again, in one line."""
     units = len(ledger.retrying)
-    if config.redo_changed:
+    if config.output.redo_changed:
         return f"{units} of them are done again because pictures in them have changed"
     if ledger.ordered_before:
         return f"{units} units of the retry that was begun before are still done again; no other begins"
     if units:
         return f"{units} of them are done again because images failed"
-    why = f" for {config.reason}" if config.reason else ""
+    why = f" for {config.output.reason}" if config.output.reason else ""
     return f"nothing to retry: no image failed{why}; jobs.status shows what failed and why"

@@ -3,11 +3,10 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -18,11 +17,11 @@ from torch import Tensor, nn
 from pipeline.console.hints import Hints, Report, ignore
 from pipeline.diffusion.engine import Engine, FaceJob, FaceResult
 from pipeline.diffusion.estimator_engine import DirectEngine
+from pipeline.diffusion.method import Method
 from pipeline.diffusion.noise import noise_key
-from pipeline.diffusion.sampler import Solver
-from pipeline.diffusion.schedule import Schedule, StartRule, chain_from, make_schedule
+from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.task import BLIND, Task
-from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
+from pipeline.diffusion.treatment import Treatment
 from pipeline.faces.colour import anchor_change, anchor_colour
 from pipeline.faces.geometry import inside_picture
 from pipeline.faces.sharpness import sharpness
@@ -59,18 +58,7 @@ class RestoreSettings:
 
     preset: Preset
     weights_dir: str | None
-    eta: float
-    # of a chain that every face walks: N, network calls (None: one at every kept step), and the width of the Gaussian
-    # whose low frequencies are held
-    start_step: int
-    calls: int | None
-    hold: float
-    # rows of a preset's table, which gives each face a treatment of its own; empty: the same chain for every face
-    treatment: Sequence[Mapping[str, Any]]
-    steps: str
-    start_rule: StartRule
-    solver: Solver
-    seed: int
+    method: Method
     # leave the restored face the chain's own colours
     free_colour: bool
     # what is pasted is the change of the crop, not the crop
@@ -83,8 +71,6 @@ class RestoreSettings:
     # while this object exists no further unit is begun, however many were read ahead
     stop_uri: str
     task: Task = BLIND
-    # the estimator's picture is the restored face, and the prior is not loaded
-    without_prior: bool = False
     # is given what happens to networks and faces
     report: Report = ignore
 
@@ -156,45 +142,21 @@ def inference_form(
     return in_precision(estimator, device, dtype)
 
 
-def make_treatment(settings: RestoreSettings, schedule: Schedule) -> Treatment | Treatments:
-    """What is done with the faces: the same with each, or what the table says at its δ."""
-    s = settings
-
-    def chain(start_step: int, calls: int | None, hold: float) -> Treatment:
-        return Treatment("chain", chain_from(schedule, start_step, s.start_rule, calls), hold)
-
-    if s.without_prior:
-        return ESTIMATOR
-    if not s.treatment:
-        return chain(s.start_step, s.calls, s.hold)
-    return Treatments(
-        tuple(
-            (
-                float(row["above"]),
-                Treatment(row["way"])
-                if "way" in row
-                else chain(row["start_step"], row["calls"], row["hold"]),
-            )
-            for row in s.treatment
-        )
-    )
-
-
 class RestoreFaces:
     """Row with `crops` → row with `estimated`, `restored`. Several threads may call one instance at once."""
 
     def __init__(self, settings: RestoreSettings) -> None:
         s = self._settings = settings
         s.report(Hints(loading=1))
-        schedule = make_schedule(s.steps)
-        self._treatment = make_treatment(s, schedule)
+        schedule = s.method.schedule
+        self._treatment = s.method.treatments(schedule)
         self._engine = self._make_engine(schedule)
         s.report(Hints(ready=1))
 
     def _make_engine(self, schedule: Schedule) -> Engine | DirectEngine:
         s = self._settings
         estimator = self._load(s.preset.estimator)
-        if s.without_prior:
+        if s.method.without_prior:
             return make_direct(s.preset, estimator, s.device, s.precision, s.threads)
         prior = self._load(s.preset.prior)
         assert isinstance(prior, UNet)
@@ -268,7 +230,7 @@ class RestoreFaces:
                 f"the face has nothing to gain: the estimator changes it by {result.estimated_change:.2f} levels in "
                 "the mean"
             )
-            bounds = [row["above"] for row in self._settings.treatment if row.get("way") != "left"]
+            bounds = [row["above"] for row in self._settings.method.treatment if row.get("way") != "left"]
             if bounds and result.estimated_change < bounds[0]:
                 face.kept += f", below {bounds[0]:g}"
 
@@ -277,10 +239,10 @@ class RestoreFaces:
     ) -> "Future[FaceResult]":
         s = self._settings
         known = s.task.constraint(crop, hole, face.scale)
-        key = noise_key(s.seed, image.sha256, face.face)
+        key = noise_key(s.method.seed, image.sha256, face.face)
         to_crop = np.array(face.affine).reshape(2, 3)
         inside = inside_picture(to_crop, len(crop), image.width, image.height)
-        job = FaceJob(crop, key, s.eta, self._treatment, s.solver, known, hole, inside)
+        job = FaceJob(crop, key, s.method.eta, self._treatment, s.method.solver, known, hole, inside)
         future = self._engine.submit(job)
         future.add_done_callback(lambda _: s.report(Hints(restored=1)))
         return future

@@ -5,11 +5,11 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from pipeline.console.commands import say
-from pipeline.console.options import UsageError, option
+from pipeline.console.options import UsageError, option, options_of, with_values
 from pipeline.console.progress import Progress, duration, write_line
 from pipeline.io import store
 from pipeline.ledger.findings import Finding, Findings
@@ -71,6 +71,11 @@ class VerifyConfig:
         for name in ("sample", "readers"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name} must not be negative, got {getattr(self, name)}")
+
+
+def verify(config: VerifyConfig) -> int:
+    """Verify an output; the exit code."""
+    return Verification(config)()
 
 
 class Verification:
@@ -203,9 +208,9 @@ class Repeater:
                 f"the run file of {run.output} does not say how to restore a picture again "
                 f"({type(error).__name__}: {error}); verify without --sample"
             ) from error
-        self._method, again = settle_method(self._config, *choose_method(self._config, preset))
+        self._restorer, again = settle_method(self._config, *choose_method(self._config, preset))
         if run.precision:
-            self._config = replace(self._config, precision=run.precision)  # type: ignore[arg-type]  # one of its words
+            self._config = with_values(self._config, precision=run.precision)
         other = difference(run.fingerprint, again)
         if other:
             raise UsageError(
@@ -224,33 +229,32 @@ class Repeater:
         if self.device == "auto":
             self.device = "cuda" if "cuda" in devices and torch.cuda.is_available() else "cpu"
         # an object of this name never exists: a run that was stopped is verified all the same
-        never = store.join(self._config.output, "_ledger", "verification-stop")
-        threads = max((os.cpu_count() or 1) // max(self._config.engines, 1), 1)
-        settings = restore_stage(self._config, self._method, self.device, threads + 1, never)
+        never = store.join(self._config.output.uri, "_ledger", "verification-stop")
+        threads = max((os.cpu_count() or 1) // max(self._config.machine.engines, 1), 1)
+        settings = restore_stage(self._config, self._restorer, self.device, threads + 1, never)
         settings = replace(
-            settings, slots=other_slots(self._config, self._method.preset, self.device, threads)
+            settings, slots=other_slots(self._config, self._restorer.preset, self.device, threads)
         )
         self.batching = f"{settings.slots} slots, {settings.threads} threads, alone and in mixed batches"
         return Repeat(
-            read_stage(self._config, self._method, never),
+            read_stage(self._config, self._restorer, never),
             RestoreFaces(settings),
-            publish_stage(self._config, self._method, self.device),
+            publish_stage(self._config, self._restorer, self.device),
             self.device,
         )
 
 
 def recorded(run: Run, weights_dir: str | None) -> tuple[RestoreConfig, Preset]:
     """Configuration and preset that the run file keeps. Raises one of BROKEN where it does not."""
-    known = {f.name for f in fields(RestoreConfig)}
+    known = {one.flag for one in options_of(RestoreConfig)}
     values = {name: value for name, value in run.repeat["config"].items() if name in known}
     values |= {"output": run.output, "weights_dir": weights_dir or values["weights_dir"]}
     preset: dict[str, Any] = dict(run.repeat["preset"])
     preset |= {role: NetworkSpec(**preset[role]) for role in ("prior", "estimator")}
-    return RestoreConfig(**values), Preset(**preset)
+    return RestoreConfig.of(**values), Preset(**preset)
 
 
 def other_slots(config: RestoreConfig, preset: Preset, device: str, threads: int) -> int:
-    """Slots unlike the run's: a call's worth more than it was told, or than it took by itself."""
+    """Slots unlike the run's: a call's worth more than were given, or than it took by itself."""
     lanes = preset.lanes_cpu if device == "cpu" else preset.lanes_gpu
-    told = int(config.slots) if str(config.slots).isdecimal() else 0
-    return (told or lanes * threads) + lanes
+    return (config.machine.slot_count or lanes * threads) + lanes

@@ -33,7 +33,11 @@ def test_thresholds_of_the_file_are_defaults_and_options_win(tmp_path):
         "keep", "repair", "drop",
     )  # fmt: skip
     plan = make_plan(config, extra)
-    assert (plan.preset.name, plan.restore.eta, plan.restore.min_face) == ("small-srcnn", 0.0, 20.0)
+    assert (plan.preset.name, plan.restore.method.eta, plan.restore.faces.min_face) == (
+        "small-srcnn",
+        0.0,
+        20.0,
+    )
 
 
 @pytest.mark.parametrize(

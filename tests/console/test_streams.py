@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from finished_run import finish_run, picture
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # a container, cron or a service manager may give any of these
 PLACES = {
     "ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},

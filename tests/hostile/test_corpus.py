@@ -25,7 +25,7 @@ from pipeline.io.fence import LOCK
 from pipeline.io.shards import InputError
 from pipeline.networks.unet import UNet
 from pipeline.restoration.config import RestoreConfig
-from pipeline.restoration.method import Method, choose_method, restore_stage
+from pipeline.restoration.method import Restorer, choose_method, restore_stage
 from pipeline.stages import restore
 from pipeline.stages.record import storable
 
@@ -256,12 +256,12 @@ def test_a_face_that_the_networks_answer_with_no_numbers_fails_alone(tmp_path, m
         return network if isinstance(network, UNet) else NoNumbers(network)
 
     monkeypatch.setattr(restore, "load_network", loaded)
-    config = RestoreConfig(
+    config = RestoreConfig.of(
         "in", "out", preset="small-srcnn", steps="ddim50", start_step=60, precision="float32"
     )
     preset, chosen = choose_method(config)
     engine = restore.RestoreFaces(
-        restore_stage(config, Method(preset, sha256={}, **chosen), "cpu", 1, str(tmp_path / "stop"))
+        restore_stage(config, Restorer(preset, chosen, {}), "cpu", 1, str(tmp_path / "stop"))
     )
     (tmp_path / "in").mkdir()
     dark = corpus.encoded(ImageEnhance.Brightness(corpus.FACE).enhance(0.35), "PNG")

@@ -19,9 +19,7 @@ from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.networks.presets import find_preset
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import (
-    calls_of,
     choose_method,
-    pastes_change,
     publish_stage,
     read_stage,
     restore_stage,
@@ -188,49 +186,49 @@ def test_a_dry_run_says_that_each_face_is_treated_by_its_damage(source, restore,
 
 
 def chosen(**options):
-    return choose_method(RestoreConfig("in", "out", **options))[1]
+    return choose_method(RestoreConfig.of("in", "out", **options))[1]
 
 
 def test_without_a_wish_the_presets_table_is_taken():
     told = chosen()
-    assert told["treatment"] == tuple(dict(row) for row in PRESET.treatment)
-    assert (told["start_step"], told["calls"], told["hold"], told["start_rule"]) == (
+    assert told.treatment == tuple(dict(row) for row in PRESET.treatment)
+    assert (told.start_step, told.calls, told.hold, told.start_rule) == (
         PRESET.start_step, PRESET.calls, PRESET.hold, "paper"
     )  # fmt: skip
-    assert calls_of(told) == PRESET.calls
+    assert told.network_calls == PRESET.calls
 
 
 @pytest.mark.parametrize(("calls", "hold"), [(2, None), (None, 0.0), (1, 3.0)])
 def test_calls_and_hold_are_wishes_for_every_chain_of_the_table(calls, hold):
     told = chosen(calls=calls, hold=hold)
-    for row, own in zip(told["treatment"], PRESET.treatment, strict=True):
+    for row, own in zip(told.treatment, PRESET.treatment, strict=True):
         wished = {} if "way" in own else {"calls": calls, "hold": hold}
         assert row == dict(own) | {name: value for name, value in wished.items() if value is not None}
-    assert told["calls"] == (PRESET.calls if calls is None else calls)
-    assert told["hold"] == (PRESET.hold if hold is None else hold)
+    assert told.calls == (PRESET.calls if calls is None else calls)
+    assert told.hold == (PRESET.hold if hold is None else hold)
 
 
 def test_a_start_step_or_difface_give_every_face_the_same_chain():
-    assert (chosen(start_step=252)["treatment"], chosen(start_step=252)["start_step"]) == ((), 252)
+    assert (chosen(start_step=252).treatment, chosen(start_step=252).start_step) == ((), 252)
     told = chosen(method="difface")
-    assert (told["treatment"], told["start_step"], told["calls"], told["hold"]) == (
+    assert (told.treatment, told.start_step, told.calls, told.hold) == (
         (), PRESET.start_step, PRESET.calls, PRESET.hold
     )  # fmt: skip
-    assert chosen(method="difface", hold=0.0, calls=7)["hold"] == 0.0
-    assert calls_of(chosen(method="difface", calls=7)) == 7
+    assert chosen(method="difface", hold=0.0, calls=7).hold == 0.0
+    assert chosen(method="difface", calls=7).network_calls == 7
 
 
 def test_the_estimator_alone_has_neither_table_nor_chain():
     told = chosen(method="estimator")
-    assert (told["treatment"], told["start_step"], told["calls"], told["hold"]) == ((), 0, None, 0.0)
-    assert calls_of(told) == 0
+    assert (told.treatment, told.start_step, told.calls, told.hold) == ((), 0, None, 0.0)
+    assert told.network_calls == 0
 
 
 def test_of_a_task_nothing_is_held_and_every_face_is_treated_alike():
     told = chosen(preset="portrait", task="colourise")
-    assert (told["treatment"], told["calls"], told["hold"]) == ((), None, 0.0)
-    assert told["start_step"] == PRESET.start_of("colourise")
-    assert choose_method(RestoreConfig("in", "out", task="colourise"))[0].name == "small-swinir"
+    assert (told.treatment, told.calls, told.hold) == ((), None, 0.0)
+    assert told.start_step == PRESET.start_of("colourise")
+    assert choose_method(RestoreConfig.of("in", "out", task="colourise"))[0].name == "small-swinir"
 
 
 def test_a_start_step_that_the_prior_does_not_know_is_refused():
@@ -241,9 +239,9 @@ def test_a_start_step_that_the_prior_does_not_know_is_refused():
 
 
 def test_the_change_is_pasted_but_of_a_hole():
-    assert pastes_change(RestoreConfig("in", "out"))
-    assert not pastes_change(RestoreConfig("in", "out", paste="crop"))
-    assert not pastes_change(RestoreConfig("in", "out", task="inpaint", mask="alpha"))
+    assert RestoreConfig.of("in", "out").pastes_change
+    assert not RestoreConfig.of("in", "out", paste="crop").pastes_change
+    assert not RestoreConfig.of("in", "out", task="inpaint", mask="alpha").pastes_change
 
 
 @pytest.mark.parametrize(
@@ -265,7 +263,9 @@ def test_enlarging_wants_crops_of_the_presets_own_frame(restore, source, tmp_pat
     assert run(restore, source, tmp_path / "out", *options) == 2
     assert "--task upscale enlarges whole crops, and those of portrait show less" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").rglob("run.json"))
-    config = RestoreConfig("in", "out", task="upscale", aligned=True, alignment="preset", preset="portrait")
+    config = RestoreConfig.of(
+        "in", "out", task="upscale", aligned=True, alignment="preset", preset="portrait"
+    )
     assert settle_method(config, *choose_method(config))[0].frame == FRAME
 
 
@@ -275,7 +275,7 @@ def test_enlarging_wants_crops_of_the_presets_own_frame(restore, source, tmp_pat
 def staged(place: Path, files: dict[str, bytes], **options) -> tuple[dict[str, bytes], list[dict]]:
     """The pictures that one unit of these delivers, and the rows of its faces."""
     source, output = write_folder(place / "in", files), place / "out"
-    config = RestoreConfig(str(source), str(output), precision="float32", **options)
+    config = RestoreConfig.of(str(source), str(output), precision="float32", **options)
     method, _ = settle_method(config, *choose_method(config))
     kind, entries = list_input(str(source), "auto")
     [unit] = [u for s in make_shards(kind, entries, 64) for u in cut_units(s, 64, "image")]

@@ -148,7 +148,7 @@ def claimed(output: Path, photos: Path, **changed: object) -> None:
 
 
 def configuration(photos: Path, output: Path) -> RestoreConfig:
-    return RestoreConfig(input=str(photos), output=str(output), preset="small-srcnn")
+    return RestoreConfig.of(str(photos), str(output), preset="small-srcnn")
 
 
 def test_an_output_made_with_other_settings_is_refused_naming_the_difference(refused, tmp_path, photos):

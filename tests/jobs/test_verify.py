@@ -548,7 +548,7 @@ def test_what_a_run_keeps_for_a_repetition_names_no_other_service_and_no_passwor
     kept = json.loads((restored / "_ledger" / "run.json").read_bytes())["repeat"]
     assert kept["preset"]["name"] == "small-srcnn" and kept["config"]["save_faces"] is True
     assert not {"mlflow_uri", "ray_address"} & kept["config"].keys()
-    with_password = RestoreConfig(input="in", output="out", weights_dir="https://me:secret@host/weights")
+    with_password = RestoreConfig.of(input="in", output="out", weights_dir="https://me:secret@host/weights")
     assert repeatable(with_password)["weights_dir"] == "https://***@host/weights"
     assert {json.loads(p.read_bytes())["device"] for p in (restored / "_ledger/done").rglob("*.json")} == {
         "cpu"
@@ -558,7 +558,7 @@ def test_what_a_run_keeps_for_a_repetition_names_no_other_service_and_no_passwor
 def test_a_sample_is_drawn_alike_each_time_and_otherwise_with_another_seed(restored):
     def drawn(seed: str) -> list[str]:
         run, _ = open_run(str(restored))
-        audit = job.Audit(run, sample=2, seed=seed)
+        audit = Audit(run, sample=2, seed=seed)
         audit.begin()
         assert len(list(audit.units(readers=2))) == 3
         return [c.unit.images[0].member for c in audit.candidates]
@@ -701,7 +701,7 @@ def test_interrupted_it_leaves_with_130(restored, monkeypatch, capsys):
 
     monkeypatch.setattr(Audit, "units", interrupt)
     assert job.main(["--output", str(restored)]) == 130
-    assert "stopped" in capsys.readouterr().err
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_help_names_the_exit_codes_and_keeps_the_lines_of_its_examples(capsys):

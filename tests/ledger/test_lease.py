@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from pipeline.io import store
+from pipeline.ledger import lease
 from pipeline.ledger.lease import AlreadyDriven, Driver, Start, last_start, process_identity
-from pipeline.ledger.ledger import lease
 
 NOW = time.time()
 

@@ -16,7 +16,7 @@ import pytest
 from pipeline.console.options import UsageError
 from pipeline.restoration import cluster
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -22,16 +22,21 @@ def test_every_field_is_an_option_with_help_and_default():
 def test_arguments_become_typed_fields():
     argv = ["--input", "a", "--output", "b", "--eta", "0.25", "--start-step", "200", "--aligned"]
     config = parse(RestoreConfig, argv, "")
-    assert (config.eta, config.start_step, config.aligned, config.seed) == (0.25, 200, True, 0)
+    assert (config.method.eta, config.method.start_step, config.input.aligned, config.method.seed) == (
+        0.25,
+        200,
+        True,
+        0,
+    )
 
 
 def test_an_option_that_may_be_given_several_times_is_a_tuple():
     argv = ["--input", "a", "--output", "b"]
-    assert parse(RestoreConfig, argv, "").exclude == ()
+    assert parse(RestoreConfig, argv, "").input.exclude == ()
     given = parse(RestoreConfig, [*argv, "--exclude", "lost+found", "--exclude", "a, b/*"], "")
-    assert given.exclude == ("lost+found", "a, b/*")
+    assert given.input.exclude == ("lost+found", "a, b/*")
     # the next command line begins anew
-    assert parse(RestoreConfig, argv, "").exclude == ()
+    assert parse(RestoreConfig, argv, "").input.exclude == ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def test_fields_by_place_stand_before_or_after_options(argv, wanted):
 )
 def test_impossible_values_are_named(wrong, sentence):
     with pytest.raises(UsageError, match=sentence):
-        RestoreConfig(**PLACES, **wrong)
+        RestoreConfig.of(**PLACES, **wrong)
 
 
 def test_wrong_arguments_exit_with_2_and_one_sentence(capsys):
@@ -90,7 +95,7 @@ def test_wrong_arguments_exit_with_2_and_one_sentence(capsys):
 
 def test_only_what_changes_pixels_is_in_the_fingerprint():
     def digest(**options):
-        return fingerprint_digest(fingerprint(RestoreConfig(**PLACES, **options), {"weights": "x"}))
+        return fingerprint_digest(fingerprint(RestoreConfig.of(**PLACES, **options), {"weights": "x"}))
 
     assert digest() == digest(
         slots="9", engines=4, mlflow_uri="http://x", tags="a=b", strict=True, readers=3, device="cpu"
@@ -99,10 +104,10 @@ def test_only_what_changes_pixels_is_in_the_fingerprint():
 
 
 def test_without_a_name_the_preset_is_that_of_the_task():
-    assert RestoreConfig(**PLACES).preset_name == "portrait"
+    assert RestoreConfig.of(**PLACES).preset_name == "portrait"
     for task in ({"task": "colourise"}, {"task": "inpaint", "mask": "alpha"}):
-        assert RestoreConfig(**PLACES, **task).preset_name == "small-swinir"
-    assert RestoreConfig(**PLACES, task="colourise", preset="mine.toml").preset_name == "mine.toml"
+        assert RestoreConfig.of(**PLACES, **task).preset_name == "small-swinir"
+    assert RestoreConfig.of(**PLACES, task="colourise", preset="mine.toml").preset_name == "mine.toml"
 
 
 def test_a_start_step_that_is_no_number_is_refused(capsys):
@@ -116,4 +121,4 @@ def test_an_estimator_alone_takes_no_option_of_the_chain_not_even_a_zero(name):
     value = {"hold": 0.0, "calls": 1, "start_step": 0, "eta": 0.0}[name]
     shown = f"leave --{name.replace('_', '-')} {value} out"
     with pytest.raises(UsageError, match=shown):
-        RestoreConfig(**PLACES, method="estimator", **{name: value})
+        RestoreConfig.of(**PLACES, method="estimator", **{name: value})

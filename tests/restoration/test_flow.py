@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from jobs import align
 from pipeline.console.options import UsageError
 from pipeline.restoration.flow import bounded, connect, refuse_empty, run_tasks
-from pipeline.training.align import AlignConfig, AlignShard
 
 
 @pytest.mark.parametrize(
@@ -109,13 +107,3 @@ def test_ray_is_pinned_below_no_release_that_takes_away_what_the_flow_calls():
     assert not any(
         f"{name}=" in source or f'"{name}"' in source for name in ("max_retries", "max_task_retries")
     )
-
-
-def test_what_a_job_gives_its_tasks_can_be_packed_when_the_job_is_the_program_itself(tmp_path):
-    """As `python -m jobs.align` is: then its classes travel by value."""
-    config = AlignConfig(input=str(tmp_path), output=str(tmp_path / "out"))
-    ray.cloudpickle.register_pickle_by_value(align)
-    try:
-        assert b"_crop" in ray.cloudpickle.dumps(AlignShard(config))
-    finally:
-        ray.cloudpickle.unregister_pickle_by_value(align)

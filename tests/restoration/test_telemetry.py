@@ -14,7 +14,7 @@ from ray.util.metrics import Counter, Histogram
 from pipeline.records.rows import OUTCOMES
 from pipeline.restoration.telemetry import ENGINE_SUMS, METRICS, Watched, counted, watched_actor
 
-DASHBOARD = Path(__file__).parents[1] / "cluster" / "grafana" / "difface.json"
+DASHBOARD = Path(__file__).parents[2] / "cluster" / "grafana" / "difface.json"
 
 
 class Doubling:

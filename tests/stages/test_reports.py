@@ -13,7 +13,7 @@ from pipeline.console.hints import Hints, ignore
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.records.rows import load_faces, load_images, with_crops
 from pipeline.restoration.config import RestoreConfig
-from pipeline.restoration.method import Method, choose_method, read_stage, restore_stage
+from pipeline.restoration.method import Restorer, choose_method, read_stage, restore_stage
 from pipeline.stages.align import DetectorChoice
 from pipeline.stages.restore import RestoreFaces
 
@@ -42,9 +42,9 @@ def row_of(source: Path) -> dict[str, str]:
 
 
 def stages(heard, **options):
-    config = RestoreConfig("in", "out", preset="small-srcnn", precision="float32", **options)
+    config = RestoreConfig.of("in", "out", preset="small-srcnn", precision="float32", **options)
     preset, chosen = choose_method(config)
-    method = Method(preset, sha256={}, **chosen)
+    method = Restorer(preset, chosen, {})
     return (
         read_stage(config, method, "nowhere/stop", heard),
         restore_stage(config, method, "cpu", 1, "nowhere/stop", heard),

@@ -13,8 +13,8 @@ from pipeline.diffusion.treatment import ESTIMATOR, Treatment
 from pipeline.faces.colour import anchor_change, anchor_colour
 from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, load_faces, pack, unpack
 from pipeline.restoration.config import RestoreConfig
-from pipeline.restoration.method import Method, choose_method, restore_stage
-from pipeline.stages.restore import RestoreFaces, make_treatment, settled_precision
+from pipeline.restoration.method import Restorer, choose_method, restore_stage
+from pipeline.stages.restore import RestoreFaces, settled_precision
 
 SIDE = 64
 WALK = {"start_step": 60, "steps": "ddim50"}
@@ -31,9 +31,14 @@ CROPS = [
 
 def settings(**options):
     """What an engine is told by a command with these options; nothing is looked for."""
-    config = RestoreConfig("in", "out", preset="small-srcnn", precision="float32", **options)
+    config = RestoreConfig.of("in", "out", preset="small-srcnn", precision="float32", **options)
     preset, chosen = choose_method(config)
-    return restore_stage(config, Method(preset, sha256={}, **chosen), "cpu", 1, "nowhere/stop")
+    return restore_stage(config, Restorer(preset, chosen, {}), "cpu", 1, "nowhere/stop")
+
+
+def with_table(settings, rows):
+    """The settings of an engine that treats each face as the rows say."""
+    return replace(settings, method=replace(settings.method, treatment=rows))
 
 
 def face(number, affine=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), **more) -> FaceRecord:
@@ -67,7 +72,7 @@ def table(chains):
 
 
 def test_a_table_decides_of_each_face_by_how_far_the_estimator_changes_it(chains, table):
-    told = replace(settings(**WALK, free_colour=True), treatment=table)
+    told = with_table(settings(**WALK, free_colour=True), table)
     faces, estimated, pictures, sums = restored(told)
     assert [f.estimated_change for f in faces] == [f.estimated_change for f in chains[0]]
     assert np.array_equal(estimated, chains[1])
@@ -94,7 +99,7 @@ def test_a_table_decides_of_each_face_by_how_far_the_estimator_changes_it(chains
 
 @pytest.mark.parametrize(("pastes_change", "anchor"), [(True, anchor_change), (False, anchor_colour)])
 def test_a_restored_face_takes_the_pictures_colours_and_a_left_one_stays_exact(table, pastes_change, anchor):
-    told = replace(settings(**WALK), treatment=table, pastes_change=pastes_change)
+    told = replace(with_table(settings(**WALK), table), pastes_change=pastes_change)
     faces, _, pictures, _ = restored(told)
     free = restored(replace(told, free_colour=True))[2]
     for i, face_of in enumerate(faces):
@@ -134,11 +139,11 @@ def test_faces_without_a_crop_pass_by_and_keep_what_was_decided(chains):
 
 def test_one_treatment_or_a_table_is_made_of_the_settings():
     schedule = make_schedule("ddim50")
-    plain = replace(settings(**WALK, calls=2), hold=1.5)
-    assert make_treatment(plain, schedule) == Treatment("chain", chain_from(schedule, 60, "official", 2), 1.5)
-    assert make_treatment(settings(method="estimator"), schedule) == ESTIMATOR
+    plain = replace(settings(**WALK, calls=2).method, hold=1.5)
+    assert plain.treatments(schedule) == Treatment("chain", chain_from(schedule, 60, "official", 2), 1.5)
+    assert settings(method="estimator").method.treatments(schedule) == ESTIMATOR
     rows = ({"above": 0, "way": "left"}, {"above": 2.0, "start_step": 80, "calls": 1, "hold": 0})
-    table = make_treatment(replace(plain, treatment=rows, start_rule="paper"), schedule)
+    table = replace(plain, treatment=rows, start_rule="paper").treatments(schedule)
     assert table(1.99) == Treatment("left")
     assert table(2.0) == Treatment("chain", chain_from(schedule, 80, "paper", 1), 0)
 
