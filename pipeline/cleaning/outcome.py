@@ -12,7 +12,7 @@ from pipeline.cleaning.plan import Plan, mlflow_uri
 from pipeline.cleaning.policy import EVERY_REASON
 from pipeline.cleaning.versions import Version, read_manifest
 from pipeline.console.commands import OK, UNEXPECTED, leave, on_stop_signals, say
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.sample_names import sample_names, suffix_of
 from pipeline.restoration.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.restoration.run import STATUSES
@@ -103,7 +103,7 @@ def gate_code(config: CleanConfig, version: Version) -> int:
 def tell_mlflow(plan: Plan, version: Version, code: int) -> None:
     """Deliver a version's numbers and report, once; the next start tries again what a server did not take."""
     config = plan.config
-    told = store.join(config.output, "_ledger", "told", f"{version.number:04d}")
+    told = store.join(config.output, layout.LEDGER, "told", f"{version.number:04d}")
     if store.exists(told):
         return
     folder = store.join(config.output, "reports", f"{version.number:04d}")
@@ -115,7 +115,7 @@ def tell_mlflow(plan: Plan, version: Version, code: int) -> None:
         store.name_of(config.output),
         params=config.thresholds() | {"preset": config.preset, "input": config.input},
         tags={"version": version.number, "settings": version.settings},
-        state_uri=store.join(config.output, "_ledger", "tracking.json"),
+        state_uri=store.join(config.output, layout.TRACKING),
         warn=lambda text: say(f"warning: {text}"),
     )
     with tracker:

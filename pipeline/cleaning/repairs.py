@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.cleaning.plan import digest
 from pipeline.cleaning.policy import REPAIR_FAILED
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.names import unspelled
 from pipeline.io.sample_names import suffix_of
 from pipeline.io.tables import read_table
@@ -61,7 +61,7 @@ def read_results(
             data = store.read_bytes(store.join(output, unit.records_path))
             rows = read_table(data, ["kind", "member", "sha256", "outcome"]).to_pylist()
             for row in rows:
-                name, path = row["member"], f"images/{row['member']}"
+                name, path = row["member"], layout.image_path(row["member"])
                 if row["kind"] != "image" or name not in wanted:
                     continue
                 if row["sha256"] != wanted[name].sha256:
