@@ -13,7 +13,7 @@ from pipeline.cleaning.policy import EVERY_REASON
 from pipeline.cleaning.versions import Version, read_manifest
 from pipeline.console.commands import OK, UNEXPECTED, leave, on_stop_signals, say
 from pipeline.io import layout, store
-from pipeline.io.sample_names import sample_names, suffix_of
+from pipeline.io.webdataset import suffix_of, webdataset_names
 from pipeline.restoration.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.restoration.run import STATUSES
 from pipeline.tracking.tracker import RunTracker, ui_command
@@ -48,7 +48,7 @@ def materialise(config: CleanConfig, version: Version) -> bool:
         ["name", "uri", "member", "offset", "length", "sha256", "repaired", "repaired_sha256"]
     )
     suffixes = [suffix_of(kind) for kind in rows.column("format").to_pylist()]
-    samples = sample_names(rows.column("name").to_pylist(), suffixes)
+    samples = webdataset_names(rows.column("name").to_pylist(), suffixes)
     pictures = pictures.append_column("sample", pa.array(samples, pa.string()))
     size = config.unit_images
     shards = [
