@@ -10,7 +10,7 @@ _ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
 def escape_surrogates(name: str) -> str:
-    """The name as valid Unicode, for Parquet, JSON, HTML and MLflow: bytes that are no UTF-8 become \\udce9 and so on."""
+    """The name as valid Unicode for Parquet, JSON, HTML and MLflow: bytes that are no UTF-8 are escaped, as \\udce9."""
     return name.encode(errors="backslashreplace").decode()
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from pipeline.io import layout, store
+from pipeline.io import layout, local, store
 from pipeline.io.fence import Fenced, RunFence, write_while
 
 
@@ -116,7 +116,7 @@ def test_an_output_changes_hands_only_between_two_local_writes(tmp_path):
 
 
 def test_a_lock_that_a_suspended_process_holds_is_named_after_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr(local, "LOCK_TIMEOUT", 0.1)
     output = tmp_path / "out"
     own(str(output), "a")
     handle = os.open(output / layout.LOCK, os.O_RDWR)
