@@ -28,6 +28,10 @@ DOORS: Mapping[str, frozenset[str]] = {
     "PIL": frozenset(
         {
             "pipeline/io/images.py",
+            "pipeline/io/picture.py",
+            "pipeline/io/decoding.py",
+            "pipeline/io/encoding.py",
+            "pipeline/io/save_options.py",
             "pipeline/reporting/canvas.py",
             "pipeline/restoration/report.py",
             "pipeline/cleaning/checks.py",
