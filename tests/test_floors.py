@@ -16,7 +16,7 @@ DOORS: Mapping[str, frozenset[str]] = {
     "ray": frozenset({"pipeline/restoration", "pipeline/training"}),
     "ray.data": frozenset({"pipeline/restoration/flow.py"}),
     "mlflow": frozenset({"pipeline/tracking"}),
-    "fsspec": frozenset({"pipeline/io/store.py"}),
+    "fsspec": frozenset({"pipeline/io/remote.py", "pipeline/io/s3_store.py"}),
     # found by fsspec's own name for it
     "s3fs": frozenset(),
     "botocore": frozenset(),
@@ -28,6 +28,10 @@ DOORS: Mapping[str, frozenset[str]] = {
     "PIL": frozenset(
         {
             "pipeline/io/images.py",
+            "pipeline/io/picture.py",
+            "pipeline/io/decoding.py",
+            "pipeline/io/encoding.py",
+            "pipeline/io/save_options.py",
             "pipeline/reporting/canvas.py",
             "pipeline/restoration/report.py",
             "pipeline/cleaning/checks.py",

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.io import store
 from pipeline.io.errors import message
-from pipeline.io.names import unspelled
+from pipeline.io.names import unescape_surrogates
 from pipeline.io.readers import Read, read_unit
 from pipeline.io.units import Address, Unit
 from pipeline.records.rows import Row
@@ -51,7 +51,7 @@ class BundlePictures:
                 picture["repaired_sha256"],
             )
         else:
-            uri = unspelled(picture["uri"])
+            uri = unescape_surrogates(picture["uri"])
             address = Address(picture["member"], uri, picture["offset"], picture["length"])
             ((_, read),) = read_unit(Unit("bundle", "folder", 0, True, (address,)), self.image_column)
             wanted = picture["sha256"]

@@ -12,8 +12,8 @@ from pipeline.cleaning.plan import Plan, mlflow_uri
 from pipeline.cleaning.policy import EVERY_REASON
 from pipeline.cleaning.versions import Version, read_manifest
 from pipeline.console.commands import OK, UNEXPECTED, leave, on_stop_signals, say
-from pipeline.io import store
-from pipeline.io.sample_names import sample_names, suffix_of
+from pipeline.io import layout, store
+from pipeline.io.webdataset import suffix_of, webdataset_names
 from pipeline.restoration.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.restoration.run import STATUSES
 from pipeline.tracking.tracker import RunTracker, ui_command
@@ -48,7 +48,7 @@ def materialise(config: CleanConfig, version: Version) -> bool:
         ["name", "uri", "member", "offset", "length", "sha256", "repaired", "repaired_sha256"]
     )
     suffixes = [suffix_of(kind) for kind in rows.column("format").to_pylist()]
-    samples = sample_names(rows.column("name").to_pylist(), suffixes)
+    samples = webdataset_names(rows.column("name").to_pylist(), suffixes)
     pictures = pictures.append_column("sample", pa.array(samples, pa.string()))
     size = config.unit_images
     shards = [
@@ -103,7 +103,7 @@ def gate_code(config: CleanConfig, version: Version) -> int:
 def tell_mlflow(plan: Plan, version: Version, code: int) -> None:
     """Deliver a version's numbers and report, once; the next start tries again what a server did not take."""
     config = plan.config
-    told = store.join(config.output, "_ledger", "told", f"{version.number:04d}")
+    told = store.join(config.output, layout.LEDGER, "told", f"{version.number:04d}")
     if store.exists(told):
         return
     folder = store.join(config.output, "reports", f"{version.number:04d}")
@@ -115,7 +115,7 @@ def tell_mlflow(plan: Plan, version: Version, code: int) -> None:
         store.name_of(config.output),
         params=config.thresholds() | {"preset": config.preset, "input": config.input},
         tags={"version": version.number, "settings": version.settings},
-        state_uri=store.join(config.output, "_ledger", "tracking.json"),
+        state_uri=store.join(config.output, layout.TRACKING),
         warn=lambda text: say(f"warning: {text}"),
     )
     with tracker:

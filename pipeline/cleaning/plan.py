@@ -10,14 +10,14 @@ from pipeline.cleaning.checks import MEASURES_VERSION
 from pipeline.cleaning.options import SHARED, CleanConfig
 from pipeline.cleaning.versions import Version
 from pipeline.diffusion.method import Method
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig, fingerprint
 from pipeline.restoration.method import choose_method
 from pipeline.tracking.tracker import settle_uri
 
 # Listing and settings that came to the last version although files were touched.
-SAME = "_ledger/same.json"
+SAME = f"{layout.LEDGER}/same.json"
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.cleaning.plan import digest
 from pipeline.cleaning.policy import REPAIR_FAILED
-from pipeline.io import store
-from pipeline.io.names import unspelled
-from pipeline.io.sample_names import suffix_of
+from pipeline.io import layout, store
+from pipeline.io.names import unescape_surrogates
 from pipeline.io.tables import read_table
 from pipeline.io.units import Address
+from pipeline.io.webdataset import suffix_of
 from pipeline.ledger.ledger import Ledger, load_units
 
 Texts = NDArray[np.object_]
@@ -34,7 +34,7 @@ def picture_of(row: Mapping[str, Any]) -> ToRepair:
     """The picture of a manifest's row. Its name tells where it was read, so that other bytes never stand for it."""
     origin = digest([row["object"], row["object_version"], row["offset"]])[:8]
     name = f"{row['sha256'][:2]}/{row['sha256']}-{origin}{suffix_of(row['format'])}"
-    uri = unspelled(row["uri"])
+    uri = unescape_surrogates(row["uri"])
     address = Address(name, uri, row["offset"], row["length"])
     return ToRepair(row["sha256"], address, store.Entry(uri, name, row["length"], row["sha256"]))
 
@@ -61,7 +61,7 @@ def read_results(
             data = store.read_bytes(store.join(output, unit.records_path))
             rows = read_table(data, ["kind", "member", "sha256", "outcome"]).to_pylist()
             for row in rows:
-                name, path = row["member"], f"images/{row['member']}"
+                name, path = row["member"], layout.image_path(row["member"])
                 if row["kind"] != "image" or name not in wanted:
                     continue
                 if row["sha256"] != wanted[name].sha256:

@@ -25,7 +25,7 @@ from pipeline.cleaning.versions import Version
 from pipeline.console.progress import duration
 from pipeline.faces.detect import shrink_to
 from pipeline.io import images, store
-from pipeline.io.names import unspelled
+from pipeline.io.names import unescape_surrogates
 from pipeline.io.readers import read_unit
 from pipeline.io.units import Address, Unit
 from pipeline.records.rows import Row
@@ -325,7 +325,7 @@ def picture_of(row: Row, column: str) -> Pixels | None:
     """The picture of a manifest's row, as it is now; None for one that can not be read."""
     if not row["sha256"]:
         return None
-    address = Address(row["member"], unspelled(row["uri"]), row["offset"], row["length"])
+    address = Address(row["member"], unescape_surrogates(row["uri"]), row["offset"], row["length"])
     ((_, data),) = read_unit(Unit("report", "folder", 0, True, (address,)), column)
     return None if isinstance(data, store.StoreError) else _decoded(data)
 

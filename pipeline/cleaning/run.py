@@ -36,7 +36,7 @@ from pipeline.console.commands import INTERRUPTED, OK, UNEXPECTED, leave, on_sto
 from pipeline.console.hints import Report
 from pipeline.console.options import UsageError, with_values
 from pipeline.console.progress import Progress, Waiting
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.shards import list_input
 from pipeline.io.units import Kind
@@ -309,7 +309,7 @@ def identity(rows: pa.Table) -> pa.ChunkedArray:
 
 
 # Folders that a cleaning writes below its output.
-WRITTEN = ("versions", "measurements", "repairs", "reports", "data", "_ledger")
+WRITTEN = ("versions", "measurements", "repairs", "reports", "data", layout.LEDGER)
 
 
 def run(plan: Plan) -> int:

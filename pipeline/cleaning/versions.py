@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline import Refusal
 from pipeline.cleaning.checks import Measures
 from pipeline.io import store
-from pipeline.io.names import spelled
+from pipeline.io.names import escape_surrogates
 from pipeline.io.tables import read_table
 
 VERSIONS = "versions"
@@ -181,8 +181,8 @@ def _key(path: str, size: int, version: str) -> str:
 
 
 def plain(name: str) -> str:
-    """A name as a manifest takes it: bytes that are no UTF-8 are spelled out, as \\udce9."""
-    return spelled(name)
+    """A name as a manifest takes it: bytes that are no UTF-8 are escaped, as \\udce9."""
+    return escape_surrogates(name)
 
 
 def tombstones(parent: pa.Table, table: pa.Table) -> pa.Table:

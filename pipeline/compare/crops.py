@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pipeline.compare.pairs import Rows, read_record
 from pipeline.compare.runs import Compared, Refused
 from pipeline.faces.geometry import Resampling, enlarge_crop, warp_crop
-from pipeline.io import images, store
+from pipeline.io import images, layout, store
 from pipeline.io.readers import load_units, read_unit
-from pipeline.io.units import Unit, plan_path
+from pipeline.io.units import Unit
 from pipeline.ledger.delivered import UNREADABLE, delivered_picture, is_held
 from pipeline.ledger.output import BROKEN
 
@@ -74,8 +74,9 @@ class Cutter:
         try:
             face, place = self._rows(file)[row], self._place(file, row)
             if self._saved:
-                stem = f"faces/{self._compared.units[file]}/{place:04d}-{face['face']:02d}-{what}.png"
-                return images.decode_rgb(store.read_bytes(store.join(self._compared.run.output, stem)))
+                folder = layout.faces_folder(self._compared.units[file])
+                path = f"{folder}/{place:04d}-{face['face']:02d}-{what}.png"
+                return images.decode_rgb(store.read_bytes(store.join(self._compared.run.output, path)))
             picture = self._whole(file, place, what)
         except LOST:
             return None
@@ -126,7 +127,7 @@ class Cutter:
     def _unit(self, file: int) -> Unit:
         name, shard = self._compared.units[file], self._compared.shards[file]
         if self._plan[0] != shard:
-            self._plan = shard, load_units(store.join(self._compared.run.output, plan_path(shard)))
+            self._plan = shard, load_units(store.join(self._compared.run.output, layout.plan_path(shard)))
         return next(u for u in self._plan[1] if u.name == name)
 
 

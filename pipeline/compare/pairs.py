@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.compare.paired import Numbers, PairedSums
 from pipeline.compare.runs import READERS, Compared, Refused
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.prefetch import ahead
 from pipeline.records.rows import OUTCOMES
 
@@ -52,7 +52,7 @@ def _read_table(compared: Compared, unit: str, columns: Sequence[str] | None = N
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    uri = store.join(compared.run.output, "records", f"{unit}.parquet")
+    uri = store.join(compared.run.output, layout.records_path(unit))
     try:
         file = pq.ParquetFile(pa.BufferReader(store.read_bytes(uri)), pre_buffer=False)
         lacking = set(NEEDED) - set(file.schema_arrow.names)

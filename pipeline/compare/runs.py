@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from pipeline import Refusal
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.prefetch import ahead
 from pipeline.ledger.output import BROKEN, Run, open_plan, open_run
@@ -17,7 +17,6 @@ from pipeline.records.totals import ShardMetrics
 from pipeline.tracking.delivery import Delivered
 
 READERS = 16
-DONE, TRACKING = "_ledger/done", "_ledger/tracking.json"
 STAGES = ("seconds_read", "seconds_restore", "seconds_paste")
 # Orders to one start of a run, and places; no settings of what it does.
 ORDERS = frozenset(
@@ -106,7 +105,7 @@ def open_compared(output: str, partial_run: bool = False) -> Compared:
 
 def _read_markers(output: str) -> list[tuple[Marker, str]]:
     """The markers that can be read, each with the device it names; a damaged one counts as none."""
-    folder = store.join(output, DONE)
+    folder = store.join(output, layout.DONE)
     entries = store.list_files(folder) if store.exists(folder) else []
 
     def read(uri: str) -> tuple[Marker, str] | None:
@@ -124,7 +123,7 @@ def _read_markers(output: str) -> list[tuple[Marker, str]]:
 def _tracking_id(output: str) -> str:
     """The id of the run in MLflow."""
     try:
-        return Delivered.from_json(store.read_bytes(store.join(output, TRACKING))).run_id or ""
+        return Delivered.from_json(store.read_bytes(store.join(output, layout.TRACKING))).run_id or ""
     except BROKEN:
         return ""
 

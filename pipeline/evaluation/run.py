@@ -30,7 +30,7 @@ from pipeline.evaluation.report import Report, make_report
 from pipeline.evaluation.scores import Measured, hole_psnr, measure, strata
 from pipeline.evaluation.sweep import Sweep, Way, list_ways
 from pipeline.evaluation.testset import EvaluationSet, PictureSet, Recipe, naive, place_set, write_set
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.networks.cost import seconds_per_face
 from pipeline.networks.presets import Preset, find_preset
 from pipeline.restoration.flow import connect
@@ -188,7 +188,7 @@ def open_tracker(config: EvaluateConfig) -> RunTracker:
         config.experiment,
         store.name_of(config.output),
         params=asdict(config),
-        state_uri=store.join(config.output, "_tracking.json"),
+        state_uri=store.join(config.output, layout.TRACKING_WITHOUT_LEDGER),
         warn=lambda text: say(f"warning: {text}"),
     )
     tracker.flush()  # the ways want its run's id

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.evaluation.testset import EvaluationSet
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.metrics.directions import meaning
 from pipeline.metrics.distribution import frechet_distance
 from pipeline.metrics.fidelity import psnr
@@ -106,7 +106,9 @@ def fid(restored: Numbers, truth: Numbers) -> Score:
 
 def read_run(output: str, names: Sequence[str], name: str, cost: Mapping[str, float]) -> Measured:
     """The row of one run. names: the test set's faces; a picture is called NAME.png in the run."""
-    entries = [e.uri for e in store.list_files(store.join(output, "records")) if e.path.endswith(".parquet")]
+    entries = [
+        e.uri for e in store.list_files(store.join(output, layout.RECORDS)) if e.path.endswith(".parquet")
+    ]
     with ThreadPoolExecutor(READERS) as pool:
         tables = list(pool.map(_faces_of, entries))
     rows = pa.concat_tables(tables, promote_options="permissive")

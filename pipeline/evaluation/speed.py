@@ -26,7 +26,7 @@ from pipeline.diffusion.engine import Engine, FaceJob
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
-from pipeline.io import images, store
+from pipeline.io import images, layout, store
 from pipeline.io.weights import WeightsError, resolve
 from pipeline.networks.inference_unet import FoldedUNet
 from pipeline.networks.precision import number_type
@@ -231,9 +231,7 @@ def through_pipeline(subject: Subject, folder: Path) -> float:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the restore job ended with {done.returncode}: {done.stderr[-2000:]}")
-    markers = [
-        json.loads(store.read_bytes(str(m))) for m in sorted((out / "_ledger" / "done").rglob("*.json"))
-    ]
+    markers = [json.loads(store.read_bytes(str(m))) for m in sorted((out / layout.DONE).rglob("*.json"))]
     markers.sort(key=lambda m: float(m["finished_at"]))
     faces = sum(m["faces"] for m in markers[1:])
     shutil.rmtree(out)

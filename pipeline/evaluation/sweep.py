@@ -16,7 +16,7 @@ from pipeline.console.commands import INTERRUPTED, OK, carry_out, say
 from pipeline.console.options import UsageError, with_values
 from pipeline.evaluation.scores import Measured, hole_psnr, read_run
 from pipeline.evaluation.testset import EvaluationSet
-from pipeline.io import images, store
+from pipeline.io import images, layout, store
 from pipeline.networks import presets as preset_files
 from pipeline.networks.presets import Preset
 from pipeline.records.fingerprint import fingerprint_digest
@@ -80,7 +80,7 @@ class Way:
         surroundings: options of jobs.restore that change no pixels.
         """
         output = self.config.output.uri
-        fresh = not store.exists(store.join(output, "_ledger", "run.json"))
+        fresh = not store.exists(store.join(output, layout.RUN))
         told = io.StringIO()
         began = time.monotonic()
         with redirect_stdout(told):
@@ -119,7 +119,7 @@ class Way:
     @property
     def pictures(self) -> str:
         """The folder of what it delivered, under the names of the set's pictures."""
-        return store.join(self.config.output.uri, "images")
+        return store.join(self.config.output.uri, layout.IMAGES)
 
 
 def list_ways(

@@ -1,7 +1,7 @@
 """A finished local file gets its name only where that name is free, whatever the file system can do.
 
-By a hard link; where there are none (exFAT, CIFS), by a rename that replaces nothing; where there is no such thing
-either (sshfs and others of FUSE), by a plain rename under a lock file. The name appears with the whole content or not
+By a hard link; where there are none (exFAT, CIFS), by a rename that replaces nothing; where that is missing too (sshfs
+and others of FUSE), by a plain rename under a lock file. The name appears with the whole content or not
 at all, and a process that is killed here blocks nobody for longer than ABANDONED.
 """
 
@@ -14,15 +14,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# What is answered where a way is not to be had. Missing rights are among it: the last way says so by its own error.
+# Errors of a method that the file system lacks. Missing rights are among them: the last method reports those itself.
 NOT_SUPPORTED = frozenset(
     {
         *(errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP),
         *(errno.EMLINK, errno.EXDEV),
     }
 )
-# Seconds after which a lock that somebody sees unchanged is that of a killed process, and between two looks at it; it
-# is held for one rename. We count them ourselves: clocks of machines differ, and are set.
+# Seconds after which an unchanged lock counts as that of a killed process, and between two looks at it; it is held for
+# one rename. Measured by each waiter: clocks of machines differ, and are set.
 ABANDONED, POLL = 10.0, 0.02
 
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
@@ -33,9 +33,9 @@ def move(finished: Path, path: Path) -> None:
 
     `finished` may still be there afterwards, as a second name.
     """
-    for way in (os.link, _rename_exclusively):
+    for method in (os.link, _rename_exclusively):
         try:
-            way(finished, path)
+            method(finished, path)
             return
         except OSError as error:
             if error.errno not in NOT_SUPPORTED:
@@ -78,7 +78,7 @@ def _rename_under_lock(finished: Path, path: Path) -> None:
 def _lock(finished: Path, path: Path) -> int:
     """Make the first lock file that nobody holds, and give its number. Raises FileExistsError once `path` is there.
 
-    An abandoned one is passed by: deleted, it could be the next one's, who judged it as we did.
+    An abandoned one is skipped: deleted, it could already be that of another waiter who judged it as we did.
     """
     number = 0
     seen, since = (0, 0), time.monotonic()

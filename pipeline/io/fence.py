@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipeline.io import store
+from pipeline.io import layout, store
 
-RUN = "_ledger/run.json"
-LOCK = "_ledger/.lock"
 # Bytes that are put in one conditional request; a look before the parts of a larger object must do.
 MOST_CONDITIONAL = 1 << 30
 
@@ -43,7 +41,7 @@ class RunFence:
 
     def delete(self, path: str) -> None:
         """Remove a file of the output. Raises Fenced or StoreError."""
-        with store.locked(store.join(self.output, LOCK), exclusive=False):
+        with store.locked(store.join(self.output, layout.LOCK), exclusive=False):
             if not self.holds():
                 raise _fenced(path)
             store.delete(store.join(self.output, path))
@@ -51,7 +49,7 @@ class RunFence:
 
 def run_of(output: str) -> str:
     """The identity of the run that an output belongs to; empty where it has none. Raises StoreError."""
-    uri = store.join(output, RUN)
+    uri = store.join(output, layout.RUN)
     if not store.exists(uri):
         return ""
     try:
@@ -69,7 +67,7 @@ def write_while(holds: Holds, output: str, path: str, data: bytes, changes_owner
     if store.can_swap(uri) and len(data) <= MOST_CONDITIONAL:
         _swap(holds, uri, path, data)
         return
-    with store.locked(store.join(output, LOCK), exclusive=changes_owner):
+    with store.locked(store.join(output, layout.LOCK), exclusive=changes_owner):
         if not holds():
             raise _fenced(path)
         store.write_bytes(uri, data)
@@ -78,7 +76,7 @@ def write_while(holds: Holds, output: str, path: str, data: bytes, changes_owner
 @contextmanager
 def changing(output: str) -> Iterator[None]:
     """The time in which what a fence looks at is changed: no fenced write to a local output is under way."""
-    with store.locked(store.join(output, LOCK), exclusive=True):
+    with store.locked(store.join(output, layout.LOCK), exclusive=True):
         yield
 
 

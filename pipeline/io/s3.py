@@ -1,4 +1,4 @@
-"""Objects of an S3 bucket: requests that are asked again after passing errors, and answers that are whole.
+"""Objects of an S3 bucket: requests that are retried after passing errors, and answers that are whole.
 
 The one place of retries: botocore's own and s3fs's are switched off (`OPTIONS`, `s3.retries`). The coroutines run on
 fsspec's event loop; `s3` is its S3FileSystem. Errors that last are raised as s3fs translates them, with the server's
@@ -6,7 +6,6 @@ answer behind them.
 """
 
 import asyncio
-import io
 import itertools
 import os
 import random
@@ -16,10 +15,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from pipeline.io.listing import files_listed
+
 # Seconds before the second try at most; they double from try to try. Half of each wait is drawn at random.
 FIRST_WAIT, LONGEST_WAIT = 0.2, 20.0
-# Seconds after the first try in which others begin, however many they are; only AWS_MAX_ATTEMPTS bounds their number.
-PATIENCE = 180.0
+# Seconds after the first try in which retries begin, however many they are; only AWS_MAX_ATTEMPTS bounds their number.
+RETRY_TIMEOUT = 180.0
 # Seconds to connect, and of silence of a server that was connected.
 CONNECT, SILENCE = 10.0, 30.0
 # A request may take CONNECT + SILENCE, and a second for so many bytes: a server may stop taking a body, too.
@@ -48,13 +49,13 @@ WITHOUT_CHECKSUMS = OPTIONS | {
     "response_checksum_validation": "when_required",
 }
 
-# What servers say when their disk or somebody's quota is full.
+# Error codes of servers whose disk is full or quota used up.
 FULL_CODES = frozenset(
     {"QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "XMinioStorageFull"}
 )
-# HTTP statuses of servers that will not do it a little later either: not implemented, no room.
+# HTTP statuses that do not pass: not implemented, no space.
 LASTING_STATUSES = frozenset({501, 507})
-# What S3 says of a request that may be repeated as it is, beside 408, 429 and every 5xx but those.
+# Error codes of a request that may be repeated as it is, beside 408, 429 and every 5xx but those.
 PASSING_CODES = frozenset(
     {
         *(
@@ -78,10 +79,8 @@ PASSING_ERRORS = frozenset(
     }
 )
 
-# Requests of this process that were tried again, by S3's name of the error or Python's; it only grows.
-asked_again: Counter[str] = Counter()
-# Files that this process has listed, local ones and objects; it only grows.
-listed: Counter[str] = Counter()
+# Requests of this process that were retried, by S3's name of the error or Python's; it only grows.
+retries: Counter[str] = Counter()
 
 T = TypeVar("T")
 # Bucket and Key
@@ -109,7 +108,7 @@ def status(error: BaseException) -> int:
 
 
 def full(error: BaseException) -> bool:
-    """Whether the server has no room for what was written."""
+    """Whether the server has no space for what was written."""
     return code(error) in FULL_CODES or status(error) == 507
 
 
@@ -133,8 +132,8 @@ def passing(error: BaseException) -> bool:
 
 def most_attempts() -> int:
     """Tries of one request, the first included, where the user set AWS_MAX_ATTEMPTS; else 0: only time bounds them."""
-    said = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    return max(int(said), 1) if said.isdecimal() else 0
+    value = os.environ.get("AWS_MAX_ATTEMPTS", "")
+    return max(int(value), 1) if value.isdecimal() else 0
 
 
 def wait_after(attempt: int) -> float:
@@ -144,15 +143,15 @@ def wait_after(attempt: int) -> float:
 
 
 async def ask(s3: Any, method: str, size: int = 0, attempts: int = 0, **request: Any) -> dict[str, Any]:
-    """The answer to a request of botocore's client, its Body read whole; tried again after passing errors.
+    """The answer to a request of botocore's client, its Body read whole; retried after passing errors.
 
-    The last try begins when PATIENCE has ended, whatever their number.
+    The last try begins when RETRY_TIMEOUT has ended, whatever their number.
     size: bytes of the request's or the answer's body, which may take their time.
     attempts: most tries, instead of `most_attempts`.
     """
     attempts = attempts or most_attempts()
     seconds = CONNECT + SILENCE + size / SLOWEST_BYTES
-    last_begin = time.monotonic() + PATIENCE
+    last_begin = time.monotonic() + RETRY_TIMEOUT
     for attempt in itertools.count():
         try:
             async with asyncio.timeout(seconds):
@@ -161,7 +160,7 @@ async def ask(s3: Any, method: str, size: int = 0, attempts: int = 0, **request:
             left = last_begin - time.monotonic()
             if attempt + 1 == attempts or left <= 0 or not passing(error):
                 raise
-            asked_again[code(error) or type(error).__name__] += 1
+            retries[code(error) or type(error).__name__] += 1
         await asyncio.sleep(min(wait_after(attempt), left))
     raise AssertionError("unreachable")
 
@@ -179,7 +178,7 @@ async def _ask_once(s3: Any, method: str, request: dict[str, Any]) -> dict[str, 
 
 
 def _announced(answer: dict[str, Any], request: dict[str, Any]) -> int:
-    """Bytes of a body, as the answer's headers and the range that was wanted tell them."""
+    """Bytes of a body, by the answer's headers and the range that was wanted."""
     if "ContentRange" not in answer:
         return int(answer["ContentLength"])
     first, last, total = _content_range(answer)
@@ -211,7 +210,7 @@ async def read_range(s3: Any, place: Place, begin: int, end: int, version: str =
         start = begin + number * PART_BYTES
         return (await _piece(s3, place, start, min(start + PART_BYTES, end), version))[0]
 
-    return b"".join([first, *await _together(piece, -(-(end - begin) // PART_BYTES))])
+    return b"".join([first, *await _concurrently(piece, -(-(end - begin) // PART_BYTES))])
 
 
 async def _piece(s3: Any, place: Place, begin: int, end: int, version: str) -> tuple[bytes, int, str]:
@@ -226,7 +225,7 @@ async def _piece(s3: Any, place: Place, begin: int, end: int, version: str) -> t
     if version and found != version:
         raise Changed(f"version {version} was wanted, {found} is there")
     body: bytes = answer["Body"]
-    # a server that knows no ranges gives everything
+    # a server without support for ranges gives everything
     if "ContentRange" not in answer:
         return body[begin:end], len(body), found
     return body, _content_range(answer)[2], found
@@ -250,7 +249,7 @@ async def put_if(s3: Any, place: Place, data: bytes, version: str, attempts: int
     """Replace the object of this ETag, or with an empty one make it where there is none, by one put.
 
     Raises OSError with status 412 or 404, or FileExistsError, where another is there; which of them depends on the
-    server. One that does not know If-Match is asked without.
+    server. One that does not know If-Match gets the put without it.
     """
     condition: dict[str, Any] = {"IfMatch": f'"{version}"'} if version else {"IfNoneMatch": "*"}
     try:
@@ -270,7 +269,7 @@ async def _put_parts(s3: Any, place: Place, data: bytes) -> None:
         return {"PartNumber": number + 1, "ETag": answer["ETag"]}
 
     try:
-        parts = await _together(part, -(-len(data) // PART_BYTES))
+        parts = await _concurrently(part, -(-len(data) // PART_BYTES))
         await ask(s3, "complete_multipart_upload", MultipartUpload={"Parts": parts}, **upload)
     except BaseException:
         # parts that nobody completes or aborts are paid for until a rule of the bucket removes them
@@ -279,7 +278,7 @@ async def _put_parts(s3: Any, place: Place, data: bytes) -> None:
         raise
 
 
-async def _together(job: Callable[[int], Awaitable[T]], count: int) -> list[T]:
+async def _concurrently(job: Callable[[int], Awaitable[T]], count: int) -> list[T]:
     """The results of job(0) to job(count - 1), a few at once; the first error ends the others."""
     limit = asyncio.Semaphore(PARTS_AT_ONCE)
 
@@ -296,7 +295,7 @@ async def _together(job: Callable[[int], Awaitable[T]], count: int) -> list[T]:
 
 
 async def head(s3: Any, place: Place, attempts: int = 0) -> dict[str, Any] | None:
-    """Size and ETag of an object; None where there is none, or no such bucket: the answer does not tell which."""
+    """Size and ETag of an object; None where there is none, or no such bucket: the answer does not distinguish them."""
     try:
         return await ask(s3, "head_object", attempts=attempts, **place)
     except FileNotFoundError:
@@ -317,73 +316,7 @@ async def list_below(s3: Any, bucket: str, prefix: str) -> list[dict[str, Any]]:
     while True:
         page = await ask(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
         found += page.get("Contents", [])
-        listed["objects"] += len(page.get("Contents", []))
+        files_listed["objects"] += len(page.get("Contents", []))
         if not page.get("IsTruncated"):
             return found
         more = {"ContinuationToken": page["NextContinuationToken"]}
-
-
-# ---- a file that is read by ranges
-
-# The first bytes that are fetched at a new place; they double while reading goes on from there.
-SMALLEST_BLOCK, LARGEST_BLOCK = 64 << 10, 8 << 20
-# A gap up to here is read through: asking anew would take longer than its bytes.
-SMALL_GAP = 512 << 10
-
-
-class RangeReader(io.RawIOBase):
-    """A seekable file over `fetch(begin, end)`, which gives exactly those bytes or raises.
-
-    Reading on fetches ever larger blocks ahead; jumping, as over the members of a tar, fetches little more than wanted.
-    A read is short at the end of the file only.
-    """
-
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
-        self._fetch = fetch
-        self._size = size
-        self._place = 0
-        # bytes of the file from `_begin` on
-        self._held, self._begin = b"", 0
-        self._block = SMALLEST_BLOCK // 2
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        if start + offset < 0:
-            raise ValueError(f"a place in the file was wanted, got {start + offset}")
-        self._place = start + offset
-        return self._place
-
-    def readinto(self, target: Any) -> int:
-        view = memoryview(target).cast("B")
-        wanted = max(min(len(view), self._size - self._place), 0)
-        filled = 0
-        while filled < wanted:
-            start = self._place - self._begin
-            if not 0 <= start < len(self._held):
-                self._hold(wanted - filled)
-                start = 0
-            piece = self._held[start : start + wanted - filled]
-            view[filled : filled + len(piece)] = piece
-            filled += len(piece)
-            self._place += len(piece)
-        return filled
-
-    def readall(self) -> bytes:
-        return self.read(max(self._size - self._place, 0)) or b""
-
-    def _hold(self, wanted: int) -> None:
-        """Fetch the next block, with at least the wanted bytes in it up to the largest block."""
-        gap = self._place - (self._begin + len(self._held))
-        self._block = min(self._block * 2, LARGEST_BLOCK) if 0 <= gap <= SMALL_GAP else SMALLEST_BLOCK
-        length = max(self._block, min(wanted, LARGEST_BLOCK))
-        end = min(self._place + length, self._size)
-        self._held, self._begin = self._fetch(self._place, end), self._place

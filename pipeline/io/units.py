@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from pipeline.io import layout
+
 Kind = Literal["folder", "tar", "parquet"]
 
 
@@ -74,7 +76,7 @@ class Unit:
     @property
     def marker_path(self) -> str:
         """Where its marker lies below the output."""
-        return f"_ledger/done/{self.shard}/{self.part:04d}.json"
+        return layout.marker_path(self.shard, self.part)
 
     def touches(self, uris: Collection[str]) -> bool:
         """Whether any of its pictures lies in one of these files."""
@@ -83,27 +85,27 @@ class Unit:
     @property
     def records_path(self) -> str:
         """Where its records lie."""
-        return f"records/{self.name}.parquet"
+        return layout.records_path(self.name)
 
     @property
     def sample_path(self) -> str:
         """Where its strip of the contact sheet lies, if it has one."""
-        return f"report/samples/{self.name}.jpg"
+        return layout.sample_path(self.name)
 
     @property
     def faces_folder(self) -> str:
         """Where its aligned crops lie, if they are wanted."""
-        return f"faces/{self.name}"
+        return layout.faces_folder(self.name)
 
     @property
     def shard_path(self) -> str:
         """Where the shard lies that a tar or Parquet unit delivers."""
-        return f"shards/{self.name}.{self.kind}"
+        return layout.shard_path(self.name, self.kind)
 
     @property
     def paths(self) -> list[str]:
         """Where it may put things, its marker last; of its face crops only the folder, with a slash at the end."""
-        pictures = [f"images/{a.member}" for a in self.images if a.is_path]
+        pictures = [layout.image_path(a.member) for a in self.images if a.is_path]
         return [
             *(pictures if self.kind == "folder" else [self.shard_path]),
             self.records_path,
@@ -130,8 +132,3 @@ class Unit:
 def unit_name(shard: str, part: int) -> str:
     """NAME-PPPP, the stem of everything the unit leaves behind."""
     return f"{shard}-{part:04d}"
-
-
-def plan_path(shard: str) -> str:
-    """Where the units of a shard lie below the output, as a JSON list."""
-    return f"_ledger/plan/{shard}.json"

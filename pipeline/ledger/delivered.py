@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from pipeline.io import images, store
+from pipeline.io import images, layout, store
 from pipeline.io.names import is_hidden
 from pipeline.io.units import Address, Unit
 from pipeline.records.rows import NOT_RESTORED
@@ -68,7 +68,7 @@ def delivered_picture(output: str, unit: Unit, place: int, image_column: str) ->
     Raises StoreError, LookupError, or one of UNREADABLE.
     """
     if unit.kind == "folder":
-        return store.read_bytes(store.join(output, "images", unit.images[0].member))
+        return store.read_bytes(store.join(output, layout.image_path(unit.images[0].member)))
     uri = store.join(output, unit.shard_path)
     if unit.kind == "tar":
         with store.open_read(uri) as source:

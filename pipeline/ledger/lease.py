@@ -22,9 +22,8 @@ from pathlib import Path
 import psutil
 
 from pipeline import Refusal
-from pipeline.io import fence, store
+from pipeline.io import fence, layout, store
 
-DRIVERS = "_ledger/drivers"
 # seconds between signs of life, and until a driver elsewhere that gives none counts as dead
 BEAT, PATIENCE = 10.0, 35.0
 START_BYTES = 1024
@@ -57,12 +56,12 @@ class Start:
     @property
     def path(self) -> str:
         """Where its file lies below the output."""
-        return f"{DRIVERS}/{self.number:04d}.json"
+        return layout.start_path(self.number)
 
     @property
     def stop_path(self) -> str:
         """While this object exists, no stage begins a further unit for this driver."""
-        return f"{DRIVERS}/{self.number:04d}.stop"
+        return layout.stop_path(self.number)
 
     @property
     def who(self) -> str:
@@ -90,7 +89,7 @@ class Start:
 
 def last_start(output: str) -> Start | None:
     """The newest start on an output; None where there was none. Raises StoreError."""
-    uri = store.join(output, DRIVERS)
+    uri = store.join(output, layout.DRIVERS)
     names = [e.path for e in store.list_files(uri)] if store.exists(uri) else []
     numbers = [int(n.removesuffix(".json")) for n in names if n.endswith(".json")]
     return _read(output, max(numbers)) if numbers else None
@@ -98,7 +97,7 @@ def last_start(output: str) -> Start | None:
 
 def _read(output: str, number: int) -> Start:
     try:
-        values = json.loads(store.read_bytes(store.join(output, f"{DRIVERS}/{number:04d}.json")))
+        values = json.loads(store.read_bytes(store.join(output, layout.start_path(number))))
         known = {f.name for f in fields(Start)}
         # a start of an earlier version says nothing of its process but the number
         return Start(**{"process": ""} | {name: values[name] for name in known & values.keys()})
@@ -226,7 +225,7 @@ class Driver:
 
 def _clear_stops(output: str) -> None:
     """Take away what earlier starts could not: they were killed while they were stopping."""
-    for entry in store.list_files(store.join(output, DRIVERS)):
+    for entry in store.list_files(store.join(output, layout.DRIVERS)):
         if entry.path.endswith(".stop"):
             store.delete(entry.uri)
 

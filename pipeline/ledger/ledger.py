@@ -19,7 +19,7 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline import Refusal
-from pipeline.io import fence, readers, store
+from pipeline.io import fence, layout, readers, store
 from pipeline.io.shards import (
     InputError,
     Listing,
@@ -30,7 +30,7 @@ from pipeline.io.shards import (
     list_input,
     make_shards,
 )
-from pipeline.io.units import Address, Kind, Pending, Unit, plan_path, unit_name
+from pipeline.io.units import Address, Kind, Pending, Unit, unit_name
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.records.marker import Marker
 from pipeline.records.rows import Counts
@@ -38,7 +38,6 @@ from pipeline.records.seal import sealed
 from pipeline.records.totals import SUMS, ShardMetrics
 
 READERS = 32
-RETRIES = "_ledger/retries.json"
 
 
 class RefusedMix(Refusal, ValueError):
@@ -114,7 +113,6 @@ class Ledger:
         self._output, self._drives = output, drives
         # identity of the run, once the output is claimed
         self.run = ""
-        self._root = store.join(output, "_ledger")
         self.fingerprint = fingerprint
         self.digest = fingerprint_digest(fingerprint)
         self.shards: list[PlannedShard] = []
@@ -134,7 +132,7 @@ class Ledger:
         new_run: what another run left in the output is deleted first, whatever that run was.
         Raises RefusedMix naming what differs when it belongs to another run.
         """
-        uri = store.join(self._root, "run.json")
+        uri = store.join(self._output, layout.RUN)
         self.run = uuid.uuid4().hex
         mine = {
             "run": self.run,
@@ -169,7 +167,7 @@ class Ledger:
 
     def _write_run(self, values: Mapping[str, Any]) -> None:
         data = _encoded(sealed(values))
-        fence.write_while(self._drives, self._output, fence.RUN, data, changes_owner=True)
+        fence.write_while(self._drives, self._output, layout.RUN, data, changes_owner=True)
 
     def _write(self, path: str, data: bytes) -> None:
         """Make or replace a file of the output, unless another start has followed ours. Raises Fenced or StoreError."""
@@ -180,7 +178,7 @@ class Ledger:
 
         A later start may run on another kind of processor, whose own choice would give other bits.
         """
-        uri = store.join(self._root, "run.json")
+        uri = store.join(self._output, layout.RUN)
         run = json.loads(store.read_bytes(uri))
         if "precision" not in run:
             run["precision"] = wanted
@@ -190,7 +188,7 @@ class Ledger:
 
     def release(self) -> None:
         """Give up a claim from which no plan could be made, so that a corrected command may use the output."""
-        store.delete(store.join(self._root, "run.json"))
+        store.delete(store.join(self._output, layout.RUN))
 
     def plan(
         self,
@@ -289,7 +287,7 @@ class Ledger:
         return [replace(unit, run=self.run) for unit in units]
 
     def _save_units(self, shard: Shard, units: Sequence[Unit]) -> None:
-        self._write(plan_path(shard.name), _units_body(units))
+        self._write(layout.plan_path(shard.name), _units_body(units))
 
     def _save_plan(self) -> None:
         shards = [
@@ -303,7 +301,7 @@ class Ledger:
             }
             for p in self.shards
         ]
-        self._write("_ledger/plan.json", json.dumps(sealed({"run": self.run, "shards": shards})).encode())
+        self._write(layout.PLAN, json.dumps(sealed({"run": self.run, "shards": shards})).encode())
 
     def resume(self, retry: bool = False, reason: str | None = None) -> list[Settled]:
         """Read the markers that are there; the shards they settle, in the plan's order.
@@ -325,7 +323,7 @@ class Ledger:
 
     def _read_markers(self, shard: str = "") -> list[Marker]:
         """The markers of one shard, or all. A damaged or foreign one counts as none: its unit is done again."""
-        done = store.join(self._root, "done", shard)
+        done = store.join(self._output, layout.DONE, shard)
         uris = [e.uri for e in store.list_files(done)] if store.exists(done) else []
         markers = []
         with ThreadPoolExecutor(READERS) as pool:
@@ -347,7 +345,7 @@ class Ledger:
 
     def _save_retries(self, retries: Retries) -> None:
         self.retries = retries
-        self._write(RETRIES, _encoded(vars(retries)))
+        self._write(layout.RETRIES, _encoded(vars(retries)))
 
     def pending(self) -> Iterator[Pending]:
         """The units that are not done, in the plan's order; no plan file is read for them."""
@@ -398,7 +396,7 @@ class Ledger:
 
 def load_retries(output: str) -> Retries:
     """What was ordered to be done again in an output."""
-    uri = store.join(output, RETRIES)
+    uri = store.join(output, layout.RETRIES)
     return Retries(**json.loads(store.read_bytes(uri))) if store.exists(uri) else Retries()
 
 
@@ -418,7 +416,7 @@ def _encoded(values: Mapping[str, Any]) -> bytes:
 
 def unit_images_of(output: str, kind: Kind, entries: Sequence[store.Entry]) -> int:
     """Most images of a unit where nothing else is wanted: as the output was begun, else by the size of the input."""
-    uri = store.join(output, fence.RUN)
+    uri = store.join(output, layout.RUN)
     if store.exists(uri):
         with suppress(ValueError, KeyError, TypeError):
             return int(json.loads(store.read_bytes(uri))["fingerprint"]["unit_images"])
@@ -432,7 +430,7 @@ def load_plan(output: str) -> list[PlannedShard]:
 
 def read_plan(output: str) -> tuple[str, list[PlannedShard]]:
     """The identity of the run that an output's plan is of, and the planned shards; none where nothing is planned."""
-    uri = store.join(output, "_ledger", "plan.json")
+    uri = store.join(output, layout.PLAN)
     if not store.exists(uri):
         return "", []
     found = json.loads(store.read_bytes(uri))
@@ -449,7 +447,7 @@ def read_plan(output: str) -> tuple[str, list[PlannedShard]]:
 
 def load_units(output: str, shard: Shard) -> list[Unit]:
     """The units of a planned shard, in order."""
-    return readers.load_units(store.join(output, plan_path(shard.name)))
+    return readers.load_units(store.join(output, layout.plan_path(shard.name)))
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -493,10 +491,10 @@ def discard(output: str) -> None:
             for unit in load_units(output, planned.shard):
                 delete(path for path in unit.paths if not path.endswith("/"))
                 delete(f"{unit.faces_folder}/{path}" for path in _paths_below(output, unit.faces_folder))
-        delete(f"report/{path}" for path in _paths_below(output, "report"))
-        delete((RETRIES, "_ledger/tracking.json", "_ledger/report.json"))
-        delete(plan_path(p.shard.name) for p in plan)
-        delete(["_ledger/plan.json"])
+        delete(layout.report_path(path) for path in _paths_below(output, layout.REPORT))
+        delete((layout.RETRIES, layout.TRACKING, layout.REPORT_FILES))
+        delete(layout.plan_path(p.shard.name) for p in plan)
+        delete([layout.PLAN])
 
 
 def _paths_below(output: str, folder: str) -> list[str]:

@@ -9,17 +9,17 @@ from itertools import pairwise
 from typing import Any
 
 from pipeline import Refusal
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.images import MAX_PIXELS
+from pipeline.io.layout import PLAN, REPORT_FILES, RUN
 from pipeline.io.shards import cut_units
-from pipeline.io.units import Address, Unit, plan_path
+from pipeline.io.units import Address, Unit
 from pipeline.ledger.findings import Finding
 from pipeline.ledger.ledger import PlannedShard, load_units, read_plan
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.records.rows import NOT_RESTORED
 from pipeline.records.seal import SEAL, is_intact
 
-RUN, PLAN, REPORT = "_ledger/run.json", "_ledger/plan.json", "_ledger/report.json"
 BY_COPY = "put it back from a copy, or restore into another --output"
 
 # What reading a damaged JSON file raises.
@@ -86,9 +86,9 @@ class Run:
 def open_run(output: str) -> tuple[Run, list[Finding]]:
     """The run of an output, and what is wrong with its run file. Raises NoRun or StoreError."""
     store.check_readable(output)
-    if not store.exists(store.join(output, "_ledger")):
+    if not store.exists(store.join(output, layout.LEDGER)):
         raise NoRun(
-            f"{output} holds no run (there is no _ledger in it); give the --output of a jobs.restore command"
+            f"{output} holds no run (there is no {layout.LEDGER} in it); give the --output of a jobs.restore command"
         )
     try:
         values = json.loads(store.read_bytes(store.join(output, RUN)))
@@ -141,14 +141,14 @@ def open_plan(run: Run) -> tuple[list[PlannedShard], list[Finding]]:
 def open_report(run: Run) -> Iterator[Finding]:
     """In what the report is not the one that was written; one that is being written, or never was, is no matter."""
     anew = "run the same restore command again, which writes the report anew"
-    uri = store.join(run.output, REPORT)
+    uri = store.join(run.output, REPORT_FILES)
     if not store.exists(uri):
         return
     try:
         written = [(str(f["path"]), str(f["sha256"])) for f in json.loads(store.read_bytes(uri))]
     except BROKEN as error:
-        what = f"{REPORT}: the files of the report were wanted, it can not be read ({_named(error)}); {anew}"
-        yield Finding("altered", REPORT, what)
+        what = f"{REPORT_FILES}: the files of the report were wanted, it can not be read ({_named(error)}); {anew}"
+        yield Finding("altered", REPORT_FILES, what)
         return
     for path, sha256 in written:
         try:
@@ -165,7 +165,7 @@ def open_report(run: Run) -> Iterator[Finding]:
 
 def open_shard(run: Run, planned: PlannedShard) -> tuple[list[Unit], list[Finding]]:
     """The units of a shard; none, and why, where they are not the ones that were planned."""
-    path = plan_path(planned.shard.name)
+    path = layout.plan_path(planned.shard.name)
     try:
         units = load_units(run.output, planned.shard)
         wrong = next(_wrong_cut(run, planned, units), "")

@@ -11,16 +11,15 @@ from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from typing import Any
 
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.tables import read_table
 from pipeline.ledger.lease import last_start
 from pipeline.ledger.ledger import READERS, PlannedShard, Retries, load_retries
-from pipeline.ledger.output import BROKEN, PLAN, open_plan, open_run
+from pipeline.ledger.output import BROKEN, open_plan, open_run
 from pipeline.records.marker import Marker
 from pipeline.records.rows import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome
 
-DONE = "_ledger/done"
 # The rate is that of the units finished so long before the last one.
 RATE_SECONDS = 600.0
 # Problems that are kept as sentences; the others are counted.
@@ -173,7 +172,7 @@ class Observer:
             state.stopping = state.at_work and store.exists(store.join(self._output, last.stop_path))
 
     def _read_plan(self, state: State) -> None:
-        uri = store.join(self._output, PLAN)
+        uri = store.join(self._output, layout.PLAN)
         version = store.stat(uri).version if store.exists(uri) else ""
         if version != self._plan_version:
             self._plan, findings = open_plan(self._run)
@@ -189,7 +188,7 @@ class Observer:
         try:
             return load_retries(self._output)
         except BROKEN as error:
-            state.wrong(f"_ledger/retries.json: what was to be done again can not be read ({error})")
+            state.wrong(f"{layout.RETRIES}: what was to be done again can not be read ({error})")
             return Retries()
 
     def _current(self, state: State, retries: Retries) -> list[Seen]:
@@ -202,7 +201,7 @@ class Observer:
             if units is None or (seen and seen.part >= units):
                 # a plan that is damaged was named already
                 if not self._plan_problems:
-                    state.wrong(f"{DONE}/{path}: no unit of the plan has this marker")
+                    state.wrong(f"{layout.DONE}/{path}: no unit of the plan has this marker")
                 continue
             marked += 1
             if seen and retries.wait_for(seen.unit, seen.attempts):
@@ -215,7 +214,7 @@ class Observer:
 
     def _markers(self, state: State) -> Iterator[tuple[str, Seen | None]]:
         """Every marker's path and what it says; None, and a problem, for one that is damaged."""
-        uri = store.join(self._output, DONE)
+        uri = store.join(self._output, layout.DONE)
         entries = {e.path: e for e in store.list_files(uri)} if store.exists(uri) else {}
         known = self._seen
         new = [e for path, e in entries.items() if path not in known or known[path][0] != e.version]
@@ -233,7 +232,7 @@ class Observer:
         for path in entries:
             if path in broken:
                 state.wrong(
-                    f"{DONE}/{path}: {broken[path]}; delete it and run the same restore command again"
+                    f"{layout.DONE}/{path}: {broken[path]}; delete it and run the same restore command again"
                 )
             yield path, None if path in broken else self._seen[path][1]
 
@@ -254,7 +253,7 @@ class Observer:
 
     def _read_failures(self, unit: str) -> list[dict[str, Any]]:
         """The unit's failed images; where its records can not be read, one row that says so."""
-        path = f"records/{unit}.parquet"
+        path = layout.records_path(unit)
         try:
             data = store.read_bytes(store.join(self._output, path))
             columns = ["kind", "outcome", *FAILURE_COLUMNS]

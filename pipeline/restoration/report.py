@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipeline.io import images, store
+from pipeline.io import images, layout, store
 from pipeline.io.fence import write_while
 from pipeline.io.tables import read_table
 from pipeline.reporting import page
@@ -26,7 +26,6 @@ from pipeline.reporting.canvas import fitting, font
 from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
 
 # What the files of the report are, for who reads the output again.
-REPORT = "_ledger/report.json"
 COLUMNS = ("before", "delivered", "what was decided")
 SHEET_FACES = 60
 # the page stays small whatever the size of the run
@@ -138,21 +137,20 @@ def write_report(
     any other value is a line of the table at the top. All may be missing. drives: whether the output still is ours to
     write to, by a fresh look. Raises Fenced where it is not, or StoreError.
     """
-    folder = store.join(output_uri, "report")
     written: list[dict[str, Any]] = []
 
     def write(name: str, data: bytes) -> None:
-        path = f"report/{name}"
+        path = layout.report_path(name)
         write_while(drives, output_uri, path, data)
         written.append({"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)})
 
     # a report of which only a part is new is nobody's to compare
-    write_while(drives, output_uri, REPORT, b"[]")
+    write_while(drives, output_uri, layout.REPORT_FILES, b"[]")
     title = str(summary.get("title", store.name_of(output_uri)))
-    sheet = contact_sheet(_read_strips(store.join(folder, "samples")), title)
+    sheet = contact_sheet(_read_strips(store.join(output_uri, layout.SAMPLES)), title)
     write("contact_sheet.png", _encoded(sheet, "PNG"))
     failed = int(summary.get("outcomes", {}).get("failed", 0))
-    records = _read_records(store.join(output_uri, "records"), failed)
+    records = _read_records(store.join(output_uri, layout.RECORDS), failed)
     plots = _histograms(records, summary.get("means", {}))
     if plots:
         write("histograms.png", plots)
@@ -161,7 +159,7 @@ def write_report(
         write("shards.parquet", _table_bytes(shards))
     parts = _sections(summary, shards, records, _encoded(sheet, "JPEG"), plots)
     write("index.html", page.document(title, parts).encode())
-    write_while(drives, output_uri, REPORT, json.dumps(written, indent=1).encode())
+    write_while(drives, output_uri, layout.REPORT_FILES, json.dumps(written, indent=1).encode())
 
 
 def _sections(

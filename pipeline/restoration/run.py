@@ -20,7 +20,7 @@ from pipeline.console.commands import (
 )
 from pipeline.console.options import values_of, with_values
 from pipeline.console.progress import Progress, Waiting, duration
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.ledger.lease import Driver
 from pipeline.ledger.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
@@ -48,8 +48,6 @@ MEANINGS = {
 }
 # How MLflow shows a run that ended so; every other code is FAILED.
 STATUSES: dict[int, Status] = {OK: "FINISHED", INTERRUPTED: "KILLED"}
-# Folders that a run writes below its output.
-DELIVERED = ("images", "shards", "faces", "records", "report", "_ledger")
 
 
 class Restoration:
@@ -88,7 +86,7 @@ class Restoration:
             tags={f"sha256.{role}": digest for role, digest in restorer.sha256.items()}
             | {"fingerprint": ledger.digest, "preset": restorer.preset.name, "method": config.method.name}
             | config.tracking.tag_values,
-            state_uri=store.join(config.output.uri, "_ledger", "tracking.json"),
+            state_uri=store.join(config.output.uri, layout.TRACKING),
             warn=lambda text: say(f"warning: {text}"),
             owns=self.driver.drives,
         )  # fmt: skip
@@ -118,7 +116,7 @@ class Restoration:
             self._measure_set()
         self._report(code)
         if ended == OK:
-            for folder in DELIVERED:
+            for folder in layout.FOLDERS:
                 store.sweep(store.join(self.config.output.uri, folder))
         # last: once it is closed, the same command orders the next retry
         self.ledger.close_retry()
@@ -252,7 +250,7 @@ class Restoration:
         """FID of the restored faces against the true ones and the reference, from the records' features."""
         if "features" not in self.restorer.metrics or not (self.config.metrics.truth or self.reference):
             return
-        sums = sum_records(store.join(self.config.output.uri, "records"), FEATURE_COLUMNS)
+        sums = sum_records(store.join(self.config.output.uri, layout.RECORDS), FEATURE_COLUMNS)
         restored, true = (sums[name] for name in FEATURE_COLUMNS)
         if restored.count < 2:
             return
@@ -265,16 +263,17 @@ class Restoration:
 
     def _report(self, code: int) -> None:
         write_report(self.config.output.uri, summarise(self, code), self.driver.drives)
-        for name in ("report/contact_sheet.png", "report/index.html", "report/shards.parquet"):
-            if store.exists(uri := store.join(self.config.output.uri, name)):
-                self.tracker.log_artifact(uri, name)
+        for name in ("contact_sheet.png", "index.html", "shards.parquet"):
+            path = layout.report_path(name)
+            if store.exists(uri := store.join(self.config.output.uri, path)):
+                self.tracker.log_artifact(uri, path)
         waiting = self.tracker.finish(STATUSES.get(code, "FAILED"))
         print_summary(self, code, time.monotonic() - self.began)
         if waiting:
             say("MLflow did not take everything; the same command again delivers the rest")
-        print(f"records        {store.join(self.config.output.uri, 'records')}")
-        print(f"report         {store.join(self.config.output.uri, 'report', 'index.html')}")
-        print(f"contact sheet  {store.join(self.config.output.uri, 'report', 'contact_sheet.png')}")
+        print(f"records        {store.join(self.config.output.uri, layout.RECORDS)}")
+        print(f"report         {store.join(self.config.output.uri, layout.report_path('index.html'))}")
+        print(f"contact sheet  {store.join(self.config.output.uri, layout.report_path('contact_sheet.png'))}")
         print(f"MLflow         {ui_command(self.mlflow_uri)}")
 
 

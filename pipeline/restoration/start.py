@@ -10,7 +10,7 @@ from pipeline import Refusal
 from pipeline.console.commands import say
 from pipeline.console.options import UsageError, values_of, with_values
 from pipeline.console.progress import Waiting
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.shards import Listing, list_input
 from pipeline.ledger.lease import Driver
@@ -20,7 +20,7 @@ from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import choose_method, settle_method, settle_metrics
 from pipeline.restoration.preview import dry_run
-from pipeline.restoration.run import DELIVERED, Restoration
+from pipeline.restoration.run import Restoration
 
 
 def check_places(source: str, output: str, folders: Sequence[str], written: bool = True) -> None:
@@ -51,7 +51,7 @@ def lies_in(uri: str, folder: str) -> bool:
 def run(config: RestoreConfig) -> int:
     """Check, plan, restore what is pending, report. Returns the exit code."""
     preset, method = choose_method(config)
-    check_places(config.input.uri, config.output.uri, DELIVERED, written=not config.output.dry_run)
+    check_places(config.input.uri, config.output.uri, layout.FOLDERS, written=not config.output.dry_run)
     with Waiting(f"planning: listing {redact(config.input.uri)}", listed_files()):
         listed = list_input(config.input.uri, config.input.kind, config.input.exclude)
     fitting = min(unit_images_of(config.output.uri, *listed), config.machine.shard_images)
@@ -126,7 +126,7 @@ def other_metrics(config: RestoreConfig) -> str:
 
     They change no pixel, so that nothing is refused or done again for their sake.
     """
-    kept = json.loads(store.read_bytes(store.join(config.output.uri, "_ledger", "run.json")))
+    kept = json.loads(store.read_bytes(store.join(config.output.uri, layout.RUN)))
     before = kept.get("repeat", {}).get("config", {}).get("metrics", "none")
     if before == config.metrics.names:
         return ""

@@ -35,7 +35,7 @@ METRICS: Mapping[str, tuple[type[Metric], str, tuple[str, ...]]] = {
     "difface_engine_slots": (Counter, "Slots that were there for these steps, empty or not", ()),
     "difface_engine_steps_pressed": (Counter, "The steps taken while other faces waited", ()),
     "difface_engine_slots_pressed": (Counter, "Slots that were there for those steps", ()),
-    "difface_storage_retries": (Counter, "Requests to S3 that were asked again, by reason", ("reason",)),
+    "difface_storage_retries": (Counter, "Requests to S3 that were retried, by reason", ("reason",)),
 }
 # What a unit's row has of its engine's work, and the metric that it adds to.
 ENGINE_SUMS = {
@@ -102,9 +102,9 @@ def watch(stage: Callable[[Row], Row], name: str, row: Row) -> Row:
 
 
 def _count_retries() -> None:
-    """What was asked again in this process since the last call, whichever thread made it."""
+    """Retries of this process since the last call, of all threads."""
     with _LOCK:
-        for reason, times in dict(s3.asked_again).items():
+        for reason, times in dict(s3.retries).items():
             count("difface_storage_retries", times - _told[reason], reason=reason)
             _told[reason] = times
 

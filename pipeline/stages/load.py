@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.errors import message
 from pipeline.io.readers import load_units
-from pipeline.io.units import Unit, plan_path
+from pipeline.io.units import Unit
 from pipeline.records.rows import Row
 
 
@@ -20,7 +20,7 @@ class LoadUnit:
 
     def __call__(self, row: Row) -> Row:
         try:
-            units = _units_once(store.join(self.output, plan_path(row["shard"])), self.start)
+            units = _units_once(store.join(self.output, layout.plan_path(row["shard"])), self.start)
         except store.StoreError as error:
             return {"unit": row["unit"], "undelivered": message(error)}
         return {"unit": row["unit"], "work": replace(units[row["part"]], attempts=row["attempts"]).to_json()}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.diffusion.task import BLIND, Task
 from pipeline.faces.geometry import CropFrame
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.errors import message, outline
 from pipeline.io.fence import Fenced, RunFence
 from pipeline.io.images import Picture, decode, encode_png, most_bytes
@@ -245,7 +245,7 @@ class Publish:
             # an object store takes such names as they are, and then the picture would lie elsewhere
             if not address.is_path:
                 raise store.NameRefused(f"a path below the input was wanted, its name is {address.member!r}")
-            return [self._write(unit, f"images/{address.member}", data)]
+            return [self._write(unit, layout.image_path(address.member), data)]
         except store.NameRefused as error:
             record.settle("failed", "name refused", "paste", message(error), outline(error))
             return []

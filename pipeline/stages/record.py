@@ -103,7 +103,7 @@ def wider_schema(measured: Sequence[str], features: Sequence[str]) -> pa.Schema:
 
 
 def storable(value: Any) -> Any:
-    """The value as Parquet takes it: bytes of a file name that are no UTF-8 are spelled out, as \\udce9."""
+    """The value as Parquet takes it: bytes of a file name that are no UTF-8 are escaped, as \\udce9."""
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 

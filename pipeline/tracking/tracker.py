@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from pipeline import Refusal
 from pipeline.io import store
 from pipeline.io.errors import reason_of, redact
-from pipeline.io.names import spelled
+from pipeline.io.names import escape_surrogates
 from pipeline.tracking.delivery import Delivered, Point, grouped, make_point
 
 # MLflow's own limits: of one log_batch call, and of a name, a value, a data set's digest
@@ -192,7 +192,11 @@ class RunTracker:
         warn: Callable[[str], None],
         owns: Callable[[], bool],
     ) -> None:
-        self._uri, self._experiment, self._run_name = uri, spelled(experiment), spelled(run_name)
+        self._uri, self._experiment, self._run_name = (
+            uri,
+            escape_surrogates(experiment),
+            escape_surrogates(run_name),
+        )
         self._params = _texts(params, PARAM_LENGTH)
         self._tags = _texts(tags, TAG_LENGTH)
         self._state_uri, self._interval, self._warn = state_uri, interval, warn
@@ -308,7 +312,7 @@ class RunTracker:
 
     def log_input(self, uri: str, digest: str, context: str = "input") -> None:
         """Where the job's input lies, and its fingerprint."""
-        uri = spelled(redact(uri))
+        uri = escape_surrogates(redact(uri))
 
         def send(client: Any, run_id: str) -> None:
             # the entity that MLflow makes of a MetaDataset: an address and a digest, not the data
@@ -650,4 +654,4 @@ def _named(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _texts(values: Mapping[str, Any], length: int) -> dict[str, str]:
     """Parameters or tags as MLflow takes them, without credentials."""
-    return {_name(k): spelled(redact(str(v)))[:length] for k, v in values.items()}
+    return {_name(k): escape_surrogates(redact(str(v)))[:length] for k, v in values.items()}

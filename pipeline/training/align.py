@@ -18,9 +18,9 @@ from pipeline.faces.geometry import CropFrame, face_to_crop, warp_crop
 from pipeline.faces.poses import upright
 from pipeline.io import images, store
 from pipeline.io.readers import read_unit
-from pipeline.io.sample_names import sample_names
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.io.units import Unit
+from pipeline.io.webdataset import webdataset_names
 from pipeline.io.weights import DETECTOR_WEIGHTS, resolve
 from pipeline.networks.presets import find_preset
 from pipeline.records.rows import Row
@@ -134,7 +134,7 @@ class AlignShard:
 
 def member_names(*units: Unit) -> list[str]:
     """Names of the crops of these units' pictures, in order: no two are one WebDataset sample."""
-    return sample_names([a.member for u in units for a in u.images], default=".png")
+    return webdataset_names([a.member for u in units for a in u.images], default=".png")
 
 
 def rows_of(units: Sequence[Unit]) -> list[Row]:

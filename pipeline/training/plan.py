@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.console.options import UsageError
 from pipeline.datasets.faces import FaceAddress, Found, check_side, find_faces
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.weights import resolve
 from pipeline.networks import presets
 from pipeline.tracking import tracker as tracking
@@ -95,7 +95,7 @@ def tracker(options: TrainingOptions, output: str) -> "partial[tracking.RunTrack
         options.experiment,
         options.run_name or store.name_of(output),
         params=asdict(options),
-        state_uri=store.join(output, "_tracking.json"),
+        state_uri=store.join(output, layout.TRACKING_WITHOUT_LEDGER),
         warn=partial(print, "warning:", flush=True),
     )
 

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.prefetch import ahead
 from pipeline.ledger.findings import Finding
 from pipeline.ledger.ledger import PlannedShard
-from pipeline.ledger.output import BY_COPY, PLAN, Run, open_plan, open_report, open_shard
+from pipeline.ledger.output import BY_COPY, Run, open_plan, open_report, open_shard
 from pipeline.records.rows import Counts
 from pipeline.verify.unit import Candidate, UnitAudit, audit_unit
 
 # Folders in which every object is named by a marker, or is a marker.
-NAMED = ("images", "shards", "records", "faces", "_ledger/done")
+NAMED = (layout.IMAGES, layout.SHARDS, layout.RECORDS, layout.FACES, layout.DONE)
 # Unfinished units that are named in the sentence, and kept for the report.
 SHOWN, MOST_KEPT = 5, 10_000
 
@@ -56,10 +56,10 @@ class Audit:
     def begin(self) -> list[Finding]:
         """Read the plan, and list the markers; what is wrong with them."""
         self._plan, findings = open_plan(self.run)
-        done = store.join(self.run.output, "_ledger", "done")
+        done = store.join(self.run.output, layout.DONE)
         shards: Counter[str] = Counter()
         for entry in store.list_files(done) if store.exists(done) else []:
-            self._markers.add(hash(f"_ledger/done/{entry.path}"))
+            self._markers.add(hash(f"{layout.DONE}/{entry.path}"))
             shards[entry.path.rpartition("/")[0]] += 1
         if not findings:
             known = {p.shard.name for p in self._plan}
@@ -67,7 +67,7 @@ class Audit:
                 what = (
                     f"shard {name} was wanted in the plan, as it has {shards[name]} markers, and is not in it"
                 )
-                findings.append(Finding("plan", PLAN, f"{PLAN}: {what}; {BY_COPY}"))
+                findings.append(Finding("plan", layout.PLAN, f"{layout.PLAN}: {what}; {BY_COPY}"))
         self._planned_badly = bool(findings)
         return findings
 
@@ -104,12 +104,12 @@ class Audit:
         """Units that are not done, and objects that nothing names."""
         if not self._plan and not self._planned_badly:
             what = "nothing is planned yet; run the same restore command again"
-            yield Finding("unfinished", PLAN, f"unfinished: {what}")
+            yield Finding("unfinished", layout.PLAN, f"unfinished: {what}")
         if self._unfinished:
             more = ", …" if self._unfinished > SHOWN else ""
             yield Finding(
                 "unfinished",
-                "_ledger/done",
+                layout.DONE,
                 f"unfinished: {self._unfinished} of {self.units_planned} planned units have no marker "
                 f"({', '.join(self.unfinished[:SHOWN])}{more}); run the same restore command again to finish them",
             )

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.io import images, store
+from pipeline.io import images, layout, store
 from pipeline.io.prefetch import ahead
 from pipeline.io.readers import read_unit
 from pipeline.io.tables import read_table
@@ -138,7 +138,7 @@ class Repeat:
 
     def _differs(self, candidate: Candidate, what: str, distance: float | None) -> Compared:
         unit, member = candidate.unit, candidate.unit.images[0].member
-        where = f"images/{member}" if unit.kind == "folder" else f"shards/{unit.name}.{unit.kind}: {member}"
+        where = layout.image_path(member) if unit.kind == "folder" else f"{unit.shard_path}: {member}"
         finding = redoable("repeat", where, what, unit.marker_path)
         return Compared(unit.name, storable(member), "no", distance, (finding,))
 

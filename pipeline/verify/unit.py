@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.io.images import is_image_name
 from pipeline.io.tables import read_table
 from pipeline.io.units import Unit
@@ -79,7 +79,7 @@ class _Reading:
 
     def __init__(self, run: Run, unit: Unit, audited: UnitAudit) -> None:
         self._run, self._unit, self._audited = run, unit, audited
-        self._places = {f"images/{a.member}": place for place, a in enumerate(unit.images)}
+        self._places = {layout.image_path(a.member): place for place, a in enumerate(unit.images)}
 
     def read(self, sample: int, seed: str) -> None:
         unit, audited = self._unit, self._audited
@@ -168,7 +168,7 @@ class _Reading:
 
     def _all_delivered(self, rows: Rows, objects: Mapping[str, Any]) -> None:
         for address, (image, *_) in zip(self._unit.images, rows, strict=True):
-            path = f"images/{address.member}"
+            path = layout.image_path(address.member)
             if path not in objects and image["reason"] not in NOT_DELIVERED:
                 what = f"{path} was wanted among its outputs, as it is recorded as {image['outcome']}"
                 self._found("marker", self._unit.marker_path, f"{what}, and is not there")
@@ -180,7 +180,7 @@ class _Reading:
         if data is None:
             return
         record = {"outcome": "restored"} if is_image_name(path) else {}
-        if path.startswith("images/"):
+        if path.startswith(f"{layout.IMAGES}/"):
             record = self._run.as_delivered(rows[self._places[path]][0]) if rows else {}
         wrong = wrong_picture(record, data, self._run.max_pixels) if record else ""
         if wrong:

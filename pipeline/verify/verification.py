@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pipeline.console.commands import say
 from pipeline.console.options import UsageError, option, options_of, with_values
 from pipeline.console.progress import Progress, duration, write_line
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.ledger.findings import Finding, Findings
 from pipeline.ledger.ledger import difference
 from pipeline.ledger.output import BROKEN, Run, open_run
@@ -229,7 +229,7 @@ class Repeater:
         if self.device == "auto":
             self.device = "cuda" if "cuda" in devices and torch.cuda.is_available() else "cpu"
         # an object of this name never exists: a run that was stopped is verified all the same
-        never = store.join(self._config.output.uri, "_ledger", "verification-stop")
+        never = store.join(self._config.output.uri, layout.LEDGER, "verification-stop")
         threads = max((os.cpu_count() or 1) // max(self._config.machine.engines, 1), 1)
         settings = restore_stage(self._config, self._restorer, self.device, threads + 1, never)
         settings = replace(

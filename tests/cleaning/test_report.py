@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.cleaning.report import TILE, caption, sheet
-from pipeline.io.names import spelled
+from pipeline.io.names import escape_surrogates
 
 NAMES = [
     "a\nb.jpg",
@@ -21,7 +21,12 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sheet_of_samples_takes_any_name(name):
-    row = {"name": spelled(name), "reason": "exact_duplicate", "problem": "", "repeats": spelled(name)}
+    row = {
+        "name": escape_surrogates(name),
+        "reason": "exact_duplicate",
+        "problem": "",
+        "repeats": escape_surrogates(name),
+    }
     tile = np.zeros((TILE, TILE, 3), np.uint8)
     drawn = sheet([(tile, caption(row)), (None, caption(row))], f"of {name}")
     assert drawn.shape[1] >= 2 * TILE

@@ -17,11 +17,11 @@ ACTIONS = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
     "delete_object": "s3:DeleteObject",
 }
-SOURCES = ("pipeline/io/s3.py", "pipeline/io/store.py")
+SOURCES = ("pipeline/io/s3.py", "pipeline/io/s3_store.py")
 
 
 def asked_for() -> set[str]:
-    """The method of every request that the sources make, by `ask` or by `_ask`, which is given `objects.ask`."""
+    """The method of every request that the sources make, by `ask` or by `_ask`, which is given `s3.ask`."""
     calls = [
         node
         for source in SOURCES

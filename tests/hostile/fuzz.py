@@ -134,7 +134,7 @@ def check_shard(name: str, data: bytes) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch("pipeline.stages.align.load_detector", lambda _: lambda picture: []),
-        mock.patch("pipeline.io.store.os.fsync", lambda _: None),
+        mock.patch("pipeline.io.local.os.fsync", lambda _: None),
     ):
         source = Path(folder, "in")
         source.mkdir()

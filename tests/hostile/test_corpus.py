@@ -21,7 +21,7 @@ from PIL import ImageEnhance
 from torch import nn
 
 from pipeline.io import readers
-from pipeline.io.fence import LOCK
+from pipeline.io.layout import LOCK
 from pipeline.io.shards import InputError
 from pipeline.networks.unet import UNet
 from pipeline.restoration.config import RestoreConfig

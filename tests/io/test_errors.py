@@ -42,7 +42,7 @@ def sink(depth):
 def test_files_are_named_below_their_package():
     told = outline(caught(images.decode, b"no picture")).splitlines()
     assert told[0].startswith("test_errors.py:") or told[0].startswith("tests/io/test_errors.py:")
-    assert told[1].startswith("pipeline/io/images.py:") and told[1].endswith(" in decode")
+    assert told[1].startswith("pipeline/io/decoding.py:") and told[1].endswith(" in decode")
     assert told[4] == "ImageError: the bytes are of no picture format that is known here"
     assert told[5] == "caused by" and any(line.startswith("PIL/Image.py:") for line in told)
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from pipeline.io import fence, store
+from pipeline.io import layout, local, store
 from pipeline.io.fence import Fenced, RunFence, write_while
 
 
@@ -20,7 +20,7 @@ def output(request, tmp_path):
 
 def own(output: str, run: str) -> None:
     """Make the output that run's."""
-    write_while(lambda: True, output, fence.RUN, json.dumps({"run": run}).encode(), changes_owner=True)
+    write_while(lambda: True, output, layout.RUN, json.dumps({"run": run}).encode(), changes_owner=True)
 
 
 def read(output: str, path: str) -> bytes:
@@ -58,7 +58,7 @@ def test_an_output_without_a_run_file_is_that_of_a_run_without_identity(output):
 
 
 def test_a_damaged_run_file_is_nobodys(output):
-    store.write_bytes(store.join(output, fence.RUN), b"{")
+    store.write_bytes(store.join(output, layout.RUN), b"{")
     assert not RunFence(output, "").holds() and not RunFence(output, "a").holds()
 
 
@@ -116,10 +116,10 @@ def test_an_output_changes_hands_only_between_two_local_writes(tmp_path):
 
 
 def test_a_lock_that_a_suspended_process_holds_is_named_after_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr(local, "LOCK_TIMEOUT", 0.1)
     output = tmp_path / "out"
     own(str(output), "a")
-    handle = os.open(output / fence.LOCK, os.O_RDWR)
+    handle = os.open(output / layout.LOCK, os.O_RDWR)
     fcntl.flock(handle, fcntl.LOCK_SH)
     try:
         with pytest.raises(store.StoreError, match="it may be suspended: let it go on or end it"):

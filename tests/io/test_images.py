@@ -20,13 +20,13 @@ from pipeline.io.images import (
     LUMA,
     ImageError,
     SkippedImage,
-    _upright_rgb,
     decode,
-    divisor_table,
     encode,
     is_image_name,
     resize,
 )
+from pipeline.io.picture import upright_rgb
+from pipeline.io.save_options import divisor_table
 
 COLOUR = np.ascontiguousarray(pictures.astronaut()[:120, 150:310])
 GREY = COLOUR.mean(axis=2).astype(np.uint8)
@@ -274,9 +274,9 @@ def test_why_the_pixels_beside_an_edit_could_not_stay_is_given_and_nothing_where
 @pytest.mark.parametrize("kind", ["rgba png", "grey alpha png", "16-bit colour png", "grey png", "bmp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_edit_held_in_parts_gives_the_bytes_of_one_held_whole(kind, orientation, monkeypatch):
-    monkeypatch.setattr("pipeline.io.images.STRIP", 5000)
+    monkeypatch.setattr("pipeline.io.picture.STRIP", 5000)
     picture = replace(decode(LOSSLESS[kind]), orientation=orientation)
-    picture = replace(picture, rgb=_upright_rgb(picture.stored, orientation))
+    picture = replace(picture, rgb=upright_rgb(picture.stored, orientation))
     edited = picture.rgb.astype(np.float32)
     edited[20:50, 30:41] = np.random.default_rng(0).uniform(-20, 280, (30, 11, 3))
     in_parts = Canvas(picture.rgb, [(slice(20, 50), slice(30, 41))])

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from skimage import data as pictures
 
-from pipeline.io.images import decode, divisor_table
+from pipeline.io.images import decode
 from pipeline.io.jpeg import keep_untouched_blocks
+from pipeline.io.save_options import divisor_table
 
 COLOUR = np.ascontiguousarray(pictures.astronaut()[:120, 150:310])
 EDITED = COLOUR.copy()

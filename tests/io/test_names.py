@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from pipeline.io.names import is_hidden, spelled, unspelled
+from pipeline.io.names import escape_surrogates, is_hidden, unescape_surrogates
 from pipeline.reporting.page import document, note
 from pipeline.reporting.text import printable
 
@@ -26,13 +26,13 @@ HOSTILE = (
 @pytest.mark.parametrize("name", HOSTILE)
 def test_every_name_has_a_printable_line_and_a_spelling_in_utf_8(name):
     assert printable(name).isprintable()
-    assert unspelled(spelled(name).encode().decode()) == name
+    assert unescape_surrogates(escape_surrogates(name).encode().decode()) == name
 
 
 def test_what_is_printable_stays():
     assert printable("é α 漢 ü.jpg") == "é α 漢 ü.jpg"
     assert printable("a\nb\udce9") == "a\\nb\\udce9"
-    assert spelled("é\n") == "é\n" and spelled("\udce9") == "\\udce9"
+    assert escape_surrogates("é\n") == "é\n" and escape_surrogates("\udce9") == "\\udce9"
 
 
 @pytest.mark.parametrize("name", HOSTILE)

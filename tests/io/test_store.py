@@ -24,7 +24,8 @@ import s3fs
 from exact_store import ExactStore, exact_store
 from servers import ACCESS_KEY, SECRET_KEY, S3Server
 
-from pipeline.io import exclusive, store
+from pipeline.io import exclusive, local, store
+from pipeline.io import s3 as objects
 from pipeline.io.readers import read_unit
 from pipeline.io.shards import cut_units, list_input, make_shards, path_below
 from pipeline.io.store import StoreError, StoreFull
@@ -133,7 +134,7 @@ def test_of_eight_threads_that_create_a_file_exactly_one_wins(root: str) -> None
 
 
 def test_what_is_larger_than_one_plain_put_claims_nothing(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.s3, "LARGEST_CLAIM", 1000)
+    monkeypatch.setattr(objects, "LARGEST_CLAIM", 1000)
     uri = store.join(root, "claim")
     with pytest.raises(StoreError, match=r"at most 1000 bytes can be made.*got 1001") as caught:
         store.create_bytes(uri, bytes(1001))
@@ -216,8 +217,8 @@ def test_names_of_other_stores_are_not_interpreted_either() -> None:
 
 
 def test_only_a_protocol_at_the_beginning_makes_an_address_remote() -> None:
-    for local in ("/photos/s3://x", "a b://c", "scan::s3", "./http:/x", "C:/x", "file:///x", "://x", "1://x"):
-        assert not store.is_remote(local)
+    for near in ("/photos/s3://x", "a b://c", "scan::s3", "./http:/x", "C:/x", "file:///x", "://x", "1://x"):
+        assert not store.is_remote(near)
     for remote in ("s3://b/k", "memory://x", "git+ssh://x", "S3A://b"):
         assert store.is_remote(remote)
 
@@ -371,7 +372,7 @@ def test_a_lock_that_a_killed_process_left_is_waited_for_once_and_taken_away(
     monkeypatch.setattr(exclusive, "ABANDONED", 0.05)
     path = tmp_path / "claim"
     for number in (0, 1):
-        exclusive._lock_file(Path(f"x{store.TEMPORARY}"), path, number).touch()
+        exclusive._lock_file(Path(f"x{local.TEMPORARY}"), path, number).touch()
     assert store.create_bytes(str(path), b"whole") is True
     assert store.create_bytes(str(path), b"second") is False
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"claim": b"whole"}
@@ -647,8 +648,8 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> 
 def test_a_large_file_is_copied_without_being_read_whole_into_memory(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store.s3, "PART_BYTES", 5 << 20)  # S3 takes no smaller ones
-    monkeypatch.setattr(store.s3, "PARTS_AT_ONCE", 1)
+    monkeypatch.setattr(objects, "PART_BYTES", 5 << 20)  # S3 takes no smaller ones
+    monkeypatch.setattr(objects, "PARTS_AT_ONCE", 1)
     data = random.Random(0).randbytes((40 << 20) + 7)
     (tmp_path / "weights").write_bytes(data)
     uri = store.join(root, "to", "copy")

@@ -19,8 +19,9 @@ import s3fs
 from fault_proxy import ALWAYS, FaultProxy, Rule, fault_proxy
 from servers import SECRET_KEY, S3Server, free_ports
 
+from pipeline.io import ranges, s3_store, store
 from pipeline.io import s3 as objects
-from pipeline.io import store
+from pipeline.io.listing import PROBE
 from pipeline.io.readers import read_unit
 from pipeline.io.shards import Shard, cut_units, list_input, make_shards
 from pipeline.io.store import StoreError, StoreFull
@@ -81,11 +82,11 @@ def test_a_fault_of_reading_that_passes_is_not_seen(line, place, hasty, fault, r
     store.write_bytes(uri := f"{place}/x", DATA)
     times = 1 if fault in ("silent", "stalled") else TRIES - 1
     line.spoil(fault, "GET", times=times)
-    before = objects.asked_again.total()
+    before = objects.retries.total()
     assert read(uri) == DATA
     assert Counter(r.fault for r in line.seen("GET", "x"))[fault] == times
     # what the metrics tell; a connection that ends without any answer is begun again below us, once
-    assert 0 < objects.asked_again.total() - before <= times
+    assert 0 < objects.retries.total() - before <= times
 
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
@@ -150,8 +151,8 @@ def test_the_waits_are_drawn_double_and_have_a_cap(monkeypatch):
     assert len({waits[0] for waits in drawn}) == 20
 
 
-def test_no_try_begins_after_the_patience_has_ended(line, place, monkeypatch):
-    monkeypatch.setattr(objects, "PATIENCE", 0.0)
+def test_no_try_begins_after_the_timeout(line, place, monkeypatch):
+    monkeypatch.setattr(objects, "RETRY_TIMEOUT", 0.0)
     line.spoil("throttled")
     with pytest.raises(StoreError, match="too many requests"):
         store.read_bytes(f"{place}/x")
@@ -241,13 +242,13 @@ def test_an_object_written_in_parts_carries_no_condition(line, place):
 
 def test_a_server_that_honours_conditions_passes_the_check_and_nothing_is_left(line, place):
     store.check_claims(place)
-    assert len(line.seen("PUT", store.PROBE)) == 2
+    assert len(line.seen("PUT", PROBE)) == 2
     assert not store.exists(place)
 
 
 @pytest.mark.parametrize("fault", ["unconditional", "unknown"])
 def test_a_server_that_ignores_conditions_is_refused_in_one_sentence(line, place, fault):
-    line.spoil(fault, "PUT", store.PROBE, header="if-none-match")
+    line.spoil(fault, "PUT", PROBE, header="if-none-match")
     with pytest.raises(
         StoreError, match=r"its server ignores If-None-Match \(conditional writes\)"
     ) as caught:
@@ -267,7 +268,7 @@ def test_starts_that_check_at_the_same_time_do_not_refuse_each_other(line, place
 
 
 def test_a_probe_that_another_start_deletes_is_no_sign_of_a_bad_server(line, place, monkeypatch):
-    create, probes = store._create_remote, []
+    create, probes = s3_store.swap_bytes, []
 
     def deleted_before(uri, *args):
         probes.append(uri)
@@ -275,7 +276,7 @@ def test_a_probe_that_another_start_deletes_is_no_sign_of_a_bad_server(line, pla
             store.delete(uri)
         return create(uri, *args)
 
-    monkeypatch.setattr(store, "_create_remote", deleted_before)
+    monkeypatch.setattr(s3_store, "swap_bytes", deleted_before)
     store.check_claims(place)
     assert len(set(probes)) == 2
 
@@ -285,7 +286,7 @@ def test_the_check_passes_over_a_probe_that_an_earlier_start_had_no_right_to_del
     for _ in range(2):
         store.check_claims(place)
     line.clear()
-    assert store.exists(f"{place}/{store.PROBE}")
+    assert store.exists(f"{place}/{PROBE}")
 
 
 CHECKSUMS = "x-amz-checksum-|x-amz-sdk-checksum-|x-amz-trailer"
@@ -294,9 +295,9 @@ CHECKSUMS = "x-amz-checksum-|x-amz-sdk-checksum-|x-amz-trailer"
 @pytest.fixture
 def forgetful() -> Iterator[None]:
     """What this process learns of a server's checksums is forgotten again."""
-    store._refuses_checksums.clear()
+    s3_store.refuses_checksums.clear()
     yield
-    store._refuses_checksums.clear()
+    s3_store.refuses_checksums.clear()
 
 
 def test_a_server_that_refuses_checksums_is_asked_without_them_from_then_on(line, place, forgetful):
@@ -367,7 +368,7 @@ def test_a_server_that_refuses_connections_for_many_tries_is_waited_for(s3, plac
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_tries_go_on_until_the_patience_ends_and_the_last_one_begins_then(monkeypatch):
+def test_tries_go_on_until_the_timeout_and_the_last_one_begins_then(monkeypatch):
     monkeypatch.delenv("AWS_MAX_ATTEMPTS", raising=False)
     now, begun = 0.0, []
 
@@ -386,7 +387,7 @@ def test_tries_go_on_until_the_patience_ends_and_the_last_one_begins_then(monkey
     monkeypatch.setattr(objects.asyncio, "sleep", sleep)
     with pytest.raises(ConnectionRefusedError):
         asyncio.run(objects.ask(Away(), "get_object"))
-    assert begun[0] == 0 and begun[-1] == objects.PATIENCE == 180
+    assert begun[0] == 0 and begun[-1] == objects.RETRY_TIMEOUT == 180
     assert len(begun) > 12
     waits = [after - before for before, after in itertools.pairwise(begun)]
     assert min(waits) > 0 and max(waits) <= objects.LONGEST_WAIT
@@ -439,7 +440,7 @@ def test_planning_a_tar_of_large_members_reads_little_more_than_their_headers(li
     got = line.seen("GET")
     # one request a member, and the two at either end
     assert len(got) <= 14
-    assert sum(r.body_bytes for r in got) <= 14 * objects.SMALLEST_BLOCK < entry.size / 20
+    assert sum(r.body_bytes for r in got) <= 14 * ranges.SMALLEST_BLOCK < entry.size / 20
 
 
 def test_planning_a_tar_of_small_members_reads_through_it_in_large_blocks(line, place):
@@ -471,7 +472,7 @@ def test_a_unit_of_parquet_reads_its_row_groups_and_not_the_whole_file(line, pla
     read = read_unit(Unit("a", "parquet", 4, False, images, uri, (0, 0)), "image")
     assert [data for _, data in read] == rows[32:40]
     wanted = 8 * 50_000
-    assert wanted <= sum(r.body_bytes for r in line.seen("GET")) <= wanted + 4 * objects.SMALLEST_BLOCK
+    assert wanted <= sum(r.body_bytes for r in line.seen("GET")) <= wanted + 4 * ranges.SMALLEST_BLOCK
 
 
 def test_the_reader_gives_the_same_bytes_as_a_file_whatever_the_jumps():
@@ -481,7 +482,7 @@ def test_the_reader_gives_the_same_bytes_as_a_file_whatever_the_jumps():
         fetched.append((begin, end))
         return data[begin:end]
 
-    file, plain = objects.RangeReader(fetch, len(data)), io.BytesIO(data)
+    file, plain = ranges.RangeReader(fetch, len(data)), io.BytesIO(data)
     for place, length in [
         (0, 10),
         (5, 100_000),

@@ -10,7 +10,7 @@ from servers import S3Server
 
 from jobs import restore
 from pipeline.io import weights
-from pipeline.io.fence import LOCK
+from pipeline.io.layout import LOCK
 from pipeline.networks.checkpoint import read_state, write_state
 from pipeline.networks.presets import PRESETS
 from pipeline.restoration import method

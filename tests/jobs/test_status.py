@@ -130,7 +130,7 @@ def test_the_json_says_the_same_and_goes_to_a_file_or_to_the_output(finished, st
     assert failures.keys() == set(FAILED)
     for name, failure in failures.items():
         assert {k: rows[name][k] for k in failure} == failure
-        assert "pipeline/io/images.py:" in failure["traceback"] and failure["attempts"] == 1
+        assert "pipeline/io/decoding.py:" in failure["traceback"] and failure["attempts"] == 1
     assert len(status(finished, "--json", "-", "--errors", "1").looks[0]["errors"]) == 1
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.io import store
+from pipeline.io import layout, store
 from pipeline.ledger import lease
 from pipeline.ledger.lease import AlreadyDriven, Driver, Start, last_start, process_identity
 
@@ -102,7 +102,7 @@ def test_a_clock_that_is_set_makes_no_live_driver_dead(tmp_path, monkeypatch):
 def test_a_start_of_a_version_that_named_no_process_is_watched_for_signs_of_life(tmp_path):
     values = {"number": 1, "host": socket.gethostname(), "pid": os.getpid(), "process_began": 1.0}
     values |= {"began_at": NOW, "seen_at": NOW, "ended_at": None, "exit_code": None, "token": "t"}
-    store.write_bytes(str(tmp_path / lease.DRIVERS / "0001.json"), json.dumps(values).encode())
+    store.write_bytes(str(tmp_path / layout.DRIVERS / "0001.json"), json.dumps(values).encode())
     said: list[str] = []
     with take(tmp_path, said):
         assert last_start(str(tmp_path)).number == 2
@@ -205,7 +205,7 @@ def test_of_many_starts_at_once_one_drives(tmp_path):
     for racer in racers:
         racer.join()
     assert len([r for r in results if r is not None]) == 1
-    assert [json.loads(f.read_bytes())["number"] for f in (tmp_path / lease.DRIVERS).iterdir()] == [1]
+    assert [json.loads(f.read_bytes())["number"] for f in (tmp_path / layout.DRIVERS).iterdir()] == [1]
 
 
 def test_it_works_on_an_object_store(s3):

@@ -400,6 +400,6 @@ def test_names_of_folders_that_are_anything_arrive(database, state):
     tracker = RunTracker.open(database, f"x {name}", name, **given, state_uri=state)
     tracker.log_input(name, "f" * 64)
     assert tracker.finish() == 0
-    spelled = name.replace("\udce9", "\\udce9")
-    (run,) = runs(database, f"x {spelled}")
-    assert [run.data.params["input"], run.data.tags["t"], run.info.run_name] == [spelled] * 3
+    escaped = name.replace("\udce9", "\\udce9")
+    (run,) = runs(database, f"x {escaped}")
+    assert [run.data.params["input"], run.data.tags["t"], run.info.run_name] == [escaped] * 3

@@ -1,7 +1,7 @@
-"""Names of the members of tars that are written here: as many samples for a WebDataset reader as pictures.
+"""Names of the members of tars that are written here: each picture is one sample to a WebDataset reader.
 
-Such a reader takes the path up to the first dot of the file name for a sample's key, and all members of one key for one
-sample.
+Such a reader takes the path up to the first dot of the file name as a sample's key, and all members with the same key
+as one sample.
 """
 
 import hashlib
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from pipeline.io.images import is_image_name
-from pipeline.io.names import spelled
+from pipeline.io.names import escape_surrogates
 
 # Where a format's usual suffix is another than its name.
 SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}
-# What file systems take of one name.
+# Most bytes of one name in a file system.
 MOST_BYTES = 255
-# Hexadecimal digits that are added to keys that would be shared, and more where that is not enough.
+# Hexadecimal digits that are added to keys that would be shared; the next number where that is not enough.
 DIGITS = (8, 16, 64)
 
 
@@ -25,7 +25,9 @@ def suffix_of(picture_format: str) -> str:
     return SUFFIXES.get(picture_format, f".{picture_format.lower()}")
 
 
-def sample_names(names: Sequence[str], suffixes: Sequence[str] | None = None, default: str = "") -> list[str]:
+def webdataset_names(
+    names: Sequence[str], suffixes: Sequence[str] | None = None, default: str = ""
+) -> list[str]:
     """A member name for each picture; no two share a WebDataset key, and none leads out of its folder.
 
     names: paths of the pictures. suffixes: of each with its dot, for names that have none of a picture's; None gives
@@ -33,8 +35,8 @@ def sample_names(names: Sequence[str], suffixes: Sequence[str] | None = None, de
     and what would share a key gets digits of its own name's sha256, `IMG_1-0a1b2c3d.jpg`.
     """
     given = [default] * len(names) if suffixes is None else suffixes
-    parted = [_parted(name, suffix, suffixes is not None) for name, suffix in zip(names, given, strict=True)]
-    keys = [_key(folder, stem, suffix) for folder, stem, suffix in parted]
+    split = [_split(name, suffix, suffixes is not None) for name, suffix in zip(names, given, strict=True)]
+    keys = [_key(folder, stem, suffix) for folder, stem, suffix in split]
     digests = _digests(names)
     for length in DIGITS:
         shared = {key for key, count in Counter(keys).items() if count > 1}
@@ -42,12 +44,12 @@ def sample_names(names: Sequence[str], suffixes: Sequence[str] | None = None, de
             break
         for i, key in enumerate(keys):
             if key in shared:
-                folder, stem, suffix = parted[i]
+                folder, stem, suffix = split[i]
                 keys[i] = _key(folder, stem, suffix, f"-{digests[i][:length]}")
-    return [key + suffix for key, (_, _, suffix) in zip(keys, parted, strict=True)]
+    return [key + suffix for key, (_, _, suffix) in zip(keys, split, strict=True)]
 
 
-def _parted(name: str, suffix: str, keep: bool) -> tuple[str, str, str]:
+def _split(name: str, suffix: str, keep: bool) -> tuple[str, str, str]:
     """Folder, stem without dots, and suffix. keep: the name's own suffix, where it is a picture's."""
     parts = [_plain(part) for part in name.split("/") if part not in ("", ".")]
     last = parts.pop() if parts else ""
@@ -60,21 +62,21 @@ def _parted(name: str, suffix: str, keep: bool) -> tuple[str, str, str]:
 
 def _plain(part: str) -> str:
     """A part of a path in letters that every reader takes; patterns of some stop at the end of a line."""
-    return "".join(c if c.isprintable() else "_" for c in spelled(part))
+    return "".join(c if c.isprintable() else "_" for c in escape_surrogates(part))
 
 
 def _key(folder: str, stem: str, suffix: str, tail: str = "") -> str:
-    room = MOST_BYTES - len((tail + suffix).encode())
-    stem = stem.encode()[:room].decode(errors="ignore")
+    longest = MOST_BYTES - len((tail + suffix).encode())
+    stem = stem.encode()[:longest].decode(errors="ignore")
     return f"{folder}/{stem}{tail}" if folder else f"{stem}{tail}"
 
 
 def _digests(names: Sequence[str]) -> list[str]:
     """The sha256 of each name; of several of one name the later ones also have their number."""
-    met: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     found = []
     for name in names:
-        again = f"\0{met[name]}" if met[name] else ""
-        met[name] += 1
-        found.append(hashlib.sha256(f"{name}{again}".encode(errors="surrogateescape")).hexdigest())
+        repeat = f"\0{seen[name]}" if seen[name] else ""
+        seen[name] += 1
+        found.append(hashlib.sha256(f"{name}{repeat}".encode(errors="surrogateescape")).hexdigest())
     return found

@@ -1,0 +1,184 @@
+"""Bytes → picture: format, size, colour, depth and orientation, without trust in any of them."""
+
+import io
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from pipeline.io.formats import FORMATS, MAX_PIXELS, unsupported_format, weight
+from pipeline.io.picture import (
+    UPRIGHT,
+    Array,
+    ImageError,
+    Picture,
+    SkippedImage,
+    silence_pillow,
+    strips,
+    upright_rgb,
+)
+from pipeline.io.save_options import save_options
+
+OPENCV_OUT_OF_MEMORY = -4
+ORIENTATION = 0x0112
+# A progressive JPEG has some ten scans. Each may cost a pass over the whole picture for a few bytes of the file.
+MOST_SCANS = 500
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The picture in `data`. max_pixels: as `weight` counts them.
+
+    Raises ImageError, SkippedImage for animated and too large ones, MemoryError, and nothing else.
+    """
+    silence_pillow()
+    try:
+        return _decoded(data, max_pixels)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # damaged bytes make decoders raise nearly anything
+        if isinstance(error, cv2.error) and error.code == OPENCV_OUT_OF_MEMORY:
+            raise MemoryError(str(error)) from error
+        said = " ".join(str(error).split())[:200]
+        raise ImageError("truncated", f"the picture's data end early or are damaged ({said})") from error
+
+
+def _decoded(data: bytes, max_pixels: int) -> Picture:
+    image = _opened(data, max_pixels)
+    image.load()
+    orientation, save = _orientation(image), save_options(image, data)
+    palette = image.copy() if image.format == "GIF" and image.mode == "P" else None
+    mode = image.mode
+    stored, alpha = _sixteen_bit_colour(data, image) if _is_deep_colour(data, image) else _samples(image)
+    image.close()  # its pixels are not needed twice
+    if alpha is not None:
+        save.pop("transparency", None)  # which has become alpha
+    return Picture(
+        rgb=upright_rgb(stored, orientation),
+        format="JPEG" if image.format == "MPO" else str(image.format),
+        stored=stored,
+        alpha=alpha,
+        orientation=orientation,
+        save=save,
+        palette=palette,
+        jpeg=data if image.format in ("JPEG", "MPO") and mode in ("L", "RGB") else b"",
+        recoded=f"its {mode} samples are delivered as RGB" if mode in ("CMYK", "LAB") else None,
+    )
+
+
+def _opened(data: bytes, max_pixels: int) -> Image.Image:
+    """The image with its header read and judged; nothing is decoded yet."""
+    if not data:
+        raise ImageError("empty", "the file holds no bytes")
+    if unsupported := unsupported_format(data):
+        raise SkippedImage(
+            "unsupported format", f"{unsupported} can not be written back as it was; save it as PNG or JPEG"
+        )
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image", "the bytes are of no picture format that is known here") from error
+    _check_size(image, max_pixels, weight(data))
+    # whether there is a second frame; counting them all would take as long as there are bytes
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise SkippedImage("animated", "a single picture was wanted, got several frames")
+    _check_size(image, max_pixels, weight(data))  # a look at the second frame may have changed it
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+        raise SkippedImage("too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it anew")
+    if image.mode == "F":
+        raise SkippedImage("float samples", "samples of 8 or 16 bits were wanted, got floating point numbers")
+    if _would_lose_depth(image, data):
+        raise SkippedImage(
+            "deep samples",
+            f"samples of a {image.format} as deep as these can not be written back; save it as 16-bit RGB PNG",
+        )
+    return image
+
+
+def _check_size(image: Image.Image, max_pixels: int, counts: int) -> None:
+    """Refuse a picture by the size that its header gives. counts: as `weight`."""
+    width, height = image.size
+    if width * height * counts > max_pixels:
+        size = f"{width}x{height} is {width * height / 1e6:.0f} Mpx"
+        raise SkippedImage(
+            "too large",
+            f"{size}{' of 16-bit colour, which count twice' if counts > 1 else ''}, above the limit of "
+            f"{max_pixels / 1e6:.0f} Mpx; raise --max-pixels to accept it",
+        )
+    if not width * height:
+        raise ImageError("truncated", f"a picture was wanted, its header says {width}x{height} pixels")
+
+
+def _would_lose_depth(image: Image.Image, data: bytes) -> bool:
+    """Whether Pillow would change the samples' depth, and we have no other reader and writer."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(258, (8,))
+        return tuple(bits) != (16,) or image.mode == "I" if image.mode[:1] == "I" else max(bits) > 8
+    return image.format == "PNG" and data[24:26] == b"\x10\x04"
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where it is missing or unreadable."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF
+        return 1
+    return found if isinstance(found, int) and found in UPRIGHT else 1
+
+
+def _samples(image: Image.Image) -> tuple[Array, Array | None]:
+    """Colour samples (grey or RGB) and alpha of a loaded image, at their stored depth."""
+    mode = image.mode
+    if mode.startswith("I"):
+        return np.asarray(image).astype(np.uint16, copy=False), None
+    if mode in ("1", "L"):
+        return _as_array(image, "L"), None
+    if mode == "LA":
+        both = _as_array(image, "LA")
+        return both[..., 0], both[..., 1]
+    if mode in ("RGBA", "PA", "RGBa", "La") or (mode == "P" and "transparency" in image.info):
+        both = _as_array(image, "RGBA")
+        return both[..., :3], both[..., 3]
+    return _as_array(_to_srgb(image) if mode in ("CMYK", "LAB") else image, "RGB"), None
+
+
+def _as_array(image: Image.Image, mode: str) -> NDArray[np.uint8]:
+    """A loaded image's samples in another mode of 8 bits, or its own."""
+    width, height = image.size
+    samples = np.empty((height, width, len(mode)) if len(mode) > 1 else (height, width), np.uint8)
+    for rows in strips(samples):
+        samples[rows] = np.asarray(image.crop((0, rows.start, width, rows.stop)).convert(mode))
+    return samples
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """CMYK or LAB through its ICC profile where it carries one, else as Pillow converts it."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a profile that is damaged or does not fit its picture: the plain conversion below
+    return image.convert("RGB")
+
+
+def _is_deep_colour(data: bytes, image: Image.Image) -> bool:
+    """Whether it is a 16-bit colour PNG, which Pillow would cut to 8 bits."""
+    return image.format == "PNG" and weight(data) > 1
+
+
+def _sixteen_bit_colour(data: bytes, image: Image.Image) -> tuple[Array, Array | None]:
+    """RGB(A) samples of a 16-bit colour PNG that Pillow could load."""
+    image.close()  # what Pillow has cut is not needed
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16:
+        raise ValueError("16-bit samples were wanted")
+    colour = decoded[..., :3]
+    for rows in strips(colour):
+        colour[rows] = colour[rows][..., ::-1].copy()  # OpenCV's order is blue, green, red
+    return colour, decoded[..., 3] if decoded.shape[2] == 4 else None

@@ -1,0 +1,81 @@
+"""Where things lie below an output. Every path is relative to it, with `/` between its parts.
+
+images/…  shards/…  faces/…            what is delivered
+records/UNIT.parquet                   a row for each face and image of a unit
+report/                                the report, and each unit's strip of its contact sheet
+_ledger/                               what the run is, what is planned and what is done
+"""
+
+IMAGES, SHARDS, FACES, RECORDS, REPORT, LEDGER = "images", "shards", "faces", "records", "report", "_ledger"
+FOLDERS = (IMAGES, SHARDS, FACES, RECORDS, REPORT, LEDGER)
+
+# Strips of the contact sheet.
+SAMPLES = f"{REPORT}/samples"
+# What the run is; the claim on the output.
+RUN = f"{LEDGER}/run.json"
+# Its shards, and a folder with the units of each.
+PLAN, PLANNED_UNITS = f"{LEDGER}/plan.json", f"{LEDGER}/plan"
+# Folder of the markers.
+DONE = f"{LEDGER}/done"
+# Folder of the starts: who drives the run.
+DRIVERS = f"{LEDGER}/drivers"
+# Units that were begun again.
+RETRIES = f"{LEDGER}/retries.json"
+# What MLflow has of the run.
+TRACKING = f"{LEDGER}/tracking.json"
+# The same of an output without a ledger: an evaluation's or a training's.
+TRACKING_WITHOUT_LEDGER = "_tracking.json"
+# Size and sha256 of each of the report's files.
+REPORT_FILES = f"{LEDGER}/report.json"
+# The lock under which a local output is written.
+LOCK = f"{LEDGER}/.lock"
+
+
+def plan_path(shard: str) -> str:
+    """The units of a shard, as a JSON list."""
+    return f"{PLANNED_UNITS}/{shard}.json"
+
+
+def marker_path(shard: str, part: int) -> str:
+    """The marker of a unit."""
+    return f"{DONE}/{shard}/{part:04d}.json"
+
+
+def start_path(number: int) -> str:
+    """What a start of the job says of itself."""
+    return f"{DRIVERS}/{number:04d}.json"
+
+
+def stop_path(number: int) -> str:
+    """The object that makes the workers of a start begin nothing more."""
+    return f"{DRIVERS}/{number:04d}.stop"
+
+
+def image_path(member: str) -> str:
+    """A restored picture of a folder, by its path below the input."""
+    return f"{IMAGES}/{member}"
+
+
+def shard_path(unit: str, kind: str) -> str:
+    """The shard that a tar or Parquet unit delivers."""
+    return f"{SHARDS}/{unit}.{kind}"
+
+
+def records_path(unit: str) -> str:
+    """A unit's records."""
+    return f"{RECORDS}/{unit}.parquet"
+
+
+def faces_folder(unit: str) -> str:
+    """A unit's aligned crops."""
+    return f"{FACES}/{unit}"
+
+
+def report_path(name: str) -> str:
+    """A file of the report."""
+    return f"{REPORT}/{name}"
+
+
+def sample_path(unit: str) -> str:
+    """A unit's strip of the contact sheet."""
+    return f"{SAMPLES}/{unit}.jpg"

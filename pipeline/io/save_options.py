@@ -1,0 +1,91 @@
+"""What Pillow needs to write a picture as the kind of file it came from."""
+
+import io
+from functools import cache
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+from PIL.JpegImagePlugin import get_sampling
+
+# Descriptive TIFF tags that are kept: description, maker, model, software, date, artist, copyright, XMP, IPTC.
+TIFF_TAGS = (270, 271, 272, 305, 306, 315, 33432, 700, 33723)
+# For a picture that is no edit of another.
+DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+    "TIFF": {"compression": "tiff_lzw"},
+}
+
+
+def save_options(image: Image.Image, data: bytes) -> dict[str, Any]:
+    """Keyword arguments of Pillow's `save` that write an opened image as the same kind of file again."""
+    info = image.info
+    options = {k: info[k] for k in ("icc_profile", "exif", "dpi") if info.get(k)}
+    if image.mode in ("CMYK", "LAB"):
+        options.pop("icc_profile", None)  # delivered as sRGB
+    if image.format in ("JPEG", "MPO"):
+        options |= _jpeg_options(image)
+    elif image.format == "PNG":
+        options |= _png_options(image, data)
+    elif image.format == "WEBP":
+        # a lossy one too: coding it once more with loss would change every pixel by up to some twenty levels
+        options |= {"lossless": True, "exact": True} | {k: info[k] for k in ("xmp",) if info.get(k)}
+    elif image.format == "TIFF":
+        lossy = info.get("compression") in ("jpeg", "webp", "group3", "group4", "tiff_ccitt")
+        options["compression"] = "tiff_deflate" if lossy else info.get("compression", "raw")
+        tags = getattr(image, "tag_v2", {})
+        options["tiffinfo"] = {tag: tags[tag] for tag in TIFF_TAGS if tag in tags}
+    return options
+
+
+def _png_options(image: Image.Image, data: bytes) -> dict[str, Any]:
+    text = PngImagePlugin.PngInfo()
+    for key, value in getattr(image, "text", {}).items():
+        text.add_itxt(key, value) if not value.isascii() else text.add_text(key, value)
+    options: dict[str, Any] = {"pnginfo": text}
+    key = image.info.get("transparency")
+    if key is not None:
+        # samples of few bits were spread over 0..255, their transparent colour was not
+        few_bits = image.mode == "L" and data[24] < 8
+        options["transparency"] = key * 255 // (2 ** data[24] - 1) if few_bits else key
+    return options
+
+
+def _jpeg_options(image: Any) -> dict[str, Any]:
+    """Tables in which the original's coefficients stay whole numbers, and its chroma sampling."""
+    if image.mode == "CMYK":
+        return {"quality": 95, "subsampling": 0}
+    sampling = get_sampling(image)
+    tables = {k: divisor_table(t, _fine_table(k)) for k, t in image.quantization.items()}
+    if sampling < 0:
+        # 4:4:0 and the like, which Pillow can not write: whole chroma, and the finest steps there are
+        tables = {k: [1] * 64 for k in tables}
+    # components that are red, green and blue themselves, as Adobe programs may write them
+    as_rgb = image.mode == "RGB" and (
+        image.info.get("adobe_transform") == 0 or bytes(layer[0] for layer in image.layer) == b"RGB"
+    )
+    return {"qtables": tables, "subsampling": max(sampling, 0), "keep_rgb": as_rgb}
+
+
+def divisor_table(table: list[int], finest: list[int]) -> list[int]:
+    """For each quantisation step the largest divisor that is at most the entry of `finest`, and at least 1.
+
+    Coefficients that are multiples of the old step are multiples of the new one, so that untouched blocks are
+    coded again without loss, while restored ones are not squeezed through a coarse table.
+    """
+    return [
+        max(d for d in range(1, max(min(q, f), 1) + 1) if q % d == 0)
+        for q, f in zip(table, finest, strict=True)
+    ]
+
+
+def _fine_table(component: int) -> list[int]:
+    """The encoder's own table at quality 95: luma's of component 0, chroma's of the others."""
+    return _fine_tables()[min(component, 1)]
+
+
+@cache
+def _fine_tables() -> dict[int, list[int]]:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", quality=95)
+    return {k: list(v) for k, v in Image.open(buffer).quantization.items()}  # type: ignore[attr-defined]
