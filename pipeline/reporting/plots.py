@@ -63,15 +63,14 @@ class Panel:
     ) -> None:
         """Overlaid histograms of the finite values on common bins.
 
-        within: quantiles of the first series over which the bins reach; what lies beyond is counted in the outermost.
+        within: quantiles of all values over which the bins reach; what lies beyond is counted in the outermost.
         reaching: values over which the bins reach, too. shares: of each series' values, instead of their number.
         """
         found = [_finite(one.values) for one in series]
-        measured = next((values for values in found if values.size), None)
-        if measured is None:
+        if not any(values.size for values in found):
             self.nothing()
             return
-        low, high = (float(end) for end in np.quantile(measured, within))
+        low, high = (float(end) for end in np.quantile(np.concatenate(found), within))
         low, high = min([low, *reaching]), max([high, *reaching])
         bins = np.linspace(low, high if high > low else low + 1, BINS + 1)
         for one, values in zip(series, found, strict=True):
@@ -83,6 +82,7 @@ class Panel:
 
     def nothing(self) -> None:
         """Say that there are no values to show."""
+        self._axes.set(xticks=[], yticks=[])
         self._axes.text(
             0.5, 0.5, "nothing measured", transform=self._axes.transAxes, ha="center", color=FAINT
         )
@@ -217,6 +217,7 @@ class Figure:
 
         self._figure = Canvas(figsize=size, dpi=DPI, layout="constrained", facecolor=PAPER)
         FigureCanvasAgg(self._figure)
+        self._figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr,call-arg]  # constrained
         if title:
             self._figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=13, weight="bold")
         self._axes = self._figure.subplots(down, across, squeeze=False, width_ratios=widths)
