@@ -20,6 +20,7 @@ from pipeline.datasets.faces import (
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import Schedule, chain_from, make_schedule
 from pipeline.evaluation import paper_figures
+from pipeline.evaluation.paper_figures import Pixels
 from pipeline.evaluation.testset import Recipe, degraded_pictures
 from pipeline.io import images, store
 from pipeline.io.weights import resolve
@@ -99,7 +100,7 @@ class FiguresConfig:
 
 
 def choose_faces(config: FiguresConfig, side: int) -> list[FaceAddress]:
-    """`--count` faces of the input. Raises SampleError when there are none, or one is not side x side."""
+    """`--count` faces of the input. Raises SampleError when there are none, or one is unreadable or not side x side."""
     uri = config.faces
     if any(c in store.name_of(uri) for c in "*?["):
         found = list_faces(find_shards(uri))
@@ -114,8 +115,16 @@ def choose_faces(config: FiguresConfig, side: int) -> list[FaceAddress]:
         )
     chosen = spread(found, config.count)
     for face in chosen:
-        wanted_side(images.decode_rgb(face.read()), side, face.shard)
+        wanted_side(read_face(face, uri), side, face.shard)
     return chosen
+
+
+def read_face(face: FaceAddress, uri: str) -> Pixels:
+    """[S, S, 3] uint8 RGB, one face of the input `uri`. Raises SampleError for a picture that can not be read."""
+    try:
+        return images.decode_rgb(face.read())
+    except images.ImageError as error:
+        raise SampleError(f"a picture of {uri} can not be read: {error}; leave it out") from error
 
 
 def choose_steps(config: FiguresConfig, preset: Preset, schedule: Schedule) -> list[int]:
@@ -171,12 +180,7 @@ def make_faces(
     batches = []
     for first in range(0, len(addresses), config.batch):
         numbers = range(first, min(first + config.batch, len(addresses)))
-        try:
-            made = [degraded_pictures(images.decode_rgb(addresses[n].read()), n, recipe)[0] for n in numbers]
-        except images.ImageError as error:
-            raise SampleError(
-                f"a picture of {config.faces} can not be read: {error}; leave it out"
-            ) from error
+        made = [degraded_pictures(read_face(addresses[n], config.faces), n, recipe)[0] for n in numbers]
         truth, low = (torch.stack([to_tensor(m[name]) for m in made]) for name in ("truth", "degraded"))
         guess = estimator(low.to(config.device)).clamp(0, 1).cpu()
         batches.append(
