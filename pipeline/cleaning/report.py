@@ -189,7 +189,7 @@ def kolmogorov_smirnov(one: Numbers, other: Numbers) -> float:
     """The largest difference of the two samples' distribution functions."""
     from scipy.stats import ks_2samp
 
-    # the p-value goes unused: the way that is quick and never warns
+    # the p-value goes unused, and its asymptotic form is quick and without warnings
     return float(ks_2samp(one, other, method="asymp").statistic)
 
 
