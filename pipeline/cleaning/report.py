@@ -4,7 +4,6 @@ Files below `reports/NNNN`: index.html, funnel.png, histograms.png, grid-REASON.
 """
 
 import hashlib
-import io
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.options import CleanConfig
@@ -30,7 +28,11 @@ from pipeline.io.readers import read_unit
 from pipeline.io.units import Address, Unit
 from pipeline.records.rows import Row
 from pipeline.reporting import page
-from pipeline.reporting.canvas import fitting, font
+from pipeline.reporting.palette import FAINT, INK, OCHRE, RED, TEAL
+from pipeline.reporting.plots import Figure, Panel, Series
+from pipeline.reporting.sheet import Card, Group, Line, draw_sheet
+from pipeline.reporting.sheet import Row as SheetRow
+from pipeline.reporting.text import words
 
 Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
@@ -38,7 +40,6 @@ Numbers = NDArray[np.float64]
 # of each reason
 SAMPLES, TILE, ACROSS = 12, 180, 6
 READERS = 4
-GROUND, INK, FAINT = (250, 250, 248), (28, 30, 34), (110, 114, 120)
 # Measured column → its threshold in the policy, and how it is called.
 HISTOGRAMS: Mapping[str, tuple[str, str]] = {
     "short_side": ("min_side", "shorter side (px)"),
@@ -54,8 +55,8 @@ HISTOGRAMS: Mapping[str, tuple[str, str]] = {
     "face_scale": ("max_scale", "face / preset's side"),
 }
 LOGARITHMIC = frozenset({"face_sharpness"})
-# What a picture of a reason is shown with.
-TOLD = {
+# Reason → the measured columns that are set beneath a picture dropped for it.
+DECIDING_COLUMNS = {
     "too_small": ("width", "height"),
     "odd_aspect": ("width", "height"),
     "too_dark": ("light",),
@@ -92,8 +93,8 @@ class Cost:
         self.bytes += row["bytes"]
         self.measuring_seconds += row["seconds"]
 
-    def told(self) -> dict[str, Any]:
-        """For people."""
+    def summary(self) -> dict[str, Any]:
+        """For people, by what it is of."""
         values: dict[str, Any] = {
             "pictures measured": self.pictures,
             "bytes read": f"{self.bytes / 1e6:.1f} MB",
@@ -131,7 +132,7 @@ def write_report(
         {"condition": g.text, "value": g.value(version), "broken": g.broken(version)}
         for g in parse_gates(config.fail_if)
     ]
-    told = {
+    summary = {
         "version": asdict(version),
         "gates": gates,
         "drift": changes,
@@ -140,10 +141,10 @@ def write_report(
         "made_at": time.time(),
     }
     parts = _sections(version, config, cost, gates, changes, pictures, grids)
-    title = f"{store.name_of(output)}, {'census' if config.dry_run else f'version {version.number}'}"
+    title = f"{store.name_of(output)}, {'dry run' if config.dry_run else f'version {version.number}'}"
     store.write_bytes(store.join(place, "index.html"), page.document(title, parts).encode())
     # last: a summary says that the report is whole
-    store.write_bytes(store.join(place, "summary.json"), json.dumps(told, indent=1).encode())
+    store.write_bytes(store.join(place, "summary.json"), json.dumps(summary, indent=1).encode())
 
 
 def metrics(version: Version, changes: Mapping[str, Any], cost: Cost) -> dict[str, float]:
@@ -186,9 +187,10 @@ def _share(table: pa.Table, reason: str) -> float:
 
 def kolmogorov_smirnov(one: Numbers, other: Numbers) -> float:
     """The largest difference of the two samples' distribution functions."""
-    everything = np.sort(np.concatenate([one, other]))
-    below = [np.searchsorted(np.sort(x), everything, "right") / x.size for x in (one, other)]
-    return float(np.abs(below[0] - below[1]).max())
+    from scipy.stats import ks_2samp
+
+    # the p-value goes unused, and its asymptotic form is quick and without warnings
+    return float(ks_2samp(one, other, method="asymp").statistic)
 
 
 def _values(table: pa.Table, name: str) -> Numbers:
@@ -210,76 +212,48 @@ def _column(table: pa.Table, name: str) -> Numbers:
 # ---- drawings
 
 
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="#ffffff")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def draw_funnel(version: Version) -> bytes:
     """PNG: how many pictures are left after each reason to drop them, and what is done with these."""
-    left, names, bars, notes = version.images, ["all pictures"], [version.images], [""]
+    left, bars, texts = version.images, {"all pictures": float(version.images)}, [f"{version.images}  "]
     for reason in (*REASONS, "blurred", "repair_failed"):
         dropped = version.dropped.get(reason, 0)
         if dropped:
             left -= dropped
-            names.append(reason.replace("_", " "))
-            bars.append(left)
-            notes.append(f"−{dropped}")
-    figure = _figure(11, 1.2 + 0.36 * len(bars))
-    axes = figure.subplots()
+            bars[words(reason)] = left
+            texts.append(f"{left}  −{dropped}")
     repaired = version.verdicts.get("repair", 0)
-    axes.barh(range(len(bars)), bars, color="#4a7a8c", height=0.62, label="left")
-    axes.barh(len(bars) - 1, repaired, left=left - repaired, color="#b8763e", height=0.62, label="repaired")
-    for i, (bar, note) in enumerate(zip(bars, notes, strict=True)):
-        axes.text(bar, i, f" {bar}  {note}", va="center", fontsize=9)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
-    return _png(figure)
+    figure = Figure((11, 1.2 + 0.36 * len(bars)))
+    [panel] = figure.panels
+    panel.bars(bars, texts, TEAL, "left")
+    panel.bar_part(len(bars) - 1, left - repaired, repaired, OCHRE, "repaired")
+    panel.legend("lower right")
+    return figure.png()
 
 
 def draw_histograms(rows: pa.Table, before: pa.Table, config: CleanConfig) -> bytes:
     """PNG: every measured column, with its threshold, and the version before as a line."""
-    figure = _figure(12, 9)
-    every = iter(figure.subplots(4, 3).flat)
-    for (name, (threshold, title)), axes in zip(HISTOGRAMS.items(), every, strict=False):
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-        limit = float(getattr(config, threshold))
-        now, then = _values(rows, name), _values(before, name)
-        if name in LOGARITHMIC:
-            now, then = (np.log10(np.maximum(v, 0.1)) for v in (now, then))
-            limit = float(np.log10(max(limit, 0.1)))
-        if not now.size:
-            axes.text(0.5, 0.5, "nothing measured", ha="center", transform=axes.transAxes, color="#6e7278")
-            continue
-        low, high = min(np.quantile(now, 0.02), limit), max(np.quantile(now, 0.98), limit)
-        room = (high - low) * 0.03 or 1.0
-        bins = np.linspace(low - room, high + room, 41)
-        inside = np.clip(now, bins[0], bins[-1])
-        axes.hist(inside, bins, color="#4a7a8c", alpha=0.7, weights=np.full(now.size, 1 / now.size))
-        if then.size:
-            shares = np.full(then.size, 1 / then.size)
-            axes.hist(
-                np.clip(then, bins[0], bins[-1]), bins, histtype="step", color="#1c1e22", weights=shares
-            )
-        axes.axvline(limit, color="#b03a2e", linestyle="--", linewidth=1.2)
-    for axes in every:
-        axes.set_axis_off()
-    return _png(figure)
+    figure = Figure((12, 9), 4, 3)
+    for name, panel in zip(HISTOGRAMS, figure.panels, strict=False):
+        _draw_histogram(panel, name, _values(rows, name), _values(before, name), config)
+    for panel in figure.panels[len(HISTOGRAMS) :]:
+        panel.hide()
+    return figure.png()
+
+
+def _draw_histogram(panel: Panel, name: str, now: Numbers, then: Numbers, config: CleanConfig) -> None:
+    """The bins reach over all but the outermost 2 % at each end, and over the threshold."""
+    threshold, title = HISTOGRAMS[name]
+    limit = float(getattr(config, threshold))
+    if name in LOGARITHMIC:
+        now, then = (np.log10(np.maximum(v, 0.1)) for v in (now, then))
+        limit = float(np.log10(max(limit, 0.1)))
+    panel.title(title)
+    if not now.size:
+        panel.nothing()
+        return
+    series = [Series(now), *([Series(then, INK, outlined=True)] if then.size else [])]
+    panel.histograms(series, (0.02, 0.98), [limit], shares=True)
+    panel.reference("x", limit, RED, "--")
 
 
 def draw_grids(output: str, rows: pa.Table, number: int, column: str) -> Iterator[tuple[str, Pixels]]:
@@ -288,9 +262,9 @@ def draw_grids(output: str, rows: pa.Table, number: int, column: str) -> Iterato
         of_reason = rows.filter(pc.equal(rows.column("reason"), reason))
         chosen = sample(of_reason, number)
         with ThreadPoolExecutor(READERS) as pool:
-            tiles = list(pool.map(lambda row: (show(output, row, rows, column), caption(row)), chosen))
-        if tiles:
-            yield reason, sheet(tiles, f"{reason.replace('_', ' ')}: {len(tiles)} of {of_reason.num_rows}")
+            cards = list(pool.map(lambda row: Card(show(output, row, rows, column), caption(row)), chosen))
+        if cards:
+            yield reason, samples_sheet(cards, f"{words(reason)}: {len(cards)} of {of_reason.num_rows}")
 
 
 def sample(rows: pa.Table, number: int) -> list[Row]:
@@ -302,23 +276,22 @@ def sample(rows: pa.Table, number: int) -> list[Row]:
     return chosen
 
 
-def caption(row: Row) -> tuple[str, str]:
+def caption(row: Row) -> list[Line]:
     """What decided, and the name."""
-    values = [f"{name.replace('_', ' ')} {row[name]:.4g}" for name in TOLD.get(row["reason"], ())]
+    values = [f"{words(name)} {row[name]:.4g}" for name in DECIDING_COLUMNS.get(row["reason"], ())]
     repeats = f"repeats {row['repeats']}" if row["repeats"] else ""
-    return (", ".join(values) or row["problem"] or repeats), row["name"]
+    return [Line(", ".join(values) or row["problem"] or repeats), Line(row["name"], FAINT)]
 
 
-def show(output: str, row: Row, rows: pa.Table, column: str) -> Pixels | None:
-    """A picture, beside what it was repaired to, or what it repeats; None where it can not be shown."""
+def show(output: str, row: Row, rows: pa.Table, column: str) -> list[Pixels | None]:
+    """A picture, and beside it what it was repaired to, or what it repeats; None for what can not be shown."""
     shown = [picture_of(row, column)]
     if row["repaired"]:
         shown.append(_decoded(store.read_bytes(store.join(output, row["repaired"]))))
     if row["repeats"]:
         place = pc.index(rows.column("name"), row["repeats"]).as_py()
         shown.append(picture_of(rows.slice(place, 1).to_pylist()[0], column))
-    found = [p for p in shown if p is not None]
-    return np.concatenate([fitted(p) for p in found], axis=1) if found else None
+    return shown
 
 
 def picture_of(row: Row, column: str) -> Pixels | None:
@@ -337,34 +310,11 @@ def _decoded(data: bytes) -> Pixels | None:
         return None
 
 
-def fitted(picture: Pixels) -> Pixels:
-    """[H, W, 3] uint8 of at most TILE in the middle of a square of that side."""
-    height, width = picture.shape[:2]
-    tile = np.full((TILE, TILE, 3), 232, np.uint8)
-    top, left = (TILE - height) // 2, (TILE - width) // 2
-    tile[top : top + height, left : left + width] = picture
-    return tile
-
-
-def sheet(tiles: Sequence[tuple[Pixels | None, tuple[str, str]]], title: str) -> Pixels:
-    """Pictures in rows, each above its two lines: [H, W, 3] uint8."""
-    wide = max((t.shape[1] for t, _ in tiles if t is not None), default=TILE)
-    across = min(max(ACROSS * TILE // wide, 1), len(tiles))
-    gap, below, top = 12, 40, 44
-    lines = -(-len(tiles) // across)
-    size = (max(across * (wide + gap) + gap, 360), top + lines * (TILE + below + gap))
-    image = Image.new("RGB", size, GROUND)
-    draw = ImageDraw.Draw(image)
-    draw.text((gap, 12), fitting(title, font(17, True), size[0] - 2 * gap), INK, font(17, True))
-    for i, (tile, texts) in enumerate(tiles):
-        x, y = gap + i % across * (wide + gap), top + i // across * (TILE + below + gap)
-        if tile is not None:
-            image.paste(Image.fromarray(tile), (x, y))
-        for line, text in enumerate(texts):
-            draw.text(
-                (x, y + TILE + 3 + 17 * line), fitting(text, font(12), wide), (INK, FAINT)[line], font(12)
-            )
-    return np.asarray(image)
+def samples_sheet(cards: Sequence[Card], title: str) -> Pixels:
+    """The cards in rows as long as a page is wide: [H, W, 3] uint8."""
+    across = max(ACROSS // max(len(card.pictures) for card in cards), 1)
+    rows = [SheetRow(cards[start : start + across]) for start in range(0, len(cards), across)]
+    return draw_sheet(title, [[Group(rows)]], TILE, enlarge=False)
 
 
 # ---- page
@@ -378,7 +328,7 @@ def _sections(
     changes: Mapping[str, Any],
     pictures: Mapping[str, bytes],
     grids: Mapping[str, Pixels],
-) -> list[str]:
+) -> list[page.Part]:
     """The page's parts, in the order in which people ask."""
     counted = {"pictures": version.images} | {
         v: version.verdicts.get(v, 0) for v in ("keep", "repair", "drop")
@@ -392,7 +342,7 @@ def _sections(
         page.picture(pictures["funnel"], "png", "pictures left after each reason"),
     ]
     parts += [page.heading("Drift")]
-    shares = [[reason.replace("_", " "), *s.values()] for reason, s in changes["shares"].items()]
+    shares = [[words(reason), *s.values()] for reason, s in changes["shares"].items()]
     since = f"version {version.parent}" if version.parent else "before"
     parts += [page.table(["reason", f"share in {since}", "now", "among the new"], shares)]
     if changes["distances"]:
@@ -404,14 +354,14 @@ def _sections(
     parts += [page.picture(pictures["histograms"], "png", "histograms with thresholds")]
     parts += [page.heading("Samples"), page.note(_how_shown(grids))]
     parts += [page.picture(images.encode_jpeg(grid, 88), "jpeg", name) for name, grid in grids.items()]
-    parts += [page.heading("Cost"), page.pairs(cost.told())]
+    parts += [page.heading("Cost"), page.pairs(cost.summary())]
     return [*parts, page.heading("Policy"), page.pairs(config.thresholds())]
 
 
 def _how_shown(grids: Mapping[str, Pixels]) -> str:
     pairs = {"exact_duplicate", "near_duplicate"} & grids.keys()
     return (
-        "duplicates stand to the left of the picture that they repeat, repairs to the right of theirs"
+        "duplicates are left of the picture that they repeat, repairs right of the original"
         if pairs or ("blurred" in grids)
         else ""
     )

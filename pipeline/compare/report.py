@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.compare.crops import Face, both_saved, cut_faces
-from pipeline.compare.draw import Card, Measured, Panel, differences_plot, faces_sheet
+from pipeline.compare.draw import Measured, ShownFace, differences_plot, faces_sheet
 from pipeline.compare.paired import LEVEL, SAME, Paired, PairedSums
 from pipeline.compare.pairs import Comparison, columns_of, compare
 from pipeline.compare.runs import Compared, Refused, comparable, difference_of_settings, reservations
@@ -15,6 +15,7 @@ from pipeline.io import store
 from pipeline.metrics.directions import MEANINGS, meaning
 from pipeline.records.rows import OUTCOMES
 from pipeline.reporting import page
+from pipeline.reporting.text import value_text, words
 
 # Faces are chosen by the first of these that was measured, else by their pixels.
 PREFERRED = ("lpips", "quality_after", "ids", "psnr", "ssim", "identity_kept")
@@ -29,7 +30,7 @@ HOW = (
 
 @dataclass(frozen=True)
 class Result:
-    """Two runs held together."""
+    """Two runs compared."""
 
     a: Compared
     b: Compared
@@ -48,7 +49,7 @@ class Result:
         return {n: p for n, p in named.items() if p is not None and n not in self.left_out}
 
 
-def hold_together(a: Compared, b: Compared, by: str | None, shown: int, sampled: int) -> Result:
+def compare_runs(a: Compared, b: Compared, by: str | None, shown: int, sampled: int) -> Result:
     """Compare two runs.
 
     by: measurement by which faces are chosen to be shown, or PIXELS. shown: so many faces. sampled: faces of which
@@ -74,13 +75,15 @@ def hold_together(a: Compared, b: Compared, by: str | None, shown: int, sampled:
         place = names.index(chosen)
         panels = [
             (title, cut_faces(a, b, pairs[:half]))
-            for title, pairs in zip(_ways(chosen), (found.rose[place], found.fell[place]), strict=True)
+            for title, pairs in zip(
+                _panel_titles(chosen), (found.rose[place], found.fell[place]), strict=True
+            )
         ]
     return Result(a, b, found, result.left_out, chosen, [p for p in panels if p[1]], _mean_distance(cut))
 
 
 def _mean_distance(faces: Sequence[Face]) -> Paired | None:
-    """Over faces whose pictures are told apart by name and unit."""
+    """Over faces, whose pictures are identified by name and unit."""
     if not faces:
         return None
     _, image = np.unique([f"{f.pair['file_b']} {f.member}" for f in faces], return_inverse=True)
@@ -90,14 +93,14 @@ def _mean_distance(faces: Sequence[Face]) -> Paired | None:
     return sums.paired()
 
 
-def _ways(name: str) -> tuple[str, str]:
-    """What is said of faces whose value rose, and fell."""
-    shown = name.replace("_", " ")
+def _panel_titles(name: str) -> tuple[str, str]:
+    """Titles over the faces whose value rose, and fell."""
+    shown = words(name)
     better = meaning(name).better
     if better == "neither":
         return f"{shown} rose most", f"{shown} fell most"
-    words = ("better", "worse") if better == "up" else ("worse", "better")
-    return tuple(f"{shown}: {word} in B" for word in words)  # type: ignore[return-value]  # two words
+    risen, fallen = ("better", "worse") if better == "up" else ("worse", "better")
+    return f"{shown}: {risen} in B", f"{shown}: {fallen} in B"
 
 
 def values(result: Result) -> dict[str, Any]:
@@ -145,19 +148,19 @@ def _run_values(run: Compared) -> dict[str, Any]:
 
 
 def _paired_values(name: str, paired: Paired) -> dict[str, Any]:
-    way = meaning(name).better
-    told = {"better": way, "better_in_b": paired.better(way), "verdict": paired.verdict(way)}
-    return asdict(paired) | told | {"of_input": meaning(name).of_input}
+    better = meaning(name).better
+    verdict = {"better": better, "better_in_b": paired.better(better), "verdict": paired.verdict(better)}
+    return asdict(paired) | verdict | {"of_input": meaning(name).of_input}
 
 
 def _outcome_values(found: Comparison) -> dict[str, dict[str, Any]]:
     """Shares of the shared images by outcome, and their difference; an outcome that neither run has is left out."""
-    told: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, Any]] = {}
     for outcome, sums in zip(OUTCOMES, found.outcomes, strict=True):
         paired = sums.paired()
         if paired is not None and (paired.a or paired.b):
-            told[outcome] = asdict(paired) | {"verdict": paired.verdict("neither")}
-    return told
+            values[outcome] = asdict(paired) | {"verdict": paired.verdict("neither")}
+    return values
 
 
 def _shard_values(result: Result) -> Iterator[dict[str, Any]]:
@@ -170,10 +173,10 @@ def _shard_values(result: Result) -> Iterator[dict[str, Any]]:
         if restored is None:
             continue
         moved = sum(p.rose * p.images for p in outcomes if p is not None)
-        told: dict[str, Any] = {"shard": shard, "images": restored.images, "other_outcome": round(moved)}
+        values: dict[str, Any] = {"shard": shard, "images": restored.images, "other_outcome": round(moved)}
         pairs = {n: found.sums[found.names.index(n)].of_shard(number) for n in names}
-        told["faces"] = max((p.faces for p in pairs.values() if p is not None), default=0)
-        yield told | {n: None if p is None else p.difference for n, p in pairs.items()}
+        values["faces"] = max((p.faces for p in pairs.values() if p is not None), default=0)
+        yield values | {n: None if p is None else p.difference for n, p in pairs.items()}
 
 
 def _both(result: Result, name: str, face: Face) -> list[float | None]:
@@ -196,11 +199,8 @@ def pictures(result: Result) -> dict[str, bytes]:
             if both_saved(result.a, result.b)
             else "cut out of the delivered pictures"
         )
-        panels = [
-            Panel(name, [Card(f"{f.member}, face {f.number}", _change(result, f), (f.before, f.a, f.b)) for f in faces])
-            for name, faces in result.panels
-        ]  # fmt: skip
-        below = f"faces chosen by {result.by.replace('_', ' ')}, {how}"
+        panels = [(name, [_shown_face(result, f) for f in faces]) for name, faces in result.panels]
+        below = f"faces chosen by {words(result.by)}, {how}"
         drawn["faces.png"] = faces_sheet(title, below, panels)
     changed = {n: p for n, p in result.paired().items() if p.rose or p.fell}
     if changed:
@@ -210,30 +210,37 @@ def pictures(result: Result) -> dict[str, bytes]:
     return drawn
 
 
+def _shown_face(result: Result, face: Face) -> ShownFace:
+    crops = face.before, face.a, face.b
+    return ShownFace(f"{face.member}, face {face.number}", _change(result, face), crops)
+
+
 def _change(result: Result, face: Face) -> str:
-    """One line below a face."""
-    told = [] if not np.isfinite(face.distance) else [f"pixels differ by {face.distance:.1f}"]
+    """How a face's values and pixels differ, in one line."""
+    parts = [] if not np.isfinite(face.distance) else [f"pixels differ by {face.distance:.1f}"]
     name = "sharpness_after" if result.by == PIXELS else result.by
     if name in result.paired():
         mine, theirs = _both(result, name, face)
-        told.insert(0, f"{name.replace('_', ' ')} {page.cell(mine)} → {page.cell(theirs)}")
-    return ", ".join(told)
+        parts.insert(0, f"{words(name)} {value_text(mine)} → {value_text(theirs)}")
+    return ", ".join(parts)
 
 
-def document(told: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
+def document(summary: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
     """The page: everything of compare.json that people ask for, with the pictures inside."""
-    a, b, shared = told["a"], told["b"], told["shared"]
+    a, b, shared = summary["a"], summary["b"], summary["shared"]
     names = [store.name_of(run["output"]) for run in (a, b)]
     tiles = {"images in both": shared["images"], "faces restored by both": shared["faces"]}
     tiles |= {"images only in A": shared["images_only"][0], "images only in B": shared["images_only"][1]}
     parts = [
         page.note(f"A is {a['output']}, B is {b['output']}"),
         page.tiles(tiles),
-        *(page.note(sentence) for sentence in told["reservations"] + _uncounted(shared)),
+        *(page.note(sentence) for sentence in summary["reservations"] + _uncounted(shared)),
         page.heading("Measurements of the same faces"),
-        page.note(told["how"]),
-        _metrics_table(told["metrics"]) if told["metrics"] else page.note("nothing was measured in both"),
-        *(page.note(sentence) for sentence in _asides(told)),
+        page.note(summary["how"]),
+        _metrics_table(summary["metrics"])
+        if summary["metrics"]
+        else page.note("nothing was measured in both"),
+        *(page.note(sentence) for sentence in _asides(summary)),
     ]
     if "faces.png" in drawn:
         parts += [
@@ -244,33 +251,33 @@ def document(told: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
         parts += [page.heading("Distributions"), page.picture(drawn["differences.png"], "png", "histograms")]
     parts += [
         page.heading("Outcomes of the same images"),
-        _outcomes_table(told),
+        _outcomes_table(summary),
         page.note("From A, down, to B, across:"),
     ]
-    moves = [[o, *row.values()] for o, row in told["moves"].items()]
+    moves = [[o, *row.values()] for o, row in summary["moves"].items()]
     parts += [page.table(["in A \\ in B", *OUTCOMES], moves), page.heading("Settings that differ")]
-    settings = [[s["name"], _text(s["a"]), _text(s["b"])] for s in told["settings"]]
+    settings = [[s["name"], _text(s["a"]), _text(s["b"])] for s in summary["settings"]]
     parts.append(
         page.table(["setting", "A", "B"], settings[:SHOWN_SETTINGS]) if settings else page.note("none")
     )
     parts += [
         page.heading("Seconds of work for each restored face"),
-        _seconds_table(told["seconds_per_face"]),
+        _seconds_table(summary["seconds_per_face"]),
     ]
-    if told["shards"]:
-        some = f"the first {SHOWN_SHARDS} of {len(told['shards'])}; compare.json has all of them"
+    if summary["shards"]:
+        some = f"the first {SHOWN_SHARDS} of {len(summary['shards'])}; compare.json has all of them"
         parts += [page.heading("Shards of B"), page.note("mean differences, B less A")]
-        parts.append(page.note(some if len(told["shards"]) > SHOWN_SHARDS else ""))
-        rows = [list(s.values()) for s in told["shards"][:SHOWN_SHARDS]]
-        parts.append(page.table(list(told["shards"][0]), rows))
+        parts.append(page.note(some if len(summary["shards"]) > SHOWN_SHARDS else ""))
+        rows = [list(s.values()) for s in summary["shards"][:SHOWN_SHARDS]]
+        parts.append(page.table(list(summary["shards"][0]), rows))
     return page.document(f"{names[0]} against {names[1]}", parts)
 
 
-def _metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+def _metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> page.Part:
     columns = ["measurement", "better", "A", "B", "B less A", "95% interval", "better in B", "faces", ""]
     rows = [
         [
-            n.replace("_", " "),
+            words(n),
             ARROWS[m["better"]],
             *(m[k] for k in ("a", "b", "difference")),
             _interval(m),
@@ -299,35 +306,35 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.0%}"
 
 
-def _outcomes_table(told: Mapping[str, Any]) -> str:
+def _outcomes_table(summary: Mapping[str, Any]) -> page.Part:
     columns = ["outcome", "A", "B", "B less A", "95% interval"]
     rows = [
         [
-            n.replace("_", " "),
+            words(n),
             f"{o['a']:.2%}",
             f"{o['b']:.2%}",
             f"{o['difference']:+.2%}",
             _interval(o, "+.2%"),
         ]
-        for n, o in told["outcomes"].items()
+        for n, o in summary["outcomes"].items()
     ]
     return page.table(columns, rows)
 
 
-def _seconds_table(seconds: Mapping[str, Mapping[str, float]]) -> str:
+def _seconds_table(seconds: Mapping[str, Mapping[str, float]]) -> page.Part:
     stages = list(seconds["a"]) or list(seconds["b"])
     return page.table(["stage", "A", "B"], [[s, seconds["a"].get(s), seconds["b"].get(s)] for s in stages])
 
 
-def _asides(told: Mapping[str, Any]) -> Iterator[str]:
+def _asides(summary: Mapping[str, Any]) -> Iterator[str]:
     """What the table of measurements does not hold."""
-    same = [n.replace("_", " ") for n, m in told["metrics"].items() if m["verdict"] == SAME]
+    same = [words(n) for n, m in summary["metrics"].items() if m["verdict"] == SAME]
     if same:
         yield f"The same for every face: {', '.join(same)}."
-    for name, why in told["left_out"].items():
-        yield f"{name.replace('_', ' ')} is left out: {why}."
-    if told["pixels"]:
-        p = told["pixels"]
+    for name, why in summary["left_out"].items():
+        yield f"{words(name)} is left out: {why}."
+    if summary["pixels"]:
+        p = summary["pixels"]
         yield (
             f"Of {p['faces']} sampled faces the two restorations differ by {p['difference']:.2f} of 255 levels in the "
             "mean."
@@ -335,14 +342,14 @@ def _asides(told: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _uncounted(shared: Mapping[str, Any]) -> list[str]:
-    """Images and faces that are not held together, a sentence for each kind."""
-    told = {
+    """Images and faces that are not compared, a sentence for each kind."""
+    forms = {
         "faces_only": "Faces of these images that one run alone found: {} by A, {} by B.",
         "restored_only": "Faces that one run alone restored, and the other left or failed: {} by A, {} by B.",
         "copies": "Further copies of an image that is counted: {} in A, {} in B.",
         "unread": "Images that were never read and have no digest to be known by: {} in A, {} in B.",
     }
-    sentences = [text.format(*shared[name]) for name, text in told.items() if any(shared[name])]
+    sentences = [text.format(*shared[name]) for name, text in forms.items() if any(shared[name])]
     if shared["other_faces"]:
         sentences.append(
             f"Faces of one number that lie elsewhere in the other run, and are left out: {shared['other_faces']}."
@@ -354,36 +361,36 @@ def _text(value: Any) -> str:
     return "not set" if value is None else str(value)
 
 
-def lines(told: Mapping[str, Any]) -> Iterator[str]:
+def lines(summary: Mapping[str, Any]) -> Iterator[str]:
     """The comparison for a terminal."""
-    shared = told["shared"]
-    yield f"A  {told['a']['output']}"
-    yield f"B  {told['b']['output']}"
+    shared = summary["shared"]
+    yield f"A  {summary['a']['output']}"
+    yield f"B  {summary['b']['output']}"
     yield ""
     yield (
         f"{shared['images']} images in both ({shared['images_only'][0]} only in A, {shared['images_only'][1]} only in "
         f"B), {shared['faces']} faces restored by both"
     )
-    for sentence in [*told["reservations"], *_uncounted(shared)]:
+    for sentence in [*summary["reservations"], *_uncounted(shared)]:
         yield f"note: {sentence}"
     yield ""
     yield f"{'measurement':<18} {'A':>10} {'B':>10} {'B less A':>10}   {'95% interval':<24} {'better':>6}"
-    for name, m in told["metrics"].items():
+    for name, m in summary["metrics"].items():
         if m["verdict"] == SAME:
             continue
         numbers = f"{m['a']:>10.4g} {m['b']:>10.4g} {m['difference']:>+10.4g}"
         shown = f"{name} {ARROWS[m['better']]}"
         yield f"{shown:<18} {numbers}   {_interval(m):<24} {_percent(m['better_in_b']):>6}  {m['verdict']}"
-    for sentence in _asides(told):
+    for sentence in _asides(summary):
         yield f"note: {sentence}"
     yield ""
-    for name, o in told["outcomes"].items():
+    for name, o in summary["outcomes"].items():
         numbers = f"{o['a']:>10.2%} {o['b']:>10.2%} {o['difference']:>+10.2%}"
         yield f"{name:<18} {numbers}   {_interval(o, '+.2%')}"
-    seconds = told["seconds_per_face"]
+    seconds = summary["seconds_per_face"]
     for stage in seconds["a"]:
         pair = [s.get(stage, float("nan")) for s in (seconds["a"], seconds["b"])]
         yield f"{f's/face {stage}':<18} {pair[0]:>10.3g} {pair[1]:>10.3g} {pair[1] - pair[0]:>+10.3g}"
     yield ""
-    for setting in told["settings"]:
+    for setting in summary["settings"]:
         yield f"{setting['name']}: {_text(setting['a'])} → {_text(setting['b'])}"

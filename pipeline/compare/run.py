@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.compare.pairs import EXTREMES
-from pipeline.compare.report import document, hold_together, lines, pictures, values
+from pipeline.compare.report import compare_runs, document, lines, pictures, values
 from pipeline.compare.runs import Compared, open_compared
 from pipeline.console.commands import say
 from pipeline.console.options import UsageError, option
@@ -105,7 +105,7 @@ def run(config: CompareConfig) -> int:
     a, b = (open_compared(place, config.partial) for place in places)
     output = config.output or store.join(b.run.output, "compare", a.name)
     store.check_writable(output)
-    result = hold_together(a, b, config.by, config.faces, config.sample)
+    result = compare_runs(a, b, config.by, config.faces, config.sample)
     told = values(result)
     failed = list(failing(config, mean_differences(told)))
     told |= {"fail_if": config.fail_if, "failed_gates": failed}

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
@@ -12,15 +12,17 @@ from pipeline.console.options import UsageError, option
 from pipeline.console.progress import Progress
 from pipeline.datasets.faces import PHOTOGRAPHS, FaceAddress, find_faces, spread
 from pipeline.evaluation.calibration import ESTIMATOR, LEFT, Bin, Bounds, Candidate, Numbers, choose, table
+from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
 from pipeline.networks.presets import find_preset, treatment_lines
 from pipeline.records.fingerprint import fingerprint_digest
+from pipeline.reporting.sheet import Card, Group, Line, Row, draw_sheet, tile_side
 from pipeline.restoration.config import BLIND_PRESET
 
 # Photographs on the sheet to look at.
 SHOWN = 40
-# N 300 held at σ 3 has less LPIPS still for the worst faces, but begins to invent: glasses, for one.
+# N 300 held at σ 3 has even less LPIPS for the worst faces, but begins to invent: glasses, for one.
 CHAINS = "60:1:1,100:2:1,152:1:1.5,152:2:1.5,152:3:1,152:3:1.5,200:3:1.5,252:3:2,252:4:1.5,252:4:2"
 
 
@@ -73,7 +75,7 @@ class CalibrateConfig:
                 "--limit, --apart-from and --seed must not be negative, --draws and --each at least 1"
             )
         try:
-            self.candidates  # noqa: B018 (asked for the sake of what it raises)
+            self.candidates  # noqa: B018 (evaluated for what it raises)
         except ValueError as error:
             raise UsageError(
                 f"--chains must be N:CALLS:SIGMA separated by commas, got {self.chains!r}"
@@ -91,7 +93,7 @@ class CalibrateConfig:
 
 
 def choose_photographs(config: CalibrateConfig) -> list[tuple[int, FaceAddress]]:
-    """The photographs with their numbers, apart from those that are kept for scores."""
+    """The photographs with their numbers, but for those that are kept for scores."""
     found = find_faces(config.faces, PHOTOGRAPHS).faces
     kept = set(spread(found, config.apart_from)) if config.apart_from else set()
     left = [(number, face) for number, face in enumerate(found) if face not in kept]
@@ -102,8 +104,8 @@ def choose_photographs(config: CalibrateConfig) -> list[tuple[int, FaceAddress]]
 
 def samples_folder(config: CalibrateConfig) -> str:
     """Name of the folder of what was measured: named after what decides its numbers."""
-    told = {name: getattr(config, name) for name in ("faces", "preset", "draws", "seed")}
-    return f"samples-{fingerprint_digest(told)}"
+    settings = {name: getattr(config, name) for name in ("faces", "preset", "draws", "seed")}
+    return f"samples-{fingerprint_digest(settings)}"
 
 
 def measure(config: CalibrateConfig, faces: Sequence[tuple[int, FaceAddress]], folder: str) -> None:
@@ -119,8 +121,8 @@ def measure(config: CalibrateConfig, faces: Sequence[tuple[int, FaceAddress]], f
     say(f"{len(faces)} photographs, {config.draws} draws, {len(config.candidates)} treatments of each")
     trial = Trial(find_preset(config.preset), config.candidates, config.seed, config.weights_dir)
     if trial.judge.left_out:
-        told = "; ".join(f"{name}: {why}" for name, why in trial.judge.left_out.items())
-        raise UsageError(f"a fit wants PSNR, SSIM, LPIPS and identity, but {told}")
+        reasons = "; ".join(f"{name}: {why}" for name, why in trial.judge.left_out.items())
+        raise UsageError(f"a fit wants PSNR, SSIM, LPIPS and identity, but {reasons}")
     with closing(trial), Progress(len(faces), len(faces) - len(pending)) as progress:
         for number, face in pending:
             samples = list(trial.samples(number, face, config.draws))
@@ -140,7 +142,7 @@ def has_all(folder: str, number: int, candidates: Sequence[Candidate]) -> bool:
 
 
 def is_of(row: Mapping[str, object], candidate: Candidate) -> bool:
-    """Whether a row tells of this candidate."""
+    """Whether a row was measured of this candidate."""
     return all(row[name] == value for name, value in asdict(candidate).items())
 
 
@@ -155,12 +157,34 @@ def draw_column(candidates: Sequence[Candidate], sample: Sample) -> bytes:
     return images.encode_png(np.concatenate([*(sample.pictures[c] for c in candidates), sample.truth]))
 
 
-def draw_sheet(folder: str, numbers: Sequence[int], delta: Numbers) -> bytes:
-    """PNG of some photographs' columns by rising δ."""
-    risen = np.argsort(delta, kind="stable")
+def draw_treatments(
+    folder: str, numbers: Sequence[int], delta: Numbers, candidates: Sequence[Candidate]
+) -> bytes:
+    """PNG of some photographs' first draws by rising δ: a row for each candidate, and last the truth.
+
+    numbers: the photograph of each sample, of which the first is its first draw. delta: [F], of each sample.
+    """
+    _, first = np.unique(numbers, return_index=True)
+    risen = first[np.argsort(delta[first], kind="stable")]
     shown = risen[np.linspace(0, len(risen) - 1, min(SHOWN, len(risen))).astype(int)]
-    columns = [store.read_bytes(store.join(folder, f"{numbers[i]:06d}.png")) for i in shown]
-    return images.encode_png(np.concatenate([images.decode_rgb(c) for c in columns], axis=1))
+    columns = [read_column(folder, numbers[i]) for i in shown]
+    rows = [
+        Row([Card([pictures.get(c) for pictures in columns])], "truth" if c is None else c.name)
+        for c in (*candidates, None)
+    ]
+    side = tile_side(len(picture) for pictures in columns for picture in pictures.values())
+    group = Group(rows, [Line(f"δ {delta[i]:.2f}") for i in shown])
+    return images.encode_png(draw_sheet("Every treatment of some faces, by rising δ", [[group]], side))
+
+
+def read_column(folder: str, number: int) -> dict[Candidate | None, Pixels]:
+    """A photograph's face as each candidate that was measured delivers it; None: the truth."""
+    rows = json.loads(store.read_bytes(store.join(folder, f"{number:06d}.json")))
+    names = [field.name for field in fields(Candidate)]
+    measured = (Candidate(**{name: row[name] for name in names}) for row in rows if row["turn"] == 0)
+    order = [*measured, None]
+    column = images.decode_rgb(store.read_bytes(store.join(folder, f"{number:06d}.png")))
+    return dict(zip(order, np.split(column, len(order)), strict=True))
 
 
 def read_samples(
@@ -184,7 +208,7 @@ def describe(bins: Sequence[Bin]) -> str:
     head = "| δ | faces | chosen | PSNR in → out | angle in → out | LPIPS in → estimator → out | worse: LPIPS, any |"
     lines = [head, "|---" * 7 + "|"]
     for b in bins:
-        came, alone, out = (b.told[c] for c in (LEFT, ESTIMATOR, b.chosen))
+        came, alone, out = (b.summaries[c] for c in (LEFT, ESTIMATOR, b.chosen))
         lines.append(
             f"| {b.least:.2f} - {b.most:.2f} | {b.faces} | {b.chosen.name} "
             f"| {came['psnr']:.2f} → {out['psnr']:.2f} | {came['angle']:.1f} → {out['angle']:.1f} "
@@ -203,11 +227,13 @@ def calibrate(config: CalibrateConfig) -> int:
     delta, by_candidate, places = read_samples(folder, [n for n, _ in faces], config.candidates)
     if not len(delta):
         raise UsageError(f"none of {len(faces)} photographs shows a face that can be measured")
-    store.write_bytes(store.join(config.output, "faces.png"), draw_sheet(folder, places, delta))
+    store.write_bytes(
+        store.join(config.output, "faces.png"), draw_treatments(folder, places, delta, config.candidates)
+    )
     bins = choose(delta, by_candidate, config.each, config.bounds)
     text = "\n".join(treatment_lines(table(bins))).strip() + "\n"
-    told = describe(bins) + "\nbounds: " + json.dumps(asdict(config.bounds)) + "\n"
+    described = describe(bins) + "\nbounds: " + json.dumps(asdict(config.bounds)) + "\n"
     store.write_bytes(store.join(config.output, "treatment.toml"), text.encode())
-    store.write_bytes(store.join(config.output, "treatment.md"), told.encode())
-    print(f"{told}\n{text}")
+    store.write_bytes(store.join(config.output, "treatment.md"), described.encode())
+    print(f"{described}\n{text}")
     return OK

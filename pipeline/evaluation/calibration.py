@@ -93,7 +93,7 @@ class Bin:
     faces: int
     chosen: Candidate
     # of every candidate: mean LPIPS, PSNR, angle, and harm, by column
-    told: Mapping[Candidate, Mapping[str, float]]
+    summaries: Mapping[Candidate, Mapping[str, float]]
 
 
 def draw(rng: np.random.Generator) -> Damage | None:
@@ -114,24 +114,24 @@ def bins_of(delta: Numbers, each: int) -> list[NDArray[np.bool_]]:
     return [rank * count // len(delta) == i for i in range(count)]
 
 
-def tell(
+def summarise(
     came: Mapping[str, Numbers], out: Mapping[str, Numbers], faces: NDArray[np.bool_]
 ) -> dict[str, float]:
     """Means of what was delivered of some faces, and harm. came, out: column → [F].
 
     psnr_seen: no face counts for more than anybody sees.
     """
-    told = {name: float(np.nanmean(values[faces])) for name, values in out.items()}
-    told["psnr_seen"] = float(np.minimum(out["psnr"][faces], FINE).mean())
-    told |= {f"harm_{n}": float(w[faces].mean()) for n, w in worse(came, out).items()}
-    return told | {"faces": float(faces.sum())}
+    summary = {name: float(np.nanmean(values[faces])) for name, values in out.items()}
+    summary["psnr_seen"] = float(np.minimum(out["psnr"][faces], FINE).mean())
+    summary |= {f"harm_{n}": float(w[faces].mean()) for n, w in worse(came, out).items()}
+    return summary | {"faces": float(faces.sum())}
 
 
-def allowed(candidate: Candidate, told: Mapping[Candidate, Mapping[str, float]], bounds: Bounds) -> bool:
+def allowed(candidate: Candidate, summaries: Mapping[Candidate, Mapping[str, float]], bounds: Bounds) -> bool:
     """Whether a treatment stays within the bounds in a bin."""
     if candidate == LEFT:
         return True
-    mine, alone, came = told[candidate], told[ESTIMATOR], told[LEFT]
+    mine, alone, came = summaries[candidate], summaries[ESTIMATOR], summaries[LEFT]
     harmed = mine[f"harm_{ANY}"]
     wins_little = came["lpips"] - mine["lpips"] < bounds.slight
     return (
@@ -158,11 +158,11 @@ def choose(
     """
     came = measured[LEFT]
     masks = bins_of(delta, each)
-    told = [{c: tell(came, out, faces) for c, out in measured.items()} for faces in masks]
+    summaries = [{c: summarise(came, out, faces) for c, out in measured.items()} for faces in masks]
     ranked = sorted(measured, key=lambda c: c.rank)
     # cost of the best choices up to a bin, by the candidate of that bin
     best: list[dict[Candidate, tuple[float, Candidate | None]]] = []
-    for in_bin in told:
+    for in_bin in summaries:
         here: dict[Candidate, tuple[float, Candidate | None]] = {}
         for candidate in ranked:
             if not allowed(candidate, in_bin, bounds):
@@ -183,7 +183,7 @@ def choose(
         following = here[following][1]
     return [
         Bin(float(delta[m].min()), float(delta[m].max()), int(m.sum()), c, t)
-        for m, c, t in zip(masks, reversed(chosen), told, strict=True)
+        for m, c, t in zip(masks, reversed(chosen), summaries, strict=True)
     ]
 
 

@@ -20,7 +20,7 @@ from pipeline.datasets.faces import (
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import Schedule, chain_from, make_schedule
 from pipeline.evaluation import paper_figures
-from pipeline.evaluation.testset import Recipe, spoil
+from pipeline.evaluation.testset import Recipe, degraded_pictures
 from pipeline.io import images, store
 from pipeline.io.weights import resolve
 from pipeline.networks.inference_unet import FoldedUNet
@@ -50,7 +50,7 @@ class FiguresConfig:
     output: str = option(help="folder for the figures", group="what", metavar="PATH_OR_URI")
     preset: str = option("small-swinir", help="a preset's name or the path of a preset file", group="what")
     figures: str = option(
-        ",".join(FIGURES), help="which to draw, separated by commas: fig3 shows faces diffused and led back, "
+        ",".join(FIGURES), help="which to draw, separated by commas: fig3 shows faces diffused and reconstructed, "
         "fig4 the contraction of the error, grid restorations over N and η", group="what",
     )  # fmt: skip
     count: int = option(16, help="faces that fig4 measures, spread evenly over the input", group="what")
@@ -99,7 +99,7 @@ class FiguresConfig:
 
 
 def choose_faces(config: FiguresConfig, side: int) -> list[FaceAddress]:
-    """`--count` faces of the input. Raises SampleError when there are none, or one is not side x side."""
+    """`--count` faces of the input. Raises SampleError when there are none, or one is unreadable or not side x side."""
     uri = config.faces
     if any(c in store.name_of(uri) for c in "*?["):
         found = list_faces(find_shards(uri))
@@ -136,8 +136,8 @@ def choose_steps(config: FiguresConfig, preset: Preset, schedule: Schedule) -> l
     return steps
 
 
-def make_walker(config: FiguresConfig, preset: Preset) -> paper_figures.Walker:
-    """The chains of every starting step. Raises UsageError when one cannot be walked."""
+def make_reconstructor(config: FiguresConfig, preset: Preset) -> paper_figures.Reconstructor:
+    """The chains of every starting step. Raises UsageError for one that the schedule does not allow."""
     try:
         schedule = make_schedule(config.steps or preset.steps)
         chains = {
@@ -152,7 +152,9 @@ def make_walker(config: FiguresConfig, preset: Preset) -> paper_figures.Walker:
     prior = load_network(spec, resolve(spec.file, spec.url, spec.sha256, config.weights_dir).path)
     assert isinstance(prior, UNet)
     known = [int(t) for t in schedule.t if t <= preset.max_step]
-    return paper_figures.Walker(FoldedUNet(prior.to(config.device), known), schedule, chains, config.device)
+    return paper_figures.Reconstructor(
+        FoldedUNet(prior.to(config.device), known), schedule, chains, config.device
+    )
 
 
 @torch.inference_mode()
@@ -169,7 +171,7 @@ def make_faces(
     batches = []
     for first in range(0, len(addresses), config.batch):
         numbers = range(first, min(first + config.batch, len(addresses)))
-        made = [spoil(addresses[n].picture(), n, recipe)[0] for n in numbers]
+        made = [degraded_pictures(addresses[n].picture(), n, recipe)[0] for n in numbers]
         truth, low = (torch.stack([to_tensor(m[name]) for m in made]) for name in ("truth", "degraded"))
         guess = estimator(low.to(config.device)).clamp(0, 1).cpu()
         batches.append(
@@ -186,14 +188,14 @@ def first_of(batches: Sequence[paper_figures.Faces], count: int) -> paper_figure
 
 
 def draw(config: FiguresConfig) -> int:
-    """Draw what was asked for, write it, tell MLflow. Returns the exit code."""
+    """Draw what was asked for, write it, report it to MLflow. Returns the exit code."""
     preset = find_preset(config.preset)
-    walker = make_walker(config, preset)
+    reconstruct = make_reconstructor(config, preset)
     batches = make_faces(config, preset, choose_faces(config, preset.side))
     store.check_writable(config.output)
     shown = first_of(batches, config.shown)
     eta = preset.eta if config.eta is None else config.eta
-    steps, marked = list(walker.chains), preset.start_step
+    steps, marked = list(reconstruct.chains), preset.start_step
     method = f"{preset.name}, {config.steps or preset.steps}, seed {config.seed}"
     method += "" if config.calls is None else f", at most {config.calls} calls"
     written: list[str] = []
@@ -207,20 +209,20 @@ def draw(config: FiguresConfig) -> int:
     began = time.monotonic()
     wanted = config.figures.split(",")
     if "fig3" in wanted:
-        blocks = paper_figures.diffuse_and_reconstruct(shown, walker, eta)
-        title = "Diffused to step N and led back, from the clean face and from the estimate"
+        blocks = paper_figures.diffuse_and_reconstruct(shown, reconstruct, eta)
+        title = "Diffused to step N and reconstructed, from the clean face and from the estimate"
         below = f"{method}, η = {eta:g}; each face with noise of its own, the same in both"
         write(FIGURES["fig3"], paper_figures.draw_sheet(title, below, steps, marked, blocks))
     if "grid" in wanted:
-        blocks = paper_figures.restoration_grid(shown, walker, config.grid_etas())
+        blocks = paper_figures.restoration_grid(shown, reconstruct, config.grid_etas())
         title = "Restored from step N with randomness η"
         below = f"{method}; each face with noise of its own, the same in every row"
         write(FIGURES["grid"], paper_figures.draw_sheet(title, below, steps, marked, blocks))
     if "fig4" in wanted:
-        found = paper_figures.measure_contraction(batches, walker, eta)
+        found = paper_figures.measure_contraction(batches, reconstruct, eta)
         rows = found.rows()
         title = f"Contraction of the estimator's error ({method}, η = {eta:g})"
-        write(FIGURES["fig4"], paper_figures.draw_contraction(found, walker.schedule, title, marked))
+        write(FIGURES["fig4"], paper_figures.draw_contraction(found, reconstruct.schedule, title, marked))
         write(TABLE, paper_figures.contraction_csv(found))
     track(config, written, rows)
     return OK

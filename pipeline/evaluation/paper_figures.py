@@ -9,7 +9,6 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,9 @@ from pipeline.diffusion.difface import (
 from pipeline.diffusion.noise import DRAW_X_N, NoiseKey
 from pipeline.diffusion.schedule import Chain, Schedule, contraction
 from pipeline.io import images
-from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
+from pipeline.reporting import sheet
+from pipeline.reporting.palette import INK, OCHRE, PURPLE, TEAL
+from pipeline.reporting.plots import Figure, Panel
 
 Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
@@ -49,16 +50,16 @@ class Faces:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """A batch of faces diffused to a step N and led back: [B, 3, S, S] float32, in [-1, 1] but for the noise of x_n."""
+class Reconstruction:
+    """Faces diffused to a step N and reconstructed: [B, 3, S, S] float32 each, in [-1, 1] but for the noise of x_n."""
 
     x_n: Tensor
     result: Tensor
 
 
 @dataclass(frozen=True)
-class Walker:
-    """Diffuses faces to any of its steps and leads them back."""
+class Reconstructor:
+    """Diffuses faces to any of its steps, and reconstructs them from there."""
 
     prior: NoisePredictor
     schedule: Schedule
@@ -67,17 +68,17 @@ class Walker:
     device: str = "cpu"
 
     @torch.inference_mode()
-    def __call__(self, faces: Tensor, keys: list[NoiseKey], step: int, eta: float) -> Walk:
+    def __call__(self, faces: Tensor, keys: list[NoiseKey], step: int, eta: float) -> Reconstruction:
         """Of equal keys the noise is equal, in x_N and at every step: what differs later differed in the faces."""
         noise = face_noise(keys, faces.shape[-1], self.device)
         x_n = enter_chain(faces.to(self.device), self.schedule, self.chains[step], noise(DRAW_X_N))
         result = reverse_chain(x_n, self.prior, self.schedule, self.chains[step], eta, noise)
-        return Walk(x_n.cpu(), result.cpu())
+        return Reconstruction(x_n.cpu(), result.cpu())
 
 
 @dataclass(frozen=True)
 class Contraction:
-    """What the diffusion and its way back make of the estimator's error e, for K steps N and F faces.
+    """What the diffusion and the reverse chain make of the estimator's error e, for K steps N and F faces.
 
     The faces x_0 and their estimates x_0 + e are diffused with the same noise, so that (Eq. 11)
         x_N of the estimate - x_N of the truth = sqrt(ᾱ_N) e,
@@ -121,26 +122,28 @@ def rms(a: Tensor, b: Tensor) -> Numbers:
     return distance
 
 
-def measure_contraction(batches: Sequence[Faces], walker: Walker, eta: float) -> Contraction:
-    """Walk from the truth and from the estimate with the same noise, at every step."""
-    before, after, restored = (np.empty((len(walker.chains), 0)) for _ in range(3))
+def measure_contraction(batches: Sequence[Faces], reconstruct: Reconstructor, eta: float) -> Contraction:
+    """Reconstruct the truth and the estimate with the same noise, from every step."""
+    before, after, restored = (np.empty((len(reconstruct.chains), 0)) for _ in range(3))
     for faces in batches:
-        found = np.array([_distances(faces, walker, eta, step) for step in walker.chains])
+        found = np.array([_distances(faces, reconstruct, eta, step) for step in reconstruct.chains])
         before, after, restored = (
             np.concatenate([sofar, found[:, i]], axis=1) for i, sofar in enumerate((before, after, restored))
         )
-    ab = walker.schedule.ab[[chain.start for chain in walker.chains.values()]]
+    ab = reconstruct.schedule.ab[[chain.start for chain in reconstruct.chains.values()]]
     errors = [rms(to_signed(faces.estimated), to_signed(faces.truth)) for faces in batches]
     return Contraction(
-        np.array(list(walker.chains)), np.sqrt(ab), contraction(ab), np.concatenate(errors),
+        np.array(list(reconstruct.chains)), np.sqrt(ab), contraction(ab), np.concatenate(errors),
         before, after, restored,
     )  # fmt: skip
 
 
-def _distances(faces: Faces, walker: Walker, eta: float, step: int) -> tuple[Numbers, Numbers, Numbers]:
+def _distances(
+    faces: Faces, reconstruct: Reconstructor, eta: float, step: int
+) -> tuple[Numbers, Numbers, Numbers]:
     """Of one batch at one step: Contraction's before, after and restored, [B] each."""
-    of_truth = walker(faces.truth, faces.keys, step, eta)
-    of_estimate = walker(faces.estimated, faces.keys, step, eta)
+    of_truth = reconstruct(faces.truth, faces.keys, step, eta)
+    of_estimate = reconstruct(faces.estimated, faces.keys, step, eta)
     return (
         rms(of_estimate.x_n, of_truth.x_n),
         rms(of_estimate.result, of_truth.result),
@@ -160,25 +163,31 @@ def contraction_csv(found: Contraction) -> bytes:
 
 @dataclass(frozen=True)
 class Block:
-    """One face on a sheet: what stands at the left by its captions, and rows of pictures, each with its name."""
+    """One face on a sheet: pictures by their names, set at the left, and rows of pictures, each with its name."""
 
     given: Mapping[str, Pixels]
     rows: list[tuple[str, list[Pixels]]]
 
 
-def diffuse_and_reconstruct(faces: Faces, walker: Walker, eta: float) -> list[Block]:
-    """A block per face: x_N and what the chain makes of it, begun at the face itself and at its estimate (Fig. 3)."""
+def diffuse_and_reconstruct(faces: Faces, reconstruct: Reconstructor, eta: float) -> list[Block]:
+    """A block per face: x_N and what the chain makes of it, from the face itself and from its estimate (Fig. 3)."""
     rows = []
-    for name, begun_at in (("clean", faces.truth), ("estimate", faces.estimated)):
-        walks = [walker(begun_at, faces.keys, step, eta) for step in walker.chains]
-        rows += [(f"{name}, diffused", [w.x_n for w in walks]), ("and led back", [w.result for w in walks])]
+    for name, started_at in (("clean", faces.truth), ("estimate", faces.estimated)):
+        results = [reconstruct(started_at, faces.keys, step, eta) for step in reconstruct.chains]
+        rows += [
+            (f"{name}, diffused", [r.x_n for r in results]),
+            ("reconstructed", [r.result for r in results]),
+        ]
     return _blocks(faces, rows)
 
 
-def restoration_grid(faces: Faces, walker: Walker, etas: Sequence[float]) -> list[Block]:
+def restoration_grid(faces: Faces, reconstruct: Reconstructor, etas: Sequence[float]) -> list[Block]:
     """A block per face: the restored estimate, a row for each η, a picture in it for each N."""
     rows = [
-        (f"η = {eta:g}", [walker(faces.estimated, faces.keys, step, eta).result for step in walker.chains])
+        (
+            f"η = {eta:g}",
+            [reconstruct(faces.estimated, faces.keys, step, eta).result for step in reconstruct.chains],
+        )
         for eta in etas
     ]
     return _blocks(faces, rows)
@@ -194,65 +203,9 @@ def _blocks(faces: Faces, rows: Sequence[tuple[str, Sequence[Tensor]]]) -> list[
 
 
 def _given(faces: Faces) -> list[dict[str, Pixels]]:
-    """What is known of each face before any chain, by its caption."""
+    """What is known of each face before any chain, by its name."""
     parts = {"clean": faces.truth, "degraded": faces.degraded, "estimate": faces.estimated}
     return [{name: to_picture(part[i]) for name, part in parts.items()} for i in range(len(faces.keys))]
-
-
-class _Sheet:
-    """The measures of a sheet of pictures, in pixels, and its drawing."""
-
-    ground, ink, faint, accent = (250, 250, 248), "#1c1e22", "#6e7278", "#b8763e"
-    dpi, margin, gap, gutter, label, heading = 100, 24, 4, 22, 140, 108
-    # what the title and the line below it take
-    narrowest = 1000
-
-    def __init__(self, side: int) -> None:
-        self.tile = min(max(side, TILE_SMALLEST), TILE_LARGEST)
-        self.pitch = self.tile + self.gap
-        self.first = self.margin + self.pitch + self.label
-
-    def draw(
-        self, title: str, below: str, steps: Sequence[int], marked: int, blocks: Sequence[Block]
-    ) -> bytes:
-        heights = [max(len(b.rows), len(b.given)) * self.pitch for b in blocks]
-        width = max(self.first + len(steps) * self.pitch + self.margin, self.narrowest)
-        height = self.heading + sum(heights) + (len(blocks) - 1) * self.gutter + self.margin
-        figure, axes = _canvas(width, height, self.dpi)
-        sheet = np.full((height, width, 3), self.ground, np.uint8)
-        self._text(axes, self.margin, 34, title, 19, weight="bold")
-        self._text(axes, self.margin, 62, below, 13, color=self.faint)
-        for i, step in enumerate(steps):
-            of_preset = {"color": self.accent, "weight": "bold"} if step == marked else {}
-            middle = self.first + i * self.pitch + self.tile / 2
-            self._text(axes, middle, self.heading - 9, f"N = {step}", 14, ha="center", **of_preset)
-        top = self.heading
-        for block, tall in zip(blocks, heights, strict=True):
-            self._draw_block(sheet, axes, block, top)
-            top += tall + self.gutter
-        axes.imshow(sheet, extent=(0, width, height, 0), interpolation="nearest")
-        return _png(figure)
-
-    def _draw_block(self, sheet: Pixels, axes: Any, block: Block, top: int) -> None:
-        for row, (caption, picture) in enumerate(block.given.items()):
-            y = top + row * self.pitch
-            self._put(sheet, picture, self.margin, y)
-            box = {"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 2.5}
-            self._text(axes, self.margin + 6, y + self.tile - 8, caption, 12, color="white", bbox=box)
-        for row, (name, pictures) in enumerate(block.rows):
-            y = top + row * self.pitch
-            self._text(axes, self.first - 10, y + self.tile / 2 + 5, name, 13, ha="right")
-            for column, picture in enumerate(pictures):
-                self._put(sheet, picture, self.first + column * self.pitch, y)
-
-    def _put(self, sheet: Pixels, picture: Pixels, x: int, y: int) -> None:
-        sheet[y : y + self.tile, x : x + self.tile] = images.resize(picture, self.tile)
-
-    def _text(self, axes: Any, x: float, y: float, text: str, pixels: float, **style: Any) -> None:
-        # names of files are no formulas
-        axes.text(
-            x, y, text, fontsize=pixels * 72 / self.dpi, parse_math=False, **({"color": self.ink} | style)
-        )
 
 
 def draw_sheet(title: str, below: str, steps: Sequence[int], marked: int, blocks: Sequence[Block]) -> bytes:
@@ -260,8 +213,18 @@ def draw_sheet(title: str, below: str, steps: Sequence[int], marked: int, blocks
 
     Tiles are as large as the faces, within the bounds of a run's contact sheet. Same pictures, same bytes.
     """
-    side = len(next(iter(blocks[0].given.values())))
-    return _Sheet(side).draw(title, below, steps, marked, blocks)
+    side = sheet.tile_side(len(picture) for picture in blocks[0].given.values())
+    columns = [
+        sheet.Line(f"N = {step}", OCHRE, bold=True) if step == marked else sheet.Line(f"N = {step}")
+        for step in steps
+    ]
+    bands = []
+    for number, block in enumerate(blocks):
+        given = [sheet.Row([sheet.Card([picture])], name) for name, picture in block.given.items()]
+        rows = [sheet.Row([sheet.Card(pictures)], name) for name, pictures in block.rows]
+        # the steps are named once, above the first face
+        bands.append([sheet.Group(given), sheet.Group(rows, columns if number == 0 else [])])
+    return images.encode_png(sheet.draw_sheet(title, bands, side, below))
 
 
 def draw_contraction(found: Contraction, schedule: Schedule, title: str, marked: int) -> bytes:
@@ -269,85 +232,51 @@ def draw_contraction(found: Contraction, schedule: Schedule, title: str, marked:
 
     Lines without dots are formulas, dots are measured: means over the faces, in bands of the middle half of them.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 5.2), dpi=110, layout="constrained", facecolor="#ffffff")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, weight="bold")
-    kappa, share, level = figure.subplots(1, 3)
+    figure = Figure((15, 5.2), across=3, title=title)
+    kappa, share, level = figure.panels
     _draw_factors(kappa, share, found, schedule)
     _draw_levels(level, found)
-    for axes in (kappa, share, level):
-        axes.set_xlabel("starting step N", fontsize=11)
-        axes.set_xlim(0, float(found.steps[-1]) * 1.04)
+    for panel in figure.panels:
+        panel.limits(x=(0, float(found.steps[-1]) * 1.04))
         if marked <= found.steps[-1]:
-            axes.axvline(marked, color="#b9bcc0", linewidth=1, linestyle=":", zorder=0)
-            axes.annotate(
-                f" preset's N = {marked}", (marked, 0.015), xycoords=("data", "axes fraction"), fontsize=9,
-                color="#6e7278",
-            )  # fmt: skip
-        axes.grid(color="#eceded", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=10)
-        axes.legend(loc="upper right", frameon=False, fontsize=10)
-    return _png(figure)
+            panel.mark(marked, f"preset's N = {marked}")
+        panel.legend()
+    return figure.png()
 
 
-BEFORE, AFTER, RESTORED, FORMULA = "#4a7a8c", "#b8763e", "#7a5c8c", "#1c1e22"
+STEP = "starting step N"
+BEFORE, AFTER, RESTORED, FORMULA = TEAL, OCHRE, PURPLE, INK
 
 
-def _draw_factors(kappa: Any, share: Any, found: Contraction, schedule: Schedule) -> None:
+def _draw_factors(kappa: Panel, share: Panel, found: Contraction, schedule: Schedule) -> None:
     """The two factors of the paper, and what was measured of them."""
     kept = (schedule.t > 0) & (schedule.t <= found.steps[-1])
     t, ab = schedule.t[kept], schedule.ab[kept]
-    kappa.set_title("κ: what the squared error weighs in the divergence", loc="left", fontsize=12)
-    kappa.semilogy(t, contraction(ab), color=FORMULA, label="ᾱ / (1 - ᾱ)")
     spread = np.sqrt(1 - found.sqrt_ab**2)[:, None]
     with np.errstate(invalid="ignore"):  # an estimate without error has no share of it left
         left = (found.before / spread / found.error) ** 2
-        shares = {BEFORE: found.before / found.error, AFTER: found.after / found.error}
-    kappa.plot(found.steps, np.nanmean(left, axis=1), "o", color=BEFORE, label="measured in x_N")
-    share.set_title("share of the estimator's error left", loc="left", fontsize=12)
-    share.plot(t, np.sqrt(ab), color=FORMULA, label="sqrt(ᾱ)")
-    share.plot(
-        found.steps, np.nanmean(shares[BEFORE], axis=1), "o", color=BEFORE, label="before the chain, in x_N"
-    )
-    _draw_band(share, found.steps, shares[AFTER], AFTER, "after the chain, in its result")
-    share.set_ylim(bottom=0)
+        before, after = found.before / found.error, found.after / found.error
+    kappa.title("κ: what the squared error weighs in the divergence", STEP)
+    kappa.logarithmic()
+    kappa.line(t, contraction(ab), FORMULA, "ᾱ / (1 - ᾱ)")
+    kappa.line(found.steps, np.nanmean(left, axis=1), BEFORE, "measured in x_N", "o")
+    share.title("share of the estimator's error left", STEP)
+    share.line(t, np.sqrt(ab), FORMULA, "sqrt(ᾱ)")
+    share.line(found.steps, np.nanmean(before, axis=1), BEFORE, "before the chain, in x_N", "o")
+    _draw_band(share, found.steps, after, AFTER, "after the chain, in its result")
+    share.limits(from_zero=True)
 
 
-def _draw_levels(axes: Any, found: Contraction) -> None:
-    axes.set_title(f"error, levels of 255, of {len(found.error)} faces", loc="left", fontsize=12)
-    axes.axhline(found.error.mean(), color=FORMULA, linestyle="--", label="estimate to clean face")
-    _draw_band(axes, found.steps, found.restored, RESTORED, "restored to clean face")
-    _draw_band(axes, found.steps, found.after, AFTER, "restored to clean face led back likewise")
-    _draw_band(axes, found.steps, found.before, BEFORE, "those two at x_N, before the chain")
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
+def _draw_levels(panel: Panel, found: Contraction) -> None:
+    panel.title(f"error, levels of 255, of {len(found.error)} faces", STEP)
+    panel.reference("y", float(found.error.mean()), FORMULA, "--", "estimate to clean face")
+    _draw_band(panel, found.steps, found.restored, RESTORED, "restored to clean face")
+    _draw_band(panel, found.steps, found.after, AFTER, "restored to reconstruction of the clean face")
+    _draw_band(panel, found.steps, found.before, BEFORE, "those two at x_N, before the chain")
+    panel.limits(from_zero=True, headroom=0.25)  # for the legend
 
 
-def _draw_band(axes: Any, steps: NDArray[np.int64], values: Numbers, colour: str, name: str) -> None:
+def _draw_band(panel: Panel, steps: NDArray[np.int64], values: Numbers, colour: str, name: str) -> None:
     """values: [K, F]; their means, and the band of the middle half."""
     low, high = np.nanquantile(values, [0.25, 0.75], axis=1)
-    axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(steps, np.nanmean(values, axis=1), "o-", color=colour, markersize=5, label=name)
-
-
-def _canvas(width: int, height: int, dpi: int) -> tuple[Any, Any]:
-    """A figure of so many pixels, and axes that fill it, in pixels from its upper left corner."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.axis("off")
-    return figure, axes
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    panel.line(steps, np.nanmean(values, axis=1), colour, name, "o-", (low, high))

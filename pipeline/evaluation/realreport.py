@@ -1,4 +1,4 @@
-"""What the real-world grid shows to people: tables by level, way and group, two plots and a sheet of faces."""
+"""What the real-world grid shows to people: tables by level, variant and group, two plots and a sheet of faces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ RULE = (
 
 @dataclass(frozen=True)
 class RealReport:
-    """Everything that is told at the end. Columns of numbers are in the order of the set's sheet."""
+    """All that is reported at the end. Columns of numbers are in the order of the set's sheet."""
 
-    ways: Sequence[Judged]
+    variants: Sequence[Judged]
     cuts: Cuts
     # PNG of faces, and what was left out of the set, in words
     faces: bytes
@@ -43,61 +43,67 @@ class RealReport:
 
     @property
     def tables(self) -> list[Table]:
-        """What each way costs, one table a level, and one a way by group."""
-        levels = [level_table(level, self.ways, rows, self.cuts) for level, rows in self.cuts.levels.items()]
-        groups = [group_table(way, self.cuts) for way in self.ways] if self.cuts.groups else []
-        return [cost_table(self.ways), *levels, *groups]
+        """What each variant costs, one table a level, and one a variant by group."""
+        levels = [
+            level_table(level, self.variants, rows, self.cuts) for level, rows in self.cuts.levels.items()
+        ]
+        groups = [group_table(variant, self.cuts) for variant in self.variants] if self.cuts.groups else []
+        return [cost_table(self.variants), *levels, *groups]
 
     @property
     def sentences(self) -> list[str]:
-        """What the tables' words mean, and of what they are."""
+        """What the set holds, and what the tables' words mean."""
         return [f"{self.contents}.", RULE]
 
     def values(self) -> list[dict[str, Any]]:
-        """The ways for programs."""
+        """The variants for programs."""
         cuts = self.cuts
         return [
             {
-                "name": way.name,
-                "cost": dict(way.cost),
-                "levels": {level: told(way, rows) for level, rows in cuts.levels.items()},
+                "name": variant.name,
+                "cost": dict(variant.cost),
+                "levels": {level: summary(variant, rows) for level, rows in cuts.levels.items()},
                 "groups": {
-                    group: {level: told(way, rows & inside) for level, rows in cuts.levels.items()}
+                    group: {level: summary(variant, rows & inside) for level, rows in cuts.levels.items()}
                     for group, inside in cuts.groups.items()
                 },
             }
-            for way in self.ways
+            for variant in self.variants
         ]
 
     def metrics(self) -> dict[str, float]:
-        """WAY/LEVEL/metric → its value, for MLflow."""
+        """VARIANT/LEVEL/metric → its value, for MLflow."""
         found: dict[str, float] = {}
-        for way in self.ways:
-            found |= {f"{way.name}/{name}": value for name, value in way.cost.items()}
+        for variant in self.variants:
+            found |= {f"{variant.name}/{name}": value for name, value in variant.cost.items()}
             for level, rows in self.cuts.levels.items():
-                place = f"{way.name}/{level}"
-                for name, change in way.changes(rows).items():
+                place = f"{variant.name}/{level}"
+                for name, change in variant.changes(rows).items():
                     found |= {f"{place}/{METRICS[name]}": change.out}
                     found |= {f"{place}/{METRICS[name]} in": change.came}
                     found |= {f"{place}/{METRICS[name]} difference": change.difference.value}
-                found |= {f"{place}/untouched": float(way.untouched[rows].mean())}
-                found |= {f"{place}/harm {METRICS.get(n, n)}": share for n, share in way.harm(rows).items()}
+                found |= {f"{place}/untouched": float(variant.untouched[rows].mean())}
+                found |= {
+                    f"{place}/harm {METRICS.get(n, n)}": share for n, share in variant.harm(rows).items()
+                }
         return found
 
     @cached_property
     def pictures(self) -> Mapping[str, bytes]:
         """Plots by file name, PNG."""
         harm, gains = {}, {}
-        for way in self.ways:
-            harm[way.name] = {
+        for variant in self.variants:
+            harm[variant.name] = {
                 f"worse by {METRICS.get(name, name)}, %": {
-                    level: Score(100 * way.harm(rows)[name], float("nan"), int(rows.sum()))
+                    level: Score(100 * variant.harm(rows)[name], float("nan"), int(rows.sum()))
                     for level, rows in self.cuts.levels.items()
                 }
                 for name in (ANY, *MOST_LOST)
-                if name in way.worse
+                if name in variant.worse
             }
-            gains[way.name] = {f"gain in {METRICS[n]}": self._gains(way, n) for n in METRICS if n in way.out}
+            gains[variant.name] = {
+                f"gain in {METRICS[n]}": self._gains(variant, n) for n in METRICS if n in variant.out
+            }
         higher = frozenset(name for scores in gains.values() for name in scores)
         what = "damage of the photograph"
         return {
@@ -106,9 +112,9 @@ class RealReport:
             "faces.png": self.faces,
         }
 
-    def _gains(self, way: Judged, name: str) -> dict[str, Score]:
+    def _gains(self, variant: Judged, name: str) -> dict[str, Score]:
         """Gain of a metric by level; of PSNR at damaged levels only, where it is no matter of equal pictures' 68 dB."""
-        values = gain(name, way.came[name], way.out[name])
+        values = gain(name, variant.came[name], variant.out[name])
         levels = {
             level: values[rows & np.isfinite(values)]
             for level, rows in self.cuts.levels.items()
@@ -131,48 +137,54 @@ class RealReport:
         return page.document(title, parts)
 
 
-def cost_table(ways: Sequence[Judged]) -> Table:
-    """What each way takes."""
+def cost_table(variants: Sequence[Judged]) -> Table:
+    """What each variant takes."""
     table = []
-    for way in ways:
-        row = {"way": way.name}
-        row |= {"parameters": f"{way.cost['parameters'] / 1e6:.2f} M"} if "parameters" in way.cost else {}
-        row |= {"calls": f"{way.cost['calls']:.0f}"} if "calls" in way.cost else {}
-        row |= {"s/picture": f"{way.cost['seconds']:.2f}"} if "seconds" in way.cost else {}
+    for variant in variants:
+        row = {"variant": variant.name}
+        row |= (
+            {"parameters": f"{variant.cost['parameters'] / 1e6:.2f} M"}
+            if "parameters" in variant.cost
+            else {}
+        )
+        row |= {"calls": f"{variant.cost['calls']:.0f}"} if "calls" in variant.cost else {}
+        row |= {"s/picture": f"{variant.cost['seconds']:.2f}"} if "seconds" in variant.cost else {}
         table.append(row)
     return table
 
 
-def level_table(level: str, ways: Sequence[Judged], rows: Faces, cuts: Cuts) -> Table:
-    """A level: a row for each way."""
+def level_table(level: str, variants: Sequence[Judged], rows: Faces, cuts: Cuts) -> Table:
+    """A level: a row for each variant."""
     table = []
-    for way in ways:
-        row = {level: way.name, "n": str(cuts.photographs(rows))}
-        row |= {f"{METRICS[n]} in → out": shown(n, change) for n, change in way.changes(rows).items()}
-        row |= {f"{WORSE} {METRICS.get(n, n)}": f"{share:.0%}" for n, share in way.harm(rows).items()}
-        row |= {"untouched": f"{way.untouched[rows].mean():.0%}"}
+    for variant in variants:
+        row = {level: variant.name, "n": str(cuts.photographs(rows))}
+        row |= {f"{METRICS[n]} in → out": shown(n, change) for n, change in variant.changes(rows).items()}
+        row |= {f"{WORSE} {METRICS.get(n, n)}": f"{share:.0%}" for n, share in variant.harm(rows).items()}
+        row |= {"untouched": f"{variant.untouched[rows].mean():.0%}"}
         table.append(row)
     return table
 
 
-def group_table(way: Judged, cuts: Cuts) -> Table:
-    """A way: a row for each group, gains over the damaged levels and how many were harmed at each level."""
+def group_table(variant: Judged, cuts: Cuts) -> Table:
+    """A variant: a row for each group, gains over the damaged levels and how many were harmed at each level."""
     table = []
     for group, inside in cuts.groups.items():
-        row = {f"{way.name}, by group": group, "n": str(cuts.photographs(inside))}
+        row = {f"{variant.name}, by group": group, "n": str(cuts.photographs(inside))}
         for name in ("psnr", "lpips"):
-            score = cuts.gain(way, name, inside) if name in way.out else None
+            score = cuts.gain(variant, name, inside) if name in variant.out else None
             row |= {f"gain in {METRICS[name]}": signed(name, score)} if score else {}
         for level, rows in cuts.levels.items():
             row |= {
-                f"{level}: {WORSE} {ANY}": f"{s:.0%}" for n, s in way.harm(rows & inside).items() if n == ANY
+                f"{level}: {WORSE} {ANY}": f"{s:.0%}"
+                for n, s in variant.harm(rows & inside).items()
+                if n == ANY
             }
         table.append(row)
     return table
 
 
-def told(way: Judged, rows: Faces) -> dict[str, Any]:
-    """Some rows of a way, for programs."""
+def summary(variant: Judged, rows: Faces) -> dict[str, Any]:
+    """Scores and harm of a variant over some rows, for programs."""
     changes = {
         METRICS[name]: {
             "in": change.came,
@@ -181,10 +193,10 @@ def told(way: Judged, rows: Faces) -> dict[str, Any]:
             "interval": change.difference.half,
             "faces": change.difference.faces,
         }
-        for name, change in way.changes(rows).items()
+        for name, change in variant.changes(rows).items()
     }
-    harm = {METRICS.get(name, name): share for name, share in way.harm(rows).items()}
-    untouched = float(way.untouched[rows].mean()) if rows.any() else None
+    harm = {METRICS.get(name, name): share for name, share in variant.harm(rows).items()}
+    untouched = float(variant.untouched[rows].mean()) if rows.any() else None
     return {"faces": int(rows.sum()), "scores": changes, "harm": harm, "untouched": untouched}
 
 
@@ -203,38 +215,42 @@ def signed(name: str, score: Score) -> str:
     return f"{score.value:+.{places}f}{half}"
 
 
-def draw_faces(found: PhotographSet, ways: Sequence[Judged], folders: Sequence[str]) -> bytes:
-    """PNG: a few photographs at every level, their measured face as it came, by each way, and truly.
+def draw_faces(found: PhotographSet, variants: Sequence[Judged], folders: Sequence[str]) -> bytes:
+    """PNG: a few photographs at every level, their measured face as it came, by each variant, and the true one.
 
-    folders: where each way's delivered pictures lie.
+    folders: where each variant's delivered pictures are.
     """
     photographs = list(found.photographs())
     count = min(SHOWN_FACES, len(photographs))
     chosen = [photographs[i] for i in np.linspace(0, len(photographs) - 1, count).astype(int)]
     rows = [
-        _shown_face(found, photograph[k], ways, folders)
+        _shown_face(found, photograph[k], variants, folders)
         for k in range(len(found.levels))
         for photograph in chosen
     ]
-    return plots.faces_grid(["as it came", *(way.name for way in ways), "truth"], rows, SHOWN_SIDE)
+    columns = ["as it came", *(variant.name for variant in variants), "truth"]
+    return plots.faces_grid("Faces at every level of damage", columns, rows, SHOWN_SIDE)
 
 
 def _shown_face(
-    found: PhotographSet, placed: tuple[int, dict[str, Any]], ways: Sequence[Judged], folders: Sequence[str]
-) -> plots.Shown:
+    found: PhotographSet,
+    placed: tuple[int, dict[str, Any]],
+    variants: Sequence[Judged],
+    folders: Sequence[str],
+) -> plots.ShownRow:
     """One row of the sheet: a photograph at one level."""
     place, row = placed
     truth = found.read(found.truth, row["truth"])
     names = [store.join(folder, f"{row['name']}.png") for folder in (found.degraded, *folders)]
     pictures = [*(images.decode_rgb(store.read_bytes(uri)) for uri in names), truth]
     x0, y0, x1, y1 = head_box(np.reshape(row["landmarks"], (5, 2)), *truth.shape[:2])
-    words = [_words(numbers, place) for numbers in (ways[0].came, *(way.out for way in ways))]
-    warned = {k for k, way in enumerate(ways, 1) if way.worse[ANY][place]}
+    words = [_words(numbers, place) for numbers in (variants[0].came, *(variant.out for variant in variants))]
+    warned = {k for k, variant in enumerate(variants, 1) if variant.worse[ANY][place]}
     faces = [picture[y0:y1, x0:x1] for picture in pictures]
-    return plots.Shown(row["name"].partition("-")[2], faces, [*words, row["truth"]], warned)
+    return plots.ShownRow(row["name"].partition("-")[2], faces, [*words, row["truth"]], warned)
 
 
 def _words(numbers: Mapping[str, Numbers], place: int) -> str:
     """What was measured of one face, but for SSIM."""
-    told = {n: numbers[n][place] for n in MOST_LOST if n in numbers}
-    return "  ".join(f"{v:.{PLACES[n]}f}{UNITS[n] or ' ' + METRICS[n]}" for n, v in told.items())
+    measured = {n: numbers[n][place] for n in MOST_LOST if n in numbers}
+    return "  ".join(f"{v:.{PLACES[n]}f}{UNITS[n] or ' ' + METRICS[n]}" for n, v in measured.items())

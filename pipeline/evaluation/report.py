@@ -9,7 +9,7 @@ from pipeline.evaluation import plots, scores
 from pipeline.evaluation.scores import Measured, Score
 from pipeline.reporting import page
 
-# Which way the scores of the paper's tables move from an estimator alone to DifFace with it.
+# Direction in which the scores of the paper's tables move from an estimator alone to DifFace with it.
 PATTERN = {"PSNR": -1, "LPIPS": -1, "FID": -1}
 BASED = "against its estimator alone"
 
@@ -23,29 +23,29 @@ Strata = Mapping[str, Mapping[str, Score]]
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is told at the end."""
+    """All that is reported at the end."""
 
     rows: Sequence[Measured]
-    # way → its differences to its estimator alone
+    # variant → its differences to its estimator alone
     gaps: Mapping[str, Mapping[str, Score]]
     verdicts: Sequence[str]
     # plots by file name, PNG
     pictures: Mapping[str, bytes]
     # of every row by its name
     strata: Mapping[str, Strata]
-    # the way nearest to the ideal, of several chains
+    # the variant nearest to the ideal, of several chains
     best: str | None = None
 
     @property
     def tables(self) -> list[Table]:
-        """Scores, what each way is better or worse by than its estimator alone, and scores by stratum."""
-        gaps = [{BASED: way} | {n: signed(s) for n, s in gap.items()} for way, gap in self.gaps.items()]
+        """Scores, what each variant is better or worse by than its estimator alone, and scores by stratum."""
+        gaps = [{BASED: name} | {n: signed(s) for n, s in gap.items()} for name, gap in self.gaps.items()]
         tables = [score_table(self.rows), *([gaps] if gaps else [])]
         for score in BY_STRATUM:
-            told = {way: scores[score] for way, scores in self.strata.items() if score in scores}
-            if told:
+            found = {name: scores[score] for name, scores in self.strata.items() if score in scores}
+            if found:
                 tables.append(
-                    [{score: way} | {g: str(s) for g, s in groups.items()} for way, groups in told.items()]
+                    [{score: name} | {g: str(s) for g, s in groups.items()} for name, groups in found.items()]
                 )
         return tables
 
@@ -64,7 +64,7 @@ class Report:
         ]
 
     def metrics(self) -> dict[str, float]:
-        """WAY/score → its value, for MLflow."""
+        """VARIANT/score → its value, for MLflow."""
         return {
             f"{row.name}/{name}": value
             for row in self.rows
@@ -97,19 +97,19 @@ def make_report(
 ) -> Report:
     """Tables, verdicts and plots.
 
-    bases: way → the row of its estimator alone. chains: the ways of which the best is told. groups: strata of the
-    faces, and `what` they are cut by. shown: rows of faces.
+    bases: variant → the row of its estimator alone. chains: the variants of which the best is named. groups: strata of
+    the faces, and `what` they are cut by. shown: rows of faces.
     """
     named = {row.name: row for row in rows}
-    gaps = {way: scores.difference(named[way], named[base]) for way, base in bases.items()}
+    gaps = {name: scores.difference(named[name], named[base]) for name, base in bases.items()}
     pictures = {"faces.png": plots.sheet(shown)}
-    told = {row.name: row.scores for row in rows}
-    realism = next((n for n in ("FID", "LPIPS") if all(n in s for s in told.values())), None)
+    measured = {row.name: row.scores for row in rows}
+    realism = next((n for n in ("FID", "LPIPS") if all(n in s for s in measured.values())), None)
     best = None
-    if realism and all("PSNR" in s for s in told.values()):
-        costs = {n: (-told[n]["PSNR"].value, told[n][realism].value) for n in chains}
+    if realism and all("PSNR" in s for s in measured.values()):
+        costs = {n: (-measured[n]["PSNR"].value, measured[n][realism].value) for n in chains}
         best = scores.nearest_to_ideal(costs) if len(costs) > 1 else None
-        points = {n: (s["PSNR"], s[realism]) for n, s in told.items()}
+        points = {n: (s["PSNR"], s[realism]) for n, s in measured.items()}
         pictures["tradeoff.png"] = plots.tradeoff(points, ("PSNR", realism), best or "")
     cut = {r.name: scores.by_stratum(r, groups) for r in rows}
     pictures["robustness.png"] = plots.robustness(cut, what)
@@ -117,27 +117,27 @@ def make_report(
 
 
 def score_table(rows: Sequence[Measured]) -> Table:
-    """A row for each way."""
+    """A row for each variant."""
     faces = f"{rows[0].faces} faces"
     table = []
     for row in rows:
-        told = {faces: row.name}
-        told |= {f"{n} {'↑' if n in scores.HIGHER else '↓'}": str(s) for n, s in row.scores.items()}
+        line = {faces: row.name}
+        line |= {f"{n} {'↑' if n in scores.HIGHER else '↓'}": str(s) for n, s in row.scores.items()}
         cost = row.cost
-        told |= {"parameters": f"{cost['parameters'] / 1e6:.2f} M"} if "parameters" in cost else {}
-        told |= {"calls": f"{cost['calls']:.0f}"} if "calls" in cost else {}
-        told |= {"s/face": f"{cost['seconds']:.2f}"} if "seconds" in cost else {}
-        table.append(told)
+        line |= {"parameters": f"{cost['parameters'] / 1e6:.2f} M"} if "parameters" in cost else {}
+        line |= {"calls": f"{cost['calls']:.0f}"} if "calls" in cost else {}
+        line |= {"s/face": f"{cost['seconds']:.2f}"} if "seconds" in cost else {}
+        table.append(line)
     return table
 
 
 def verdict(name: str, gaps: Mapping[str, Score]) -> str:
-    """Whether a way against its estimator alone shows the paper's pattern, in one sentence."""
-    told = {n: gaps[n] for n in PATTERN if n in gaps and math.isfinite(gaps[n].half)}
-    missing = [n for n, s in told.items() if s.value * PATTERN[n] <= s.half]
-    if missing or not told:
+    """Whether a variant against its estimator alone shows the paper's pattern, in one sentence."""
+    known = {n: gaps[n] for n in PATTERN if n in gaps and math.isfinite(gaps[n].half)}
+    missing = [n for n, s in known.items() if s.value * PATTERN[n] <= s.half]
+    if missing or not known:
         return f"{name}: the paper's pattern is not seen for {', '.join(missing) or 'want of scores'}."
-    return f"{name}: the paper's pattern holds beyond the 95 % intervals ({', '.join(told)})."
+    return f"{name}: the paper's pattern holds beyond the 95 % intervals ({', '.join(known)})."
 
 
 def markdown(table: Table) -> str:
@@ -153,9 +153,9 @@ def columns(table: Table) -> list[str]:
     return list(dict.fromkeys(name for row in table for name in row))
 
 
-def numbers(told: Mapping[str, Score]) -> dict[str, dict[str, float]]:
+def numbers(found: Mapping[str, Score]) -> dict[str, dict[str, float]]:
     """Scores as plain numbers."""
-    return {n: {"value": s.value, "interval": s.half, "faces": s.faces} for n, s in told.items()}
+    return {n: {"value": s.value, "interval": s.half, "faces": s.faces} for n, s in found.items()}
 
 
 def signed(score: Score) -> str:

@@ -139,7 +139,7 @@ def _write_face(found: EvaluationSet, number: int, face: FaceAddress) -> dict[st
     """Write one face's pictures; its row of the sheet."""
     recipe = found.recipe
     clean = wanted_side(images.decode_rgb(face.read()), recipe.side, face.shard)
-    pictures, how = spoil(clean, number, recipe)
+    pictures, how = degraded_pictures(clean, number, recipe)
     name = f"{number:06d}"
     for folder, picture in pictures.items():
         store.write_bytes(store.join(found.uri, folder, f"{name}.png"), images.encode_png(picture))
@@ -149,7 +149,7 @@ def _write_face(found: EvaluationSet, number: int, face: FaceAddress) -> dict[st
     return {"name": name} | place | how | {"error": float(error)}
 
 
-def spoil(clean: Pixels, number: int, recipe: Recipe) -> tuple[dict[str, Pixels], dict[str, Any]]:
+def degraded_pictures(clean: Pixels, number: int, recipe: Recipe) -> tuple[dict[str, Pixels], dict[str, Any]]:
     """The pictures of face `number` by folder, and what was done to it. clean: [S, S, 3]."""
     rng = np.random.default_rng([recipe.seed, 4, number])
     if recipe.task == "inpaint":

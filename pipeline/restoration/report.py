@@ -1,8 +1,8 @@
 """What a run shows to people: contact sheet, plots and one HTML page, from what the run left in its output.
 
 Strips of sample faces, before and as delivered, are made by the workers (pipeline/stages/sample.py), the rest by the
-driver at the end. Files
-come and go through pipeline/io/store.py only, so that an output on S3 gets the same report.
+driver at the end. Files are read and written through pipeline/io/store.py only, so that an output on S3 gets the same
+report.
 """
 
 import hashlib
@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from pipeline.io import images, layout, store
 from pipeline.io.fence import write_while
 from pipeline.io.tables import read_table
 from pipeline.reporting import page
-from pipeline.reporting.canvas import fitting, font
-from pipeline.stages.sample import TILE_LARGEST, TILE_SMALLEST
+from pipeline.reporting.palette import FAINT, OCHRE, TEAL
+from pipeline.reporting.plots import Figure, Series
+from pipeline.reporting.sheet import LARGEST_TILE, SMALLEST_TILE, Card, Group, Line, Row, draw_sheet
+from pipeline.stages.sample import Shown, read_strip
 
 # What the files of the report are, for who reads the output again.
 COLUMNS = ("before", "delivered", "what was decided")
@@ -38,92 +39,30 @@ READERS = 16
 Pixels = NDArray[np.uint8]
 
 
-# A face of the sheet: its two tiles side by side, [T, 2T, 3] uint8, and what was decided of it; a first line of two or
-# more is its picture's name.
-Shown = tuple[Pixels, str]
-
-
-def split_strip(strip: Pixels) -> list[Pixels]:
-    """A strip's faces: each [T, 2T, 3] uint8, a row of its tiles. Raises ValueError for another picture."""
-    height, width = strip.shape[:2]
-    tile = width // 2
-    if width % 2 or not tile or height % tile or not height:
-        raise ValueError(
-            f"a sample strip has rows of two square tiles, but this picture is {width} x {height}"
-        )
-    return [strip[y : y + tile] for y in range(0, height, tile)]
-
-
 def contact_sheet(faces: Sequence[Shown], title: str, limit: int = SHEET_FACES) -> Pixels:
     """One picture of at most `limit` faces, taken evenly, in panels of three named columns: [H, W, 3] uint8 RGB."""
     chosen = [faces[i] for i in _evenly(len(faces), limit)]
     panels = 1 + (len(chosen) > 5) + (len(chosen) > 20)
-    wanted = TILE_LARGEST if len(chosen) <= 12 else 192 if len(chosen) <= 30 else TILE_SMALLEST
-    return _Sheet(min([wanted, *(len(tiles) for tiles, _ in chosen)]), panels).draw(chosen, title)
+    wanted = LARGEST_TILE if len(chosen) <= 12 else 192 if len(chosen) <= 30 else SMALLEST_TILE
+    side = min([wanted, *(len(tiles) for tiles, _ in chosen)])
+    rows = [_face_row(tiles, decision) for tiles, decision in chosen]
+    down = -(-len(rows) // panels)  # of every panel but the last
+    columns = [Line(name, bold=True) for name in COLUMNS]
+    parts = [rows[start : start + down] for start in range(0, len(rows), max(down, 1))]
+    below = f"{len(chosen)} sample faces, each as it came, as it was delivered, and what was decided of it"
+    return draw_sheet(
+        title,
+        [[Group(part, columns, beside=True) for part in parts]],
+        side,
+        below if chosen else "no face was found",
+    )
 
 
-class _Sheet:
-    """The measures of one contact sheet, in pixels, and its drawing."""
-
-    ground, ink, faint, line = (250, 250, 248), (28, 30, 34), (110, 114, 120), (206, 208, 210)
-    margin, gap, gutter = 28, 4, 36
-    heading = 74
-
-    def __init__(self, side: int, panels: int) -> None:
-        self.side, self.panels = side, panels
-        self.told = max(side * 3 // 4, 150)
-        self.panel_width = 2 * side + 2 * self.gap + self.told
-        self.width = max(2 * self.margin + panels * self.panel_width + (panels - 1) * self.gutter, 480)
-        self.top = self.margin + self.heading + 30
-
-    def draw(self, faces: Sequence[Shown], title: str) -> Pixels:
-        rows = -(-len(faces) // self.panels)  # of every panel but the last
-        height = self.top + rows * (self.side + self.gap) + self.margin
-        image = Image.new("RGB", (self.width, height), self.ground)
-        draw = ImageDraw.Draw(image)
-        room = self.width - 2 * self.margin
-        draw.text((self.margin, self.margin), fitting(title, font(26, True), room), self.ink, font(26, True))
-        below = f"{len(faces)} sample faces, each as it came, as it was delivered, and what was decided of it"
-        below = below if faces else "no face was found"
-        draw.text((self.margin, self.margin + 38), fitting(below, font(15), room), self.faint, font(15))
-        for panel in range(self.panels if faces else 0):
-            self._draw_header(draw, self._left(panel))
-        for number, (tiles, decision) in enumerate(faces):
-            panel, row = divmod(number, rows)
-            left, top = self._left(panel), self.top + 6 + row * (self.side + self.gap)
-            for column, tile in enumerate(np.split(tiles, 2, axis=1)):
-                at = (left + column * (self.side + self.gap), top)
-                image.paste(Image.fromarray(images.resize(tile, self.side)), at)
-            self._tell(draw, decision, left + 2 * (self.side + self.gap) + 6, top)
-        return np.asarray(image)
-
-    def _left(self, panel: int) -> int:
-        return self.margin + panel * (self.panel_width + self.gutter)
-
-    def _tell(self, draw: ImageDraw.ImageDraw, text: str, left: int, top: int) -> None:
-        """A face's name and decision in lines of the third column, around the middle of the tiles."""
-        name, _, decision = text.rpartition("\n")
-        small, room = font(13), self.told - 8
-        lines = [(fitting(line, small, room), self.faint) for line in name.split("\n") if line]
-        words: list[str] = []
-        for word in decision.split():
-            if words and small.getlength(f"{words[-1]} {word}") <= room:
-                words[-1] += f" {word}"
-            else:
-                words.append(word)
-        lines = [*lines, *((fitting(line, small, room), self.ink) for line in words)][: self.side // 18]
-        y = top + (self.side - 18 * len(lines)) // 2
-        for number, (line, ink) in enumerate(lines):
-            draw.text((left, y + 18 * number), line, ink, small)
-
-    def _draw_header(self, draw: ImageDraw.ImageDraw, left: int) -> None:
-        y = self.top - 26
-        wide = self.side + self.gap
-        for name, middle in zip(
-            COLUMNS, (self.side / 2, wide + self.side / 2, 2 * wide + self.told / 2), strict=True
-        ):
-            draw.text((left + middle, y), name, self.ink, font(15, True), anchor="ma")
-        draw.line([(left, self.top - 2), (left + self.panel_width, self.top - 2)], self.line)
+def _face_row(tiles: Pixels, decision: str) -> Row:
+    """A face: its two tiles, its picture's name, and what was decided of it."""
+    name, _, decided = decision.rpartition("\n")
+    names = [Line(line, FAINT) for line in name.split("\n") if line]
+    return Row([Card(np.split(tiles, 2, axis=1), [*names, Line(decided, wrap=True)])])
 
 
 def write_report(
@@ -148,7 +87,7 @@ def write_report(
     write_while(drives, output_uri, layout.REPORT_FILES, b"[]")
     title = str(summary.get("title", store.name_of(output_uri)))
     sheet = contact_sheet(_read_strips(store.join(output_uri, layout.SAMPLES)), title)
-    write("contact_sheet.png", _encoded(sheet, "PNG"))
+    write("contact_sheet.png", images.encode_png(sheet))
     failed = int(summary.get("outcomes", {}).get("failed", 0))
     records = _read_records(store.join(output_uri, layout.RECORDS), failed)
     plots = _histograms(records, summary.get("means", {}))
@@ -157,7 +96,7 @@ def write_report(
     shards = _same_keys(summary.get("shards", []))
     if shards:
         write("shards.parquet", _table_bytes(shards))
-    parts = _sections(summary, shards, records, _encoded(sheet, "JPEG"), plots)
+    parts = _sections(summary, shards, records, images.encode_jpeg(sheet, 90), plots)
     write("index.html", page.document(title, parts).encode())
     write_while(drives, output_uri, layout.REPORT_FILES, json.dumps(written, indent=1).encode())
 
@@ -168,7 +107,7 @@ def _sections(
     records: "_Records",
     sheet: bytes,
     plots: bytes,
-) -> list[str]:
+) -> list[page.Part]:
     """The page's parts, in the order in which people ask."""
     known = ("title", "outcomes", "settings", "means", "measured", "shards")
     outcomes = dict(summary.get("outcomes", {}))
@@ -247,14 +186,6 @@ def _read_strips(folder: str) -> list[Shown]:
         ]
 
 
-def read_strip(data: bytes) -> list[Shown]:
-    """The faces of a strip as sample.py writes it."""
-    with Image.open(io.BytesIO(data)) as picture:
-        comment, tiles = picture.info.get("comment", b"[]"), split_strip(np.asarray(picture.convert("RGB")))
-    told = json.loads(comment)
-    return list(zip(tiles, [*told, *[""] * (len(tiles) - len(told))], strict=True))
-
-
 def _read_records(folder: str, failed: int) -> _Records:
     """The records for plots and failures: of small runs all, of large ones an even choice for the plots, and then
     more until as many failures are found as there are, or as are shown.
@@ -291,42 +222,19 @@ def _histograms(records: _Records, means: Mapping[str, Any]) -> bytes:
     seconds = {n.removeprefix("seconds_"): float(v) for n, v in means.items() if n.startswith("seconds_")}
     if not records.face_sizes and not any(seconds.values()):
         return b""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 6.2), dpi=110, layout="constrained", facecolor="#ffffff")
-    FigureCanvasAgg(figure)
-    size, sharp, score, stage = figure.subplots(2, 2).flat
-    _draw_histogram(size, "face size (px, side of the box)", {"": records.face_sizes})
-    sharpness = {"before": records.sharpness_before, "restored": records.sharpness_after}
-    _draw_histogram(sharp, "sharpness of the faces", sharpness)
-    _draw_histogram(score, "detection score", {"": records.scores})
-    stage.set_title("seconds per stage", loc="left", fontsize=11)
-    bars = stage.barh(list(seconds), list(seconds.values()), color="#4a7a8c", height=0.6)
-    stage.bar_label(bars, fmt="%.3g", padding=3, fontsize=9)
-    stage.invert_yaxis()
-    for axes in (size, sharp, score, stage):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _draw_histogram(axes: Any, title: str, series: Mapping[str, Sequence[float]]) -> None:
-    """Overlaid histograms on common bins; the last half per cent at the top is left out, for the sake of the rest."""
-    axes.set_title(title, loc="left", fontsize=11)
-    everything = np.array([v for values in series.values() for v in values if math.isfinite(v)])
-    if not everything.size:
-        axes.text(0.5, 0.5, "nothing measured", ha="center", transform=axes.transAxes, color="#6e7278")
-        return
-    low, high = everything.min(), np.quantile(everything, 0.995)
-    bins = np.linspace(low, high if high > low else low + 1, 31)
-    for (name, values), colour in zip(series.items(), ("#b8763e", "#4a7a8c"), strict=False):
-        axes.hist(values, bins, color=colour, alpha=0.65, label=name or None)
-    axes.set_ylabel("faces", fontsize=9)
-    if len(series) > 1:
-        axes.legend(loc="upper right", frameon=False, fontsize=9)
+    figure = Figure((11, 6.2), 2, 2)
+    size, sharpness, score, stages = figure.panels
+    size.title("face size (px, side of the box)", y="faces")
+    size.histograms([Series(records.face_sizes)])
+    sharpness.title("sharpness of the faces", y="faces")
+    before = Series(records.sharpness_before, OCHRE, "before")
+    sharpness.histograms([before, Series(records.sharpness_after, TEAL, "restored")])
+    sharpness.legend()
+    score.title("detection score", y="faces")
+    score.histograms([Series(records.scores)])
+    stages.title("seconds per stage")
+    stages.bars(seconds, [f"{v:.3g}" for v in seconds.values()])
+    return figure.png()
 
 
 def _same_keys(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -349,11 +257,3 @@ def _evenly(count: int, limit: int) -> list[int]:
     if count <= limit:
         return list(range(count))
     return [round(i * (count - 1) / max(limit - 1, 1)) for i in range(limit)]
-
-
-def _encoded(picture: Pixels, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(
-        buffer, kind, **({"quality": 90, "subsampling": 0} if kind == "JPEG" else {})
-    )
-    return buffer.getvalue()

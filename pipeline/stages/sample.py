@@ -1,24 +1,28 @@
-"""A few faces of each unit, before and as they were delivered, for the run's contact sheet."""
+"""A few faces of each unit, before and as they were delivered, for the run's contact sheet: cut, written and read."""
 
 import hashlib
+import io
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.faces.geometry import CropFrame, enlarge_crop, warp_crop
 from pipeline.io import images
 from pipeline.records.rows import FaceRecord
+from pipeline.reporting.sheet import tile_side
 
 Pixels = NDArray[np.uint8]
 
 STRIP_FACES = 12
-# letters of an error that the sheet shows
-MOST_TOLD = 200
-# pixels: a strip's tiles are never smaller, and never larger
-TILE_SMALLEST, TILE_LARGEST = 128, 256
+# characters of an error that the sheet shows
+MOST_OF_ERROR = 200
+# A face of a strip: its two tiles side by side, [T, 2T, 3] uint8, and what was decided of it; a first line of two or
+# more is its picture's name.
+Shown = tuple[Pixels, str]
 # A tile shows so many times more of the picture than a crop does, to each side of the face.
 AROUND = 1.2
 
@@ -47,7 +51,7 @@ def cut_sample(
     before, delivered: [H, W, 3] uint8 RGB. What is delivered may be larger than the picture; one of another shape is
     a face that was enlarged by itself.
     """
-    side = int(np.clip(frame.side * max(face.scale, 1) * AROUND, TILE_SMALLEST, TILE_LARGEST))
+    side = tile_side([int(frame.side * max(face.scale, 1) * AROUND)])
     scale = side / (frame.side * AROUND)
     middle, shift = (frame.side - 1) / 2, (side - 1) / 2
     to_tile = np.array([[scale, 0, shift - scale * middle], [0, scale, shift - scale * middle]])
@@ -64,7 +68,7 @@ def cut_sample(
 def decision(face: FaceRecord) -> str:
     """What was decided of a face, in a line for people."""
     if face.error:
-        return f"failed: {face.error[:MOST_TOLD]}"  # a JPEG's comment is short
+        return f"failed: {face.error[:MOST_OF_ERROR]}"  # a JPEG's comment is short
     changed = "" if face.estimated_change is None else f"damage {face.estimated_change:.1f}: "
     if face.treatment == "chain":
         held = f", held below {face.hold:g} px" if face.hold else ""
@@ -89,3 +93,22 @@ def sample_strip(samples: Collection[Sample]) -> bytes:
     ]
     comment = json.dumps([s.decision for s in samples]).encode()
     return images.encode_jpeg(np.concatenate(rows), quality=92, comment=comment)
+
+
+def read_strip(data: bytes) -> list[Shown]:
+    """The faces of a strip, in their order; one that another program saved without its comment has no decisions."""
+    with Image.open(io.BytesIO(data)) as picture:
+        comment, tiles = picture.info.get("comment", b"[]"), split_strip(np.asarray(picture.convert("RGB")))
+    decisions = json.loads(comment)
+    return list(zip(tiles, [*decisions, *[""] * (len(tiles) - len(decisions))], strict=True))
+
+
+def split_strip(strip: Pixels) -> list[Pixels]:
+    """A strip's faces: each [T, 2T, 3] uint8, a row of its tiles. Raises ValueError for another picture."""
+    height, width = strip.shape[:2]
+    tile = width // 2
+    if width % 2 or not tile or height % tile or not height:
+        raise ValueError(
+            f"a sample strip has rows of two square tiles, but this picture is {width} x {height}"
+        )
+    return [strip[y : y + tile] for y in range(0, height, tile)]

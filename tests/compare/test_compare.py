@@ -1,4 +1,4 @@
-"""Two finished runs over the same pictures, held together as people do it."""
+"""Two finished runs over the same pictures, compared as people do it."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from jobs import compare as job
 from pipeline.compare import pairs as pairs_module
 from pipeline.compare.crops import cut_faces
 from pipeline.compare.pairs import columns_of, compare
-from pipeline.compare.report import hold_together, lines, values
+from pipeline.compare.report import compare_runs, lines, values
 from pipeline.compare.run import CompareConfig, failing
 from pipeline.compare.runs import open_compared
 from pipeline.io import images, store
@@ -42,7 +42,7 @@ def run_job(output: Path, a: Path, b: Path, *options: str) -> tuple[int, dict[st
 
 def held_together(a: Path, b: Path, by: str | None = None, shown: int = 4) -> dict[str, Any]:
     """What compare.json says, without drawing anything."""
-    return values(hold_together(open_compared(str(a)), open_compared(str(b)), by, shown, sampled=10))
+    return values(compare_runs(open_compared(str(a)), open_compared(str(b)), by, shown, sampled=10))
 
 
 @pytest.fixture

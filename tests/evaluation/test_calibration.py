@@ -21,8 +21,8 @@ from pipeline.evaluation.calibration import (
     bins_of,
     choose,
     draw,
+    summarise,
     table,
-    tell,
 )
 from pipeline.evaluation.trial import Trial
 from pipeline.io import images
@@ -92,16 +92,16 @@ def test_a_share_of_harmed_faces_above_the_bound_refuses_a_treatment_unless_chan
     for harmed, good in ((0, True), (2, True), (5, False), (20, False)):
         out = measured(FACES, psnr=31.0)
         out["lpips"][:harmed] = 0.6
-        told = {LEFT: came, ESTIMATOR: out}
-        told = {c: tell(came, values, np.ones(FACES, bool)) for c, values in told.items()}
-        assert allowed(ESTIMATOR, told, Bounds()) == good, harmed
+        summaries = {LEFT: came, ESTIMATOR: out}
+        summaries = {c: summarise(came, values, np.ones(FACES, bool)) for c, values in summaries.items()}
+        assert allowed(ESTIMATOR, summaries, Bounds()) == good, harmed
 
 
 def test_what_nobody_sees_refuses_nothing():
     """A sharp face may lose what lies above 45 dB."""
     came, out = measured(FACES, psnr=68.0), measured(FACES, psnr=50.0)
-    told = {c: tell(came, v, np.ones(FACES, bool)) for c, v in ((LEFT, came), (ESTIMATOR, out))}
-    assert allowed(ESTIMATOR, told, Bounds())
+    summaries = {c: summarise(came, v, np.ones(FACES, bool)) for c, v in ((LEFT, came), (ESTIMATOR, out))}
+    assert allowed(ESTIMATOR, summaries, Bounds())
 
 
 def test_damage_is_drawn_from_none_to_heavy_and_the_same_for_a_seed():
@@ -161,7 +161,7 @@ def test_the_job_goes_on_with_what_was_measured_and_writes_the_table(photograph,
     folder = tmp_path / "out" / samples_folder(config)
     folder.mkdir(parents=True)
     (folder / "000000.json").write_text(json.dumps(rows))
-    (folder / "000000.png").write_bytes(images.encode_png(np.zeros((8, 4, 3), np.uint8)))
+    (folder / "000000.png").write_bytes(images.encode_png(np.zeros((5 * 4, 4, 3), np.uint8)))
     assert calibrate.main([*options, "--each", str(FACES)]) == 0
     text = (tmp_path / "out" / "treatment.toml").read_text()
     chain = "[[treatment]]\nabove = 1.5\nstart_step = 100\ncalls = 2\nhold = 1.0\n"

@@ -28,17 +28,17 @@ def gaussian_prior():
 
 
 @pytest.fixture(scope="module")
-def walker():
+def reconstruct():
     schedule = make_schedule("250")
     chains = {step: chain_from(schedule, step, "paper") for step in STEPS}
-    return paper_figures.Walker(gaussian_prior(), schedule, chains)
+    return paper_figures.Reconstructor(gaussian_prior(), schedule, chains)
 
 
 @pytest.fixture(scope="module")
-def short(walker):
+def short(reconstruct):
     """Two short chains, for what only has to be drawn."""
-    chains = {step: chain_from(walker.schedule, step, calls=4) for step in (100, 301)}
-    return paper_figures.Walker(walker.prior, walker.schedule, chains)
+    chains = {step: chain_from(reconstruct.schedule, step, calls=4) for step in (100, 301)}
+    return paper_figures.Reconstructor(reconstruct.prior, reconstruct.schedule, chains)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,12 @@ def faces():
 
 
 @pytest.fixture(scope="module")
-def found(walker, faces):
+def found(reconstruct, faces):
     halves = [
         paper_figures.Faces(faces.truth[i:j], faces.degraded[i:j], faces.estimated[i:j], faces.keys[i:j])
         for i, j in ((0, 2), (2, 3))
     ]
-    return paper_figures.measure_contraction(halves, walker, eta=0.0)
+    return paper_figures.measure_contraction(halves, reconstruct, eta=0.0)
 
 
 def test_the_error_is_the_distance_of_estimate_and_face_in_levels(found, faces):
@@ -91,7 +91,7 @@ def test_a_short_chain_keeps_the_estimate_and_a_long_one_leaves_it(found):
     assert (found.restored[-1] > 2 * found.error).all()
 
 
-def test_equal_faces_walk_alike(short, faces):
+def test_equal_faces_are_reconstructed_alike(short, faces):
     same = paper_figures.Faces(faces.truth, faces.degraded, faces.truth, faces.keys)
     found = paper_figures.measure_contraction([same], short, eta=1.0)
     assert not found.error.any() and not found.before.any() and not found.after.any()
@@ -105,10 +105,10 @@ def test_the_table_has_a_line_per_step(found):
     assert means == pytest.approx(list(found.after.mean(axis=1)), rel=1e-4)
 
 
-def test_the_curves_are_drawn_and_the_same_numbers_give_the_same_bytes(found, walker):
-    png = paper_figures.draw_contraction(found, walker.schedule, "title", 301)
+def test_the_curves_are_drawn_and_the_same_numbers_give_the_same_bytes(found, reconstruct):
+    png = paper_figures.draw_contraction(found, reconstruct.schedule, "title", 301)
     assert Image.open(io.BytesIO(png)).size == (1650, 572)
-    assert png == paper_figures.draw_contraction(found, walker.schedule, "title", 301)
+    assert png == paper_figures.draw_contraction(found, reconstruct.schedule, "title", 301)
 
 
 def test_a_sheet_holds_every_picture_of_every_row(short, faces):
@@ -124,10 +124,10 @@ def test_a_sheet_holds_every_picture_of_every_row(short, faces):
 def test_a_sheet_of_fig_3_starts_at_the_face_and_at_its_estimate(short, faces):
     block = paper_figures.diffuse_and_reconstruct(faces, short, eta=0.0)[1]
     assert [name for name, _ in block.rows] == [
-        "clean, diffused", "and led back", "estimate, diffused", "and led back",
+        "clean, diffused", "reconstructed", "estimate, diffused", "reconstructed",
     ]  # fmt: skip
     assert list(block.given) == ["clean", "degraded", "estimate"]
-    _, led_back = block.rows[1]
-    assert len(led_back) == 2
-    off = np.abs(led_back[0].astype(float) - block.given["clean"]).mean()
-    assert off < np.abs(led_back[-1].astype(float) - block.given["clean"]).mean()
+    _, reconstructed = block.rows[1]
+    assert len(reconstructed) == 2
+    off = np.abs(reconstructed[0].astype(float) - block.given["clean"]).mean()
+    assert off < np.abs(reconstructed[-1].astype(float) - block.given["clean"]).mean()

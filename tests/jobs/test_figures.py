@@ -12,7 +12,7 @@ from skimage import data
 
 from jobs import figures
 from pipeline.datasets.faces import SampleError
-from pipeline.evaluation.draw_figures import FIGURES, TABLE, FiguresConfig, choose_faces, make_walker
+from pipeline.evaluation.draw_figures import FIGURES, TABLE, FiguresConfig, choose_faces, make_reconstructor
 from pipeline.networks.presets import find_preset
 
 METHOD = [
@@ -121,9 +121,9 @@ def test_faces_are_taken_evenly_from_a_folder_and_from_tar_shards(faces, tmp_pat
 def test_starting_steps_are_kept_ones_up_to_the_priors_last():
     preset = find_preset("small-swinir")
     config = FiguresConfig(faces="unused", output="unused")
-    steps = list(make_walker(config, preset).chains)
+    steps = list(make_reconstructor(config, preset).chains)
     assert steps == list(range(40, 481, 40)) and preset.start_step in steps
-    few = list(make_walker(replace(config, steps="ddim10"), preset).chains)
+    few = list(make_reconstructor(replace(config, steps="ddim10"), preset).chains)
     assert few == [100, 200, 300, 400]
 
 

@@ -25,8 +25,8 @@ from pipeline.restoration.method import (
     restore_stage,
     settle_method,
 )
-from pipeline.restoration.report import read_strip
 from pipeline.stages.restore import RestoreFaces
+from pipeline.stages.sample import read_strip
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

@@ -14,11 +14,10 @@ from pipeline.io import images, store
 from pipeline.io.units import Address, Unit
 from pipeline.records.marker import Marker
 from pipeline.records.rows import KEPT, FaceRecord, ImageRecord, dump_records, pack, with_crops
-from pipeline.restoration.report import read_strip
 from pipeline.stages.align import leave
 from pipeline.stages.publish import Publish
 from pipeline.stages.record import decided
-from pipeline.stages.sample import STRIP_FACES, choose_samples, cut_sample, decision
+from pipeline.stages.sample import STRIP_FACES, choose_samples, cut_sample, decision, read_strip
 
 SIDE = 32
 SETTINGS = {"eta": 0.5, "seed": 0, "model_sha256": "a+b"}
