@@ -1,6 +1,5 @@
 """Pictures that are repaired, and what became of each."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from pipeline.io.tables import read_table
 from pipeline.io.units import Address
 from pipeline.io.webdataset import suffix_of
 from pipeline.ledger.ledger import Ledger, load_units
+from pipeline.records.marker import Marker
 
 Texts = NDArray[np.object_]
 
@@ -56,8 +56,7 @@ def read_results(
         if not wanted.keys() & {file.path for file in planned.shard.files}:
             continue
         for unit in load_units(output, planned.shard):
-            marker = json.loads(store.read_bytes(store.join(output, unit.marker_path)))
-            written = {o["path"]: str(o["sha256"]) for o in marker["outputs"]}
+            marker = Marker.from_json(store.read_bytes(store.join(output, unit.marker_path)))
             data = store.read_bytes(store.join(output, unit.records_path))
             rows = read_table(data, ["kind", "member", "sha256", "outcome"]).to_pylist()
             for row in rows:
@@ -67,7 +66,7 @@ def read_results(
                 if row["sha256"] != wanted[name].sha256:
                     yield name, Repaired("failed")
                 elif row["outcome"] == "restored":
-                    yield name, Repaired("restored", path, written[path])
+                    yield name, Repaired("restored", path, marker.sha256[path])
                 else:
                     yield name, Repaired(row["outcome"])
 

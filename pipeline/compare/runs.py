@@ -1,6 +1,5 @@
 """A run as a comparison sees it: its settings, its finished units, and what they cost."""
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -95,23 +94,23 @@ def open_compared(output: str, partial_run: bool = False) -> Compared:
             "restore command, or compare what there is with --partial"
         )
     totals, devices = ShardMetrics(), set()
-    for marker, device in markers:
+    for marker in markers:
         totals = totals + marker.metrics
-        devices.add(device)
-    named = sorted((m.unit, m.shard) for m, _ in markers)
+        devices.add(marker.device)
+    named = sorted((m.unit, m.shard) for m in markers)
     units, shards = (tuple(column) for column in zip(*named, strict=True))
     return Compared(run, units, shards, planned, totals, tuple(sorted(devices - {""})), _tracking_id(output))
 
 
-def _read_markers(output: str) -> list[tuple[Marker, str]]:
-    """The markers that can be read, each with the device it names; a damaged one counts as none."""
+def _read_markers(output: str) -> list[Marker]:
+    """The markers that can be read; a damaged one counts as none."""
     folder = store.join(output, layout.DONE)
     entries = store.list_files(folder) if store.exists(folder) else []
 
-    def read(uri: str) -> tuple[Marker, str] | None:
+    def read(uri: str) -> Marker | None:
         data = store.read_bytes(uri)
         try:
-            return Marker.from_json(data), str(json.loads(data).get("device", ""))
+            return Marker.from_json(data)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 

@@ -30,6 +30,7 @@ from pipeline.faces.geometry import CropFrame, face_to_crop, warp_crop
 from pipeline.io import images, layout, store
 from pipeline.io.tables import read_table
 from pipeline.io.weights import METRIC_WEIGHTS, WeightsError, resolve
+from pipeline.ledger.ledger import read_run
 from pipeline.metrics.fidelity import LPIPS, ssim
 from pipeline.metrics.identity import FaceReader, angle, find_models
 
@@ -146,8 +147,8 @@ class Delivered:
 
     def of_run(self, output: str) -> Mapping[str, Numbers]:
         """The same of what the run of this output delivered. Raises StoreError where a picture is missing."""
-        run = json.loads(store.read_bytes(store.join(output, layout.RUN)))
-        return self._measured(store.name_of(output), run["digest"], store.join(output, layout.IMAGES))
+        run = read_run(output)
+        return self._measured(store.name_of(output), run.digest, store.join(output, layout.IMAGES))
 
     def _measured(self, name: str, run: str, folder: str) -> Mapping[str, Numbers]:
         uri = self._place(name, run)

@@ -26,13 +26,14 @@ from pipeline.diffusion.engine import Engine, FaceJob
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
-from pipeline.io import images, layout, store
+from pipeline.io import images, layout
 from pipeline.io.weights import WeightsError, resolve
 from pipeline.networks.inference_unet import FoldedUNet
 from pipeline.networks.precision import number_type
 from pipeline.networks.presets import NetworkSpec, build, find_preset, load_network
 from pipeline.networks.roofline import CallCost, Ceilings, count_call, measure_ceilings, rate
 from pipeline.networks.unet import UNet
+from pipeline.records.marker import Marker
 from pipeline.restoration.config import BLIND_PRESET
 from pipeline.stages.restore import make_engine
 
@@ -231,11 +232,11 @@ def through_pipeline(subject: Subject, folder: Path) -> float:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the restore job ended with {done.returncode}: {done.stderr[-2000:]}")
-    markers = [json.loads(store.read_bytes(str(m))) for m in sorted((out / layout.DONE).rglob("*.json"))]
-    markers.sort(key=lambda m: float(m["finished_at"]))
-    faces = sum(m["faces"] for m in markers[1:])
+    markers = [Marker.from_json(m.read_bytes()) for m in sorted((out / layout.DONE).rglob("*.json"))]
+    markers.sort(key=lambda m: m.finished_at)
+    faces = sum(m.counts.faces for m in markers[1:])
     shutil.rmtree(out)
-    return float((markers[-1]["finished_at"] - markers[0]["finished_at"]) / faces)
+    return (markers[-1].finished_at - markers[0].finished_at) / faces
 
 
 def table(figures: dict[str, object]) -> str:

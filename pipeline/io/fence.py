@@ -6,7 +6,6 @@ looked at changes under the exclusive one. In an object store the object is repl
 that was there before the look (If-Match, If-None-Match): what its owner wrote since stays.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,10 +29,13 @@ class RunFence:
     output: str
     # the run's identity; empty for an output of a version that gave none
     run: str
+    # bytes of a run file → the identity in it
+    identity: Callable[[bytes], str]
 
     def holds(self) -> bool:
         """Whether the output still is this run's, by a fresh look. Raises StoreError."""
-        return run_of(self.output) == self.run
+        uri = store.join(self.output, layout.RUN)
+        return self.run == (self.identity(store.read_bytes(uri)) if store.exists(uri) else "")
 
     def write(self, path: str, data: bytes) -> None:
         """`write_while` for this run."""
@@ -45,17 +47,6 @@ class RunFence:
             if not self.holds():
                 raise _fenced(path)
             store.delete(store.join(self.output, path))
-
-
-def run_of(output: str) -> str:
-    """The identity of the run that an output belongs to; empty where it has none. Raises StoreError."""
-    uri = store.join(output, layout.RUN)
-    if not store.exists(uri):
-        return ""
-    try:
-        return str(json.loads(store.read_bytes(uri)).get("run", ""))
-    except (ValueError, AttributeError):  # damaged: nobody's any more
-        return "?"
 
 
 def write_while(holds: Holds, output: str, path: str, data: bytes, changes_owner: bool = False) -> None:

@@ -34,6 +34,7 @@ from pipeline.io.units import Address, Kind, Pending, Unit, unit_name
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.records.marker import Marker
 from pipeline.records.rows import Counts
+from pipeline.records.run_file import RunFile
 from pipeline.records.seal import sealed
 from pipeline.records.totals import SUMS, ShardMetrics
 
@@ -134,26 +135,19 @@ class Ledger:
         """
         uri = store.join(self._output, layout.RUN)
         self.run = uuid.uuid4().hex
-        mine = {
-            "run": self.run,
-            "digest": self.digest,
-            "input": source,
-            "fingerprint": self.fingerprint,
-            "repeat": repeat or {},
-            "created_at": time.time(),
-        }
-        if store.create_bytes(uri, _encoded(sealed(mine))):
+        mine = RunFile.of(self.run, self.fingerprint, source, repeat or {}, time.time())
+        if store.create_bytes(uri, mine.to_json()):
             return True
-        theirs = json.loads(store.read_bytes(uri))
-        different = difference(theirs["fingerprint"], self.fingerprint)
-        if theirs["input"] != source:
-            different = f"over {theirs['input']}, not over {source}"
+        theirs = read_run(self._output)
+        different = difference(theirs.fingerprint, self.fingerprint)
+        if theirs.input != source:
+            different = f"over {theirs.input}, not over {source}"
         elif different:
             different = f"with other settings ({different})"
         # a deletion that was killed is ended by the next start of whatever kind
-        if theirs.get("discarded") or (different and new_run):
+        if theirs.discarded or (different and new_run):
             # from here on what is left of that run's workers writes nothing more
-            self._write_run(theirs | {"run": self.run, "discarded": True})
+            self._write_run(replace(theirs, run=self.run, discarded=True))
             discard(self._output)
             self._write_run(mine)
             return True
@@ -162,12 +156,11 @@ class Ledger:
                 f"the output holds a run {different}; use what it was made with, choose another --output, or let "
                 "--new-run delete what that run left"
             )
-        self.run = theirs.get("run", "")
+        self.run = theirs.run
         return False
 
-    def _write_run(self, values: Mapping[str, Any]) -> None:
-        data = _encoded(sealed(values))
-        fence.write_while(self._drives, self._output, layout.RUN, data, changes_owner=True)
+    def _write_run(self, run: RunFile) -> None:
+        fence.write_while(self._drives, self._output, layout.RUN, run.to_json(), changes_owner=True)
 
     def _write(self, path: str, data: bytes) -> None:
         """Make or replace a file of the output, unless another start has followed ours. Raises Fenced or StoreError."""
@@ -178,13 +171,11 @@ class Ledger:
 
         A later start may run on another kind of processor, whose own choice would give other bits.
         """
-        uri = store.join(self._output, layout.RUN)
-        run = json.loads(store.read_bytes(uri))
-        if "precision" not in run:
-            run["precision"] = wanted
+        run = read_run(self._output)
+        if not run.precision:
+            run = replace(run, precision=wanted)
             self._write_run(run)
-        settled: str = run["precision"]
-        return settled
+        return run.precision
 
     def release(self) -> None:
         """Give up a claim from which no plan could be made, so that a corrected command may use the output."""
@@ -268,8 +259,8 @@ class Ledger:
             before = load_units(self._output, planned.shard)
             for marker in self._read_markers(planned.shard.name):
                 if marker.part >= len(units):  # the shard has become shorter
-                    for written in marker.outputs:
-                        store.delete(store.join(self._output, str(written["path"])))
+                    for path in marker.sha256:
+                        store.delete(store.join(self._output, path))
                     store.delete(store.join(self._output, before[marker.part].marker_path))
                 elif units[marker.part].touches(changed) or units[marker.part] != before[marker.part]:
                     orders.append(marker)
@@ -416,11 +407,15 @@ def _encoded(values: Mapping[str, Any]) -> bytes:
 
 def unit_images_of(output: str, kind: Kind, entries: Sequence[store.Entry]) -> int:
     """Most images of a unit where nothing else is wanted: as the output was begun, else by the size of the input."""
-    uri = store.join(output, layout.RUN)
-    if store.exists(uri):
-        with suppress(ValueError, KeyError, TypeError):
-            return int(json.loads(store.read_bytes(uri))["fingerprint"]["unit_images"])
+    if store.exists(store.join(output, layout.RUN)):
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            return int(read_run(output).fingerprint["unit_images"])
     return fitting_unit(kind, entries)
+
+
+def read_run(output: str) -> RunFile:
+    """The run file of an output. Raises StoreError, or one of Python's own for a damaged file."""
+    return RunFile.from_json(store.read_bytes(store.join(output, layout.RUN)))
 
 
 def load_plan(output: str) -> list[PlannedShard]:

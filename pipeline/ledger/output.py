@@ -15,10 +15,11 @@ from pipeline.io.layout import PLAN, REPORT_FILES, RUN
 from pipeline.io.shards import cut_units
 from pipeline.io.units import Address, Unit
 from pipeline.ledger.findings import Finding
-from pipeline.ledger.ledger import PlannedShard, load_units, read_plan
+from pipeline.ledger.ledger import PlannedShard, load_units, read_plan, read_run
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.records.rows import NOT_RESTORED
-from pipeline.records.seal import SEAL, is_intact
+from pipeline.records.run_file import RunFile
+from pipeline.records.seal import is_intact
 
 BY_COPY = "put it back from a copy, or restore into another --output"
 
@@ -31,22 +32,10 @@ class NoRun(Refusal, ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
-    """The run file of an output."""
+class Run(RunFile):
+    """The run of an output; its fingerprint is empty where the run file is damaged."""
 
-    output: str
-    digest: str
-    # the settings that change pixels; empty where the run file is damaged
-    fingerprint: dict[str, Any]
-    # what it takes to restore a picture again: `config` and `preset`
-    repeat: dict[str, Any]
-    input: str = ""
-    # seconds since 1970
-    created_at: float = 0.0
-    # number type of the networks; empty where no unit was begun
-    precision: str = ""
-    # identity of the run; empty in outputs of versions that gave none
-    run: str = ""
+    output: str = ""
 
     @property
     def max_pixels(self) -> int:
@@ -91,25 +80,18 @@ def open_run(output: str) -> tuple[Run, list[Finding]]:
             f"{output} holds no run (there is no {layout.LEDGER} in it); give the --output of a jobs.restore command"
         )
     try:
-        values = json.loads(store.read_bytes(store.join(output, RUN)))
-        told = values["digest"], values["fingerprint"], values.get("repeat", {}), str(values.get("input", ""))
-        run = Run(
-            output,
-            *told,
-            float(values.get("created_at", 0)),
-            str(values.get("precision", "")),
-            str(values.get("run", "")),
-        )
+        found = read_run(output)
+        run = Run(**vars(found), output=output)
         digest, _ = fingerprint_digest(run.fingerprint), run.settings
     except BROKEN as error:
         what = f"{RUN}: the run's settings were wanted, it can not be read ({_named(error)}); {BY_COPY}"
-        return Run(output, "", {}, {}), [Finding("run", RUN, what)]
+        return Run("", {}, output=output), [Finding("run", RUN, what)]
     if digest != run.digest:
         what = (
             f"{RUN}: settings with the digest {run.digest} were wanted, those in it have {digest}; {BY_COPY}"
         )
         return run, [Finding("run", RUN, what)]
-    if (run.run or SEAL in values) and not is_intact(values):
+    if not run.is_intact:
         what = f"{RUN}: what the run wrote was wanted, its checksum does not fit what is there; {BY_COPY}"
         return run, [Finding("run", RUN, what)]
     return run, []

@@ -272,7 +272,7 @@ def _read_marker(entry: store.Entry, run: str | None) -> Seen | str:
     """What the marker says, or what is wrong with it. run: identity of the run; None where it is not known."""
     try:
         marker = Marker.from_json(store.read_bytes(entry.uri))
-        counts = marker.metrics.counts
+        counts = marker.counts
         seen = Seen(
             unit=str(marker.unit),
             shard=str(marker.shard),

@@ -1,43 +1,103 @@
-"""A unit's marker: the file that says it is done."""
+"""A unit's marker, the file that says it is done: what it delivered, its counts, and measurements that add."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
+from pipeline.records.rows import Counts
+from pipeline.records.seal import SEAL, is_intact, sealed
 from pipeline.records.totals import ShardMetrics
+
+
+class Output(NamedTuple):
+    """A delivered object."""
+
+    # below the output
+    path: str
+    sha256: str
+    # bytes
+    size: int
 
 
 @dataclass(frozen=True)
 class Marker:
-    """One finished unit: what it delivered, and its measurements."""
+    """One finished unit."""
 
     unit: str
     shard: str
     part: int
-    metrics: ShardMetrics
+    # the shard has no later part
+    last: bool
+    counts: Counts
+    # measurements that add, by name: SUMS of totals.py and COLUMN/SUM of what was measured besides
+    sums: Mapping[str, float]
+    # seconds since 1970
     finished_at: float
-    outputs: tuple[dict[str, Any], ...] = ()
+    outputs: tuple[Output, ...] = ()
     attempts: int = 1
     # images by outcome and `stage: reason`, of those that were skipped or failed
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    # identity of the run that it belongs to
+    # identity of the run that it belongs to; empty in outputs of versions that gave none
     run: str = ""
+    # type of the device that its faces were restored on; empty where that was not recorded
+    device: str = ""
+    # whether its checksum fits: versions before it had one wrote "none"
+    checksum: Literal["fits", "broken", "none"] = "none"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Marker":
+        """Raises ValueError, KeyError, TypeError or AttributeError for what `to_json` did not write."""
         values = json.loads(text)
+        checksum: Literal["fits", "broken", "none"] = "none"
+        if SEAL in values:
+            checksum = "fits" if is_intact(values) else "broken"
         return cls(
             unit=values["unit"],
             shard=values["shard"],
             part=values["part"],
-            metrics=ShardMetrics.from_marker(values),
+            last=values["last"],
+            counts=Counts(values["images"], values["faces"], dict(values["outcomes"])),
+            sums=dict(values["sums"]),
             finished_at=values["finished_at"],
-            outputs=tuple(values["outputs"]),
+            outputs=tuple(Output(o["path"], o["sha256"], o["size"]) for o in values["outputs"]),
             attempts=values.get("attempts", 1),
             reasons=values.get("reasons", {}),
             run=values.get("run", ""),
+            device=str(values.get("device", "")),
+            checksum=checksum,
         )
+
+    def to_json(self) -> str:
+        """Its text, with a checksum."""
+        values: dict[str, Any] = {
+            "run": self.run,
+            "unit": self.unit,
+            "shard": self.shard,
+            "part": self.part,
+            "last": self.last,
+            "images": self.counts.images,
+            "faces": self.counts.faces,
+            "outcomes": self.counts.outcomes,
+            "reasons": self.reasons,
+            "attempts": self.attempts,
+            "outputs": [output._asdict() for output in self.outputs],
+            "sums": self.sums,
+            "finished_at": self.finished_at,
+            "device": self.device,
+        }
+        return json.dumps(sealed(values), indent=1)
+
+    @cached_property
+    def metrics(self) -> ShardMetrics:
+        """Counts and sums as values that add."""
+        return ShardMetrics.of(self.counts, self.sums)
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Of each delivered object, by path."""
+        return {output.path: output.sha256 for output in self.outputs}
 
     def failed(self, reason: str | None = None) -> bool:
         """Whether an image failed; with a reason, whether one did for that reason or in the stage of that name.
@@ -46,5 +106,5 @@ class Marker:
         """
         causes = self.reasons.get("failed", {})
         if reason is None or not causes:
-            return self.metrics.counts.outcomes["failed"] > 0
+            return self.counts.outcomes["failed"] > 0
         return any(reason in cause.split(": ", 1) for cause in causes)

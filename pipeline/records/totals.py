@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.records.rows import DECISIONS, LEFT_TEXTS, Counts, Decision, LeftFor
 
@@ -62,11 +62,10 @@ class ShardMetrics:
         return ShardMetrics(self.counts + other.counts, sums)
 
     @classmethod
-    def from_marker(cls, marker: Mapping[str, Any]) -> "ShardMetrics":
-        """The measurements in a unit's marker."""
-        counts = Counts(marker["images"], marker["faces"], dict(marker["outcomes"]))
-        names = [*SUMS, *(k for k in marker["sums"] if "/" in k)]
-        return cls(counts, {k: _finite(marker["sums"].get(k, 0.0)) for k in names})
+    def of(cls, counts: Counts, sums: Mapping[str, float]) -> "ShardMetrics":
+        """Of a unit's counts and sums; sums of other names are left out."""
+        names = [*SUMS, *(k for k in sums if "/" in k)]
+        return cls(counts, {k: _finite(sums.get(k, 0.0)) for k in names})
 
     @property
     def decisions(self) -> dict[Decision, int]:

@@ -1,6 +1,5 @@
 """One start of a run, from its settings to its exit code."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.shards import Listing, list_input
 from pipeline.ledger.lease import Driver
-from pipeline.ledger.ledger import Ledger, Settled, unit_images_of
+from pipeline.ledger.ledger import Ledger, Settled, read_run, unit_images_of
 from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig
@@ -126,8 +125,7 @@ def other_metrics(config: RestoreConfig) -> str:
 
     They change no pixel, so that nothing is refused or done again for their sake.
     """
-    kept = json.loads(store.read_bytes(store.join(config.output.uri, layout.RUN)))
-    before = kept.get("repeat", {}).get("config", {}).get("metrics", "none")
+    before = read_run(config.output.uri).repeat.get("config", {}).get("metrics", "none")
     if before == config.metrics.names:
         return ""
     return (

@@ -16,6 +16,7 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
 from pipeline.io import s3
+from pipeline.records.marker import Marker
 from pipeline.records.rows import Row
 
 # Seconds of a unit in a stage: a GPU takes some, a laptop's core many minutes.
@@ -121,14 +122,14 @@ def counted(rows: Iterator[Row], units: int) -> Iterator[Row]:
     metric("difface_units_pending").set(pending)
     for row in rows:
         if row.get("marker") is not None:
-            _count_marker(json.loads(row["marker"]))
+            _count_marker(Marker.from_json(row["marker"]))
             pending -= 1
             metric("difface_units_pending").set(pending)
         yield row
 
 
-def _count_marker(marker: Mapping[str, Any]) -> None:
+def _count_marker(marker: Marker) -> None:
     count("difface_units", 1)
-    count("difface_faces", marker.get("faces", 0))
-    for outcome, images in marker.get("outcomes", {}).items():
+    count("difface_faces", marker.counts.faces)
+    for outcome, images in marker.counts.outcomes.items():
         count("difface_images", images, outcome=outcome)

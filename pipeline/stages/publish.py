@@ -29,6 +29,7 @@ from pipeline.io.readers import parquet_slice, read_unit
 from pipeline.io.s3 import LARGEST_CLAIM
 from pipeline.io.tar_parts import tar_part
 from pipeline.io.units import Address, Unit
+from pipeline.records.marker import Marker, Output
 from pipeline.records.rows import (
     KEPT,
     FaceRecord,
@@ -40,7 +41,7 @@ from pipeline.records.rows import (
     unpack,
     with_crops,
 )
-from pipeline.records.seal import sealed
+from pipeline.records.run_file import RunFile
 from pipeline.reporting.text import printable
 from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.isolate import call_apart
@@ -50,9 +51,6 @@ from pipeline.stages.sample import Sample, choose_samples, cut_sample, sample_st
 
 # Reasons of images that are not delivered, because there is nothing to deliver or no place for it.
 NOT_DELIVERED = frozenset({"unreadable", "too many bytes", "name refused", "damaged shard"})
-
-# Path below the output, sha256 and size of a delivered object.
-Output = dict[str, str | int]
 
 
 @dataclass(frozen=True)
@@ -88,27 +86,26 @@ class Publish:
         unit = Unit.from_json(row["work"])
         try:
             earlier = self._marker(unit)
-            if earlier is not None and earlier["attempts"] >= unit.attempts:
+            if earlier is not None and earlier.attempts >= unit.attempts:
                 marker = earlier  # somebody was first
             else:
                 marker = self._finish(unit, row, earlier)
         except store.StoreError as error:  # the unit is not done; the next start does it again
             return {"unit": unit.name, "undelivered": message(error)}
-        return {"unit": unit.name, "marker": json.dumps(marker)}
+        return {"unit": unit.name, "marker": marker.to_json()}
 
-    def _marker(self, unit: Unit) -> dict[str, Any] | None:
+    def _marker(self, unit: Unit) -> Marker | None:
         """The unit's marker, where it has one of its own run that can be read."""
         uri = store.join(self.output, unit.marker_path)
         if not store.exists(uri):
             return None
-        with suppress(ValueError):
-            marker: dict[str, Any] = json.loads(store.read_bytes(uri))
-            whole = isinstance(marker, dict) and isinstance(marker.get("attempts"), int)
-            if whole and marker.get("run", "") == unit.run:
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            marker = Marker.from_json(store.read_bytes(uri))
+            if marker.run == unit.run and isinstance(marker.attempts, int):
                 return marker
         return None
 
-    def _finish(self, unit: Unit, row: Row, earlier: dict[str, Any] | None) -> dict[str, Any]:
+    def _finish(self, unit: Unit, row: Row, earlier: Marker | None) -> Marker:
         """Deliver the unit and make its marker, in the place of that of an earlier attempt; the marker that counts."""
         began = time.monotonic()
         records, faces = load_images(row), load_faces(row)
@@ -123,18 +120,17 @@ class Publish:
             for path, data in self._extras(unit, records, faces, crops, load_features(row))
         ]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
-        marker = make_marker(unit, records, faces, sums, outputs, self.measured) | {"device": self.device}
-        owned = RunFence(self.output, unit.run)
-        for left in {o["path"] for o in (earlier or {}).get("outputs", [])} - {o["path"] for o in outputs}:
+        marker = make_marker(unit, records, faces, sums, outputs, self.measured, self.device)
+        owned = RunFence(self.output, unit.run, RunFile.identity)
+        for left in (earlier.sha256.keys() if earlier else set()) - marker.sha256.keys():
             owned.delete(left)
         if not owned.holds():
             raise Fenced(f"unit {unit.name} is not marked as done: the output belongs to another run since")
-        marker = sealed(marker)
-        uri, body = store.join(self.output, unit.marker_path), json.dumps(marker, indent=1).encode()
+        uri, body = store.join(self.output, unit.marker_path), marker.to_json().encode()
         # a marker of thousands of crops may be more than one put can claim
         if len(body) > LARGEST_CLAIM or not store.create_bytes(uri, body):
             theirs = self._marker(unit)
-            if theirs is not None and theirs["attempts"] >= unit.attempts:
+            if theirs is not None and theirs.attempts >= unit.attempts:
                 return theirs
             owned.write(unit.marker_path, body)
         return marker
@@ -301,8 +297,8 @@ class Publish:
                 yield f"{stem}-after.png", encode_png(after)
 
     def _write(self, unit: Unit, path: str, data: bytes) -> Output:
-        RunFence(self.output, unit.run).write(path, data)
-        return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        RunFence(self.output, unit.run, RunFile.identity).write(path, data)
+        return Output(path, hashlib.sha256(data).hexdigest(), len(data))
 
 
 class _Samples:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.io.units import Unit
-from pipeline.records.rows import DECISIONS, LEFT_TEXTS, OUTCOMES, FaceRecord, ImageRecord, with_crops
+from pipeline.records.marker import Marker, Output
+from pipeline.records.rows import DECISIONS, LEFT_TEXTS, OUTCOMES, Counts, FaceRecord, ImageRecord, with_crops
 from pipeline.records.totals import PER_COLUMN
 
 SCHEMA = pa.schema(
@@ -117,10 +118,11 @@ def make_marker(
     images: Sequence[ImageRecord],
     faces: Sequence[FaceRecord],
     sums: dict[str, float],
-    outputs: list[dict[str, str | int]],
+    outputs: Sequence[Output],
     measured: Sequence[str] = (),
-) -> dict[str, Any]:
-    """What the ledger needs to know of a finished unit. Raises ValueError when an image has no outcome.
+    device: str = "",
+) -> Marker:
+    """The marker of a finished unit. Raises ValueError when an image has no outcome.
 
     measured: columns whose sums it carries besides.
     """
@@ -129,21 +131,20 @@ def make_marker(
         raise ValueError(f"unit {unit.name}: every image needs one of {OUTCOMES}, got {dict(counted)}")
     names = ("sharpness_before", "sharpness_after", "distance")
     summed = {name: sum(getattr(f, name) for f in faces) for name in names} | measured_sums(faces, measured)
-    return {
-        "run": unit.run,
-        "unit": unit.name,
-        "shard": unit.shard,
-        "part": unit.part,
-        "last": unit.last,
-        "images": len(images),
-        "faces": len(faces),
-        "outcomes": {name: counted[name] for name in OUTCOMES},
-        "reasons": {name: causes(images, name) for name in ("skipped", "failed")},
-        "attempts": unit.attempts,
-        "outputs": outputs,
-        "sums": sums | summed | decided(faces),
-        "finished_at": time.time(),
-    }
+    return Marker(
+        unit=unit.name,
+        shard=unit.shard,
+        part=unit.part,
+        last=unit.last,
+        counts=Counts(len(images), len(faces), {name: counted[name] for name in OUTCOMES}),
+        sums=sums | summed | decided(faces),
+        finished_at=time.time(),
+        outputs=tuple(outputs),
+        attempts=unit.attempts,
+        reasons={name: causes(images, name) for name in ("skipped", "failed")},
+        run=unit.run,
+        device=device,
+    )
 
 
 def decided(faces: Sequence[FaceRecord]) -> dict[str, float]:

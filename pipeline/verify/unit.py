@@ -2,7 +2,6 @@
 
 import hashlib
 import heapq
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,9 +21,8 @@ from pipeline.ledger.delivered import (
 )
 from pipeline.ledger.findings import Finding, Kind, redoable
 from pipeline.ledger.output import BROKEN, Run
-from pipeline.records.marker import Marker
+from pipeline.records.marker import Marker, Output
 from pipeline.records.rows import OUTCOMES, Counts
-from pipeline.records.seal import SEAL, is_intact
 from pipeline.stages.publish import NOT_DELIVERED
 from pipeline.stages.record import ADDED_LATER, SCHEMA, storable
 
@@ -84,10 +82,9 @@ class _Reading:
     def read(self, sample: int, seed: str) -> None:
         unit, audited = self._unit, self._audited
         try:
-            values = json.loads(store.read_bytes(store.join(self._run.output, unit.marker_path)))
-            counts = Marker.from_json(json.dumps(values)).metrics.counts
-            wrong = next(wrong_marker(unit, values, counts), "")
-            if not wrong and (unit.run or SEAL in values) and not is_intact(values):
+            marker = Marker.from_json(store.read_bytes(store.join(self._run.output, unit.marker_path)))
+            wrong = next(wrong_marker(unit, marker), "")
+            if not wrong and (marker.checksum == "broken" or (unit.run and marker.checksum == "none")):
                 wrong = "what the run wrote was wanted, its checksum does not fit what is there"
         except BROKEN as error:
             wrong = f"a whole marker was wanted, it can not be read ({type(error).__name__}: {error})"
@@ -95,20 +92,20 @@ class _Reading:
             self._found("marker", unit.marker_path, wrong)
             return
         audited.finished = True
-        audited.counts = Counts(values["images"], values["faces"], values["outcomes"])
-        audited.named += [hash(unit.marker_path), *(hash(o["path"]) for o in values["outputs"])]
-        objects = {o["path"]: o for o in values["outputs"]}
-        rows = self._records(objects.pop(unit.records_path), values)
+        audited.counts = marker.counts
+        audited.named += [hash(unit.marker_path), *(hash(path) for path in marker.sha256)]
+        objects = {output.path: output for output in marker.outputs}
+        rows = self._records(objects.pop(unit.records_path), marker)
         if rows is not None and unit.kind == "folder":
             self._all_delivered(rows, objects)
         for written in objects.values():
-            if written["path"] == unit.shard_path:
+            if written.path == unit.shard_path:
                 self._shard(written, rows)
             else:
                 self._object(written, rows)
         if rows is not None and not audited.findings:
-            done = replace(unit, attempts=values["attempts"])
-            audited.candidates = _draw(done, rows, str(values.get("device", "")), sample, seed)
+            done = replace(unit, attempts=marker.attempts)
+            audited.candidates = _draw(done, rows, marker.device, sample, seed)
 
     def _found(self, kind: Kind, where: str, what: str) -> None:
         self._audited.findings.append(redoable(kind, where, what, self._unit.marker_path))
@@ -119,30 +116,30 @@ class _Reading:
         else:
             self._found("missing", path, "an object that the marker names was wanted, it is not there")
 
-    def _same(self, written: Mapping[str, Any], size: int, sha256: str) -> bool:
+    def _same(self, written: Output, size: int, sha256: str) -> bool:
         """Whether these are the size and digest that the marker names."""
         self._audited.objects += 1
         self._audited.bytes += size
-        if (size, sha256) == (written["size"], written["sha256"]):
+        if (size, sha256) == (written.size, written.sha256):
             return True
         self._found(
             "altered",
-            written["path"],
-            f"{written['size']} bytes with sha256 {written['sha256'][:16]} were wanted, "
+            written.path,
+            f"{written.size} bytes with sha256 {written.sha256[:16]} were wanted, "
             f"{size} bytes with {sha256[:16]} are there",
         )
         return False
 
-    def _read(self, written: Mapping[str, Any]) -> bytes | None:
+    def _read(self, written: Output) -> bytes | None:
         """The object's bytes where they are what was written."""
         try:
-            data = store.read_bytes(store.join(self._run.output, written["path"]))
+            data = store.read_bytes(store.join(self._run.output, written.path))
         except store.StoreError as error:
-            self._can_not_read(written["path"], error)
+            self._can_not_read(written.path, error)
             return None
         return data if self._same(written, len(data), hashlib.sha256(data).hexdigest()) else None
 
-    def _records(self, written: Mapping[str, Any], marker: Mapping[str, Any]) -> Rows | None:
+    def _records(self, written: Output, marker: Marker) -> Rows | None:
         """The record table by image, where it is whole and agrees with everything else."""
         data = self._read(written)
         if data is None:
@@ -150,32 +147,32 @@ class _Reading:
         try:
             table = read_table(data)
         except UNREADABLE as error:
-            self._found("records", written["path"], f"a record table was wanted, it does not open ({error})")
+            self._found("records", written.path, f"a record table was wanted, it does not open ({error})")
             return None
         wanted = [name for name in SCHEMA.names if name not in ADDED_LATER]
         missing = [name for name in wanted if name not in table.schema.names]
         if missing:
             self._found(
-                "records", written["path"], f"columns {', '.join(missing)} were wanted and are not there"
+                "records", written.path, f"columns {', '.join(missing)} were wanted and are not there"
             )
             return None
         rows = _by_image(table.to_pylist())
         wrong = next(wrong_records(self._unit, rows, marker, self._run.settings), "")
         if wrong:
-            self._found("records", written["path"], wrong)
+            self._found("records", written.path, wrong)
             return None
         return rows
 
-    def _all_delivered(self, rows: Rows, objects: Mapping[str, Any]) -> None:
+    def _all_delivered(self, rows: Rows, objects: Mapping[str, Output]) -> None:
         for address, (image, *_) in zip(self._unit.images, rows, strict=True):
             path = layout.image_path(address.member)
             if path not in objects and image["reason"] not in NOT_DELIVERED:
                 what = f"{path} was wanted among its outputs, as it is recorded as {image['outcome']}"
                 self._found("marker", self._unit.marker_path, f"{what}, and is not there")
 
-    def _object(self, written: Mapping[str, Any], rows: Rows | None) -> None:
+    def _object(self, written: Output, rows: Rows | None) -> None:
         """A picture by itself, or one of the extras."""
-        path = written["path"]
+        path = written.path
         data = self._read(written)
         if data is None:
             return
@@ -186,9 +183,9 @@ class _Reading:
         if wrong:
             self._found("picture", path, wrong)
 
-    def _shard(self, written: Mapping[str, Any], rows: Rows | None) -> None:
+    def _shard(self, written: Output, rows: Rows | None) -> None:
         """A tar is read once, front to back; a Parquet file as a whole."""
-        path = written["path"]
+        path = written.path
         wrong: list[str] = []
         if self._unit.kind == "parquet":
             data = self._read(written)
@@ -233,42 +230,45 @@ class _Reading:
         return wrong
 
 
-def wrong_marker(unit: Unit, values: Mapping[str, Any], counts: Counts) -> Iterator[str]:
-    """In what a marker is not one of this unit; what comes later may only be asked for where nothing came before."""
-    told = {name: values[name] for name in ("unit", "shard", "part", "last", "images")}
-    wanted = {"unit": unit.name, "shard": unit.shard, "part": unit.part, "last": unit.last}
-    wanted |= {"images": len(unit.images)}
-    if values.get("run", "") != unit.run:
+def wrong_marker(unit: Unit, marker: Marker) -> Iterator[str]:
+    """In what a marker is not one of this unit; a later answer is only right where there was none before."""
+    if marker.run != unit.run:
         yield "a marker of this run was wanted, that of another one is there"
-    for name, value in wanted.items():
-        if told[name] != value:
-            yield f"{name} {value} was wanted, as the plan says, {told[name]} is there"
+    wanted = {"unit": unit.name, "shard": unit.shard, "part": unit.part, "last": unit.last}
+    given = {name: getattr(marker, name) for name in wanted} | {"images": marker.counts.images}
+    for name, value in (wanted | {"images": len(unit.images)}).items():
+        if given[name] != value:
+            yield f"{name} {value} was wanted, as the plan says, {given[name]} is there"
+    counts = marker.counts
     if set(counts.outcomes) != set(OUTCOMES) or not all(
         isinstance(n, int) for n in (counts.faces, *counts.outcomes.values())
     ):
         yield f"counts of faces and of {', '.join(OUTCOMES)} were wanted, others are there"
-    if not isinstance(values["attempts"], int):
-        yield f"a number of attempts was wanted, {values['attempts']!r} is there"
+    if not isinstance(marker.attempts, int):
+        yield f"a number of attempts was wanted, {marker.attempts!r} is there"
     if not counts.accounted:
         yield f"one outcome for each of {counts.images} images was wanted, {sum(counts.outcomes.values())} are there"
-    paths = [o["path"] for o in values["outputs"] if isinstance(o["size"], int) and len(o["sha256"]) == 64]
+    yield from _wrong_outputs(unit, marker)
+
+
+def _wrong_outputs(unit: Unit, marker: Marker) -> Iterator[str]:
+    """In what the outputs that a marker names are not those of its unit."""
+    paths = [o.path for o in marker.outputs if isinstance(o.size, int) and len(o.sha256) == 64]
     possible, faces = set(unit.paths), f"{unit.faces_folder}/"
-    foreign = [p for p in paths if p not in possible and not (p.startswith(faces) and ".." not in p)]
+    others = [p for p in paths if p not in possible and not (p.startswith(faces) and ".." not in p)]
     # a shard that could not be read any more when its pictures were pasted is not delivered
-    shard = unit.kind != "folder" and counts.outcomes["failed"] < counts.images
+    shard = unit.kind != "folder" and marker.counts.outcomes["failed"] < marker.counts.images
     needed = [unit.records_path, *([unit.shard_path] if shard else [])]
     lacking = [p for p in needed if p not in paths]
-    if foreign:
-        yield f"outputs of this unit were wanted, {storable(foreign[0])} is not one"
+    if others:
+        yield f"outputs of this unit were wanted, {storable(others[0])} is not one"
     if lacking:
         yield f"{lacking[0]} was wanted among its outputs and is not there"
-    if len(set(paths)) != len(values["outputs"]):
+    if len(set(paths)) != len(marker.outputs):
         yield "outputs with size and sha256, each once, were wanted, others are there"
 
 
-def wrong_records(
-    unit: Unit, rows: Rows, marker: Mapping[str, Any], settings: Mapping[str, Any]
-) -> Iterator[str]:
+def wrong_records(unit: Unit, rows: Rows, marker: Marker, settings: Mapping[str, Any]) -> Iterator[str]:
     """In what a unit's records disagree with the plan, the marker or the settings; read as `wrong_marker`."""
     if [[r["kind"] for r in image] for image in rows] != [
         ["image"] + ["face"] * (len(image) - 1) for image in rows
@@ -279,18 +279,18 @@ def wrong_records(
         yield f"the {len(wanted)} images of the plan were wanted in their order, {_first_other(wanted, members)}"
     if {r["unit"] for image in rows for r in image} - {unit.name}:
         yield f"rows of unit {unit.name} were wanted, others are there"
-    attempts = {image[0]["attempts"] for image in rows} - {marker["attempts"]}
+    attempts = {image[0]["attempts"] for image in rows} - {marker.attempts}
     if attempts:
-        yield f"images of attempt {marker['attempts']} were wanted, as the marker says, one is of {attempts.pop()}"
+        yield f"images of attempt {marker.attempts} were wanted, as the marker says, one is of {attempts.pop()}"
     outcomes = Counter(image[0]["outcome"] for image in rows)
-    counted = {name: number for name, number in marker["outcomes"].items() if number}
+    counted = {name: number for name, number in marker.counts.outcomes.items() if number}
     if dict(outcomes) != counted:
         yield (
             f"the outcomes of the marker were wanted ({_told(counted)}), others are there ({_told(outcomes)})"
         )
     faces = [r for image in rows for r in image[1:]]
-    if len(faces) != marker["faces"]:
-        yield f"{marker['faces']} faces were wanted, as the marker says, {len(faces)} are there"
+    if len(faces) != marker.counts.faces:
+        yield f"{marker.counts.faces} faces were wanted, as the marker says, {len(faces)} are there"
     for name, value in settings.items():
         other = [r[name] for r in faces if r[name] != value and not r["kept"] and not r["error"]]
         if other:

@@ -16,7 +16,7 @@ from photographs import portraits, read_folder, write_folder
 from processes import with_environment
 
 from jobs import restore
-from pipeline.io.fence import run_of
+from pipeline.ledger.ledger import read_run
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_nothing_of_a_paused_run_gets_into_the_one_that_took_its_output_over(tmp
         assert paused.poll() is None, paused_log.read_text()
         other = start("elsewhere", other_log, *mine, "--calls", "3", "--run-name", "other", "--new-run")
         assert other.wait(300) == 0, other_log.read_text()
-        theirs, report = run_of(str(output)), report_of(output)
+        theirs, report = read_run(str(output)).run, report_of(output)
     finally:
         signalled(paused_log, signal.SIGCONT)
     assert paused.wait(300) == 130, paused_log.read_text()

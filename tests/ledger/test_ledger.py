@@ -10,6 +10,7 @@ from pipeline.io.fence import Fenced
 from pipeline.io.shards import InputError, list_input
 from pipeline.io.units import Unit
 from pipeline.ledger.ledger import Ledger, RefusedMix, unit_images_of
+from pipeline.records.marker import Output
 from pipeline.records.rows import Counts, ImageRecord
 from pipeline.records.seal import sealed
 from pipeline.stages.load import LoadUnit
@@ -51,7 +52,7 @@ def unit_of(output, pending):
 def finish(output, pending, outcome="no_face", stage="", reason=""):
     unit = unit_of(output, pending)
     records = [ImageRecord(a.member, outcome=outcome, stage=stage, reason=reason) for a in unit.images]
-    text = json.dumps(make_marker(unit, records, [], {"seconds_read": 1.0}, []))
+    text = make_marker(unit, records, [], {"seconds_read": 1.0}, []).to_json()
     store.write_bytes(store.join(output, unit.marker_path), text.encode())
     return text
 
@@ -344,12 +345,12 @@ def test_a_shard_that_became_shorter_loses_its_last_units(photos, output, tmp_pa
     source = tar_of(tmp_path, "abcde")
     for pending in planned(source, output).pending():
         unit = unit_of(output, pending)
-        written = [{"path": unit.shard_path, "sha256": "", "size": 0}]
+        written = [Output(unit.shard_path, "", 0)]
         store.write_bytes(store.join(output, unit.shard_path), b"old")
         marker = make_marker(
             unit, [ImageRecord(a.member, outcome="no_face") for a in unit.images], [], {}, written
         )
-        store.write_bytes(store.join(output, unit.marker_path), json.dumps(marker).encode())
+        store.write_bytes(store.join(output, unit.marker_path), marker.to_json().encode())
     tar_of(tmp_path, "ab")
     ledger = planned(source, output, redo_changed=True)
     ledger.resume()

@@ -65,7 +65,8 @@ class Output:
         images = [ImageRecord(f"{part}-{i}.jpg") for i in range(len(outcomes))]
         for image, outcome in zip(images, outcomes, strict=True):
             image.settle(outcome, *why.get(outcome, ()))
-        values = make_marker(unit, images, [], {}, []) | {"finished_at": START + part} | changed
+        made = replace(make_marker(unit, images, [], {}, []), finished_at=START + part)
+        values = json.loads(made.to_json()) | changed
         self.write(unit.marker_path, json.dumps(values))
         if records:
             self.write(f"records/{unit.name}.parquet", record_table(unit, images, [], {}))

@@ -120,7 +120,7 @@ def test_what_is_measured_reaches_faces_records_and_marker(row, tmp_path):
     lengths = [[r[name] and len(r[name]) for name in ("features", "features_truth")] for r in rows]
     assert lengths == [[2048, 2048], [2048, None], [None, None]]
     marker = make_marker(unit, records, faces, sums, [], ("psnr",))
-    assert marker["sums"]["psnr/count"] == 1 and marker["sums"]["psnr/total"] == faces[0].measured["psnr"]
+    assert marker.sums["psnr/count"] == 1 and marker.sums["psnr/total"] == faces[0].measured["psnr"]
 
 
 def test_records_of_a_run_that_measures_nothing_are_what_they_were(row):
@@ -128,7 +128,7 @@ def test_records_of_a_run_that_measures_nothing_are_what_they_were(row):
     table = pq.read_table(io.BytesIO(record_table(unit, records, load_faces(row), {})))
     assert not {"psnr", "features", "measured"} & set(table.column_names)
     marker = make_marker(unit, records, load_faces(row), {}, [])
-    assert not [name for name in marker["sums"] if "/" in name]
+    assert not [name for name in marker.sums if "/" in name]
 
 
 def test_a_unit_that_was_not_begun_passes_by():

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
-from pipeline.records.rows import OUTCOMES
+from pipeline.records.rows import OUTCOMES, Counts
 from pipeline.records.totals import ShardMetrics
 
-ONE = ShardMetrics.from_marker(
+
+def metrics_of(values):
+    return ShardMetrics.of(Counts(values["images"], values["faces"], values["outcomes"]), values["sums"])
+
+
+ONE = metrics_of(
     {
         "images": 2,
         "faces": 5,
@@ -46,17 +51,13 @@ def test_a_shard_without_faces_tells_no_means():
 
 def test_faces_that_were_left_before_an_engine_looked_have_no_part_in_means():
     left = {"images": 1, "faces": 1, "outcomes": {"restored": 0, "no_face": 0, "skipped": 1, "failed": 0}}
-    alone = ShardMetrics.from_marker(
-        left | {"sums": {"faces_left": 1.0, "crops": 0.0, "sharpness_before": 9.0}}
-    )
+    alone = metrics_of(left | {"sums": {"faces_left": 1.0, "crops": 0.0, "sharpness_before": 9.0}})
     assert "sharpness_before" not in alone.means() and alone.means()["faces_left"] == 1
 
 
 def test_faces_left_by_size_number_or_pose_are_counted_by_reason():
     counts = {"images": 1, "faces": 9, "outcomes": dict.fromkeys(OUTCOMES, 0) | {"restored": 1}}
-    one = ShardMetrics.from_marker(
-        counts | {"sums": {"faces_left": 6.0, "faces_left_small": 4.0, "faces_left_unfit": 1.0}}
-    )
+    one = metrics_of(counts | {"sums": {"faces_left": 6.0, "faces_left_small": 4.0, "faces_left_unfit": 1.0}})
     assert (one + one).left_for == {"small": 8, "unfit": 2} and ONE.left_for == {}
     means = one.means()
     assert (means["faces_left_small"], means["faces_left_unfit"]) == (4, 1)
@@ -65,14 +66,14 @@ def test_faces_left_by_size_number_or_pose_are_counted_by_reason():
 
 def test_a_marker_of_before_faces_were_told_apart_adds_no_decisions():
     old = {"images": 1, "faces": 1, "outcomes": {"restored": 1, "no_face": 0, "skipped": 0, "failed": 0}}
-    both = ONE + ShardMetrics.from_marker(old | {"sums": {"faces_kept": 1.0}})
+    both = ONE + metrics_of(old | {"sums": {"faces_kept": 1.0}})
     assert both.counts.faces == 6 and both.decisions == ONE.decisions
 
 
 def measured(*values):
     sums = {"psnr/count": len(values), "psnr/total": sum(values), "psnr/squares": sum(v * v for v in values)}
     outcomes = {"restored": 1, "no_face": 0, "skipped": 0, "failed": 0}
-    return ShardMetrics.from_marker({"images": 1, "faces": 1, "outcomes": outcomes, "sums": sums})
+    return metrics_of({"images": 1, "faces": 1, "outcomes": outcomes, "sums": sums})
 
 
 def test_measured_columns_add_up_to_means_and_intervals_over_the_faces_that_have_them():

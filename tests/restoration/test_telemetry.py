@@ -11,7 +11,8 @@ import pytest
 from ray.dashboard.modules.metrics import dashboards
 from ray.util.metrics import Counter, Histogram
 
-from pipeline.records.rows import OUTCOMES
+from pipeline.records.marker import Marker
+from pipeline.records.rows import OUTCOMES, Counts
 from pipeline.restoration.telemetry import ENGINE_SUMS, METRICS, Watched, counted, watched_actor
 
 DASHBOARD = Path(__file__).parents[2] / "cluster" / "grafana" / "difface.json"
@@ -44,8 +45,8 @@ def test_a_watched_actor_is_made_of_its_settings_and_keeps_its_name():
 
 
 def test_rows_come_to_the_driver_as_they_were_done_or_not():
-    marker = {"faces": 2, "outcomes": dict.fromkeys(OUTCOMES, 1)}
-    rows = [{"unit": "a", "marker": json.dumps(marker)}, {"unit": "b"}, {"unit": "c", "undelivered": "why"}]
+    marker = Marker("a", "s", 0, True, Counts(4, 2, dict.fromkeys(OUTCOMES, 1)), {}, 1.0)
+    rows = [{"unit": "a", "marker": marker.to_json()}, {"unit": "b"}, {"unit": "c", "undelivered": "why"}]
     assert list(counted(iter(rows), 3)) == rows
 
 
