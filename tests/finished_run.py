@@ -11,7 +11,8 @@ import numpy as np
 from pipeline.faces.geometry import CropFrame, crop_scale, warp_crop
 from pipeline.io import images
 from pipeline.io.readers import read_unit
-from pipeline.ledger.ledger import Ledger, load_units
+from pipeline.ledger.ledger import Ledger
+from pipeline.ledger.plan import load_units
 from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, pack, with_crops
 from pipeline.stages.publish import Publish
 

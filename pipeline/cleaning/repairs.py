@@ -15,7 +15,8 @@ from pipeline.io.names import unescape_surrogates
 from pipeline.io.tables import read_table
 from pipeline.io.units import Address
 from pipeline.io.webdataset import suffix_of
-from pipeline.ledger.ledger import Ledger, load_units
+from pipeline.ledger.ledger import Ledger
+from pipeline.ledger.plan import load_units
 from pipeline.records.marker import Marker
 
 Texts = NDArray[np.object_]

@@ -1,6 +1,5 @@
 """A unit from its plan, and the bytes of its pictures, from files, tar members or Parquet rows."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from pipeline.io import store
 from pipeline.io.errors import message
 from pipeline.io.images import MAX_PIXELS, most_bytes
-from pipeline.io.units import Address, Unit
+from pipeline.io.units import Address, Unit, units_from_json
 
 # Why an address holds no picture that could be read: outcome of the image, and what to tell.
 REFUSED: dict[str, tuple[Literal["skipped", "failed"], str]] = {
@@ -32,7 +31,7 @@ BUFFER_BYTES = 1 << 20
 
 def load_units(uri: str) -> list[Unit]:
     """The units of a shard's plan file, in order. Raises StoreError, or one of Python's own for a damaged file."""
-    return [Unit.from_values(values) for values in json.loads(store.read_bytes(uri))]
+    return units_from_json(store.read_bytes(uri))
 
 
 class Unreadable(store.StoreError):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -127,6 +127,16 @@ class Unit:
         images = tuple(Address(**a) for a in values["images"])
         links = tuple((link, target) for link, target in values.get("links", ()))
         return cls(**values | {"images": images, "span": tuple(values["span"]), "links": links})
+
+
+def units_to_json(units: Sequence[Unit]) -> bytes:
+    """The units of a shard as the plan keeps them."""
+    return json.dumps([dataclasses.asdict(unit) for unit in units]).encode()
+
+
+def units_from_json(data: bytes) -> list[Unit]:
+    """The units that `units_to_json` wrote. Raises ValueError, KeyError or TypeError for other bytes."""
+    return [Unit.from_values(values) for values in json.loads(data)]
 
 
 def unit_name(shard: str, part: int) -> str:

@@ -7,11 +7,9 @@ has), `report.json` (what the report's files are), `drivers/` (who works on it).
 the run that they belong to, and nothing of one run is taken for another's.
 """
 
-import hashlib
-import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,7 +17,7 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline import Refusal
-from pipeline.io import fence, layout, readers, store
+from pipeline.io import fence, layout, store
 from pipeline.io.shards import (
     InputError,
     Listing,
@@ -30,12 +28,20 @@ from pipeline.io.shards import (
     list_input,
     make_shards,
 )
-from pipeline.io.units import Address, Kind, Pending, Unit, unit_name
+from pipeline.io.units import Address, Kind, Pending, Unit, unit_name, units_to_json
+from pipeline.ledger.plan import (
+    Plan,
+    PlannedShard,
+    changed_files,
+    how_changed,
+    load_units,
+    read_plan,
+)
+from pipeline.ledger.retries import Retries, load_retries
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.records.marker import Marker
 from pipeline.records.rows import Counts
 from pipeline.records.run_file import RunFile
-from pipeline.records.seal import sealed
 from pipeline.records.totals import SUMS, ShardMetrics
 
 READERS = 32
@@ -43,18 +49,6 @@ READERS = 32
 
 class RefusedMix(Refusal, ValueError):
     """The output belongs to another run; the command exits with code 2."""
-
-
-@dataclass(frozen=True)
-class PlannedShard:
-    """One shard of the plan. `index` is its place, and its step in the tracker's series."""
-
-    index: int
-    shard: Shard
-    units: int
-    images: int
-    # sha256 of the file that holds its units; empty in outputs of versions that gave none
-    digest: str = ""
 
 
 @dataclass
@@ -85,23 +79,6 @@ class _Progress:
     def metrics(self) -> ShardMetrics:
         """Of all the parts."""
         return ShardMetrics(self.counts, {name: float(value) for name, value in self.sums.items()})
-
-
-@dataclass(frozen=True)
-class Retries:
-    """The units that were deliberately begun again, and whether the last such order is carried out.
-
-    Written before the first of them begins, so that a killed retry is finished by the next start of whatever kind,
-    and each unit's number of attempts does not depend on how often the run was killed.
-    """
-
-    open: bool = False
-    # by unit; one that is not named has one attempt
-    attempts: dict[str, int] = field(default_factory=dict)
-
-    def wait_for(self, unit: str, attempts: int) -> bool:
-        """A unit that was done with so many attempts is still to be done again."""
-        return attempts < self.attempts.get(unit, 1)
 
 
 class Ledger:
@@ -201,7 +178,7 @@ class Ledger:
         before = self._planned_before()
         changed = changed_files([p.shard for p in before], entries)
         if changed and not redo_changed:
-            raise RefusedMix(_how_changed(changed))
+            raise RefusedMix(how_changed(changed))
         shards = make_shards(found_kind, entries, shard_images, [p.shard for p in before])
         current = {now.path: now for _, now in changed}
 
@@ -209,7 +186,7 @@ class Ledger:
             index, shard = numbered
             shard = replace(shard, files=tuple(current.get(f.path, f) for f in shard.files))
             units = self._ours(cut_units(shard, unit_images, image_column))
-            return planned_as(index, shard, units), units
+            return PlannedShard.of(index, shard, units), units
 
         def plan_new(numbered: tuple[int, Shard]) -> PlannedShard:
             planned, units = cut(numbered)
@@ -246,7 +223,7 @@ class Ledger:
         for index, shard in enumerate(shards[len(before) :], start=len(before)):
             units = self._ours(cut_pictures(shard, [address[f.path] for f in shard.files], unit_images))
             self._save_units(shard, units)
-            added.append(planned_as(index, shard, units))
+            added.append(PlannedShard.of(index, shard, units))
         self.shards = before + added
         self._by_name = {p.shard.name: p for p in self.shards}
         if added:
@@ -271,28 +248,17 @@ class Ledger:
 
     def _planned_before(self) -> list[PlannedShard]:
         """What this run has planned already; the plan of another run, written too late, counts as none."""
-        run, planned = read_plan(self._output)
-        return planned if run == self.run else []
+        plan = read_plan(self._output)
+        return list(plan.shards) if plan.run == self.run else []
 
     def _ours(self, units: Iterable[Unit]) -> list[Unit]:
         return [replace(unit, run=self.run) for unit in units]
 
     def _save_units(self, shard: Shard, units: Sequence[Unit]) -> None:
-        self._write(layout.plan_path(shard.name), _units_body(units))
+        self._write(layout.plan_path(shard.name), units_to_json(units))
 
     def _save_plan(self) -> None:
-        shards = [
-            {
-                "name": p.shard.name,
-                "kind": p.shard.kind,
-                "units": p.units,
-                "images": p.images,
-                "digest": p.digest,
-                "files": [vars(f) for f in p.shard.files],
-            }
-            for p in self.shards
-        ]
-        self._write(layout.PLAN, json.dumps(sealed({"run": self.run, "shards": shards})).encode())
+        self._write(layout.PLAN, Plan(self.run, tuple(self.shards)).to_json())
 
     def resume(self, retry: bool = False, reason: str | None = None) -> list[Settled]:
         """Read the markers that are there; the shards they settle, in the plan's order.
@@ -336,7 +302,7 @@ class Ledger:
 
     def _save_retries(self, retries: Retries) -> None:
         self.retries = retries
-        self._write(layout.RETRIES, _encoded(vars(retries)))
+        self._write(layout.RETRIES, retries.to_json())
 
     def pending(self) -> Iterator[Pending]:
         """The units that are not done, in the plan's order; no plan file is read for them."""
@@ -385,26 +351,6 @@ class Ledger:
         return sum(p.units for p in self.shards)
 
 
-def load_retries(output: str) -> Retries:
-    """What was ordered to be done again in an output."""
-    uri = store.join(output, layout.RETRIES)
-    return Retries(**json.loads(store.read_bytes(uri))) if store.exists(uri) else Retries()
-
-
-def planned_as(index: int, shard: Shard, units: Sequence[Unit]) -> PlannedShard:
-    """The shard with these units, as the plan has it."""
-    images = sum(len(u.images) for u in units)
-    return PlannedShard(index, shard, len(units), images, hashlib.sha256(_units_body(units)).hexdigest())
-
-
-def _units_body(units: Sequence[Unit]) -> bytes:
-    return json.dumps([json.loads(u.to_json()) for u in units]).encode()
-
-
-def _encoded(values: Mapping[str, Any]) -> bytes:
-    return json.dumps(values, indent=1).encode()
-
-
 def unit_images_of(output: str, kind: Kind, entries: Sequence[store.Entry]) -> int:
     """Most images of a unit where nothing else is wanted: as the output was begun, else by the size of the input."""
     if store.exists(store.join(output, layout.RUN)):
@@ -418,57 +364,10 @@ def read_run(output: str) -> RunFile:
     return RunFile.from_json(store.read_bytes(store.join(output, layout.RUN)))
 
 
-def load_plan(output: str) -> list[PlannedShard]:
-    """The planned shards of an output; none where nothing is planned yet."""
-    return read_plan(output)[1]
-
-
-def read_plan(output: str) -> tuple[str, list[PlannedShard]]:
-    """The identity of the run that an output's plan is of, and the planned shards; none where nothing is planned."""
-    uri = store.join(output, layout.PLAN)
-    if not store.exists(uri):
-        return "", []
-    found = json.loads(store.read_bytes(uri))
-    # plans made before runs had identities are a list
-    run, shards = ("", found) if isinstance(found, list) else (str(found["run"]), found["shards"])
-    planned: list[PlannedShard] = []
-    for values in shards:
-        files = tuple(store.Entry(**f) for f in values["files"])
-        shard = Shard(values["name"], values["kind"], files)
-        number = (values["units"], values["images"], values.get("digest", ""))
-        planned.append(PlannedShard(len(planned), shard, *number))
-    return run, planned
-
-
-def load_units(output: str, shard: Shard) -> list[Unit]:
-    """The units of a planned shard, in order."""
-    return readers.load_units(store.join(output, layout.plan_path(shard.name)))
-
-
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """The settings that differ, as `name: then → now`; empty when none does."""
     names = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
     return ", ".join(f"{n}: {before.get(n)} → {now.get(n)}" for n in names)
-
-
-Changed = list[tuple[store.Entry, store.Entry]]
-
-
-def changed_files(planned: Sequence[Shard], entries: Sequence[store.Entry]) -> Changed:
-    """Planned files that are no longer what they were: as planned, and as they are now."""
-    current = {e.path: e for e in entries}
-    pairs = [(file, current.get(file.path, file)) for shard in planned for file in shard.files]
-    return [(old, now) for old, now in pairs if (old.size, old.version) != (now.size, now.version)]
-
-
-def _how_changed(changed: Changed) -> str:
-    old, now = changed[0]
-    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-    return (
-        f"{now.uri}{more} has changed since this output was planned: {old.size} bytes, version {old.version} then, "
-        f"{now.size} bytes, version {now.version} now; do what changed again with --redo-changed, or choose another "
-        "--output for the new state"
-    )
 
 
 def discard(output: str) -> None:
@@ -481,7 +380,7 @@ def discard(output: str) -> None:
         def delete(paths: Iterable[str]) -> None:
             list(pool.map(store.delete, (store.join(output, path) for path in paths)))
 
-        plan = load_plan(output)
+        plan = read_plan(output).shards
         for planned in plan:
             for unit in load_units(output, planned.shard):
                 delete(path for path in unit.paths if not path.endswith("/"))

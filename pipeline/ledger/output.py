@@ -15,11 +15,11 @@ from pipeline.io.layout import PLAN, REPORT_FILES, RUN
 from pipeline.io.shards import cut_units
 from pipeline.io.units import Address, Unit
 from pipeline.ledger.findings import Finding
-from pipeline.ledger.ledger import PlannedShard, load_units, read_plan, read_run
+from pipeline.ledger.ledger import read_run
+from pipeline.ledger.plan import PlannedShard, load_units, read_plan
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.records.rows import NOT_RESTORED
 from pipeline.records.run_file import RunFile
-from pipeline.records.seal import is_intact
 
 BY_COPY = "put it back from a copy, or restore into another --output"
 
@@ -99,22 +99,21 @@ def open_run(output: str) -> tuple[Run, list[Finding]]:
 
 def open_plan(run: Run) -> tuple[list[PlannedShard], list[Finding]]:
     """The planned shards, and what is wrong with the plan file."""
-    uri = store.join(run.output, PLAN)
     try:
-        whose, plan = read_plan(run.output)
-        intact = not run.run or not plan or is_intact(json.loads(store.read_bytes(uri)))
+        found = read_plan(run.output)
     except BROKEN as error:
         what = f"{PLAN}: the run's plan was wanted, it can not be read ({_named(error)}); {BY_COPY}"
         return [], [Finding("plan", PLAN, what)]
+    plan = list(found.shards)
     shards, files = Counter(p.shard.name for p in plan), Counter(f.path for p in plan for f in p.shard.files)
     twice = [name for counted in (shards, files) for name, number in counted.items() if number > 1]
     if twice:
         what = f"{PLAN}: every shard and file was wanted once, {', '.join(twice[:3])} stands in it twice"
         return plan, [Finding("plan", PLAN, f"{what}; {BY_COPY}")]
-    if plan and run.digest and whose != run.run:
+    if plan and run.digest and found.run != run.run:
         what = f"{PLAN}: the plan of this run was wanted, that of another one is there"
         return plan, [Finding("plan", PLAN, f"{what}; run the same restore command again, which plans anew")]
-    if not intact:
+    if not found.is_intact:
         what = f"{PLAN}: what the run wrote was wanted, its checksum does not fit what is there; {BY_COPY}"
         return plan, [Finding("plan", PLAN, what)]
     return plan, []

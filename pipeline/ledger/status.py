@@ -15,8 +15,10 @@ from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.tables import read_table
 from pipeline.ledger.lease import last_start
-from pipeline.ledger.ledger import READERS, PlannedShard, Retries, load_retries
+from pipeline.ledger.ledger import READERS
 from pipeline.ledger.output import BROKEN, open_plan, open_run
+from pipeline.ledger.plan import PlannedShard
+from pipeline.ledger.retries import Retries, load_retries
 from pipeline.records.marker import Marker
 from pipeline.records.rows import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome
 

@@ -13,8 +13,8 @@ from functools import partial
 from pipeline.io import layout, store
 from pipeline.io.prefetch import ahead
 from pipeline.ledger.findings import Finding
-from pipeline.ledger.ledger import PlannedShard
 from pipeline.ledger.output import BY_COPY, Run, open_plan, open_report, open_shard
+from pipeline.ledger.plan import PlannedShard
 from pipeline.records.rows import Counts
 from pipeline.verify.unit import Candidate, UnitAudit, audit_unit
 

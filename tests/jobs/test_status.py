@@ -15,8 +15,8 @@ from PIL import Image
 
 from jobs import status as job
 from pipeline.io import store
-from pipeline.ledger.ledger import load_plan, load_units
 from pipeline.ledger.output import open_run
+from pipeline.ledger.plan import load_units, read_plan
 from pipeline.ledger.status import Observer
 from pipeline.ledger.watch import CLEAR_SCREEN
 from pipeline.reporting.text import printable
@@ -243,7 +243,7 @@ def test_a_retry_does_the_units_of_one_reason_again_and_counts_the_attempt(
     )
     shown = status(output)
     assert shown.code == 0 and shown.out.count("(attempt 2)") == 1
-    run, [planned] = open_run(str(output))[0], load_plan(str(output))
+    run, [planned] = open_run(str(output))[0], read_plan(str(output)).shards
     audited = [audit_unit(run, unit, True, sample=1) for unit in load_units(str(output), planned.shard)]
     assert [a.findings for a in audited] == [[], [], []]
     assert [[c.unit.attempts for c in a.candidates] for a in audited] == [[2], [], []]

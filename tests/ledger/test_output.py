@@ -7,8 +7,9 @@ import pytest
 from photographs import write_tar
 
 from pipeline.io import store
-from pipeline.ledger.ledger import Ledger, load_plan
+from pipeline.ledger.ledger import Ledger
 from pipeline.ledger.output import NoRun, open_plan, open_run, open_shard
+from pipeline.ledger.plan import read_plan
 from pipeline.records.seal import sealed
 from pipeline.verify.audit import Audit
 
@@ -108,7 +109,7 @@ def test_a_damaged_plan_is_one_finding_and_not_an_exception(planned, body):
 def test_the_cut_of_a_tar_is_whole_or_named(planned, change, part):
     edited(planned, "_ledger/plan/a.json", change)
     run, _ = open_run(planned)
-    [shard] = load_plan(planned)
+    [shard] = read_plan(planned).shards
     units, findings = open_shard(run, shard)
     assert len(units) == (0 if part else 3)
     assert [part in f.sentence for f in findings] == ([True] if part else [])
