@@ -83,10 +83,10 @@ def test_what_was_not_touched_measures_as_the_truth_or_as_it_came(measuring, fou
 
 
 def test_only_the_head_is_judged_by_its_pixels(measuring, found, tmp_path):
-    def spoilt_corner(picture, _):
+    def blackened_corner(picture, _):
         return np.where(np.indices(picture.shape).sum(axis=0) < 40, np.uint8(0), picture)
 
-    out = measuring.of_run(deliver(tmp_path / "corner", found, spoilt_corner))
+    out = measuring.of_run(deliver(tmp_path / "corner", found, blackened_corner))
     assert (out["psnr"] == measuring.came["psnr"]).all()
 
 
