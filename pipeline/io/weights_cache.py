@@ -62,7 +62,7 @@ def cached(path: Path, fetch: Callable[[Path], None], expected: Expected, source
     except OSError as error:
         raise WeightsError(
             f"weights file {path.name} can not be kept under {path.parent} ({error.strerror or error}); "
-            "make room there or set DIFFACE_CACHE to another folder"
+            "free space there or set DIFFACE_CACHE to another folder"
         ) from error
 
 
