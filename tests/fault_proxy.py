@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that spoils the answers it is told to, and remembers every request.
+"""A proxy in front of an S3 server that injects faults by rules, and records every request.
 
 Requests are forwarded byte for byte, so that their signatures stay valid; each on a connection of its own.
 """
@@ -89,7 +89,7 @@ class FaultProxy:
             self.rules.clear()
             self.requests.clear()
 
-    def spoil(self, fault: Fault, *args: str, **options: object) -> None:
+    def inject(self, fault: Fault, *args: str, **options: object) -> None:
         """Add a rule: method, target and the options of Rule."""
         self.rules.append(Rule(fault, *args, **options))
 
@@ -99,7 +99,7 @@ class FaultProxy:
             return [r for r in self.requests if method in ("", r.method) and re.search(target, r.target)]
 
     def _enter(self, request: Request) -> None:
-        """Remember the request and settle its fault."""
+        """Record the request and choose its fault."""
         with self.lock:
             self.requests.append(request)
             for rule in self.rules:
@@ -125,7 +125,7 @@ class FaultProxy:
                     return
 
     def _answer(self, request: Request, head: bytes, source: BinaryIO, client: socket.socket) -> bool:
-        """Answer one request, or spoil it; whether the connection can be used for another."""
+        """Answer one request, with its fault; whether the connection can be used for another."""
         if request.fault == "silent":
             self.stopped.wait()
             return False
@@ -148,13 +148,13 @@ class FaultProxy:
             if request.status == 412:
                 answered, answer = b'HTTP/1.1 200 OK\r\nETag: "0"\r\nContent-Length: 0\r\n\r\n', b""
         elif request.fault and answer:
-            return self._spoil_body(request, answered, answer, client)
+            return self._faulty_body(request, answered, answer, client)
         # before they are sent: who waits for them looks at the count next
         request.body_bytes = len(answer)
         client.sendall(answered + answer)
         return True
 
-    def _spoil_body(self, request: Request, head: bytes, body: bytes, client: socket.socket) -> bool:
+    def _faulty_body(self, request: Request, head: bytes, body: bytes, client: socket.socket) -> bool:
         request.body_bytes = half = len(body) // 2
         if request.fault == "shortened":
             head = re.sub(rb"(?i)(\r\ncontent-length: )\d+", rb"\g<1>%d" % half, head)

@@ -16,7 +16,8 @@ from pipeline.io import layout, store
 from pipeline.io.webdataset import suffix_of, webdataset_names
 from pipeline.restoration.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.restoration.run import STATUSES
-from pipeline.tracking.tracker import RunTracker, ui_command
+from pipeline.tracking.address import ui_command
+from pipeline.tracking.tracker import RunTracker
 
 # beside those of jobs.restore
 GATE_BROKEN, BUSY = 5, 75

@@ -14,7 +14,7 @@ from pipeline.io import layout, store
 from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig, fingerprint
 from pipeline.restoration.method import choose_method
-from pipeline.tracking.tracker import settle_uri
+from pipeline.tracking.address import settle_uri
 
 # Listing and settings that came to the last version although files were touched.
 SAME = f"{layout.LEDGER}/same.json"

@@ -13,7 +13,9 @@ from pipeline.console.commands import say
 from pipeline.console.options import UsageError, option
 from pipeline.io import store
 from pipeline.io.errors import redact
-from pipeline.tracking.tracker import NOBODY, NotFound, RunTracker, find_outputs, settle_uri
+from pipeline.tracking.address import NO_TRACKING, settle_uri
+from pipeline.tracking.lookup import NotFound, find_outputs
+from pipeline.tracking.tracker import RunTracker
 
 COMPARED, WORSE = 0, 3
 GATE = re.compile(r"\s*(\w+)\s*([<>])\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", re.IGNORECASE)
@@ -80,7 +82,7 @@ class CompareConfig:
 
 def find_run(run: str, mlflow_uri: str | None) -> str:
     """The output of a run that is named by its place, or in MLflow. Raises UsageError, NotFound or StoreError."""
-    if "/" in run or store.exists(run) or mlflow_uri == NOBODY:
+    if "/" in run or store.exists(run) or mlflow_uri == NO_TRACKING:
         return run.rstrip("/") or run
     uri = settle_uri(mlflow_uri, run)  # of an output of that name in this folder
     try:

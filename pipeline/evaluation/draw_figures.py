@@ -26,7 +26,8 @@ from pipeline.io.weights import resolve
 from pipeline.networks.inference_unet import FoldedUNet
 from pipeline.networks.presets import Preset, find_preset, load_network, takes_mask
 from pipeline.networks.unet import UNet
-from pipeline.tracking.tracker import RunTracker, settle_uri
+from pipeline.tracking.address import settle_uri
+from pipeline.tracking.tracker import RunTracker
 
 FIGURES = {
     "fig3": "fig3_diffuse_reconstruct.png",

@@ -23,7 +23,7 @@ from pipeline.evaluation.testset import PictureSet
 from pipeline.faces.detect import CenterFace, Face, Selection, box_size, select_faces
 from pipeline.faces.geometry import CropFrame, UnusableLandmarks, face_to_crop
 from pipeline.io import images, store
-from pipeline.io.tar import DamagedTar, walk
+from pipeline.io.tar import DamagedTar, iter_members
 
 # Raised when the same settings give another set.
 VERSION = 1
@@ -251,7 +251,7 @@ def _sidecar(name: str) -> str:
 def _json_members(shard: str) -> dict[str, tuple[int, int]]:
     found = {}
     with store.open_read(shard) as source, suppress(DamagedTar):
-        for member in walk(source, 0, store.stat(shard).size):
+        for member in iter_members(source, 0, store.stat(shard).size):
             if member.info.name.endswith(".json") and not member.refused:
                 found[member.info.name] = (member.info.offset_data, member.info.size)
     return found

@@ -34,7 +34,8 @@ from pipeline.io import layout, store
 from pipeline.networks.cost import seconds_per_face
 from pipeline.networks.presets import Preset, find_preset
 from pipeline.restoration.flow import connect
-from pipeline.tracking.tracker import RunTracker, settle_uri, ui_command
+from pipeline.tracking.address import settle_uri, ui_command
+from pipeline.tracking.tracker import RunTracker
 
 SHOWN_FACES = 12
 NAIVE: dict[TaskName, str] = {

@@ -39,8 +39,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     except Exception as error:  # damaged bytes make decoders raise nearly anything
         if isinstance(error, cv2.error) and error.code == OPENCV_OUT_OF_MEMORY:
             raise MemoryError(str(error)) from error
-        said = " ".join(str(error).split())[:200]
-        raise ImageError("truncated", f"the picture's data end early or are damaged ({said})") from error
+        text = " ".join(str(error).split())[:200]
+        raise ImageError("truncated", f"the picture's data end early or are damaged ({text})") from error
 
 
 def _decoded(data: bytes, max_pixels: int) -> Picture:
@@ -82,7 +82,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     # whether there is a second frame; counting them all would take as long as there are bytes
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
-    _check_size(image, max_pixels, weight(data))  # a look at the second frame may have changed it
+    _check_size(image, max_pixels, weight(data))  # opening the second frame may have changed it
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
         raise SkippedImage("too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it anew")
     if image.mode == "F":

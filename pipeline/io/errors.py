@@ -35,8 +35,8 @@ def outline(error: BaseException) -> str:
             f"{_below_package(frame.f_code.co_filename)}:{line} in {frame.f_code.co_qualname}"
             for frame, line in traceback.walk_tb(one.__traceback__)
         ]
-        said = f"{type(one).__name__}: {message(one)}".rstrip(": ")
-        parts.append("\n".join([*frames[-MOST_FRAMES:], said]))
+        last = f"{type(one).__name__}: {message(one)}".rstrip(": ")
+        parts.append("\n".join([*frames[-MOST_FRAMES:], last]))
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return "\ncaused by\n".join(parts)
 
@@ -62,7 +62,7 @@ _SECRET_NAMES = "token|passw|secret|signature|credential|key|sig"
 _SECRET_QUERY = re.compile(rf"([?&;][^=&;\s]*(?:{_SECRET_NAMES})[^=&;\s]*=)[^&;\s]+", re.IGNORECASE)
 
 
-# What an error's message holds → what we say
+# Part of an error's message → the reason shown
 REASONS = (
     ("Connection refused", "connection refused"),
     ("timed out", "no answer in time"),
@@ -79,7 +79,7 @@ def redact(text: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """The heart of an error's message, without credentials."""
+    """The reason in an error's message, without credentials."""
     text = str(error).strip() or type(error).__name__
-    said = next((reason for sign, reason in REASONS if sign in text), None)
-    return said or redact(text.splitlines()[0])[:200].rstrip(".")
+    known = next((reason for sign, reason in REASONS if sign in text), None)
+    return known or redact(text.splitlines()[0])[:200].rstrip(".")

@@ -1,9 +1,9 @@
-"""Writes that come too late are not made.
+"""Late writes of a process that no longer owns an output are refused.
 
-A process may be paused for any time between the moment it looks whether an output is still its own and the moment it
-writes. A fence closes that gap. On a local file system looking and replacing happen under a shared lock, and what is
-looked at changes under the exclusive one. In an object store the object is replaced only where it is still the one
-that was there before the look (If-Match, If-None-Match): what its owner wrote since stays.
+A process may be paused for any time between checking that an output is still its own and writing. A fence closes that
+gap. On a local file system check and replacement happen under a shared lock, and the owner changes under the exclusive
+one. In an object store an object is replaced only where it is still the one that was there before the check (If-Match,
+If-None-Match): what the owner wrote since stays.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from pipeline.io import layout, store
 
-# Bytes that are put in one conditional request; a look before the parts of a larger object must do.
+# Most bytes of a conditional put; of a larger object, which is written in parts, the owner is checked before.
 MOST_CONDITIONAL = 1 << 30
 
 Holds = Callable[[], bool]
 
 
 class Fenced(store.StoreError):
-    """What was to be written is not, because the output belongs to somebody else since."""
+    """A write that is refused because the output now belongs to another run or start."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def write_while(holds: Holds, output: str, path: str, data: bytes, changes_owner
 
 @contextmanager
 def changing(output: str) -> Iterator[None]:
-    """The time in which what a fence looks at is changed: no fenced write to a local output is under way."""
+    """While the owner of an output is changed: no fenced write to a local output is under way."""
     with store.locked(store.join(output, layout.LOCK), exclusive=True):
         yield
 
 
 def _swap(holds: Holds, uri: str, path: str, data: bytes) -> None:
-    """The write to an object store. What is not there yet is made without a look: its owner would replace it."""
+    """The write to an object store. A new object is made without a check: the owner would replace it."""
     if store.swap_bytes(uri, data, ""):
         return
     while True:

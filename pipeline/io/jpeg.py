@@ -38,7 +38,7 @@ def keep_untouched_blocks(
 
     Both are of one size. Where they differ in colour space or chroma sampling (Pillow writes neither 4:4:0 nor 4:1:1),
     where a quantisation step of `edited` does not divide that of `original`, or where the JPEG library can not read the
-    coefficients, the blocks stay as they were coded again, and in the place of None stands a short reason. touched:
+    coefficients, the blocks stay as they were coded again, and a short reason takes the place of None. touched:
     [H, W] of the stored picture. Metadata is that of `original`. Raises OSError and MemoryError where the system
     refused memory or files: that says nothing about the picture.
     """
@@ -134,7 +134,7 @@ def _segments(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-# The rest of this file is the door to the C functions of jpeglib. Its Python around them copies each picture into a
+# The rest of this file calls the C functions of jpeglib. Its Python around them copies each picture into a
 # temporary file, which a full disk refuses, and says of every failure alike that reading or writing failed.
 
 

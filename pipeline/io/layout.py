@@ -42,7 +42,7 @@ def marker_path(shard: str, part: int) -> str:
 
 
 def start_path(number: int) -> str:
-    """What a start of the job says of itself."""
+    """The file of a start of the job."""
     return f"{DRIVERS}/{number:04d}.json"
 
 

@@ -29,7 +29,7 @@ class Entry:
 
 
 def remote_entry(uri: str, info: dict[str, Any], relative: str) -> Entry:
-    """The entry of a remote file, by what its file system says of it."""
+    """The entry of a remote file, from its file system's info."""
     version = (
         info.get("ETag") or info.get("etag") or f"{info['size']}-{info.get('mtime', info.get('created'))}"
     )

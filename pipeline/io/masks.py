@@ -18,7 +18,7 @@ WHITE = 128
 
 
 class NoMask(ImageError):
-    """A picture whose holes are not told."""
+    """A picture without a mask."""
 
 
 def parse_colour(text: str) -> tuple[int, int, int] | None:
@@ -47,7 +47,7 @@ def find_hole(choice: str, picture: Picture, address: Address, unit: Unit, max_p
 
 
 def is_mask(choice: str | None, name: str) -> bool:
-    """Whether a picture's name says that it is another one's mask."""
+    """Whether a picture is by its name the mask of another one."""
     suffix = (choice or "").removeprefix("sibling:")
     return suffix != choice and bool(suffix) and PurePosixPath(name).stem.endswith(suffix)
 

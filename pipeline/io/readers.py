@@ -11,7 +11,7 @@ from pipeline.io.errors import message
 from pipeline.io.images import MAX_PIXELS, most_bytes
 from pipeline.io.units import Address, Unit, units_from_json
 
-# Why an address holds no picture that could be read: outcome of the image, and what to tell.
+# Why an address holds no picture that could be read: outcome of the image, and message.
 REFUSED: dict[str, tuple[Literal["skipped", "failed"], str]] = {
     "not a file": ("skipped", "a plain file was wanted, the member is a link, a folder or a device"),
     "sparse file": ("skipped", "a plain file was wanted, the member is stored with holes; store it whole"),
@@ -82,16 +82,16 @@ def _parquet_rows(unit: Unit, image_column: str, most: int) -> Iterator[tuple[Ad
                 yield unit.images[place], _image_bytes(unit.images[place], image_column, cell, most)
                 place += 1
     except Exception as error:  # pyarrow's errors share no ancestor
-        said = f"rows of {unit.source} could not be read: {message(error)}"
-        lost = partial(Unreadable, reason="unreadable", what=said)
+        what = f"rows of {unit.source} could not be read: {message(error)}"
+        lost = partial(Unreadable, reason="unreadable", what=what)
         if isinstance(error, store.StoreError):  # which may pass
-            lost = partial(_not_read, said)
+            lost = partial(_not_read, what)
     for address in unit.images[place:]:
         yield address, lost(address)
 
 
-def _not_read(said: str, address: Address) -> store.StoreError:
-    return store.StoreError(f"{address.member}: {said}")
+def _not_read(what: str, address: Address) -> store.StoreError:
+    return store.StoreError(f"{address.member}: {what}")
 
 
 def _cells(unit: Unit, column: str) -> Iterator[Any]:

@@ -30,7 +30,7 @@ def _filesystem(uri: str) -> Any:
 def _path(uri: str) -> str:
     """What a method of `_filesystem` is given for a URI; the name in it stays as it is."""
     protocol, host, path = split(uri)
-    # a plain name in its place shows what stands before it
+    # the prefix of a plain name
     root: str = fsspec.get_filesystem_class(protocol)._strip_protocol(f"{protocol}://{host}/x")
     return root.removesuffix("x") + path
 

@@ -138,7 +138,7 @@ def most_attempts() -> int:
 
 def wait_after(attempt: int) -> float:
     """Seconds until the next try, after the first (0), the second (1), ..."""
-    # the power of a try that nobody counts is no number any more
+    # the exponent is bounded: the power of a large one is no float
     return min(FIRST_WAIT * 2.0 ** min(attempt, 60), LONGEST_WAIT) * random.uniform(0.5, 1)
 
 
@@ -239,7 +239,7 @@ async def put(s3: Any, place: Place, data: bytes) -> None:
     try:
         await _put_parts(s3, place, data)
     except FileNotFoundError as error:
-        # the answer to its completion was lost, or somebody called it off: written again it is there for certain
+        # the answer to its completion was lost, or it was aborted elsewhere: written again it is there for certain
         if code(error) != "NoSuchUpload":
             raise
         await _put_parts(s3, place, data)

@@ -108,7 +108,7 @@ def stat(uri: str) -> Entry:
     """Size and ETag of an object."""
     found = _head(uri)
     if found is None:
-        # looks for the bucket, too, of which the answer above says nothing
+        # also finds out whether there is a bucket, which the answer above leaves open
         raise FileNotFoundError(uri) if _first_below(uri) is None else IsADirectoryError(uri)
     return Entry(uri, name_of(uri), int(found["ContentLength"]), str(found.get("ETag", "")).strip('"'))
 
@@ -172,7 +172,7 @@ def swap_bytes(uri: str, data: bytes, version: str, attempts: int = 0) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        # s3fs reports a lost race as EINVAL; the status behind it says what it was. What is gone is another version.
+        # s3fs reports a lost race as EINVAL; the status behind it is the server's. What is gone is another version.
         gone = bool(version) and isinstance(error, FileNotFoundError) and s3.code(error) != "NoSuchBucket"
         if gone or s3.status(error) == _PRECONDITION_FAILED:
             return False

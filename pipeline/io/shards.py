@@ -1,7 +1,7 @@
 """Find the shards of an input and cut them into units.
 
-The cut depends on the shard's content and --unit-images alone. Tar shards are walked header by header; nothing
-but headers is read. Where a tar is damaged the walk ends with one more image, so that the loss is recorded.
+The cut depends on the shard's content and --unit-images alone. Tar shards are read header by header; nothing
+but headers is read. Where a tar is damaged one more image ends the list, so that the loss is recorded.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from pipeline.io.errors import message
 from pipeline.io.exclusion import is_excluded
 from pipeline.io.images import is_image_name
 from pipeline.io.names import APPLE_DOUBLE, is_hidden
-from pipeline.io.tar import DamagedTar, Member, member_at, unpacked_path, walk
+from pipeline.io.tar import DamagedTar, Member, iter_members, member_at, unpacked_path
 from pipeline.io.units import Address, Kind, Unit
 
 SUFFIXES: dict[str, Kind] = {".tar": "tar", ".parquet": "parquet"}
 # Names and first bytes of tars that can not be read in place.
 COMPRESSED = (".tgz", ".tbz2", ".txz", *(f".tar.{kind}" for kind in ("gz", "bz2", "xz", "zst", "lz4", "z")))
 MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
-# Rows of nulls take no room in a file, their addresses do.
+# Rows of nulls take no space in a file, their addresses do.
 MOST_ROWS = 4_000_000
 # Folders that can not be looked into are named one by one up to here.
 MOST_WARNINGS = 5
@@ -123,7 +123,7 @@ def _say_refused(refused: Sequence[store.StoreError], say: Callable[[str], None]
 def path_below(path: str) -> str:
     """The path under which a file of the input is recorded and delivered: its own, where that is a path.
 
-    Keys of S3 may have parts that no path has (none between two slashes, `.`, `..`). In their place stands a name made
+    Keys of S3 may have parts that no path has (none between two slashes, `.`, `..`). They are replaced by a name made
     from the key up to there, so that `a//b.jpg` and `a/b.jpg` are two pictures.
     """
     parts = path.split("/")
@@ -263,7 +263,7 @@ def _members(source: BinaryIO, file: store.Entry) -> Iterator[_Place]:
     # where the header begins of what was unpacked last to each path
     there: dict[str, int] = {}
     try:
-        for member in walk(source, 0, file.size):
+        for member in iter_members(source, 0, file.size):
             target = _target(source, file.size, there, member)
             there[unpacked_path(member.info.name)] = (target or member).begin
             yield _place(file, member, target)

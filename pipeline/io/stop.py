@@ -4,7 +4,7 @@ from pipeline.io import store
 
 
 def is_stopping(uri: str) -> bool:
-    """Whether the driver's stop object is there. A store that can not be asked says no: who needs it will say so."""
+    """Whether the driver's stop object is there; False where the store does not answer, which other requests report."""
     try:
         return store.exists(uri)
     except store.StoreError:

@@ -1,7 +1,7 @@
-"""Walk the members of a tar shard that anybody may have written, header by header.
+"""The members of an untrusted tar shard, header by header.
 
-Python's tarfile reads the headers; what it believes of them is held within bounds here, because a header can make it
-go backwards for ever, read a member into memory, or end the walk in silence.
+Python's tarfile reads the headers; their values are checked here, because a header can make it loop backwards for ever,
+read a member into memory, or stop early without an error.
 """
 
 import posixpath
@@ -25,11 +25,11 @@ PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 TOO_MANY_DIGITS = re.compile(rb"\d{300}")
 # Records that hold for all later members are copied to each of them.
 MOST_GLOBAL_RECORDS = 100
-# What may follow the end mark: writers fill up to a record. Further members there would be passed over by every reader.
+# What may follow the end mark: writers fill up to a record. Every reader would skip further members there.
 TAIL_BYTES = 1 << 20
 
 
-# What tarfile lets through that a header can provoke; an error of the store is none of them.
+# Errors that a header can provoke in tarfile; an error of the store is none of them.
 PROVOKED = (
     tarfile.TarError,
     ValueError,
@@ -42,7 +42,7 @@ PROVOKED = (
 
 
 class DamagedTar(ValueError):
-    """The walk can not go on; `offset` is where the last whole member ends, 0 where there is none."""
+    """The members that follow can not be read; `offset` is where the last whole member ends, 0 where there is none."""
 
     def __init__(self, offset: int, message: str) -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ class Member:
     end: int
     # why it is no plain file whose bytes follow its header: "not a file", "sparse file"; else empty
     refused: str
-    # records of an earlier global header hold for it, too, so that its own header is not all that it is
+    # records of an earlier global header apply to it, too, so that its own header is not complete
     inherits: bool = False
 
     @property
@@ -67,9 +67,9 @@ class Member:
 
 
 class _Header(tarfile.TarInfo):
-    """A header that is distrusted. Raises what makes tarfile stop."""
+    """An untrusted header. Raises errors that make tarfile stop."""
 
-    def _proc_member(self, tar: Any) -> Any:  # tarfile's own place for the care of single types
+    def _proc_member(self, tar: Any) -> Any:  # where tarfile handles single types
         if self.type in EXTENSIONS:
             if not 0 <= self.size <= MOST_EXTENSION_BYTES or len(tar.pax_headers) > MOST_GLOBAL_RECORDS:
                 raise tarfile.ReadError(f"extended headers of {self.size} bytes and more")
@@ -79,7 +79,7 @@ class _Header(tarfile.TarInfo):
         return super()._proc_member(tar)  # type: ignore[misc]  # not in the published types
 
     def _proc_sparse(self, tar: Any) -> Any:
-        """Passes over the map, which may be as long as the file."""
+        """Skip the map, which may be as long as the file."""
         _, more, _ = self._sparse_structs  # type: ignore[attr-defined]  # as `_proc_member`
         while more:
             more = bool(tar.fileobj.read(tarfile.BLOCKSIZE)[504])
@@ -100,7 +100,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _check_pax(body: bytes) -> None:
-    """Refuse pax records that do not each fill the length they tell."""
+    """Refuse pax records that do not each have the length that they declare."""
     place = 0
     while place < len(body) and body[place]:
         length, space, _ = body[place : place + 8].partition(b" ")
@@ -112,7 +112,7 @@ def _check_pax(body: bytes) -> None:
         raise tarfile.ReadError("a pax record of digits")
 
 
-def walk(source: BinaryIO, begin: int, size: int) -> Iterator[Member]:
+def iter_members(source: BinaryIO, begin: int, size: int) -> Iterator[Member]:
     """The whole members of a tar file of `size` bytes, from the header at `begin` on; their bytes are not read.
 
     Raises DamagedTar after the last one where that is not the archive's end.
@@ -139,7 +139,7 @@ def walk(source: BinaryIO, begin: int, size: int) -> Iterator[Member]:
 
 def member_at(source: BinaryIO, begin: int, size: int) -> Member:
     """The member whose header begins there. Raises DamagedTar where none does."""
-    for member in walk(source, begin, size):
+    for member in iter_members(source, begin, size):
         return member
     raise DamagedTar(begin, "a header was wanted, the end of the archive is there")
 

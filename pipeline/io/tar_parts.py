@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import BinaryIO
 
-from pipeline.io.tar import DamagedTar, Member, member_at, unpacked_path, walk
+from pipeline.io.tar import DamagedTar, Member, iter_members, member_at, unpacked_path
 from pipeline.io.units import Address, Unit
 
 
@@ -23,7 +23,7 @@ def tar_part(source: BinaryIO, size: int, unit: Unit, pictures: Sequence[bytes |
     buffer = io.BytesIO()
     begin, end = unit.span
     with tarfile.open(fileobj=buffer, mode="w") as out, suppress(DamagedTar):
-        for member in takewhile(lambda m: m.begin < end, walk(source, begin, size)):
+        for member in takewhile(lambda m: m.begin < end, iter_members(source, begin, size)):
             image, data = planned.of(member)
             if planned.is_left_out(member, image):
                 continue

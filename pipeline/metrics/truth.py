@@ -12,7 +12,7 @@ from pipeline.io import images, store
 from pipeline.io.images import ImageError
 from pipeline.io.masks import beside
 from pipeline.io.readers import read_unit
-from pipeline.io.tar import DamagedTar, walk
+from pipeline.io.tar import DamagedTar, iter_members
 from pipeline.io.units import Address, Unit
 from pipeline.records.rows import FaceRecord, ImageRecord
 
@@ -64,7 +64,7 @@ def _members(unit: Unit) -> dict[str, Address]:
     behind: list[Address] = []
     with suppress(DamagedTar, store.StoreError), store.open_read(unit.source) as source:
         size = store.stat(unit.source).size
-        for _, member in zip(range(MEMBERS_BEHIND), walk(source, unit.span[1], size), strict=False):
+        for _, member in zip(range(MEMBERS_BEHIND), iter_members(source, unit.span[1], size), strict=False):
             if not member.refused:
                 info = member.info
                 behind.append(Address(info.name, unit.source, info.offset_data, info.size))

@@ -33,7 +33,9 @@ from pipeline.restoration.method import Restorer, measure_stage, publish_stage, 
 from pipeline.restoration.report import write_report
 from pipeline.stages.load import LoadUnit
 from pipeline.stages.restore import settled_precision
-from pipeline.tracking.tracker import RunTracker, Status, settle_uri, ui_command
+from pipeline.tracking.address import settle_uri, ui_command
+from pipeline.tracking.client import Status
+from pipeline.tracking.tracker import RunTracker
 
 # A stopping run leaves when no unit in flight was finished for so long.
 DRAIN_SECONDS = 300.0

@@ -1,13 +1,21 @@
-"""What a tracking server already has of one job, as a small JSON file, and what may be told to it.
+"""What was delivered of one job to its tracking server, kept in a small JSON file between the job's starts.
 
-Knows no server: pipeline/tracking/tracker.py sends, this file remembers.
+Knows no server: pipeline/tracking/sender.py sends.
 """
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from pipeline.io import store
+from pipeline.io.errors import reason_of, redact
+
+# Seconds between writes of the state file during one long delivery.
+SAVE_EVERY = 10.0
 
 
 class Point(NamedTuple):
@@ -25,12 +33,12 @@ def make_point(step: int, timestamp_ms: int, metrics: Mapping[str, float]) -> Po
 
 def grouped(points: Sequence[Point], metrics: int) -> Iterator[Sequence[Point]]:
     """The points in order, in groups of at most so many metrics; a larger point is a group by itself."""
-    start, held = 0, 0
+    start, count = 0, 0
     for place, point in enumerate(points):
-        if place > start and held + len(point.metrics) > metrics:
+        if place > start and count + len(point.metrics) > metrics:
             yield points[start:place]
-            start, held = place, 0
-        held += len(point.metrics)
+            start, count = place, 0
+        count += len(point.metrics)
     if start < len(points):
         yield points[start:]
 
@@ -68,3 +76,52 @@ class Delivered:
     def add(self, points: Iterable[Point]) -> None:
         """The shards of these steps are there now."""
         self.shards |= {point.step: point.timestamp_ms for point in points}
+
+    def add_steps(self, points: Iterable[Point]) -> None:
+        """The steps of these series are there now."""
+        for point in points:
+            self.series |= dict.fromkeys(point.metrics, point.step)
+
+
+class StateFile:
+    """Where what was delivered is kept; without a URI only while this process lives."""
+
+    def __init__(self, uri: str | None, complain: Callable[[Exception], None]) -> None:
+        """complain: is given the error of a write; the job goes on."""
+        self._uri, self._complain = uri, complain
+        self._saved, self._saved_at = b"", 0.0
+
+    def load(self, run_id: str | None, warn: Callable[[str], None]) -> Delivered:
+        """What an earlier start delivered, to the run of this id where one is given.
+
+        A file that cannot be read counts as empty, with a warning: everything is sent again.
+        """
+        delivered = Delivered()
+        try:
+            if self._uri is not None and store.exists(self._uri):
+                delivered = Delivered.from_json(store.read_bytes(self._uri))
+        except (store.StoreError, OSError, ValueError) as error:
+            warn(
+                f"{redact(self._uri or '')}: wanted the tracking state of an earlier start, but "
+                f"{reason_of(error)}; everything is sent to MLflow again"
+            )
+        delivered.token = delivered.token or uuid.uuid4().hex
+        if run_id is not None and run_id != delivered.run_id:
+            delivered = Delivered(delivered.token, run_id)
+        return delivered
+
+    def save(self, delivered: Delivered) -> None:
+        """Write the file where something has changed."""
+        body = delivered.to_json()
+        if self._uri is None or body == self._saved:
+            return
+        try:
+            store.write_bytes(self._uri, body)
+            self._saved, self._saved_at = body, time.monotonic()
+        except (store.StoreError, OSError) as error:
+            self._complain(error)
+
+    def save_at_times(self, delivered: Delivered) -> None:
+        """As `save`, once every SAVE_EVERY seconds."""
+        if time.monotonic() - self._saved_at > SAVE_EVERY:
+            self.save(delivered)

@@ -11,7 +11,8 @@ from pipeline.datasets.faces import FaceAddress, Found, check_side, find_faces
 from pipeline.io import layout, store
 from pipeline.io.weights import resolve
 from pipeline.networks import presets
-from pipeline.tracking import tracker as tracking
+from pipeline.tracking.address import NO_TRACKING, absolute_uri, settle_uri
+from pipeline.tracking.tracker import RunTracker
 from pipeline.training import workers
 from pipeline.training.loop import LoopConfig
 from pipeline.training.options import TrainingOptions
@@ -84,13 +85,13 @@ def find_init(options: TrainingOptions, task: Task) -> presets.NetworkSpec:
     return spec
 
 
-def tracker(options: TrainingOptions, output: str) -> "partial[tracking.RunTracker] | None":
+def tracker(options: TrainingOptions, output: str) -> "partial[RunTracker] | None":
     """Opens the MLflow run on the worker that reports, the only one that writes to it."""
     uri = mlflow_uri(options, output)
-    if uri == tracking.NOBODY:
+    if uri == NO_TRACKING:
         return None
     return partial(
-        tracking.RunTracker.open,
+        RunTracker.open,
         uri,
         options.experiment,
         options.run_name or store.name_of(output),
@@ -102,7 +103,7 @@ def tracker(options: TrainingOptions, output: str) -> "partial[tracking.RunTrack
 
 def mlflow_uri(options: TrainingOptions, output: str) -> str:
     """The tracking address, with a file's path made absolute: workers run in folders of their own."""
-    return tracking.absolute_uri(tracking.settle_uri(options.mlflow_uri, output))
+    return absolute_uri(settle_uri(options.mlflow_uri, output))
 
 
 def check_continues(options: TrainingOptions, plan: workers.TrainingPlan) -> None:

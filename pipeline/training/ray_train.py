@@ -11,7 +11,7 @@ from pipeline.console.commands import OK
 from pipeline.console.options import UsageError
 from pipeline.io import store
 from pipeline.restoration.cluster import hearing, join
-from pipeline.tracking import tracker as tracking
+from pipeline.tracking.address import ui_command
 from pipeline.training import workers
 from pipeline.training.options import TrainingOptions
 from pipeline.training.plan import mlflow_uri
@@ -48,7 +48,7 @@ def fit(options: TrainingOptions, plan: workers.TrainingPlan) -> int:
         f"trained to step {plan.loop.steps:,}: averaged weights in {store.join(plan.output, workers.WEIGHTS)}"
     )
     if plan.open_tracker:
-        print(f"curves:  {tracking.ui_command(mlflow_uri(options, plan.output))}")
+        print(f"curves:  {ui_command(mlflow_uri(options, plan.output))}")
     return OK
 
 

@@ -1,4 +1,4 @@
-"""A caught error is recorded in the same words by every run, and tells nothing of the machine or its secrets."""
+"""A caught error is recorded in the same words by every run, and reveals nothing of the machine or its secrets."""
 
 import hashlib
 import tarfile
@@ -40,19 +40,19 @@ def sink(depth):
 
 
 def test_files_are_named_below_their_package():
-    told = outline(caught(images.decode, b"no picture")).splitlines()
-    assert told[0].startswith("test_errors.py:") or told[0].startswith("tests/io/test_errors.py:")
-    assert told[1].startswith("pipeline/io/decoding.py:") and told[1].endswith(" in decode")
-    assert told[4] == "ImageError: the bytes are of no picture format that is known here"
-    assert told[5] == "caused by" and any(line.startswith("PIL/Image.py:") for line in told)
+    lines = outline(caught(images.decode, b"no picture")).splitlines()
+    assert lines[0].startswith("test_errors.py:") or lines[0].startswith("tests/io/test_errors.py:")
+    assert lines[1].startswith("pipeline/io/decoding.py:") and lines[1].endswith(" in decode")
+    assert lines[4] == "ImageError: the bytes are of no picture format that is known here"
+    assert lines[5] == "caused by" and any(line.startswith("PIL/Image.py:") for line in lines)
 
 
 def test_the_standard_library_is_named_without_its_folder():
-    told = outline(caught(tarfile.open, "nowhere.tar"))
-    assert "\ntarfile.py:" in told and "in TarFile.open" in told and "/" not in told.replace("tests/io/", "")
+    text = outline(caught(tarfile.open, "nowhere.tar"))
+    assert "\ntarfile.py:" in text and "in TarFile.open" in text and "/" not in text.replace("tests/io/", "")
 
 
-def test_two_errors_of_the_same_kind_are_told_in_the_same_words():
+def test_two_errors_of_the_same_kind_are_described_in_the_same_words():
     first, second = (
         caught(fail, f"cannot identify <_io.BytesIO object at {place}>")
         for place in ("0x7f1a61108b30", "0xbeef")
@@ -61,10 +61,10 @@ def test_two_errors_of_the_same_kind_are_told_in_the_same_words():
     assert outline(first) == outline(second)
 
 
-def test_credentials_are_not_told():
+def test_credentials_are_not_shown():
     error = caught(fail, "GET https://me:hidden@host/a?X-Amz-Signature=hidden&b=1 failed")
-    for told in (message(error), outline(error)):
-        assert "hidden" not in told and "https://***@host/a?X-Amz-Signature=***&b=1 failed" in told
+    for text in (message(error), outline(error)):
+        assert "hidden" not in text and "https://***@host/a?X-Amz-Signature=***&b=1 failed" in text
 
 
 def test_a_message_is_one_line_and_may_be_empty():

@@ -1,4 +1,4 @@
-"""Holes are told by the alpha channel, a colour, or a picture beside."""
+"""Holes are given by the alpha channel, a colour, or a picture beside."""
 
 import numpy as np
 import pytest

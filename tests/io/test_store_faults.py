@@ -81,11 +81,11 @@ READS: dict[str, Callable[[str], object]] = {
 def test_a_fault_of_reading_that_passes_is_not_seen(line, place, hasty, fault, read):
     store.write_bytes(uri := f"{place}/x", DATA)
     times = 1 if fault in ("silent", "stalled") else TRIES - 1
-    line.spoil(fault, "GET", times=times)
+    line.inject(fault, "GET", times=times)
     before = objects.retries.total()
     assert read(uri) == DATA
     assert Counter(r.fault for r in line.seen("GET", "x"))[fault] == times
-    # what the metrics tell; a connection that ends without any answer is begun again below us, once
+    # counted for the metrics; a connection that ends without any answer is begun again below us, once
     assert 0 < objects.retries.total() - before <= times
 
 
@@ -95,7 +95,7 @@ def test_a_fault_of_reading_that_stays_is_one_sentence_after_the_last_try_and_ne
     line, place, fault, read
 ):
     store.write_bytes(uri := f"{place}/x", DATA)
-    line.spoil(fault, "GET")
+    line.inject(fault, "GET")
     with pytest.raises(StoreError, match="could not read s3://") as caught:
         read(uri)
     assert "\n" not in str(caught.value)
@@ -104,11 +104,11 @@ def test_a_fault_of_reading_that_stays_is_one_sentence_after_the_last_try_and_ne
 
 
 @pytest.mark.parametrize("fault", ["throttled", "reset", "silent", "lost"])
-@pytest.mark.parametrize("deed", ["write", "delete", "stat", "list", "exists"])
-def test_every_other_request_is_tried_again_too(line, place, hasty, fault, deed):
+@pytest.mark.parametrize("action", ["write", "delete", "stat", "list", "exists"])
+def test_every_other_request_is_retried_too(line, place, hasty, fault, action):
     store.write_bytes(uri := f"{place}/x", DATA)
-    line.spoil(fault, times=1)
-    match deed:
+    line.inject(fault, times=1)
+    match action:
         case "write":
             store.write_bytes(uri, b"new")
             assert store.read_bytes(uri) == b"new"
@@ -127,7 +127,7 @@ def test_every_other_request_is_tried_again_too(line, place, hasty, fault, deed)
 def test_a_write_that_fails_for_good_leaves_the_old_object(line, place, hasty):
     store.write_bytes(uri := f"{place}/x", DATA)
     line.clear()
-    line.spoil("silent", "PUT")
+    line.inject("silent", "PUT")
     with pytest.raises(StoreError, match="the server does not answer"):
         store.write_bytes(uri, b"new")
     assert len(line.seen("PUT")) == TRIES
@@ -136,7 +136,7 @@ def test_a_write_that_fails_for_good_leaves_the_old_object(line, place, hasty):
 
 
 def test_a_file_that_can_not_be_looked_for_is_not_taken_as_missing(line, place, s3):
-    line.spoil("throttled", "HEAD|GET")
+    line.inject("throttled", "HEAD|GET")
     for uri in (f"{place}/x", place, s3.uri):
         with pytest.raises(StoreError, match="could not look for"):
             store.exists(uri)
@@ -153,7 +153,7 @@ def test_the_waits_are_drawn_double_and_have_a_cap(monkeypatch):
 
 def test_no_try_begins_after_the_timeout(line, place, monkeypatch):
     monkeypatch.setattr(objects, "RETRY_TIMEOUT", 0.0)
-    line.spoil("throttled")
+    line.inject("throttled")
     with pytest.raises(StoreError, match="too many requests"):
         store.read_bytes(f"{place}/x")
     assert len(line.requests) == 1
@@ -171,7 +171,7 @@ def test_an_object_replaced_while_it_is_read_is_an_error_and_no_mixture(line, pl
 
 def test_a_lost_answer_to_a_conditional_put_leaves_one_whole_object_and_no_second_winner(line, place):
     uri = f"{place}/claim"
-    line.spoil("lost", "PUT", times=1)
+    line.inject("lost", "PUT", times=1)
     won = [store.create_bytes(uri, b"first"), store.create_bytes(uri, b"second")]
     assert won == [False, False]
     assert store.read_bytes(uri) == b"first"
@@ -196,7 +196,7 @@ def test_a_large_object_is_written_and_read_in_parts_each_tried_again_by_itself(
     store.write_bytes(uri, LARGE)
     assert len(line.seen("PUT", "partNumber=1")) == 1
     assert [r.fault for r in line.seen("PUT", "partNumber=2")] == ["reset", "reset", ""]
-    line.spoil("cut", "GET", times=2)
+    line.inject("cut", "GET", times=2)
     assert store.read_bytes(uri) == LARGE
     assert len(line.seen("GET", "large")) == 5
     assert uploads(s3) == []
@@ -204,7 +204,7 @@ def test_a_large_object_is_written_and_read_in_parts_each_tried_again_by_itself(
 
 @pytest.mark.parametrize(("method", "target"), [("PUT", "partNumber=3"), ("POST", "uploadId")])
 def test_an_upload_that_breaks_off_is_not_seen_and_is_aborted(line, place, s3, method, target):
-    line.spoil("throttled", method, target)
+    line.inject("throttled", method, target)
     with pytest.raises(StoreError, match="could not write"):
         store.write_bytes(f"{place}/large", LARGE)
     assert [e for e in line.seen("DELETE", "uploadId") if e.status == 204]
@@ -248,7 +248,7 @@ def test_a_server_that_honours_conditions_passes_the_check_and_nothing_is_left(l
 
 @pytest.mark.parametrize("fault", ["unconditional", "unknown"])
 def test_a_server_that_ignores_conditions_is_refused_in_one_sentence(line, place, fault):
-    line.spoil(fault, "PUT", PROBE, header="if-none-match")
+    line.inject(fault, "PUT", PROBE, header="if-none-match")
     with pytest.raises(
         StoreError, match=r"its server ignores If-None-Match \(conditional writes\)"
     ) as caught:
@@ -282,7 +282,7 @@ def test_a_probe_that_another_start_deletes_is_no_sign_of_a_bad_server(line, pla
 
 
 def test_the_check_passes_over_a_probe_that_an_earlier_start_had_no_right_to_delete(line, place):
-    line.spoil("denied", "DELETE")
+    line.inject("denied", "DELETE")
     for _ in range(2):
         store.check_claims(place)
     line.clear()
@@ -301,7 +301,7 @@ def forgetful() -> Iterator[None]:
 
 
 def test_a_server_that_refuses_checksums_is_asked_without_them_from_then_on(line, place, forgetful):
-    line.spoil("unknown", header=CHECKSUMS)
+    line.inject("unknown", header=CHECKSUMS)
     store.write_bytes(f"{place}/x", DATA)
     store.write_bytes(f"{place}/large", LARGE)
     assert store.create_bytes(f"{place}/claim", b"1") is True
@@ -319,7 +319,7 @@ def test_a_server_that_takes_checksums_gets_them(line, place, forgetful):
 
 
 def test_a_server_that_refuses_a_request_with_checksums_and_without_is_one_sentence(line, place, forgetful):
-    line.spoil("unknown", "PUT")
+    line.inject("unknown", "PUT")
     with pytest.raises(StoreError, match="AWS_REQUEST_CHECKSUM_CALCULATION=when_required") as caught:
         store.write_bytes(f"{place}/x", DATA)
     assert "\n" not in str(caught.value)
@@ -329,7 +329,7 @@ def test_a_server_that_refuses_a_request_with_checksums_and_without_is_one_sente
 
 
 def test_a_full_server_is_an_error_of_its_own_at_once(line, place):
-    line.spoil("full", "PUT")
+    line.inject("full", "PUT")
     with pytest.raises(StoreFull, match="the disk is full; free space and start the same command again"):
         store.write_bytes(f"{place}/x", DATA)
     assert len(line.seen("PUT")) == 1
@@ -342,7 +342,7 @@ def test_a_store_that_is_away_for_many_tries_is_waited_for(line, place, monkeypa
     monkeypatch.delenv("AWS_MAX_ATTEMPTS")
     monkeypatch.setattr(objects, "wait_after", lambda attempt: 0.001)
     store.write_bytes(f"{place}/x", DATA)
-    line.spoil("throttled", times=30)
+    line.inject("throttled", times=30)
     assert store.read_bytes(f"{place}/x") == DATA
     assert Counter(r.fault for r in line.seen("GET")) == {"throttled": 30, "": 1}
 
@@ -395,7 +395,7 @@ def test_tries_go_on_until_the_timeout_and_the_last_one_begins_then(monkeypatch)
 
 def test_the_number_of_tries_that_the_user_sets_is_kept(line, place, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    line.spoil("throttled")
+    line.inject("throttled")
     with pytest.raises(StoreError, match="too many requests"):
         store.read_bytes(f"{place}/x")
     assert len(line.requests) == 2
@@ -412,7 +412,7 @@ def test_each_page_of_a_listing_is_asked_for_once_and_nothing_of_a_single_object
     names = [f"{i:05d}.jpg" for i in range(2_001)]
     direct = s3fs.S3FileSystem(endpoint_url=s3.endpoint)
     direct.pipe({f"{place}/{name}": b"1" for name in names})
-    line.spoil("throttled", after=1, times=1)
+    line.inject("throttled", after=1, times=1)
     kind, found = list_input(place, "auto")
     (shard,) = make_shards(kind, found, len(found))
     assert [a.member for unit in cut_units(shard, 64, "image") for a in unit.images] == names
@@ -505,19 +505,19 @@ def test_the_reader_gives_the_same_bytes_as_a_file_whatever_the_jumps():
 
 def test_rights_that_do_not_allow_to_read_or_write_are_refused(line, place):
     store.write_bytes(f"{place}/in/x", DATA)
-    line.spoil("denied", "PUT")
+    line.inject("denied", "PUT")
     with pytest.raises(StoreError, match="the rights or credentials we have do not allow it"):
         store.check_writable(f"{place}/out")
     line.clear()
     # a list may be had, the objects not
-    line.spoil("denied", "HEAD")
+    line.inject("denied", "HEAD")
     with pytest.raises(StoreError, match="the rights or credentials we have do not allow it"):
         store.check_readable(f"{place}/in")
     assert len(line.seen()) == 2
 
 
 def test_without_the_right_to_delete_all_but_a_real_deletion_goes(line, place):
-    line.spoil("denied", "DELETE")
+    line.inject("denied", "DELETE")
     store.check_writable(place)
     store.delete(f"{place}/never there")
     store.write_bytes(f"{place}/x", DATA)
@@ -550,7 +550,7 @@ def test_no_failure_shows_a_credential(line, place, monkeypatch, capfd):
     said = []
     for fault in ("throttled", "denied", "reset", "cut", "lost"):
         line.clear()
-        line.spoil(fault, times=ALWAYS)
+        line.inject(fault, times=ALWAYS)
         for act in (store.read_bytes, store.exists, store.check_writable, store.list_files):
             try:
                 act(f"{place}/x")

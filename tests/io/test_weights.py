@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from website import Site, published
 
-from pipeline.io import store, weights
+from pipeline.io import download, store, weights, weights_cache
+from pipeline.io.digests import RECORD
 from pipeline.io.weights import WeightsError, resolve
 
 DATA = bytes(range(256)) * 9000  # 2.3 MB: more than two pieces of a download
@@ -42,7 +43,7 @@ def put(folder: Path, data: bytes) -> Path:
 
 def kept(cache: Path) -> list[str]:
     """Names of the files in the cache, locks and records left out."""
-    left_out = (".lock", weights.RECORD)
+    left_out = (".lock", RECORD)
     return sorted(p.name for p in cache.rglob("*") if p.is_file() and p.suffix not in left_out)
 
 
@@ -125,7 +126,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(cache, site):
 
 
 def test_a_download_given_up_is_continued_by_the_next_run(cache, site, monkeypatch):
-    monkeypatch.setattr(weights, "TRIES", 1)
+    monkeypatch.setattr(download, "TRIES", 1)
     site.breaks = [700_000, 0]
     with pytest.raises(WeightsError, match=r"the connection broke off; run again to go on where it stopped"):
         resolve(NAME, url_of(site), DIGEST)
@@ -139,7 +140,7 @@ def test_a_download_that_had_all_but_its_final_name_is_not_fetched_again(cache, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(weights, "file_sha256", killed)
+        patch.setattr(weights_cache, "file_sha256", killed)
         resolve(NAME, url_of(site))
     assert kept(cache) == [f"{NAME}.partial", f"{NAME}.partial.from"]
     assert resolve(NAME, url_of(site), DIGEST).path.read_bytes() == DATA
@@ -147,7 +148,7 @@ def test_a_download_that_had_all_but_its_final_name_is_not_fetched_again(cache, 
 
 
 def test_a_file_replaced_between_two_tries_is_fetched_anew(site, monkeypatch):
-    monkeypatch.setattr(weights, "TRIES", 1)
+    monkeypatch.setattr(download, "TRIES", 1)
     site.breaks = [700_000, 0]
     with pytest.raises(WeightsError):
         resolve(NAME, url_of(site))
@@ -273,16 +274,16 @@ def test_an_address_that_has_no_such_file_is_asked_once(site):
     assert len(site.asked) == 1
 
 
-def test_a_server_in_trouble_is_asked_again_and_then_given_up(site, monkeypatch):
-    monkeypatch.setattr(weights.time, "sleep", lambda _seconds: None)
+def test_a_server_in_trouble_is_retried_and_then_given_up(site, monkeypatch):
+    monkeypatch.setattr(download.time, "sleep", lambda _seconds: None)
     site.status = 503
     with pytest.raises(WeightsError, match="the server answered 503"):
         resolve(NAME, url_of(site))
-    assert len(site.asked) == weights.TRIES
+    assert len(site.asked) == download.TRIES
 
 
 def test_an_address_that_does_not_answer_says_what_to_do(site, monkeypatch):
-    monkeypatch.setattr(weights.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(download.time, "sleep", lambda _seconds: None)
     with published() as gone:
         url = url_of(gone)
     with pytest.raises(

@@ -43,9 +43,9 @@ def test_passing_faults_are_not_seen_in_what_is_delivered_and_one_lost_picture_c
     for name, data in PICTURES.items():
         store.write_bytes(f"{s3.uri}/bad line/{name}", data)
     line.clear()
-    line.spoil("throttled", "GET", "bad line/lost.png")
+    line.inject("throttled", "GET", "bad line/lost.png")
     for fault in ("throttled", "reset", "cut", "lost"):
-        line.spoil(fault, odds=0.05)
+        line.inject(fault, odds=0.05)
     output = f"{s3.uri}/bad line out"
     tracking = f"http://somebody:{PASSWORD}@127.0.0.1:9"
     code = restore(f"{s3.uri}/bad line", output, *OPTIONS, "--mlflow-uri", tracking)
@@ -115,13 +115,13 @@ def refused(line: FaultProxy, s3: S3Server, monkeypatch, capsys):
 
 
 def test_an_output_that_may_only_be_read_is_refused_up_front(refused, line, s3):
-    line.spoil("denied", "PUT|POST|DELETE")
+    line.inject("denied", "PUT|POST|DELETE")
     said = refused(f"{s3.uri}/refused", f"{s3.uri}/refused out")
     assert "could not write to s3://" in said and "do not allow it" in said
 
 
 def test_an_input_that_may_only_be_listed_is_refused_up_front(refused, line, s3):
-    line.spoil("denied", "HEAD", "refused/a.png")
+    line.inject("denied", "HEAD", "refused/a.png")
     said = refused(f"{s3.uri}/refused", f"{s3.uri}/refused out")
     assert "could not read s3://" in said and "do not allow it" in said
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import tracker as tracking
-from pipeline.tracking.tracker import (
-    NOBODY,
-    RunTracker,
+from pipeline.tracking import address
+from pipeline.tracking.address import (
+    NO_TRACKING,
     absolute_uri,
     database_path,
     default_uri,
-    find_outputs,
     settle_uri,
     ui_command,
 )
+from pipeline.tracking.lookup import find_outputs
+from pipeline.tracking.tracker import RunTracker
 
 
 def test_the_store_lies_beside_a_local_output_and_in_the_working_folder_for_a_remote_one(tmp_path):
@@ -115,19 +115,19 @@ def test_a_job_is_tracked_where_it_is_said_else_where_the_environment_says_else_
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert settle_uri(None, output) == "http://mlflow:5000"
     assert settle_uri("sqlite:///mine.db", output) == "sqlite:///mine.db"
-    assert settle_uri(NOBODY, output) == NOBODY
+    assert settle_uri(NO_TRACKING, output) == NO_TRACKING
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     assert settle_uri(None, output) == default_uri(output)
 
 
 def test_nobody_but_the_one_function_settles_where_a_job_is_tracked():
     """Every job with the option asks it: none reads the environment, or takes the default, by itself."""
-    root = Path(tracking.__file__).parents[2]
+    root = Path(address.__file__).parents[2]
     modules = {f: f.read_text() for folder in ("jobs", "pipeline") for f in (root / folder).rglob("*.py")}
     own = {
         f.name for f, text in modules.items() if re.search(r"default_uri\(|environ.*MLFLOW_TRACKING", text)
     }
-    assert own == {"tracker.py"}
+    assert own == {"address.py"}
     opening = {f.parent.name for f, text in modules.items() if "RunTracker.open" in text} - {"tracking"}
     asking = {f.parent.name for f, text in modules.items() if "settle_uri(" in text} - {"tracking"}
     assert opening == asking == {"restoration", "cleaning", "compare", "evaluation", "training"}

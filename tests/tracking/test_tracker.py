@@ -13,8 +13,9 @@ import pytest
 from mlflow_server import MlflowServer
 
 from pipeline.io.errors import reason_of, redact
+from pipeline.tracking.address import NO_TRACKING
 from pipeline.tracking.delivery import Delivered, grouped, make_point
-from pipeline.tracking.tracker import NOBODY, RunTracker
+from pipeline.tracking.tracker import RunTracker
 
 FIRST_MS = 1_700_000_000_000
 
@@ -383,7 +384,7 @@ def test_a_new_sqlite_store_appears_whole_so_that_a_kill_leaves_none_that_can_no
 
 
 def test_a_run_that_is_not_tracked_takes_everything_and_writes_nothing(tmp_path):
-    run = RunTracker.open(NOBODY, "e", "r", state_uri=str(tmp_path / "state.json"))
+    run = RunTracker.open(NO_TRACKING, "e", "r", state_uri=str(tmp_path / "state.json"))
     run.log_shard(1, {"images": 1}, 1)
     run.log_metrics(1, {"loss": 1})
     run.log_input("there", "digest")

@@ -31,7 +31,7 @@ TRACK, FINISH = (
     "pipeline.tracking.tracker:RunTracker.log_shard",
     "pipeline.tracking.tracker:RunTracker.finish",
 )
-BEGIN, DELIVERED = "pipeline.tracking.tracker:RunTracker._begin", "pipeline.tracking.delivery:Delivered.add"
+BEGIN, DELIVERED = "pipeline.tracking.sender:Sender._begin", "pipeline.tracking.delivery:Delivered.add"
 CLOSE = "mlflow.tracking.client:MlflowClient.set_terminated"
 
 

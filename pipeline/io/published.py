@@ -1,0 +1,81 @@
+"""Weights files that others publish: addresses, digests and licences."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import Refusal
+
+
+class WeightsError(Refusal):
+    """A weights file that can not be had, or that is not the one wanted."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that others publish."""
+
+    file: str
+    # None for a file of one's own
+    url: str | None
+    sha256: str | None
+    licence: str
+
+
+# Face detectors by the names that `faces/detect.py` gives them; addresses from facexlib's source.
+_FACEXLIB = "https://github.com/xinntao/facexlib/releases/download/v0.1.0"
+DETECTOR_WEIGHTS = {
+    "retinaface-mobile0.25": Published(
+        file="detection_mobilenet0.25_Final.pth",
+        url=f"{_FACEXLIB}/detection_mobilenet0.25_Final.pth",
+        sha256="7c417d4a43c5e2100ef40c2fbd2177d2fd0e5090d8e87c0fa31806cfb895c12f",
+        licence="MIT",
+    ),
+    "retinaface-resnet50": Published(
+        file="detection_Resnet50_Final.pth",
+        url=f"{_FACEXLIB}/detection_Resnet50_Final.pth",
+        sha256="6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
+        licence="MIT",
+    ),
+}
+
+# Networks that judge, by the metric of `metrics/suite.py` that wants them. The others' lie inside packages.
+METRIC_WEIGHTS = {
+    # either torchvision's whole AlexNet, published at this address, or its feature layers alone
+    "lpips": Published(
+        file="alexnet_features.pth",
+        url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        sha256=None,
+        licence="BSD-3-Clause",
+    ),
+}
+
+# Networks that enlarge whole pictures, by the names that --background takes. The digests are those that many who
+# fetched the authors' release files have written down.
+_REAL_ESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download"
+UPSCALER_WEIGHTS = {
+    "realesrgan-x2plus": Published(
+        file="RealESRGAN_x2plus.pth",
+        url=f"{_REAL_ESRGAN}/v0.2.1/RealESRGAN_x2plus.pth",
+        sha256="49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
+        licence="BSD-3-Clause",
+    ),
+    "realesrgan-x4plus": Published(
+        file="RealESRGAN_x4plus.pth",
+        url=f"{_REAL_ESRGAN}/v0.1.0/RealESRGAN_x4plus.pth",
+        sha256="4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+        licence="BSD-3-Clause",
+    ),
+}
+
+
+def find_upscaler(choice: str) -> Published:
+    """The file of a known name, or a weights file of one's own. Raises WeightsError for a name that is neither."""
+    if choice in UPSCALER_WEIGHTS:
+        return UPSCALER_WEIGHTS[choice]
+    path = Path(choice).expanduser()
+    if not path.suffix:
+        raise WeightsError(
+            f"background network {choice!r} is not known; choose one of {', '.join(UPSCALER_WEIGHTS)}, or give a "
+            "weights file (.pth, .safetensors)"
+        )
+    return Published(str(path.absolute()) if path.is_file() else choice, None, None, "unknown")
