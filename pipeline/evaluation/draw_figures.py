@@ -23,7 +23,7 @@ from pipeline.evaluation import paper_figures
 from pipeline.evaluation.testset import Recipe, spoil
 from pipeline.io import images, store
 from pipeline.io.weights import resolve
-from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.presets import Preset, find_preset, load_network, takes_mask
 from pipeline.networks.unet import UNet
 from pipeline.tracking.tracker import RunTracker, settle_uri
@@ -152,7 +152,9 @@ def make_walker(config: FiguresConfig, preset: Preset) -> paper_figures.Walker:
     prior = load_network(spec, resolve(spec.file, spec.url, spec.sha256, config.weights_dir).path)
     assert isinstance(prior, UNet)
     known = [int(t) for t in schedule.t if t <= preset.max_step]
-    return paper_figures.Walker(FoldedUNet(prior.to(config.device), known), schedule, chains, config.device)
+    return paper_figures.Walker(
+        InferenceUNet(prior.to(config.device), known), schedule, chains, config.device
+    )
 
 
 @torch.inference_mode()

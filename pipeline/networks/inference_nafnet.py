@@ -16,7 +16,7 @@ from pipeline.networks.inference_unet import Conv
 from pipeline.networks.nafnet import LayerNorm2d, NAFBlock, NAFNet, gated, pad_to
 
 
-class FoldedNAFNet(nn.Module):
+class InferenceNAFNet(nn.Module):
     """What a NAFNet makes of a picture: [B, 3, H, W] float32 in [0, 1] → the same shape, float32, not clamped.
 
     precision: number type of weights and activations; norms' statistics, channel attention, the input and its sum with

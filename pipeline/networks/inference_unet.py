@@ -25,7 +25,7 @@ from pipeline.networks.unet import (
 )
 
 
-class FoldedUNet(nn.Module):
+class InferenceUNet(nn.Module):
     """ε(x, t) of a UNet at the steps it was folded for.
 
     steps: original step numbers that calls may ask for. precision: number type of weights and activations; norms'

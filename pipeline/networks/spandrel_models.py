@@ -41,7 +41,7 @@ INSTALL_EXTRA = (
 
 
 @dataclass(frozen=True)
-class ForeignConfig:
+class SpandrelConfig:
     """What a weights file does not say of its network."""
 
     # side of the picture that the network is given, pixels; the face is resized to it, and what it gives back
@@ -62,13 +62,13 @@ class ForeignConfig:
             raise ValueError(f"fidelity must lie in [0, 1], got {self.fidelity}")
 
 
-class ForeignNetwork(nn.Module):
+class SpandrelNetwork(nn.Module):
     """[B, 3, S, S] float32 in [0, 1] → the same shape and range, for every S.
 
     described: a descriptor of spandrel's for an image network.
     """
 
-    def __init__(self, described: Any, config: ForeignConfig) -> None:
+    def __init__(self, described: Any, config: SpandrelConfig) -> None:
         super().__init__()
         self.network: nn.Module = described.model
         self._described = described
@@ -100,7 +100,7 @@ class ForeignNetwork(nn.Module):
 class Upscaler(nn.Module):
     """[B, 3, T, T] float32 in [0, 1] → [B, 3, scale T, scale T] in [0, 1], for pictures of whatever is in them."""
 
-    def __init__(self, network: ForeignNetwork, scale: int) -> None:
+    def __init__(self, network: SpandrelNetwork, scale: int) -> None:
         super().__init__()
         self.network = network
         self.scale = scale
@@ -109,7 +109,7 @@ class Upscaler(nn.Module):
         return self.network.ask(x).float().clamp(0, 1)
 
 
-def load_foreign(config: ForeignConfig, state: Mapping[str, Tensor], what: str) -> ForeignNetwork:
+def load_spandrel(config: SpandrelConfig, state: Mapping[str, Tensor], what: str) -> SpandrelNetwork:
     """The network of a file's tensors, in evaluation mode, float32, on the CPU.
 
     what: names the file in errors. Raises CheckpointError when the tensors are of another architecture than wanted,
@@ -122,12 +122,12 @@ def load_foreign(config: ForeignConfig, state: Mapping[str, Tensor], what: str) 
 
 
 def load_upscaler(state: Mapping[str, Tensor], side: int, what: str) -> Upscaler:
-    """The network of a file's tensors for square tiles of `side` pixels, as `load_foreign` gives one for faces.
+    """The network of a file's tensors for square tiles of `side` pixels, as `load_spandrel` gives one for faces.
 
     Raises CheckpointError as that does, and for a network of faces or one that must see a picture whole.
     """
     described = _described("", state, what)
-    network = _checked(described, ForeignConfig(side), what)
+    network = _checked(described, SpandrelConfig(side), what)
     if described.purpose == "FaceSR" or described.tiling.name == "INTERNAL":
         raise CheckpointError(
             f"{what}: wanted a network that takes any part of any picture, got a {described.architecture.id}, which "
@@ -211,7 +211,7 @@ def _architectures() -> tuple[Any, bool]:
     return known, True
 
 
-def _checked(described: Any, config: ForeignConfig, what: str) -> ForeignNetwork:
+def _checked(described: Any, config: SpandrelConfig, what: str) -> SpandrelNetwork:
     """The network in evaluation mode. Raises CheckpointError when it does not turn one RGB picture into another."""
     from spandrel import ImageModelDescriptor
 
@@ -221,11 +221,11 @@ def _checked(described: Any, config: ForeignConfig, what: str) -> ForeignNetwork
             f"{what}: wanted a network from RGB to RGB, got a {described.architecture.id} "
             f"({described.purpose}) from {channels[0]} to {channels[1]} channels; choose another"
         )
-    return ForeignNetwork(described, config).eval()
+    return SpandrelNetwork(described, config).eval()
 
 
 def _try_out(
-    network: ForeignNetwork, what: str, advice: str = "correct the preset's input_size"
+    network: SpandrelNetwork, what: str, advice: str = "correct the preset's input_size"
 ) -> int | None:
     """Call a copy of the network on shapes alone; the side of what comes out, None where only values tell.
 

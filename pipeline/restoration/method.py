@@ -88,7 +88,7 @@ def calls_of(chosen: Mapping[str, Any]) -> int:
     if not chosen["start_step"]:
         return 0
     schedule = make_schedule(chosen["steps"])
-    return len(chain_from(schedule, chosen["start_step"], chosen["start_rule"], chosen["calls"]).walk)
+    return len(chain_from(schedule, chosen["start_step"], chosen["start_rule"], chosen["calls"]).indices)
 
 
 def check_start(preset: Preset, steps: str, start_step: int, rule: Any) -> None:

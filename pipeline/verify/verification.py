@@ -251,6 +251,6 @@ def recorded(run: Run, weights_dir: str | None) -> tuple[RestoreConfig, Preset]:
 
 def other_slots(config: RestoreConfig, preset: Preset, device: str, threads: int) -> int:
     """Slots unlike the run's: a call's worth more than it was told, or than it took by itself."""
-    lanes = preset.lanes_cpu if device == "cpu" else preset.lanes_gpu
+    batch = preset.lanes_cpu if device == "cpu" else preset.lanes_gpu
     told = int(config.slots) if str(config.slots).isdecimal() else 0
-    return (told or lanes * threads) + lanes
+    return (told or batch * threads) + batch

@@ -24,7 +24,7 @@ FINAL, INNER = 1e-5, 5e-5
 def recorded_noise(case, schedule, chain):
     """The recording's noise bank as a noise source: entry 0 for x_N, then one per loop step."""
     bank = golden_data.noise_bank()[:, : len(case.input)]
-    place = {int(schedule.t[index]): 1 + k for k, index in enumerate(chain.walk)}
+    place = {int(schedule.t[index]): 1 + k for k, index in enumerate(chain.indices)}
     return lambda step: bank[0 if step == DRAW_X_N else place[step]]
 
 

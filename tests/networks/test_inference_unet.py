@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from pipeline.diffusion.call_shapes import CallShapes, find_call_shapes
 from pipeline.diffusion.schedule import make_schedule
-from pipeline.diffusion.slots import Forms, find_forms
-from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.presets import PRESETS, NetworkSpec, load_network
 from pipeline.networks.unet import UNet, UNetConfig
 from tests import golden_data
@@ -15,7 +15,7 @@ STEPS = [int(t) for t in make_schedule("ddim50").t]
 
 @pytest.fixture(scope="module")
 def folded():
-    return FoldedUNet(golden_data.network("unet"), STEPS)
+    return InferenceUNet(golden_data.network("unet"), STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_it_agrees_with_the_network_it_was_made_of(folded):
 @torch.inference_mode()
 def test_it_agrees_with_the_recordings_of_the_official_network():
     recorded = golden_data.arrays("unet_forward")
-    folded = FoldedUNet(golden_data.network("unet"), [0, 4, 8, 396, 996])
+    folded = InferenceUNet(golden_data.network("unet"), [0, 4, 8, 396, 996])
     wanted = {step: recorded[f"out_t{step}"] for step in (0, 4, 396, 996)}
     for step, out in wanted.items():
         close(folded(recorded["x"], torch.full((2,), step)), out)
@@ -70,7 +70,7 @@ def test_it_agrees_for_other_shapes_with_and_without_variance(levels):
     x, t = drawn(2)
     want = unet(x, t)[:, :3]
     torch.testing.assert_close(
-        FoldedUNet(unet, STEPS)(x, t), want, rtol=0, atol=1e-5 * float(want.abs().max())
+        InferenceUNet(unet, STEPS)(x, t), want, rtol=0, atol=1e-5 * float(want.abs().max())
     )
 
 
@@ -82,7 +82,7 @@ def test_it_agrees_for_a_network_inside_a_pixel_unshuffle_with_and_without_varia
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     x, t = drawn(2)
-    folded, want = FoldedUNet(unet, STEPS), unet(x, t)[:, :3]
+    folded, want = InferenceUNet(unet, STEPS), unet(x, t)[:, :3]
     assert folded.last.weight.shape[0] == 12
     torch.testing.assert_close(folded(x, t), want, rtol=0, atol=1e-5 * float(want.abs().max()))
 
@@ -91,22 +91,22 @@ def test_it_agrees_for_a_network_inside_a_pixel_unshuffle_with_and_without_varia
 def test_it_agrees_with_the_portrait_prior(portrait_prior):
     x, t = drawn(2, 128)
     torch.testing.assert_close(
-        FoldedUNet(portrait_prior, STEPS)(x, t), portrait_prior(x, t), rtol=0, atol=1e-5
+        InferenceUNet(portrait_prior, STEPS)(x, t), portrait_prior(x, t), rtol=0, atol=1e-5
     )
 
 
 @pytest.mark.parametrize("number_type", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
 def test_a_face_of_128_pixels_has_the_same_bits_in_calls_of_any_number_of_faces(portrait_prior, number_type):
-    net, (x, t) = FoldedUNet(portrait_prior, STEPS, number_type), drawn(4, 128)
-    assert find_forms(lambda n: net(x[:n], t[:n]), 4, 2) == Forms(narrow=True, team=2)
+    net, (x, t) = InferenceUNet(portrait_prior, STEPS, number_type), drawn(4, 128)
+    assert find_call_shapes(lambda n: net(x[:n], t[:n]), 4, 2) == CallShapes(partial=True, threads=2)
 
 
 @pytest.mark.parametrize(("number_type", "least_db"), [(torch.bfloat16, 35), (torch.float16, 55)])
 @torch.inference_mode()
 def test_in_half_precision_it_stays_near(folded, number_type, least_db):
     x, t = drawn(4)
-    full, half = folded(x, t), FoldedUNet(golden_data.network("unet"), STEPS, number_type)(x, t)
+    full, half = folded(x, t), InferenceUNet(golden_data.network("unet"), STEPS, number_type)(x, t)
     assert half.dtype == torch.float32
     ratio = float((full - half).pow(2).mean() / full.pow(2).mean())
     assert -10 * torch.log10(torch.tensor(ratio)) >= least_db
