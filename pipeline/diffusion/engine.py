@@ -1,7 +1,7 @@
 """Continuous batching of the reverse chain: faces enter, step through and leave a fixed number of slots one by one.
 
-The engine is the front of its parts: `scheduler.py` says which face goes to which worker, `worker.py` moves the faces in
-the slots of one thread, `estimation.py` and `slots.py` are the calls of the two networks, `pool.py` runs the workers
+The engine is the front of its parts: `scheduler.py` says which face goes to which worker, `worker.py` moves the faces
+in the slots of one thread, `estimation.py` and `slots.py` are the calls of the two networks, `pool.py` runs the workers
 within the memory there is. A face's bits depend on the face, its settings and the device type alone; docs/engine.md
 says what makes it so, and what it costs.
 """

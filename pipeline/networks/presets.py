@@ -1,6 +1,6 @@
 """Presets: which networks restore a face, how they are shaped, where their weights come from.
 
-A preset is a TOML file; `pipeline/presets/README.md` tells how to write one. Nothing here touches the network:
+A preset is a TOML file; `pipeline/presets/README.md` says how to write one. Nothing here touches the network:
 `pipeline/io/weights.py` finds the files.
 """
 
@@ -111,7 +111,7 @@ class Preset:
     description: str = field(default="", compare=False)
 
     def start_of(self, task: str) -> int:
-        """N of a task, where none is asked for."""
+        """N of a task, where the user gives none."""
         step: int = self.task_start.get(task, self.start_step)
         return step
 

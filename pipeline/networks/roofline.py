@@ -69,18 +69,18 @@ class _Traffic(TorchDispatchMode):
 
 
 def count_call(prior: NetworkSpec, side: int, precision: torch.dtype) -> CallCost:
-    """The cost of the folded prior, counted on shapes alone."""
+    """The cost of the prior's inference network, counted on shapes alone."""
     with torch.device("meta"):
         unet = build(prior)
         assert isinstance(unet, UNet)
-        folded = InferenceUNet(unet, [0], precision)
+        network = InferenceUNet(unet, [0], precision)
         inputs = torch.empty(1, 3, side, side), torch.empty(1, dtype=torch.int64)
     flops, traffic = FlopCounterMode(display=False), _Traffic()
     with torch.no_grad():
         with flops:
-            folded(*inputs)
+            network(*inputs)
         with traffic:
-            folded(*inputs)
+            network(*inputs)
     return CallCost(float(flops.get_total_flops()), float(traffic.bytes))
 
 

@@ -1,4 +1,4 @@
-"""Any restoration network, for faces or for whole pictures: the door to the architectures that spandrel knows.
+"""Any restoration network, for faces or for whole pictures: a wrapper of the architectures that spandrel knows.
 
 What a network is, spandrel reads from the names and shapes in its file; what the file does not say stands in the
 preset. Three things are put right here: the library hands networks out in training mode, it leaves GFPGAN and
@@ -84,11 +84,11 @@ class SpandrelNetwork(nn.Module):
         self._keywords = keywords.get(name, {})
 
     def forward(self, x: Tensor) -> Tensor:
-        restored = self.ask(resized(x, self._side)).float()
+        restored = self.run(resized(x, self._side)).float()
         return resized(restored, x.shape[-1]).clamp(0, 1)
 
-    def ask(self, x: Tensor) -> Tensor:
-        """What the network makes of [B, 3, input_size, input_size] in [0, 1], at a size of its own."""
+    def run(self, x: Tensor) -> Tensor:
+        """The network's output for [B, 3, input_size, input_size] in [0, 1]: [B, 3, T, T] in [0, 1], T of its own."""
         if self._plain:  # spandrel's call also pads to what the network needs
             y: Tensor = self._described(x)
             return y
@@ -106,7 +106,7 @@ class Upscaler(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network.ask(x).float().clamp(0, 1)
+        return self.network.run(x).float().clamp(0, 1)
 
 
 def load_spandrel(config: SpandrelConfig, state: Mapping[str, Tensor], what: str) -> SpandrelNetwork:
@@ -151,7 +151,7 @@ def _described(architecture: str, state: Mapping[str, Tensor], what: str) -> Any
     with _quiet():
         try:
             return found.load(tensors)
-        except Exception as error:  # each architecture reads its shape from the tensors in a way of its own
+        except Exception as error:  # each architecture reads its shape from the tensors by its own code
             raise CheckpointError(
                 f"{what}: wanted exactly the tensors of a {found.id}, but these do not fit it "
                 f"({_line(error)}); give the network's own file"
@@ -160,7 +160,7 @@ def _described(architecture: str, state: Mapping[str, Tensor], what: str) -> Any
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The library calls torch in old ways; no user can do anything about it."""
+    """Without the library's deprecation warnings of torch; no user can do anything about them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -239,7 +239,7 @@ def _try_out(
     trial, side = copy.deepcopy(network, without_storage), network._side
     try:
         with torch.inference_mode(), _quiet():
-            shape = tuple(trial.ask(torch.empty(1, 3, side, side, device="meta")).shape)
+            shape = tuple(trial.run(torch.empty(1, 3, side, side, device="meta")).shape)
     except Exception as error:
         if isinstance(error, NotImplementedError) or "meta" in str(error):
             return None  # it looks at values, which are not there

@@ -76,7 +76,7 @@ def test_inner_states_agree_with_the_official_program(name):
     noise = recorded_noise(case, schedule, whole)
     prior, (refine, _) = golden_data.network("unet"), holder(case)
     x, x0 = case.arrays["yt"], torch.zeros_like(case.arrays["yt"])
-    for k, (index, row) in enumerate(zip(whole.walk, step_table(schedule, whole, case.eta), strict=True)):
+    for k, (index, row) in enumerate(zip(whole.indices, step_table(schedule, whole, case.eta), strict=True)):
         step = int(schedule.t[index])
         t = torch.full((len(x),), step)
         with torch.inference_mode():

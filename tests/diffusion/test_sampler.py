@@ -23,7 +23,7 @@ def ddim_step(x0, eps, z, c):
 
 
 def reference_step(t_bar, t_bar_prev, x, eps, z, eta, last):
-    """One DDIM step in float64, from Eq. (12) and (16) of the DDIM paper (arXiv 2010.02502), independent of our code."""
+    """One DDIM step in float64, from Eq. (12) and (16) of the DDIM paper (arXiv 2010.02502), not from our code."""
     x0 = np.clip(x / np.sqrt(t_bar) - np.sqrt(1 / t_bar - 1) * eps, -1, 1)
     variance = eta**2 * (1 - t_bar_prev) / (1 - t_bar) * (1 - t_bar / t_bar_prev)
     mean = np.sqrt(t_bar_prev) * x0 + np.sqrt(1 - t_bar_prev - variance) * eps

@@ -1,4 +1,4 @@
-"""NAFNet under its published names, and the form of it that only restores."""
+"""NAFNet under its published names, and its inference network."""
 
 import pytest
 import torch
@@ -186,7 +186,7 @@ def test_a_shape_that_can_not_be_is_refused_by_name(changed, words):
 
 @pytest.mark.parametrize("patch", [1, 2])
 @torch.inference_mode()
-def test_the_folded_form_agrees_with_the_network_it_was_made_of(patch):
+def test_the_inference_network_agrees_with_the_network_it_was_made_of(patch):
     net, y = trained(patch=patch), drawn(2, 24)
     want = net(y)
     bound = 1e-5 * float((want - y).abs().max())
@@ -194,7 +194,7 @@ def test_the_folded_form_agrees_with_the_network_it_was_made_of(patch):
 
 
 @torch.inference_mode()
-def test_the_folded_form_of_the_portrait_estimator_agrees_with_it(portrait):
+def test_the_inference_network_of_the_portrait_estimator_agrees_with_it(portrait):
     y = drawn(2, 128)
     want = portrait(y)
     assert (want - y).abs().mean() > 1e-3
@@ -219,11 +219,11 @@ def test_a_face_has_the_same_bits_alone_and_in_company_in_one_thread_and_in_two(
 
 
 @torch.inference_mode()
-def test_restoring_takes_the_folded_form_of_a_nafnet_alone():
+def test_restoring_takes_the_inference_network_of_a_nafnet_alone():
     device, net, other = torch.device("cpu"), trained(), golden_data.network("srcnn")
-    folded = inference_form(net, device, torch.bfloat16)
-    assert isinstance(folded, InferenceNAFNet)
-    assert folded.precision == torch.bfloat16
+    made = inference_form(net, device, torch.bfloat16)
+    assert isinstance(made, InferenceNAFNet)
+    assert made.precision == torch.bfloat16
     assert inference_form(other, device, torch.float32) is other
     y = drawn(1, 32)
     with torch.autocast("cpu", torch.bfloat16):
