@@ -136,7 +136,7 @@ def test_starting_steps_are_kept_ones_up_to_the_priors_last():
         (["--start-steps", "61"], "nearest are"),
         (["--start-steps", "many"], "--start-steps must be whole numbers"),
         (["--start-steps", "0"], "leaves the chain without a step"),
-        (["--calls", "0"], "at least once"),
+        (["--calls", "0"], "at least one network call"),
         (["--steps", "ddim300"], "no whole stride"),
         (["--etas", "0,2"], "must lie in [0, 1], got 2.0"),
         (["--etas", "half"], "--etas must be numbers"),
