@@ -61,8 +61,8 @@ class Engine:
         self._scheduler = Scheduler()
 
         def make_worker(count: int, most: int) -> Worker:
-            place = make_slots(prior, side, count, most, device, shapes)
-            return Worker(place, entry, tables, self._scheduler, report)
+            worker_slots = make_slots(prior, side, count, most, device, shapes)
+            return Worker(worker_slots, entry, tables, self._scheduler, report)
 
         self._pool = WorkerPool(make_worker, batch, shapes.partial, device, self._scheduler)
         slots = slots or batch * (threads if on_cpu else 1)
