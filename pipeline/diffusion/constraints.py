@@ -89,7 +89,7 @@ class Constraint:
     degradation: Degradation
     # A(x) of the unknown clean face
     seen: Tensor
-    # λ of Eq. 15, where there is a closed form and no gradient step is asked for; inf holds exactly
+    # λ of Eq. 15, where there is a closed form and `steps` is 0; inf holds exactly
     weight: float = float("inf")
     # gradient steps instead, each by `rate`; 1 and 0.5 are the official program's
     steps: int = 0
@@ -150,7 +150,7 @@ class Hold:
 def low_frequencies(x: Tensor, sigma: float) -> Tensor:
     """G_σ * x over the last two dimensions, [..., S, S], which mirror at their edges; σ in pixels.
 
-    A sum of shifted pictures in a fixed order, so that its bits depend on neither threads nor neighbours.
+    A sum of shifted pictures in a fixed order, so that its bits depend on neither threads nor batch.
     """
     return _blurred(_blurred(x, sigma, -1), sigma, -2)
 

@@ -1,4 +1,4 @@
-"""Algorithm 1 of DifFace: estimate, diffuse to step N, walk back. The reference that the engine must agree with.
+"""Algorithm 1 of DifFace: estimate, diffuse to step N, denoise. The reference that the engine must agree with.
 
 Source: Yue & Loy, "DifFace: Blind Face Restoration with Diffused Error Contraction" (arXiv 2212.06512).
 """
@@ -52,7 +52,10 @@ def restore(
 
 
 def enter_chain(estimated: Tensor, schedule: Schedule, chain: Chain, noise: Tensor) -> Tensor:
-    """x_N drawn from the estimate (Eq. 11). estimated: [B, 3, S, S] in [0, 1]."""
+    """x_N drawn from the estimate (Eq. 11), [B, 3, S, S] float32.
+
+    estimated: [B, 3, S, S] float32 in [0, 1]; noise: [B, 3, S, S] float32.
+    """
     ab = torch.tensor(schedule.ab[chain.start])
     return diffuse(to_signed(estimated), noise, float(ab.sqrt()), float((1 - ab).sqrt()))
 
@@ -67,9 +70,9 @@ def reverse_chain(
     solver: Solver = "ddim",
     refine: Refinement = unrefined,
 ) -> Tensor:
-    """x_N → x̂_0 in [-1, 1] by one step per index of the chain (Algorithm 1, lines 4-6)."""
+    """x_N → x̂_0 in [-1, 1], both [B, 3, S, S] float32, by one step per index of the chain (Algorithm 1, lines 4-6)."""
     x0 = torch.zeros_like(x)
-    for index, row in zip(chain.walk, step_table(schedule, chain, eta, solver).to(x.device), strict=True):
+    for index, row in zip(chain.indices, step_table(schedule, chain, eta, solver).to(x.device), strict=True):
         step = int(schedule.t[index])
         t = torch.full((len(x),), step, device=x.device)
         x, x0 = advance(x, x0, prior, t, noise(step), coefficients(row.expand(len(x), -1)), refine)
@@ -85,20 +88,23 @@ def advance(
     c: StepCoefficients,
     refine: Refinement = unrefined,
 ) -> tuple[Tensor, Tensor]:
-    """One step of every face, each at its own t ([B] int64): x at the next step of its chain, and this step's x̂_0."""
+    """One step of every face, each at its own timestep: x at the next step of its chain, and this step's x̂_0.
+
+    x, x0_before, z and both results: [B, 3, S, S] float32; t: [B] int64 original step numbers.
+    """
     eps, x0 = predict(x, prior, t, c)
     x0 = refine(x0)
     return solver_step(x, x0, eps, x0_before, z, c), x0
 
 
 def predict(x: Tensor, prior: NoisePredictor, t: Tensor, c: StepCoefficients) -> tuple[Tensor, Tensor]:
-    """ε and x̂_0 of every face, float32."""
+    """ε and x̂_0 of every face, [B, 3, S, S] float32 each. t: [B] int64 original step numbers."""
     eps = prior(x, t)[:, :3].float()
     return eps, predict_x0(x, eps, c)
 
 
 def face_noise(keys: list[NoiseKey], side: int, device: torch.device | str = "cpu") -> NoiseSource:
-    """The noise that belongs to these faces, as `restore` asks for it."""
+    """The noise that belongs to these faces, as `restore` draws it: [B, 3, side, side] float32."""
     words = key_tensor(keys, device)
 
     def draw(step: int) -> Tensor:

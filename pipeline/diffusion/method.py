@@ -61,7 +61,7 @@ class Method:
         """Network calls of a face; where each is treated by its damage, those of a typical one. 0 without a chain."""
         if not self.start_step:
             return 0
-        return len(chain_from(self.schedule, self.start_step, self.start_rule, self.calls).walk)
+        return len(chain_from(self.schedule, self.start_step, self.start_rule, self.calls).indices)
 
     @property
     def most_calls(self) -> int:

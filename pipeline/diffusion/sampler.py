@@ -10,6 +10,9 @@ from pipeline.diffusion.schedule import Chain, Schedule
 
 Solver = Literal["ddim", "dpm++"]
 
+# Columns of a step table.
+COEFFICIENTS = 7
+
 
 @dataclass(frozen=True)
 class StepCoefficients:
@@ -33,8 +36,7 @@ def step_table(schedule: Schedule, chain: Chain, eta: float, solver: Solver = "d
 
     Computed in float64. eta: randomness of "ddim"; "dpm++" draws no noise.
     """
-    walk = list(chain.walk)
-    ab = torch.from_numpy(schedule.ab[walk])
+    ab = torch.from_numpy(schedule.ab[list(chain.indices)])
     ab_next = torch.cat([ab[1:], ab.new_ones(1)])
     weights = _dpm_weights(ab, ab_next) if solver == "dpm++" else _ddim_weights(ab, ab_next, eta)
     return torch.stack([ab.sqrt(), (1 - ab).sqrt(), *weights], dim=1).float()
@@ -71,22 +73,22 @@ def _dpm_weights(ab: Tensor, ab_next: Tensor) -> list[Tensor]:
 
 
 def coefficients(rows: Tensor) -> StepCoefficients:
-    """[B, 7] rows of a step table → the coefficients, ready to broadcast over [B, C, H, W]."""
+    """[B, 7] rows of a step table → the coefficients, [B, 1, 1, 1] each, ready to broadcast over [B, C, H, W]."""
     return StepCoefficients(*rows[:, :, None, None, None].unbind(1))
 
 
 def predict_x0(x: Tensor, eps: Tensor, c: StepCoefficients) -> Tensor:
-    """x̂_0 from x_t and ε (Eq. 6), clamped to [-1, 1]."""
+    """x̂_0 from x_t and ε (Eq. 6), clamped to [-1, 1]; all [B, 3, S, S] float32."""
     return ((x - c.sqrt_1m_ab * eps) / c.sqrt_ab).clamp(-1, 1)
 
 
 def solver_step(
     x: Tensor, x0: Tensor, eps: Tensor, x0_before: Tensor, z: Tensor, c: StepCoefficients
 ) -> Tensor:
-    """x at the next step of the chain. ε is not derived again from the clamped x̂_0."""
+    """x at the next step of the chain, [B, 3, S, S] float32. ε is not derived again from the clamped x̂_0."""
     return c.of_x0 * x0 + c.of_eps * eps + c.of_noise * z + (c.of_x * x + c.of_x0_before * x0_before)
 
 
 def diffuse(x0: Tensor, noise: Tensor, sqrt_ab: Tensor | float, sqrt_1m_ab: Tensor | float) -> Tensor:
-    """x_N = sqrt(ᾱ_N) x_0 + sqrt(1 - ᾱ_N) ε  (Eq. 11)."""
+    """x_N = sqrt(ᾱ_N) x_0 + sqrt(1 - ᾱ_N) ε  (Eq. 11), [B, 3, S, S] float32."""
     return sqrt_ab * x0 + sqrt_1m_ab * noise

@@ -1,4 +1,4 @@
-"""The variance schedule: which steps the chain visits, and ᾱ at each of them.
+"""The variance schedule: which timesteps the chain visits, and ᾱ at each of them.
 
 Source: Ho et al., DDPM (arXiv 2006.11239) for the linear schedule, Nichol & Dhariwal (arXiv 2102.09672) for
 respacing.
@@ -15,19 +15,12 @@ StartRule = Literal["official", "paper"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The steps a chain may visit, in rising order. `t`, `ab`, `ab_prev` have one entry per kept step."""
+    """The timesteps a chain may visit, in rising order. `t` and `ab` have one entry per kept timestep."""
 
-    # original step numbers (0..T-1), what the network is told
+    # original step numbers (0..T-1), the network's second input
     t: NDArray[np.int64]
     # ᾱ_t, float64
     ab: NDArray[np.float64]
-    # ᾱ of the kept step before; 1 for the first
-    ab_prev: NDArray[np.float64]
-
-    @property
-    def betas(self) -> NDArray[np.float64]:
-        """β' of the kept steps, recomputed so that ᾱ is unchanged on them."""
-        return 1 - self.ab / self.ab_prev
 
     def index_of(self, step: int) -> int:
         """Index of an original step number N. Raises ValueError naming the neighbours when it is not kept."""
@@ -70,18 +63,17 @@ def kept_steps(respacing: str, steps: int = 1000) -> NDArray[np.int64]:
 def make_schedule(respacing: str = "ddim250", steps: int = 1000) -> Schedule:
     """The schedule that visits the kept steps of a `steps`-step linear schedule."""
     t = kept_steps(respacing, steps)
-    ab = linear_alphas_bar(steps)[t]
-    return Schedule(t=t, ab=ab, ab_prev=np.concatenate([[1.0], ab[:-1]]))
+    return Schedule(t=t, ab=linear_alphas_bar(steps)[t])
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Where a restoration enters the reverse chain, and the steps it then walks."""
+    """Where a restoration enters the reverse chain, and the steps it then takes: indices into a Schedule."""
 
     # index at which x_N is drawn (Eq. 11)
     start: int
-    # indices visited, falling to 0
-    walk: tuple[int, ...]
+    # of each network call, falling to 0
+    indices: tuple[int, ...]
 
 
 def chain_from(
@@ -89,23 +81,23 @@ def chain_from(
 ) -> Chain:
     """The chain entered at original step N.
 
-    "official" draws x_N at N and asks the network first at the kept step below, as the published program does;
-    "paper" asks it first at N itself (Algorithm 1 as printed). calls: how often the network is asked, at kept
-    steps spread evenly; None, or as many as there are, asks it at each.
+    "official" draws x_N at N and makes its first network call at the kept step below, as the published program does;
+    "paper" makes it at N itself (Algorithm 1 as printed). calls: number of network calls, at kept steps spread evenly;
+    None, or as many as there are, makes one at each. Raises ValueError when N is not kept or leaves no step.
     """
     start = schedule.index_of(start_step)
     first = start if rule == "paper" else start - 1
     if first < 0:
         raise ValueError(
-            f"start step {start_step} leaves no step to walk; choose one above {int(schedule.t[0])}"
+            f"start step {start_step} leaves the chain without a step; choose one above {int(schedule.t[0])}"
         )
-    walk = range(first, -1, -1)
+    indices = range(first, -1, -1)
     if calls is not None and calls < 1:
-        raise ValueError(f"a chain asks the network at least once, got {calls} calls")
-    if calls is None or calls >= len(walk):
-        return Chain(start, tuple(walk))
-    # each call stands for an equal share of the way, and is asked at the share's upper end
-    return Chain(start, tuple(walk[i * len(walk) // calls] for i in range(calls)))
+        raise ValueError(f"a chain makes at least one network call, got {calls} calls")
+    if calls is None or calls >= len(indices):
+        return Chain(start, tuple(indices))
+    # each call covers an equal share of the steps, and is made at the share's upper end
+    return Chain(start, tuple(indices[i * len(indices) // calls] for i in range(calls)))
 
 
 def contraction(ab: NDArray[np.float64]) -> NDArray[np.float64]:

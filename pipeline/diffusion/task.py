@@ -22,7 +22,7 @@ class Task:
     # gradient steps instead of the closed form, each of `rate`
     steps: int = 0
     rate: float = 0.5
-    # of an upscaling: how many times smaller the face was seen; 0 tells it from the face's size
+    # of an upscaling: how many times smaller the face was seen; 0 derives it from the face's size
     factor: int = 0
 
     @property

@@ -1,6 +1,6 @@
 """What is done with a face, chosen by how far the estimator changes it.
 
-δ = mean |f(y) - y| over the face foretells how damaged it is: an estimator that was trained on every degree of damage
+δ = mean |f(y) - y| over the face predicts how damaged it is: an estimator that was trained on every degree of damage
 leaves a sharp face alone. A preset's own table says what helps at which δ; `jobs.calibrate` fits it.
 """
 
@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 
 from pipeline.diffusion.schedule import Chain
 
-Way = Literal["left", "estimator", "chain"]
+Kind = Literal["left", "estimator", "chain"]
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """One of the ways: the face is left as it was, gets the estimator's picture, or the chain's."""
+    """The face is left as it was, gets the estimator's picture, or the chain's."""
 
-    way: Way = "chain"
+    kind: Kind = "chain"
     chain: Chain | None = None
     # width (standard deviation, pixels of the crop) of the Gaussian whose low frequencies each step is held to, those
     # of the estimate; 0 holds nothing
     hold: float = 0.0
 
     def __post_init__(self) -> None:
-        if (self.way == "chain") != (self.chain is not None):
-            raise ValueError(f"a chain goes with the way 'chain' alone, got {self.way!r} and {self.chain}")
+        if (self.kind == "chain") != (self.chain is not None):
+            raise ValueError(f"a chain belongs to the kind 'chain' alone, got {self.kind!r} and {self.chain}")
 
     @property
     def steps(self) -> int:
         """Network calls of its chain; 0 without one."""
-        return len(self.chain.walk) if self.chain is not None else 0
+        return len(self.chain.indices) if self.chain is not None else 0
 
 
 ESTIMATOR = Treatment("estimator")
@@ -52,7 +52,7 @@ class Treatments:
             raise ValueError(f"bounds that rise from 0 were wanted, got {bounds}")
 
     def __call__(self, delta: float) -> Treatment:
-        """What is done with a face of this δ. Equal faces get equal treatments, whatever their neighbours."""
+        """What is done with a face of this δ. Equal faces get equal treatments, whatever shares their batch."""
         return [what for least, what in self.rows if least <= delta or least == 0][-1]
 
 

@@ -23,7 +23,7 @@ from pipeline.evaluation import paper_figures
 from pipeline.evaluation.testset import Recipe, degraded_pictures
 from pipeline.io import images, store
 from pipeline.io.weights import resolve
-from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.presets import Preset, find_preset, load_network, takes_mask
 from pipeline.networks.unet import UNet
 from pipeline.tracking.address import settle_uri
@@ -154,7 +154,7 @@ def make_reconstructor(config: FiguresConfig, preset: Preset) -> paper_figures.R
     assert isinstance(prior, UNet)
     known = [int(t) for t in schedule.t if t <= preset.max_step]
     return paper_figures.Reconstructor(
-        FoldedUNet(prior.to(config.device), known), schedule, chains, config.device
+        InferenceUNet(prior.to(config.device), known), schedule, chains, config.device
     )
 
 

@@ -22,13 +22,14 @@ from torch import nn
 from pipeline.console.commands import OK
 from pipeline.console.options import UsageError, option
 from pipeline.diffusion.difface import face_noise, restore
-from pipeline.diffusion.engine import Engine, FaceJob
+from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.request import FaceJob
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
 from pipeline.io import images, layout
 from pipeline.io.weights import WeightsError, resolve
-from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.precision import number_type
 from pipeline.networks.presets import NetworkSpec, build, find_preset, load_network
 from pipeline.networks.roofline import CallCost, Ceilings, count_call, measure_ceilings, rate
@@ -177,7 +178,7 @@ def bench(subject: Subject) -> dict[str, object]:
         "device": config.device,
         "precision": str(subject.precision).removeprefix("torch."),
         "cores": subject.cores,
-        "calls_per_face": len(subject.chain.walk),
+        "calls_per_face": len(subject.chain.indices),
         "call": asdict(cost),
         "ceilings": asdict(ceilings),
         "slot_fill_while_faces_wait": fill,
@@ -201,8 +202,8 @@ def slot_fill(engine: Engine, subject: Subject) -> float | None:
     """Share of the slots that had a face while others were waiting; None when none had to."""
     futures = [engine.submit(subject.job(i)) for i in range(subject.config.faces)]
     results = [future.result() for future in futures]
-    room = sum(r.room_pressed for r in results)
-    return sum(r.steps_pressed for r in results) / room if room else None
+    capacity = sum(r.capacity_saturated for r in results)
+    return sum(r.steps_saturated for r in results) / capacity if capacity else None
 
 
 def write_faces(subject: Subject, folder: Path) -> None:
@@ -283,11 +284,11 @@ def levers(subject: Subject) -> dict[str, dict[str, float]]:
         "the UNet as it is": prior,
         "channels_last": lambda x, t: moved(x.contiguous(memory_format=last), t),
         "torch.compile": torch.compile(prior, dynamic=False),
-        "folded": FoldedUNet(prior, steps),
-        "folded, bfloat16": FoldedUNet(prior, steps, torch.bfloat16),
+        "folded": InferenceUNet(prior, steps),
+        "folded, bfloat16": InferenceUNet(prior, steps, torch.bfloat16),
     }
-    lanes = subject.preset.lanes_cpu if device == "cpu" else subject.preset.lanes_gpu
-    cases = [(batch, threads) for batch in sorted({1, lanes}) for threads in sorted({1, subject.cores})]
+    most = subject.preset.lanes_cpu if device == "cpu" else subject.preset.lanes_gpu
+    cases = [(batch, threads) for batch in sorted({1, most}) for threads in sorted({1, subject.cores})]
     found: dict[str, dict[str, float]] = {}
     with torch.inference_mode():
         for name, form in forms.items():

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.datasets.faces import FaceAddress
-from pipeline.diffusion.engine import FaceJob
 from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.request import FaceJob
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
 from pipeline.evaluation.calibration import LEFT, Candidate, draw

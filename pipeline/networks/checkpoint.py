@@ -26,7 +26,7 @@ class CheckpointError(Refusal, ValueError):
 def read_state(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a weights file by name; floating-point ones are float32, on the CPU.
 
-    Reads safetensors and PyTorch files, told apart by their content. Wrappers and prefixes are taken off. Raises
+    Reads safetensors and PyTorch files, recognised by their content. Wrappers and prefixes are taken off. Raises
     CheckpointError when the file is no weights file, holds more than weights, or holds numbers that are not finite.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""How long a run will take, told before it starts and without touching a model."""
+"""An estimate of how long a run will take, before it starts and without loading a model."""
 
 import time
 from dataclasses import dataclass

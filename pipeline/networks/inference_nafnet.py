@@ -1,11 +1,11 @@
-"""A trained NAFNet in the form that only restores: the same function, arranged for speed.
+"""The inference network of a trained NAFNet: the same function, arranged for speed.
 
 - Pixels keep their channels together (channels_last) from the first convolution to the last: a layer norm then reads
   what lies side by side, and a 1x1 convolution is a matrix product. On a CPU the plain network copies every activation
   once for each norm.
 - The factors of the residual branches are in the weights of the convolutions before them.
-- On a CPU, convolutions go to oneDNN directly, as in `folded.py`, and channel attention is a sum of products: a matrix
-  product is another program for one face than for several, and rounds differently.
+- On a CPU, convolutions go to oneDNN directly, as in `inference_unet.py`, and channel attention is a sum of products: a
+  matrix product is another program for one face than for several, and rounds differently.
 """
 
 import torch
@@ -16,7 +16,7 @@ from pipeline.networks.inference_unet import Conv
 from pipeline.networks.nafnet import LayerNorm2d, NAFBlock, NAFNet, gated, pad_to
 
 
-class FoldedNAFNet(nn.Module):
+class InferenceNAFNet(nn.Module):
     """What a NAFNet makes of a picture: [B, 3, H, W] float32 in [0, 1] → the same shape, float32, not clamped.
 
     precision: number type of weights and activations; norms' statistics, channel attention, the input and its sum with
@@ -28,16 +28,16 @@ class FoldedNAFNet(nn.Module):
         self.precision = precision
         self.patch, self.multiple = nafnet.config.patch, nafnet.config.multiple
 
-        def folded(blocks: nn.Module) -> nn.Sequential:
+        def converted(blocks: nn.Module) -> nn.Sequential:
             return nn.Sequential(*(Gated(block, precision) for block in blocks.children()))
 
         with torch.no_grad():
             self.intro, self.ending = Conv(nafnet.intro, precision), Conv(nafnet.ending, precision)
-            self.encoders = nn.ModuleList(folded(blocks) for blocks in nafnet.encoders)
+            self.encoders = nn.ModuleList(converted(blocks) for blocks in nafnet.encoders)
             self.downs = nn.ModuleList(Conv(down, precision) for down in nafnet.downs)
-            self.middle = folded(nafnet.middle_blks)
+            self.middle = converted(nafnet.middle_blks)
             self.ups = nn.ModuleList(Conv(next(up.children()), precision) for up in nafnet.ups)
-            self.decoders = nn.ModuleList(folded(blocks) for blocks in nafnet.decoders)
+            self.decoders = nn.ModuleList(converted(blocks) for blocks in nafnet.decoders)
         self.to(memory_format=torch.channels_last)
         self.eval().requires_grad_(False)
 
@@ -83,7 +83,7 @@ class Norm(nn.Module):
 
     def __init__(self, norm: LayerNorm2d, precision: torch.dtype) -> None:
         super().__init__()
-        # Not folded into the convolution behind it: torch's kernel without them is the slower one.
+        # Not folded into the convolution behind it: torch's kernel without an affine is the slower one.
         self.weight = nn.Parameter(norm.weight.to(precision, copy=True))
         self.bias = nn.Parameter(norm.bias.to(precision, copy=True))
         self.eps = norm.eps
@@ -94,7 +94,7 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """What each channel is multiplied by, told by the means of all channels: [B, C, H, W] → [B, C, 1, 1]."""
+    """Channel attention: the factor of each channel from the means of all channels, [B, C, H, W] → [B, C, 1, 1]."""
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""A trained UNet in the form that only predicts: the same function of (x, t), arranged for speed.
+"""The inference network of a trained UNet: the same function of (x, t), arranged for speed.
 
 - What the timestep alone decides (sinusoids, embedding, every block's scale and shift) is computed once for each
   step of the schedule and looked up.
 - Only ε is computed; the published checkpoints also predict a variance, which no sampler here uses.
-- The second norm of a block is one with the scale and shift that follow it.
+- The scale and shift that follow the second norm of a block are folded into its affine.
 - On a CPU, convolutions go to oneDNN directly. torch.nn.functional.conv2d chooses between kernels by batch size and
   number of threads, and those round differently; oneDNN's own results were found to depend on neither.
 - On a GPU everything is channels_last. Not on a CPU, where its group norm is less exact and depends on threads.
@@ -25,11 +25,11 @@ from pipeline.networks.unet import (
 )
 
 
-class FoldedUNet(nn.Module):
-    """ε(x, t) of a UNet at the steps it was folded for.
+class InferenceUNet(nn.Module):
+    """ε(x, t) of a UNet at the timesteps it was made for.
 
-    steps: original step numbers that calls may ask for. precision: number type of weights and activations; norms'
-    statistics, the input and the result are float32. The UNet is not changed and not kept.
+    steps: those timesteps, original step numbers. precision: number type of weights and activations; norms' statistics,
+    the input and the result are float32. The UNet is not changed and not kept.
     """
 
     def __init__(self, unet: UNet, steps: Sequence[int], precision: torch.dtype = torch.float32) -> None:
@@ -43,17 +43,17 @@ class FoldedUNet(nn.Module):
         row_of[list(steps)] = torch.arange(len(steps), device=device)
         self.register_buffer("row_of", row_of)
         with torch.no_grad():
-            told = timestep_embedding(torch.tensor(steps, device=device), unet.config.model_channels)
-            emb = unet.time_embed(told)
+            sinusoids = timestep_embedding(torch.tensor(steps, device=device), unet.config.model_channels)
+            emb = unet.time_embed(sinusoids)
 
-            def folded(blocks: nn.Module) -> nn.ModuleList:
+            def converted(blocks: nn.Module) -> nn.ModuleList:
                 return nn.ModuleList(
-                    nn.ModuleList(_folded(layer, emb, precision) for layer in block.children())
+                    nn.ModuleList(_inference_layer(layer, emb, precision) for layer in block.children())
                     for block in blocks.children()
                 )
 
-            self.down, self.up = folded(unet.input_blocks), folded(unet.output_blocks)
-            self.middle = folded(nn.ModuleList([unet.middle_block]))
+            self.down, self.up = converted(unet.input_blocks), converted(unet.output_blocks)
+            self.middle = converted(nn.ModuleList([unet.middle_block]))
             norm, _, last = unet.out
             # a pixel-shuffle makes each channel of p² neighbouring ones: ε's are the first
             self.norm, self.last = Norm(norm, precision), Conv(last, precision, outputs=3 * self.patch**2)
@@ -61,7 +61,7 @@ class FoldedUNet(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """x: [B, 3, H, W] float32; t: [B] int64, steps it was folded for. Returns ε, [B, 3, H, W] float32."""
+        """x: [B, 3, H, W] float32; t: [B] int64, among its timesteps. Returns ε, [B, 3, H, W] float32."""
         rows = self.row_of[t]
         h = F.pixel_unshuffle(x, self.patch).to(self.precision, memory_format=self.layout)
         skips = []
@@ -173,7 +173,7 @@ class Attention(nn.Module):
 
 
 class Doubled(nn.Module):
-    """An Upsample."""
+    """An Upsample: [B, C, H, W] → [B, C, 2 H, 2 W]."""
 
     def __init__(self, conv: Conv) -> None:
         super().__init__()
@@ -191,8 +191,8 @@ def _onednn_takes(precision: torch.dtype) -> bool:
     return precision == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _folded(layer: nn.Module, emb: Tensor, precision: torch.dtype) -> nn.Module:
-    """The predicting form of one layer of the UNet."""
+def _inference_layer(layer: nn.Module, emb: Tensor, precision: torch.dtype) -> nn.Module:
+    """One layer of the UNet, arranged for inference. emb: [steps, channels] timestep embeddings."""
     if isinstance(layer, ResBlock):
         return Residual(layer, emb, precision)
     if isinstance(layer, AttentionBlock):

@@ -1,4 +1,4 @@
-"""LaMa as an estimator of what lies in a hole: the door to spandrel's implementation, and the published names.
+"""LaMa as an estimator of what lies in a hole: the wrapper of spandrel's implementation, and the published names.
 
 The generator alone is taken: spandrel's own class around it puts the input back outside the hole, which the official
 DifFace program leaves to the chain.

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.presets import NetworkSpec, build
 from pipeline.networks.unet import UNet
 
@@ -49,10 +49,10 @@ def bytes_per_slot(prior: NetworkSpec, side: int, precision: torch.dtype) -> int
     with torch.device("meta"):
         unet = build(prior)
         assert isinstance(unet, UNet)
-        folded = FoldedUNet(unet, [0], precision)
+        network = InferenceUNet(unet, [0], precision)
         x, t = torch.empty(1, 3, side, side), torch.empty(1, dtype=torch.int64)
     with torch.inference_mode(False), torch.no_grad(), _PeakOfTensors() as tensors:
-        folded(x, t)
+        network(x, t)
     # x, x̂_0 of the step before, the estimate, and what the step makes
     state: int = 4 * x.numel() * x.element_size()
     return int(tensors.peak) + state

@@ -1,4 +1,4 @@
-"""Number types of the networks, and kernels that give the same bits in any company."""
+"""Number types of the networks, and kernels that give the same bits in every run."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
 """Presets: which networks restore a face, how they are shaped, where their weights come from.
 
-A preset is a TOML file; `pipeline/presets/README.md` tells how to write one. Nothing here touches the network:
+A preset is a TOML file; `pipeline/presets/README.md` says how to write one. Nothing here touches the network:
 `pipeline/io/weights.py` finds the files.
 """
 
@@ -19,7 +19,7 @@ from pipeline import Refusal
 from pipeline.networks.checkpoint import CheckpointError, load_strict, read_state
 from pipeline.networks.lama import LaMa, LaMaConfig
 from pipeline.networks.nafnet import NAFNet, NAFNetConfig
-from pipeline.networks.spandrel_models import ForeignConfig, load_foreign
+from pipeline.networks.spandrel_models import SpandrelConfig, load_spandrel
 from pipeline.networks.srcnn import SRCNN, SRCNNConfig
 from pipeline.networks.swinir import SwinIRConfig, build_swinir, from_published
 from pipeline.networks.unet import UNet, UNetConfig
@@ -29,14 +29,14 @@ Kind = Literal["unet", "srcnn", "swinir", "nafnet", "lama", "spandrel"]
 PRESETS = Path(__file__).parent.parent / "presets"
 
 # What makes a network of each kind: its configuration, and the builder where the preset alone says what it is.
-Config = UNetConfig | SRCNNConfig | SwinIRConfig | NAFNetConfig | LaMaConfig | ForeignConfig
+Config = UNetConfig | SRCNNConfig | SwinIRConfig | NAFNetConfig | LaMaConfig | SpandrelConfig
 _CONFIGS: dict[str, type[Config]] = {
     "unet": UNetConfig,
     "srcnn": SRCNNConfig,
     "swinir": SwinIRConfig,
     "nafnet": NAFNetConfig,
     "lama": LaMaConfig,
-    "spandrel": ForeignConfig,
+    "spandrel": SpandrelConfig,
 }
 _BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
     "unet": UNet,
@@ -111,7 +111,7 @@ class Preset:
     description: str = field(default="", compare=False)
 
     def start_of(self, task: str) -> int:
-        """N of a task, where none is asked for."""
+        """N of a task, where the user gives none."""
         step: int = self.task_start.get(task, self.start_step)
         return step
 
@@ -158,8 +158,8 @@ def load_network(spec: NetworkSpec, path: Path | str) -> nn.Module:
     """
     state = read_state(path)
     config = network_config(spec)
-    if isinstance(config, ForeignConfig):
-        return load_foreign(config, state, str(path))
+    if isinstance(config, SpandrelConfig):
+        return load_spandrel(config, state, str(path))
     what = f"{path} as {spec.kind}"
     if spec.kind == "swinir":
         net = build(spec)

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.presets import NetworkSpec, build
 from pipeline.networks.unet import UNet
 
@@ -69,18 +69,18 @@ class _Traffic(TorchDispatchMode):
 
 
 def count_call(prior: NetworkSpec, side: int, precision: torch.dtype) -> CallCost:
-    """The cost of the folded prior, counted on shapes alone."""
+    """The cost of the prior's inference network, counted on shapes alone."""
     with torch.device("meta"):
         unet = build(prior)
         assert isinstance(unet, UNet)
-        folded = FoldedUNet(unet, [0], precision)
+        network = InferenceUNet(unet, [0], precision)
         inputs = torch.empty(1, 3, side, side), torch.empty(1, dtype=torch.int64)
     flops, traffic = FlopCounterMode(display=False), _Traffic()
     with torch.no_grad():
         with flops:
-            folded(*inputs)
+            network(*inputs)
         with traffic:
-            folded(*inputs)
+            network(*inputs)
     return CallCost(float(flops.get_total_flops()), float(traffic.bytes))
 
 

@@ -1,4 +1,4 @@
-"""Any restoration network, for faces or for whole pictures: the door to the architectures that spandrel knows.
+"""Any restoration network, for faces or for whole pictures: a wrapper of the architectures that spandrel knows.
 
 What a network is, spandrel reads from the names and shapes in its file; what the file does not say stands in the
 preset. Three things are put right here: the library hands networks out in training mode, it leaves GFPGAN and
@@ -41,7 +41,7 @@ INSTALL_EXTRA = (
 
 
 @dataclass(frozen=True)
-class ForeignConfig:
+class SpandrelConfig:
     """What a weights file does not say of its network."""
 
     # side of the picture that the network is given, pixels; the face is resized to it, and what it gives back
@@ -62,13 +62,13 @@ class ForeignConfig:
             raise ValueError(f"fidelity must lie in [0, 1], got {self.fidelity}")
 
 
-class ForeignNetwork(nn.Module):
+class SpandrelNetwork(nn.Module):
     """[B, 3, S, S] float32 in [0, 1] → the same shape and range, for every S.
 
     described: a descriptor of spandrel's for an image network.
     """
 
-    def __init__(self, described: Any, config: ForeignConfig) -> None:
+    def __init__(self, described: Any, config: SpandrelConfig) -> None:
         super().__init__()
         self.network: nn.Module = described.model
         self._described = described
@@ -84,11 +84,11 @@ class ForeignNetwork(nn.Module):
         self._keywords = keywords.get(name, {})
 
     def forward(self, x: Tensor) -> Tensor:
-        restored = self.ask(resized(x, self._side)).float()
+        restored = self.run(resized(x, self._side)).float()
         return resized(restored, x.shape[-1]).clamp(0, 1)
 
-    def ask(self, x: Tensor) -> Tensor:
-        """What the network makes of [B, 3, input_size, input_size] in [0, 1], at a size of its own."""
+    def run(self, x: Tensor) -> Tensor:
+        """The network's output for [B, 3, input_size, input_size] in [0, 1]: [B, 3, T, T] in [0, 1], T of its own."""
         if self._plain:  # spandrel's call also pads to what the network needs
             y: Tensor = self._described(x)
             return y
@@ -100,16 +100,16 @@ class ForeignNetwork(nn.Module):
 class Upscaler(nn.Module):
     """[B, 3, T, T] float32 in [0, 1] → [B, 3, scale T, scale T] in [0, 1], for pictures of whatever is in them."""
 
-    def __init__(self, network: ForeignNetwork, scale: int) -> None:
+    def __init__(self, network: SpandrelNetwork, scale: int) -> None:
         super().__init__()
         self.network = network
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network.ask(x).float().clamp(0, 1)
+        return self.network.run(x).float().clamp(0, 1)
 
 
-def load_foreign(config: ForeignConfig, state: Mapping[str, Tensor], what: str) -> ForeignNetwork:
+def load_spandrel(config: SpandrelConfig, state: Mapping[str, Tensor], what: str) -> SpandrelNetwork:
     """The network of a file's tensors, in evaluation mode, float32, on the CPU.
 
     what: names the file in errors. Raises CheckpointError when the tensors are of another architecture than wanted,
@@ -122,12 +122,12 @@ def load_foreign(config: ForeignConfig, state: Mapping[str, Tensor], what: str) 
 
 
 def load_upscaler(state: Mapping[str, Tensor], side: int, what: str) -> Upscaler:
-    """The network of a file's tensors for square tiles of `side` pixels, as `load_foreign` gives one for faces.
+    """The network of a file's tensors for square tiles of `side` pixels, as `load_spandrel` gives one for faces.
 
     Raises CheckpointError as that does, and for a network of faces or one that must see a picture whole.
     """
     described = _described("", state, what)
-    network = _checked(described, ForeignConfig(side), what)
+    network = _checked(described, SpandrelConfig(side), what)
     if described.purpose == "FaceSR" or described.tiling.name == "INTERNAL":
         raise CheckpointError(
             f"{what}: wanted a network that takes any part of any picture, got a {described.architecture.id}, which "
@@ -151,7 +151,7 @@ def _described(architecture: str, state: Mapping[str, Tensor], what: str) -> Any
     with _quiet():
         try:
             return found.load(tensors)
-        except Exception as error:  # each architecture reads its shape from the tensors in a way of its own
+        except Exception as error:  # each architecture reads its shape from the tensors by its own code
             raise CheckpointError(
                 f"{what}: wanted exactly the tensors of a {found.id}, but these do not fit it "
                 f"({_line(error)}); give the network's own file"
@@ -160,7 +160,7 @@ def _described(architecture: str, state: Mapping[str, Tensor], what: str) -> Any
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The library calls torch in old ways; no user can do anything about it."""
+    """Without the library's deprecation warnings of torch; no user can do anything about them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -211,7 +211,7 @@ def _architectures() -> tuple[Any, bool]:
     return known, True
 
 
-def _checked(described: Any, config: ForeignConfig, what: str) -> ForeignNetwork:
+def _checked(described: Any, config: SpandrelConfig, what: str) -> SpandrelNetwork:
     """The network in evaluation mode. Raises CheckpointError when it does not turn one RGB picture into another."""
     from spandrel import ImageModelDescriptor
 
@@ -221,11 +221,11 @@ def _checked(described: Any, config: ForeignConfig, what: str) -> ForeignNetwork
             f"{what}: wanted a network from RGB to RGB, got a {described.architecture.id} "
             f"({described.purpose}) from {channels[0]} to {channels[1]} channels; choose another"
         )
-    return ForeignNetwork(described, config).eval()
+    return SpandrelNetwork(described, config).eval()
 
 
 def _try_out(
-    network: ForeignNetwork, what: str, advice: str = "correct the preset's input_size"
+    network: SpandrelNetwork, what: str, advice: str = "correct the preset's input_size"
 ) -> int | None:
     """Call a copy of the network on shapes alone; the side of what comes out, None where only values tell.
 
@@ -239,7 +239,7 @@ def _try_out(
     trial, side = copy.deepcopy(network, without_storage), network._side
     try:
         with torch.inference_mode(), _quiet():
-            shape = tuple(trial.ask(torch.empty(1, 3, side, side, device="meta")).shape)
+            shape = tuple(trial.run(torch.empty(1, 3, side, side, device="meta")).shape)
     except Exception as error:
         if isinstance(error, NotImplementedError) or "meta" in str(error):
             return None  # it looks at values, which are not there

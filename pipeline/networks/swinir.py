@@ -1,4 +1,4 @@
-"""SwinIR as an estimator: the door to spandrel's implementation, and the published names.
+"""SwinIR as an estimator: the wrapper of spandrel's implementation, and the published names.
 
 spandrel (MIT) is taken because it is kept up and agrees with the published program to the last few bits. Its class
 is built directly, not guessed from the file, so that the preset alone says what the network is.
@@ -60,7 +60,7 @@ def build_swinir(config: SwinIRConfig) -> nn.Module:
     from spandrel.architectures.SwinIR import SwinIR
 
     with warnings.catch_warnings():
-        # The library calls torch.meshgrid in an old way; no user can do anything about it.
+        # The library calls torch.meshgrid with a deprecated signature; no user can do anything about it.
         warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)
         net = SwinIR(
             img_size=config.img_size,
@@ -91,7 +91,7 @@ def from_published(state: Mapping[str, Tensor], net: nn.Module) -> dict[str, Ten
     Everything else is passed on as it is, for a strict load to judge. Raises ValueError when a derived buffer in the
     file disagrees with the network's: the file then belongs to another window.
     """
-    named = {_renamed(key, _PUBLISHED, _OURS): tensor for key, tensor in state.items()}
+    named = {_renamed(key): tensor for key, tensor in state.items()}
     for key, own in net.state_dict().items():
         if not key.endswith(_DERIVED):
             continue
@@ -101,12 +101,7 @@ def from_published(state: Mapping[str, Tensor], net: nn.Module) -> dict[str, Ten
     return named
 
 
-def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's tensors under their published names."""
-    return {_renamed(key, _OURS, _PUBLISHED): tensor for key, tensor in state.items()}
-
-
-def _renamed(key: str, old: str, new: str) -> str:
-    """The key with prefix `old` turned into `new`, where exactly weight or bias follows."""
-    rest = key.removeprefix(old)
-    return new + rest if rest != key and rest in ("weight", "bias") else key
+def _renamed(key: str) -> str:
+    """A published name as spandrel's; other names as they are."""
+    rest = key.removeprefix(_PUBLISHED)
+    return _OURS + rest if rest != key and rest in ("weight", "bias") else key

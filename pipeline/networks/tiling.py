@@ -1,6 +1,6 @@
 """A network over a picture of any size, one tile at a time.
 
-Every tile is asked for with the same shape: its own pixels and a margin around them, mirrored at the picture's border.
+Every tile is computed with the same shape: its own pixels and a margin around them, mirrored at the picture's border.
 What comes out of a tile therefore depends on the pixels under it and on nothing else, and no more than one tile is held
 beside the result.
 """
@@ -20,11 +20,11 @@ from pipeline.networks.spandrel_models import resized
 TILE, MARGIN = 256, 32
 
 # [1, 3, T, T] float32 in [0, 1] → [1, 3, sT, sT] for a whole s
-Ask = Callable[[Tensor], Tensor]
+TileNetwork = Callable[[Tensor], Tensor]
 
 
 def by_tiles(
-    ask: Ask, picture: NDArray[np.uint8], upscale: int, tile: int = TILE, margin: int = MARGIN
+    network: TileNetwork, picture: NDArray[np.uint8], upscale: int, tile: int = TILE, margin: int = MARGIN
 ) -> NDArray[np.uint8]:
     """[H, W, 3] uint8 → what the network makes of it, `upscale` times larger, [H * upscale, W * upscale, 3] uint8.
 
@@ -37,7 +37,7 @@ def by_tiles(
         rows = mirrored(top - margin, tile + 2 * margin, height)
         columns = mirrored(left - margin, tile + 2 * margin, width)
         seen = torch.from_numpy(picture[np.ix_(rows, columns)]).permute(2, 0, 1)[None].float() / 255
-        made = resized(ask(seen).float(), (tile + 2 * margin) * upscale)
+        made = resized(network(seen).float(), (tile + 2 * margin) * upscale)
         inside = made[0, :, margin * upscale :, margin * upscale :][:, : tile * upscale, : tile * upscale]
         pixels = (inside.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         here = result[top * upscale :, left * upscale :][: tile * upscale, : tile * upscale]

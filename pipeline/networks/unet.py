@@ -6,7 +6,7 @@ configuration that DifFace trained is in `presets.py`.
 
 import math
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -117,41 +117,21 @@ class UNet(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """x: [B, in_channels, H, W] in [-1, 1] plus noise; t: [B] original step numbers (0..T-1).
+        """x: [B, in_channels, H, W] float32 in [-1, 1] plus noise; t: [B] int64 original step numbers (0..T-1).
 
-        Returns [B, out_channels, H, W]; the first three channels are ε.
+        Returns [B, out_channels, H, W], float32 outside autocast; the first three channels are ε.
         """
-        # The embedding and the output stay in float32 when the convolutions between them are 16 bit, as in the
-        # official half-precision mode.
-        emb = self.time_embed(
-            timestep_embedding(t, self.config.model_channels).to(weight_type(self.time_embed[0]))
-        )
+        emb = self.time_embed(timestep_embedding(t, self.config.model_channels))
         skips = []
-        h = F.pixel_unshuffle(x, self.config.patch).to(weight_type(self.conv_in))
+        h = F.pixel_unshuffle(x, self.config.patch)
         for block in self.input_blocks:
             h = block(h, emb)
             skips.append(h)
         h = self.middle_block(h, emb)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        return F.pixel_shuffle(self.out(h.to(weight_type(self.out[2]))), self.config.patch)
-
-    @property
-    def conv_in(self) -> nn.Module:
-        """The first convolution, which sets the number type of everything up to the output."""
-        entry: Block = self.input_blocks[0]  # type: ignore[assignment]  # a ModuleList only knows modules
-        return entry[0]
-
-    def convolutions_to(self, dtype: torch.dtype) -> Self:
-        """The same network with the convolutions between embedding and output in `dtype`, changed in place.
-
-        Norm statistics, timestep embedding and output convolution stay in float32; the result is float32.
-        """
-        for part in (self.input_blocks, self.middle_block, self.output_blocks):
-            for layer in part.modules():
-                if isinstance(layer, nn.Conv1d | nn.Conv2d):
-                    layer.to(dtype)
-        return self
+        # under autocast h is 16 bit here; the output's norm takes float32, as in the official half-precision mode
+        return F.pixel_shuffle(self.out(h.float()), self.config.patch)
 
 
 class Block(nn.Sequential):
@@ -254,13 +234,6 @@ def timestep_embedding(t: Tensor, dim: int, max_period: int = 10_000) -> Tensor:
     freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t[:, None].float() * freqs[None]
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-def weight_type(layer: nn.Module) -> torch.dtype:
-    """The number type of a layer's weights."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return weight.dtype
 
 
 def zeroed(module: M) -> M:

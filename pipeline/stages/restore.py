@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.console.hints import Hints, Report, ignore
-from pipeline.diffusion.engine import Engine, FaceJob, FaceResult
-from pipeline.diffusion.estimator_engine import DirectEngine
+from pipeline.diffusion.engine import Engine
+from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.method import Method
 from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.request import FaceJob, FaceResult
 from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.task import BLIND, Task
 from pipeline.diffusion.treatment import Treatment
@@ -29,8 +30,8 @@ from pipeline.io.errors import message, outline
 from pipeline.io.masks import Hole
 from pipeline.io.stop import is_stopping
 from pipeline.io.weights import resolve
-from pipeline.networks.inference_nafnet import FoldedNAFNet
-from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.networks.inference_nafnet import InferenceNAFNet
+from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.memory import bytes_per_slot
 from pipeline.networks.nafnet import NAFNet
 from pipeline.networks.precision import fix_kernels, in_precision, number_type
@@ -85,45 +86,45 @@ def make_engine(
     dtype = number_type(precision, on_cpu)
     fix_kernels(place)
     steps = [int(t) for t in schedule.t if t <= preset.max_step]
-    lanes = preset.lanes_cpu if on_cpu else preset.lanes_gpu
-    useful = lanes * (threads if on_cpu else CALLS_ON_GPU)
+    batch = preset.lanes_cpu if on_cpu else preset.lanes_gpu
+    useful = batch * (threads if on_cpu else CALLS_ON_GPU)
     share = min(threads / (os.cpu_count() or 1), 1) if on_cpu else 1
     if not slots:
         each = bytes_per_slot(preset.prior, preset.side, dtype)
         slots = fitting_slots(useful, each, int(free_bytes(place) * share))
     return Engine(
         inference_form(estimator.to(place), place, dtype),
-        FoldedUNet(prior.to(place), steps, dtype),
+        InferenceUNet(prior.to(place), steps, dtype),
         schedule,
         preset.side,
-        lanes,
+        batch,
         slots,
         place,
         threads,
-        estimator_lanes=estimator_lanes(preset, on_cpu),
+        estimator_batch=estimator_batch(preset, on_cpu),
         takes_mask=takes_mask(preset.estimator),
         report=lambda **counts: report(Hints(**counts)),
     )
 
 
-def make_direct(
+def make_estimator_engine(
     preset: Preset, estimator: nn.Module, device: str, precision: str = "auto", threads: int = 1
-) -> DirectEngine:
+) -> EstimatorEngine:
     """What gives the estimator's picture alone, in the bits that `make_engine`'s engine diffuses."""
     place = torch.device(device)
     on_cpu = place.type == "cpu"
     fix_kernels(place)
-    return DirectEngine(
+    return EstimatorEngine(
         inference_form(estimator.to(place), place, number_type(precision, on_cpu)),
         preset.side,
-        estimator_lanes(preset, on_cpu),
+        estimator_batch(preset, on_cpu),
         place,
         threads if on_cpu else CALLS_ON_GPU,
         takes_mask(preset.estimator),
     )
 
 
-def estimator_lanes(preset: Preset, on_cpu: bool) -> int:
+def estimator_batch(preset: Preset, on_cpu: bool) -> int:
     """Faces of one call of the estimator; on a CPU one at a time is as fast as many."""
     return 1 if on_cpu else max(preset.lanes_gpu // 4, 1)
 
@@ -138,7 +139,7 @@ def inference_form(
 ) -> Callable[[Tensor], Tensor]:
     """The estimator arranged for restoring, where its kind has such a form; else as it is, in `dtype`."""
     if isinstance(estimator, NAFNet):
-        return FoldedNAFNet(estimator, dtype)
+        return InferenceNAFNet(estimator, dtype)
     return in_precision(estimator, device, dtype)
 
 
@@ -153,11 +154,11 @@ class RestoreFaces:
         self._engine = self._make_engine(schedule)
         s.report(Hints(ready=1))
 
-    def _make_engine(self, schedule: Schedule) -> Engine | DirectEngine:
+    def _make_engine(self, schedule: Schedule) -> Engine | EstimatorEngine:
         s = self._settings
         estimator = self._load(s.preset.estimator)
         if s.method.without_prior:
-            return make_direct(s.preset, estimator, s.device, s.precision, s.threads)
+            return make_estimator_engine(s.preset, estimator, s.device, s.precision, s.threads)
         prior = self._load(s.preset.prior)
         assert isinstance(prior, UNet)
         return make_engine(
@@ -203,9 +204,9 @@ class RestoreFaces:
         sums = {
             "seconds_restore": time.monotonic() - began,
             "slot_steps": float(sum(r.steps for r in results)),
-            "slot_capacity": sum(r.room for r in results),
-            "slot_steps_pressed": float(sum(r.steps_pressed for r in results)),
-            "slot_capacity_pressed": sum(r.room_pressed for r in results),
+            "slot_capacity": sum(r.capacity for r in results),
+            "slot_steps_pressed": float(sum(r.steps_saturated for r in results)),
+            "slot_capacity_pressed": sum(r.capacity_saturated for r in results),
         }
         return row | {
             "faces": dump_records(every),
@@ -221,11 +222,11 @@ class RestoreFaces:
     def _note(self, face: FaceRecord, result: FaceResult) -> None:
         """Put into the record what was decided of a face."""
         what = result.treatment
-        face.treatment, face.estimated_change = what.way, result.estimated_change
+        face.treatment, face.estimated_change = what.kind, result.estimated_change
         face.start_step = result.start_step
         if what.chain is not None:
-            face.calls, face.hold = len(what.chain.walk), what.hold
-        if what.way == "left":
+            face.calls, face.hold = len(what.chain.indices), what.hold
+        if what.kind == "left":
             face.kept = (
                 f"the face has nothing to gain: the estimator changes it by {result.estimated_change:.2f} levels in "
                 "the mean"

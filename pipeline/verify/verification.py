@@ -256,5 +256,5 @@ def recorded(run: Run, weights_dir: str | None) -> tuple[RestoreConfig, Preset]:
 
 def other_slots(config: RestoreConfig, preset: Preset, device: str, threads: int) -> int:
     """Slots unlike the run's: a call's worth more than were given, or than it took by itself."""
-    lanes = preset.lanes_cpu if device == "cpu" else preset.lanes_gpu
-    return (config.machine.slot_count or lanes * threads) + lanes
+    batch = preset.lanes_cpu if device == "cpu" else preset.lanes_gpu
+    return (config.machine.slot_count or batch * threads) + batch

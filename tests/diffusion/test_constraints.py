@@ -140,10 +140,10 @@ def test_a_hold_puts_the_estimates_low_frequencies_in_the_place_of_the_chains(we
     wanted = guess.numpy() + weight * (gaussian(estimated, 1.5) - gaussian(guess, 1.5))
     np.testing.assert_allclose(held.numpy(), wanted, rtol=0, atol=1e-12)
     # G is no projection: what remains of the low frequencies' difference is G of what G does not let through
-    apart = torch.from_numpy(gaussian(estimated, 1.5)) - low_frequencies(held, 1.5)
+    difference = torch.from_numpy(gaussian(estimated, 1.5)) - low_frequencies(held, 1.5)
     between = torch.from_numpy(gaussian(estimated - guess, 1.5))
     left = between - weight * torch.from_numpy(gaussian(between, 1.5))
-    torch.testing.assert_close(apart, left, atol=1e-12, rtol=0)
+    torch.testing.assert_close(difference, left, atol=1e-12, rtol=0)
     assert float(left.norm()) < float(between.norm())
 
 

@@ -24,7 +24,7 @@ FINAL, INNER = 1e-5, 5e-5
 def recorded_noise(case, schedule, chain):
     """The recording's noise bank as a noise source: entry 0 for x_N, then one per loop step."""
     bank = golden_data.noise_bank()[:, : len(case.input)]
-    place = {int(schedule.t[index]): 1 + k for k, index in enumerate(chain.walk)}
+    place = {int(schedule.t[index]): 1 + k for k, index in enumerate(chain.indices)}
     return lambda step: bank[0 if step == DRAW_X_N else place[step]]
 
 
@@ -76,7 +76,7 @@ def test_inner_states_agree_with_the_official_program(name):
     noise = recorded_noise(case, schedule, whole)
     prior, (refine, _) = golden_data.network("unet"), holder(case)
     x, x0 = case.arrays["yt"], torch.zeros_like(case.arrays["yt"])
-    for k, (index, row) in enumerate(zip(whole.walk, step_table(schedule, whole, case.eta), strict=True)):
+    for k, (index, row) in enumerate(zip(whole.indices, step_table(schedule, whole, case.eta), strict=True)):
         step = int(schedule.t[index])
         t = torch.full((len(x),), step)
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The engine gives every face the same bits in any company, and agrees with Algorithm 1."""
+"""The engine gives every face the same bits in any batch, and agrees with Algorithm 1."""
 
 import threading
 from copy import deepcopy
@@ -10,23 +10,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.diffusion.call_shapes import CallShapes, find_call_shapes
 from pipeline.diffusion.constraints import Constraint, Grey, Inpaint, Shrink
 from pipeline.diffusion.difface import face_noise, restore
-from pipeline.diffusion.engine import Engine, FaceJob, NonFiniteFace
+from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.request import FaceJob, NonFiniteFace
 from pipeline.diffusion.schedule import chain_from, make_schedule
-from pipeline.diffusion.slots import Forms, find_forms, to_bytes
+from pipeline.diffusion.transfers import to_bytes
 from pipeline.diffusion.treatment import Treatment
-from pipeline.networks.inference_unet import FoldedUNet
+from pipeline.diffusion.worker import Worker
+from pipeline.networks.inference_unet import InferenceUNet
 from tests import golden_data
 
-SIDE, LANES = 32, 4
+SIDE, BATCH = 32, 4
 SCHEDULE = make_schedule("ddim50")
 
 
-def make_engine(slots=0, prior=None, lanes=LANES, threads=1):
+def make_engine(slots=0, prior=None, batch=BATCH, threads=1):
     networks = golden_data.network("srcnn"), prior or golden_data.network("unet")
-    return Engine(*networks, SCHEDULE, SIDE, lanes, slots, threads=threads)
+    return Engine(*networks, SCHEDULE, SIDE, batch, slots, threads=threads)
 
 
 def make_job(number, eta=0.5, start_step=80):
@@ -48,8 +51,8 @@ def alone():
 
 
 @pytest.fixture(scope="module")
-def folded():
-    return FoldedUNet(golden_data.network("unet"), range(0, 1000, 20))
+def inference_unet():
+    return InferenceUNet(golden_data.network("unet"), range(0, 1000, 20))
 
 
 def constrained(number):
@@ -89,7 +92,7 @@ def test_an_estimator_that_takes_a_mask_sees_nothing_in_the_hole():
     other[hole] = 7
     jobs.append(replace(jobs[1], crop=other))
     networks = golden_data.network("lama"), golden_data.network("unet")
-    engine = Engine(*networks, SCHEDULE, SIDE, LANES, takes_mask=True)
+    engine = Engine(*networks, SCHEDULE, SIDE, BATCH, takes_mask=True)
     results = [f.result(timeout=60) for f in [engine.submit(j) for j in jobs]]
     engine.close()
     assert np.array_equal(results[1].estimated, results[3].estimated)
@@ -121,16 +124,14 @@ def test_the_engine_agrees_with_algorithm_1():
     slots=st.sampled_from([0, 1, 4, 8, 12]),
     threads=st.sampled_from([1, 3]),
 )
-def test_a_face_has_the_same_bits_in_any_company_order_and_number_of_slots(
-    alone, order, count, slots, threads
-):
+def test_a_face_has_the_same_bits_in_any_batch_order_and_number_of_slots(alone, order, count, slots, threads):
     chosen = order[:count]
     engine = make_engine(slots, threads=threads)
     assert run(engine, [make_job(i) for i in chosen]) == [alone[i] for i in chosen]
 
 
-def test_without_a_wish_there_are_slots_for_a_full_call_of_every_thread():
-    for slots, threads, expected in ((0, 1, LANES), (0, 3, 3 * LANES), (1, 3, 1), (LANES + 1, 1, LANES + 1)):
+def test_by_default_there_are_slots_for_a_full_batch_of_every_thread():
+    for slots, threads, expected in ((0, 1, BATCH), (0, 3, 3 * BATCH), (1, 3, 1), (BATCH + 1, 1, BATCH + 1)):
         engine = make_engine(slots, threads=threads)
         engine.close()
         assert engine.slots == expected
@@ -210,7 +211,7 @@ def test_an_estimator_that_raises_fails_its_face_and_not_the_engine(alone):
             raise RuntimeError("too bright")
         return golden_data.network("srcnn")(faces)
 
-    engine = Engine(estimator, golden_data.network("unet"), SCHEDULE, SIDE, LANES)
+    engine = Engine(estimator, golden_data.network("unet"), SCHEDULE, SIDE, BATCH)
     bright = replace(make_job(1), crop=np.full((SIDE, SIDE, 3), 255, np.uint8))
     futures = [engine.submit(j) for j in (make_job(0), bright, make_job(2))]
     with pytest.raises(RuntimeError, match="too bright"):
@@ -220,8 +221,8 @@ def test_an_estimator_that_raises_fails_its_face_and_not_the_engine(alone):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_out_of_memory_makes_the_slots_fewer_and_loses_no_face(folded, caplog, threads):
-    """A prior that has room for one face at a time."""
+def test_out_of_memory_makes_the_slots_fewer_and_loses_no_face(inference_unet, caplog, threads):
+    """A prior that has memory for one face at a time."""
     inside = []
 
     def rule(x, t):
@@ -238,14 +239,14 @@ def test_out_of_memory_makes_the_slots_fewer_and_loses_no_face(folded, caplog, t
                 inside.pop()
 
     jobs = [make_job(i) for i in range(8)]
-    expected = run(make_engine(8, folded), jobs)
-    engine = make_engine(8, Tight(rule, folded), threads=threads)
+    expected = run(make_engine(8, inference_unet), jobs)
+    engine = make_engine(8, Tight(rule, inference_unet), threads=threads)
     assert run(engine, jobs) == expected
     assert engine.slots == 1
     assert "out of memory: going on with 1 slots" in caplog.text
 
 
-def test_calls_of_fewer_faces_than_agreed_are_the_last_resort_and_are_told(alone, caplog):
+def test_calls_of_fewer_faces_than_agreed_are_the_last_resort_and_are_logged(alone, caplog):
     def rule(x, t):
         if (t > 0).any() and len(x) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -291,10 +292,10 @@ def test_a_face_cancelled_on_its_way_frees_its_slot(alone):
             go.wait(timeout=60)
 
     engine = make_engine(1, Guarded(rule))
-    walking = engine.submit(make_job(1, start_step=960))
+    running = engine.submit(make_job(1, start_step=960))
     assert there.wait(timeout=60)
     next_one = engine.submit(make_job(0))
-    assert walking.cancel()
+    assert running.cancel()
     go.set()
     result = next_one.result(timeout=60)
     engine.close()
@@ -311,7 +312,7 @@ def test_a_closed_engine_takes_no_face():
 
 def test_a_fault_of_the_engine_itself_reaches_whoever_waits(monkeypatch):
     engine = make_engine()
-    monkeypatch.setattr(engine, "_place", lambda worker: 1 / 0)
+    monkeypatch.setattr(Worker, "_place", lambda worker: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         engine.submit(make_job(0)).result(timeout=60)
     with pytest.raises(RuntimeError, match="takes no more faces"):
@@ -335,30 +336,31 @@ def test_slots_are_full_while_faces_wait():
         for f in [engine.submit(make_job(i, start_step=n)) for i, n in enumerate(lengths)]
     ]
     engine.close()
-    pressed = sum(r.steps_pressed for r in results) / sum(r.room_pressed for r in results)
-    assert pressed >= 0.97
+    fill = sum(r.steps_saturated for r in results) / sum(r.capacity_saturated for r in results)
+    assert fill >= 0.97
     assert sum(r.steps for r in results) == sum(n // 20 for n in lengths)
-    assert sum(r.steps_pressed for r in results) > 0.7 * sum(r.steps for r in results)
+    assert sum(r.steps_saturated for r in results) > 0.7 * sum(r.steps for r in results)
 
 
-def test_a_lone_face_reports_the_room_it_left():
+def test_a_lone_face_reports_the_capacity_it_left_unused():
     engine = make_engine(4)
     lone = engine.submit(make_job(0)).result(timeout=60)
     engine.close()
-    assert lone.room == lone.steps * LANES
-    assert lone.steps_pressed == 0
+    assert lone.capacity == lone.steps * BATCH
+    assert lone.steps_saturated == 0
 
 
-@pytest.mark.parametrize("width", [1, 4])
-def test_forms_are_those_that_agree(folded, width):
-    """A folded network may be called in any form; one that depends on the number of faces or threads may not."""
-    x, t = torch.randn(width, 3, SIDE, SIDE), torch.zeros(width, dtype=torch.int64)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_call_shapes_are_those_that_agree(inference_unet, batch):
+    """An inference network may be called in any shape; one that depends on the number of faces or threads may not."""
+    net, x, t = inference_unet, torch.randn(batch, 3, SIDE, SIDE), torch.zeros(batch, dtype=torch.int64)
     before = torch.get_num_threads()
 
-    assert find_forms(lambda n: folded(x[:n], t[:n]), width, 3) == Forms(narrow=True, team=2)
-    assert find_forms(lambda n: folded(x[:n], t[:n]), width, 1) == Forms(narrow=True, team=1)
-    assert find_forms(lambda n: x[:n] + n, width, 1) == Forms(narrow=width == 1, team=1)
-    assert find_forms(lambda n: x[:n] + torch.get_num_threads(), width, 2) == Forms(narrow=True, team=1)
+    assert find_call_shapes(lambda n: net(x[:n], t[:n]), batch, 3) == CallShapes(partial=True, threads=2)
+    assert find_call_shapes(lambda n: net(x[:n], t[:n]), batch, 1) == CallShapes(partial=True, threads=1)
+    assert find_call_shapes(lambda n: x[:n] + n, batch, 1) == CallShapes(partial=batch == 1, threads=1)
+    of_threads = find_call_shapes(lambda n: x[:n] + torch.get_num_threads(), batch, 2)
+    assert of_threads == CallShapes(partial=True, threads=1)
     assert torch.get_num_threads() == before
 
 
@@ -366,9 +368,9 @@ def test_forms_are_those_that_agree(folded, width):
 @given(
     order=st.permutations(range(6)), slots=st.sampled_from([0, 1, 3, 8]), threads=st.sampled_from([1, 2, 3])
 )
-def test_narrow_calls_and_teams_change_no_bit(folded, order, slots, threads):
-    alone = [run(make_engine(4, folded), [make_job(i)])[0] for i in order[:2]]
-    assert run(make_engine(slots, folded, threads=threads), [make_job(i) for i in order])[:2] == alone
+def test_partial_batches_and_shared_calls_change_no_bit(inference_unet, order, slots, threads):
+    alone = [run(make_engine(4, inference_unet), [make_job(i)])[0] for i in order[:2]]
+    assert run(make_engine(slots, inference_unet, threads=threads), [make_job(i) for i in order])[:2] == alone
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -376,10 +378,10 @@ def test_narrow_calls_and_teams_change_no_bit(folded, order, slots, threads):
 def test_other_devices_and_number_types_stay_within_their_tolerance(device, dtype):
     """Root mean square over a face, in levels of 255. The state of the chain is float32 everywhere."""
     estimator = deepcopy(golden_data.network("srcnn")).to(device)
-    folded = FoldedUNet(deepcopy(golden_data.network("unet")).to(device), range(0, 1000, 20), dtype)
+    prior = InferenceUNet(deepcopy(golden_data.network("unet")).to(device), range(0, 1000, 20), dtype)
     jobs = [make_job(i, start_step=400) for i in range(6)]
     results = []
-    for engine in (make_engine(4), Engine(estimator, folded, SCHEDULE, SIDE, LANES, 2 * LANES, device)):
+    for engine in (make_engine(4), Engine(estimator, prior, SCHEDULE, SIDE, BATCH, 2 * BATCH, device)):
         results.append([f.result(timeout=60) for f in [engine.submit(j) for j in jobs]])
         engine.close()
     away = [

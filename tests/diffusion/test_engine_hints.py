@@ -1,4 +1,4 @@
-"""What an engine says of its work while it works: the same steps at the end as its results, whatever happened."""
+"""What an engine reports while it works: the same steps at the end as its results, whatever happened."""
 
 import threading
 
@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from pipeline.console.hints import Hints
-from pipeline.diffusion.engine import Engine, FaceJob
-from pipeline.diffusion.estimator_engine import DirectEngine
+from pipeline.diffusion.engine import Engine
+from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.request import FaceJob
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment
 from tests import golden_data
 
-SIDE, LANES = 32, 4
+SIDE, BATCH = 32, 4
 SCHEDULE = make_schedule("ddim50")
 
 
@@ -46,7 +47,7 @@ class Ruled(torch.nn.Module):
 def engine_with(heard, slots=0, rule=lambda x, t: None, threads=1):
     prior = Ruled(rule)
     return Engine(
-        golden_data.network("srcnn"), prior, SCHEDULE, SIDE, LANES, slots, threads=threads, report=heard
+        golden_data.network("srcnn"), prior, SCHEDULE, SIDE, BATCH, slots, threads=threads, report=heard
     )
 
 
@@ -68,24 +69,24 @@ def test_steps_are_reported_as_they_are_taken_and_sum_to_those_of_the_results(th
     assert steps > 0
     assert heard.sums == Hints(decided=7, steps_planned=steps, steps=steps)
     # one report a call of the network, and none of more faces than a call has
-    assert max(h.steps for h in heard.each) <= LANES and len(heard.each) > 10
+    assert max(h.steps for h in heard.each) <= BATCH and len(heard.each) > 10
 
 
 def test_a_face_that_fails_or_is_cancelled_takes_its_steps_back():
     heard, there, go = Heard(), threading.Event(), threading.Event()
-    walked = []
+    steps = []
 
     def rule(x, t):
-        walked.append(int(t[0]))
-        if walked[-1] == 900:
+        steps.append(int(t[0]))
+        if steps[-1] == 900:
             there.set()
             go.wait(timeout=60)
 
     engine = engine_with(heard, slots=1, rule=rule)
-    walking = engine.submit(make_job(1, start_step=960))
+    running = engine.submit(make_job(1, start_step=960))
     assert there.wait(timeout=60)
-    assert heard.sums.steps_planned == len(chain_from(SCHEDULE, 960).walk)
-    assert walking.cancel()
+    assert heard.sums.steps_planned == len(chain_from(SCHEDULE, 960).indices)
+    assert running.cancel()
     go.set()
     engine.submit(make_job(2)).result(timeout=60)
     engine.close()
@@ -123,9 +124,9 @@ def test_faces_that_begin_again_for_want_of_memory_are_counted_again():
 
 
 def test_a_report_that_nobody_asked_for_goes_nowhere():
-    engine = Engine(golden_data.network("srcnn"), golden_data.network("unet"), SCHEDULE, SIDE, LANES)
+    engine = Engine(golden_data.network("srcnn"), golden_data.network("unet"), SCHEDULE, SIDE, BATCH)
     assert engine.submit(make_job(0)).result(timeout=60).steps > 0
     engine.close()
-    direct = DirectEngine(golden_data.network("srcnn"), SIDE, 1)
-    assert direct.submit(make_job(0, treatment=ESTIMATOR)).result(timeout=60).steps == 0
-    direct.close()
+    alone = EstimatorEngine(golden_data.network("srcnn"), SIDE, 1)
+    assert alone.submit(make_job(0, treatment=ESTIMATOR)).result(timeout=60).steps == 0
+    alone.close()

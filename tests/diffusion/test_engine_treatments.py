@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from pipeline.diffusion.constraints import Constraint, Grey, Hold
 from pipeline.diffusion.difface import face_noise, restore, to_signed
-from pipeline.diffusion.engine import Engine, FaceJob
+from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.request import FaceJob
 from pipeline.diffusion.schedule import chain_from, make_schedule
-from pipeline.diffusion.slots import to_bytes
+from pipeline.diffusion.transfers import to_bytes
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
 from tests import golden_data
 
-SIDE, LANES = 32, 4
+SIDE, BATCH = 32, 4
 SCHEDULE = make_schedule("ddim50")
 LEFT = Treatment("left")
 SHORT, LONG, FREE = (
@@ -27,9 +28,9 @@ SHORT, LONG, FREE = (
 CHAINS = {SHORT: (80, 2), LONG: (200, 5), FREE: (400, 9)}
 
 
-def make_engine(slots=0, threads=1, estimator_lanes=1):
+def make_engine(slots=0, threads=1, estimator_batch=1):
     networks = golden_data.network("srcnn"), golden_data.network("unet")
-    return Engine(*networks, SCHEDULE, SIDE, LANES, slots, threads=threads, estimator_lanes=estimator_lanes)
+    return Engine(*networks, SCHEDULE, SIDE, BATCH, slots, threads=threads, estimator_batch=estimator_batch)
 
 
 def crop(number):
@@ -45,7 +46,7 @@ def run(jobs, *engine_of):
     return results
 
 
-def told(result):
+def delivered(result):
     """Everything of a result but what its slots were shared with."""
     return (
         result.estimated.tobytes(), result.restored.tobytes(), result.treatment, result.estimated_change,
@@ -55,11 +56,13 @@ def told(result):
 
 @pytest.fixture(scope="module")
 def table():
-    """Of ten faces, two each are treated in every way."""
+    """A table by which two each of ten faces get every treatment."""
     changes = sorted(r.estimated_change for r in run([make_job(i, ESTIMATOR) for i in range(1, 11)]))
     assert len(set(changes)) == 10
-    ways = (LEFT, ESTIMATOR, SHORT, LONG, FREE)
-    return Treatments(tuple((changes[2 * i] if i else 0, way) for i, way in enumerate(ways)))
+    treatments = (LEFT, ESTIMATOR, SHORT, LONG, FREE)
+    return Treatments(
+        tuple((changes[2 * i] if i else 0, treatment) for i, treatment in enumerate(treatments))
+    )
 
 
 def make_job(number, treatment):
@@ -72,15 +75,17 @@ def alone(table):
     return {i: run([make_job(i, table)])[0] for i in range(1, 11)}
 
 
-def test_every_way_occurs_and_ends_as_it_says(alone, table):
-    ways = [r.treatment for r in alone.values()]
-    assert {way: ways.count(way) for way in ways} == dict.fromkeys((LEFT, ESTIMATOR, SHORT, LONG, FREE), 2)
+def test_every_treatment_occurs_and_ends_as_it_says(alone, table):
+    found = [r.treatment for r in alone.values()]
+    assert {treatment: found.count(treatment) for treatment in found} == dict.fromkeys(
+        (LEFT, ESTIMATOR, SHORT, LONG, FREE), 2
+    )
     for number, result in alone.items():
-        way, picture = result.treatment, result.restored
-        assert way == table(result.estimated_change)
-        assert (result.start_step, result.steps) == CHAINS.get(way, (None, 0))
-        assert np.array_equal(picture, crop(number)) == (way == LEFT)
-        assert np.array_equal(picture, result.estimated) == (way == ESTIMATOR)
+        treatment, picture = result.treatment, result.restored
+        assert treatment == table(result.estimated_change)
+        assert (result.start_step, result.steps) == CHAINS.get(treatment, (None, 0))
+        assert np.array_equal(picture, crop(number)) == (treatment == LEFT)
+        assert np.array_equal(picture, result.estimated) == (treatment == ESTIMATOR)
         levels = np.abs(result.estimated.astype(float) - crop(number)).mean()
         assert result.estimated_change == pytest.approx(
             levels, abs=0.3
@@ -99,28 +104,28 @@ def test_a_face_has_the_same_bits_whatever_is_done_with_its_neighbours(
 ):
     chosen = order[:count]
     results = run([make_job(i, table) for i in chosen], slots, threads)
-    assert [told(r) for r in results] == [told(alone[i]) for i in chosen]
+    assert [delivered(r) for r in results] == [delivered(alone[i]) for i in chosen]
 
 
 @pytest.mark.parametrize("order", [range(1, 11), range(10, 0, -1), (9, 1, 5, 2, 10, 3, 7, 4, 8, 6)])
-def test_faces_that_are_estimated_in_one_call_part_there_and_stay_themselves(table, order):
+def test_faces_of_one_estimator_call_may_be_treated_differently_and_end_as_they_do_alone(table, order):
     """Calls of four faces, of which some enter chains and some are at their end."""
     jobs = [make_job(i, table) for i in order]
-    each = [told(run([job], 0, 1, 4)[0]) for job in jobs]
-    assert len({way for _, _, way, *_ in each}) == 5
-    assert [told(r) for r in run(jobs, 3, 1, 4)] == each
+    each = [delivered(run([job], 0, 1, 4)[0]) for job in jobs]
+    assert len({treatment for _, _, treatment, *_ in each}) == 5
+    assert [delivered(r) for r in run(jobs, 3, 1, 4)] == each
 
 
-def test_a_face_whose_treatment_is_told_is_restored_as_one_whose_change_has_chosen_it(alone):
+def test_a_given_treatment_restores_a_face_as_one_that_its_change_has_chosen_does(alone):
     for result, number in ((alone[i], i) for i in (1, 5, 10)):
-        assert told(run([make_job(number, result.treatment)])[0]) == told(result)
+        assert delivered(run([make_job(number, result.treatment)])[0]) == delivered(result)
 
 
-@pytest.mark.parametrize("way", CHAINS)
-def test_a_held_chain_agrees_with_algorithm_1(alone, way):
+@pytest.mark.parametrize("treatment", CHAINS)
+def test_a_held_chain_agrees_with_algorithm_1(alone, treatment):
     """Its step's x̂_0 takes the low frequencies of the estimate; without a hold it is the paper's."""
-    number = next(i for i, result in alone.items() if result.treatment == way)
-    restored, job = alone[number].restored, make_job(number, way)
+    number = next(i for i, result in alone.items() if result.treatment == treatment)
+    restored, job = alone[number].restored, make_job(number, treatment)
     faces = torch.from_numpy(job.crop.transpose(2, 0, 1)[None].copy()).float() / 255
     networks = golden_data.network("srcnn"), golden_data.network("unet")
 
@@ -129,12 +134,12 @@ def test_a_held_chain_agrees_with_algorithm_1(alone, way):
             estimated = to_signed(networks[0](faces).clamp(0, 1))[0]
             held = {"refine": Hold.to(estimated, sigma).refine} if sigma else {}
             _, found = restore(
-                faces, *networks, SCHEDULE, way.chain, job.eta, face_noise([job.key], SIDE), **held
+                faces, *networks, SCHEDULE, treatment.chain, job.eta, face_noise([job.key], SIDE), **held
             )
         return to_bytes(found[0]).numpy().astype(int)
 
-    assert np.abs(restored - reference(way.hold)).max() <= 1
-    assert np.abs(restored - reference(0.0 if way.hold else 2.0)).max() > 3
+    assert np.abs(restored - reference(treatment.hold)).max() <= 1
+    assert np.abs(restored - reference(0.0 if treatment.hold else 2.0)).max() > 3
 
 
 def test_what_a_task_knows_of_a_face_is_held_instead_of_its_estimate():
@@ -154,5 +159,5 @@ def test_a_face_is_judged_by_what_it_shows_of_the_picture(table):
     whole = replace(make_job(1, table), crop=plain)
     judged_whole, judged_inside = run([whole, replace(whole, inside=inside)])
     assert judged_inside.estimated_change < judged_whole.estimated_change
-    assert judged_whole.treatment.way == "chain"
+    assert judged_whole.treatment.kind == "chain"
     assert judged_inside.treatment == table(judged_inside.estimated_change)

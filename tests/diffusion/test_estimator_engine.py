@@ -1,4 +1,4 @@
-"""The estimator's picture alone: the bits that the engine diffuses, in any company, and a fault fails one face."""
+"""The estimator's picture alone: the bits that the engine diffuses, in any batch, and a fault fails one face."""
 
 from dataclasses import replace
 
@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from pipeline.diffusion import estimator_engine
-from pipeline.diffusion.engine import Engine, FaceJob, NonFiniteFace
-from pipeline.diffusion.estimator_engine import DirectEngine
+from pipeline.diffusion.engine import Engine
+from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.request import FaceJob, NonFiniteFace
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
 from tests import golden_data
@@ -42,11 +43,12 @@ def diffused():
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_face_gets_the_estimate_that_the_engine_diffuses(diffused, workers):
     results = run(
-        DirectEngine(golden_data.network("srcnn"), SIDE, 1, workers=workers), [make_job(i) for i in range(8)]
+        EstimatorEngine(golden_data.network("srcnn"), SIDE, 1, workers=workers),
+        [make_job(i) for i in range(8)],
     )
     assert [r.restored.tobytes() for r in results] == diffused
     assert [r.estimated.tobytes() for r in results] == diffused
-    assert {(r.treatment, r.start_step, r.steps, r.room) for r in results} == {(ESTIMATOR, None, 0, 0.0)}
+    assert {(r.treatment, r.start_step, r.steps, r.capacity) for r in results} == {(ESTIMATOR, None, 0, 0.0)}
 
 
 def test_a_face_that_the_estimator_hardly_changes_is_left_where_it_may_be():
@@ -54,8 +56,8 @@ def test_a_face_that_the_estimator_hardly_changes_is_left_where_it_may_be():
     jobs = [replace(make_job(i), treatment=left) for i in range(3)]
     dark = np.full((SIDE, SIDE, 3), 10, np.uint8)
     jobs.append(replace(jobs[0], crop=dark))  # darker by a tenth: by 1 level of 10
-    results = run(DirectEngine(lambda faces: faces * 0.9, SIDE, 4), jobs)
-    assert [r.treatment.way for r in results] == ["estimator"] * 3 + ["left"]
+    results = run(EstimatorEngine(lambda faces: faces * 0.9, SIDE, 4), jobs)
+    assert [r.treatment.kind for r in results] == ["estimator"] * 3 + ["left"]
     assert (results[3].estimated_change, results[3].estimated.max()) == (1.0, 9)
     assert np.array_equal(results[3].restored, dark)
     assert all(np.array_equal(r.restored, r.estimated) for r in results[:3])
@@ -69,15 +71,15 @@ def test_a_call_of_many_gives_each_face_its_own_picture():
         return 1 - faces
 
     jobs = [make_job(i) for i in range(7)]
-    results = run(DirectEngine(estimator, SIDE, 4), jobs)
+    results = run(EstimatorEngine(estimator, SIDE, 4), jobs)
     assert all(np.array_equal(r.restored, 255 - j.crop) for r, j in zip(results, jobs, strict=True))
     assert set(shapes) == {(4, 3, SIDE, SIDE)}
 
 
-def test_an_estimator_that_fills_holes_is_told_where_they_are():
+def test_an_estimator_that_fills_holes_is_given_their_mask():
     hole = np.zeros((SIDE, SIDE), bool)
     hole[:8] = True
-    engine = DirectEngine(lambda faces: faces[:, 3:].expand(-1, 3, -1, -1), SIDE, 2, takes_mask=True)
+    engine = EstimatorEngine(lambda faces: faces[:, 3:].expand(-1, 3, -1, -1), SIDE, 2, takes_mask=True)
     (result,) = run(engine, [replace(make_job(0), hole=hole)])
     assert np.array_equal(result.restored == 255, np.repeat(hole[..., None], 3, axis=2))
 
@@ -90,7 +92,7 @@ def test_a_face_that_can_not_be_estimated_fails_alone(fault, kind):
             raise RuntimeError("too bright")
         return torch.where(white[:, None, None, None], torch.nan, faces)
 
-    engine = DirectEngine(estimator, SIDE, 4)
+    engine = EstimatorEngine(estimator, SIDE, 4)
     jobs = [make_job(0), replace(make_job(1), crop=WHITE), make_job(2)]
     futures = [engine.submit(j) for j in jobs]
     with pytest.raises(kind):
@@ -102,8 +104,8 @@ def test_a_face_that_can_not_be_estimated_fails_alone(fault, kind):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_out_of_memory_makes_the_calls_smaller_and_loses_no_face(monkeypatch, workers):
-    said = []
-    monkeypatch.setattr(estimator_engine.log, "warning", lambda text, *numbers: said.append(text % numbers))
+    logged = []
+    monkeypatch.setattr(estimator_engine.log, "warning", lambda text, *numbers: logged.append(text % numbers))
 
     def estimator(faces):
         if len(faces) > 2:
@@ -111,9 +113,9 @@ def test_out_of_memory_makes_the_calls_smaller_and_loses_no_face(monkeypatch, wo
         return faces
 
     jobs = [make_job(i) for i in range(9)]
-    results = run(DirectEngine(estimator, SIDE, 8, workers=workers), jobs)
+    results = run(EstimatorEngine(estimator, SIDE, 8, workers=workers), jobs)
     assert all(np.array_equal(r.restored, j.crop) for r, j in zip(results, jobs, strict=True))
-    assert "out of memory: calls of 2 faces, whose last bits may differ" in said
+    assert "out of memory: calls of 2 faces, whose last bits may differ" in logged
 
 
 def test_a_face_that_never_fits_fails_and_the_next_is_tried():
@@ -122,7 +124,7 @@ def test_a_face_that_never_fits_fails_and_the_next_is_tried():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return faces
 
-    engine = DirectEngine(estimator, SIDE, 1)
+    engine = EstimatorEngine(estimator, SIDE, 1)
     futures = [engine.submit(j) for j in (replace(make_job(0), crop=WHITE), make_job(1))]
     with pytest.raises(torch.OutOfMemoryError):
         futures[0].result(timeout=60)
@@ -131,7 +133,7 @@ def test_a_face_that_never_fits_fails_and_the_next_is_tried():
 
 
 def test_a_closed_engine_and_a_face_of_another_size_are_refused():
-    engine = DirectEngine(lambda faces: faces, SIDE, 1)
+    engine = EstimatorEngine(lambda faces: faces, SIDE, 1)
     with pytest.raises(ValueError, match="a 32x32 RGB face was wanted"):
         engine.submit(replace(make_job(0), crop=np.zeros((8, 8, 3), np.uint8)))
     engine.close()

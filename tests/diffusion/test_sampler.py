@@ -23,7 +23,7 @@ def ddim_step(x0, eps, z, c):
 
 
 def reference_step(t_bar, t_bar_prev, x, eps, z, eta, last):
-    """One DDIM step in float64, from Eq. (12) and (16) of the DDIM paper (arXiv 2010.02502), apart from our code."""
+    """One DDIM step in float64, from Eq. (12) and (16) of the DDIM paper (arXiv 2010.02502), not from our code."""
     x0 = np.clip(x / np.sqrt(t_bar) - np.sqrt(1 / t_bar - 1) * eps, -1, 1)
     variance = eta**2 * (1 - t_bar_prev) / (1 - t_bar) * (1 - t_bar / t_bar_prev)
     mean = np.sqrt(t_bar_prev) * x0 + np.sqrt(1 - t_bar_prev - variance) * eps
@@ -82,13 +82,14 @@ def test_a_step_keeps_the_variance_the_schedule_says(eta):
     schedule = make_schedule("ddim250")
     table = table_of(schedule, eta).double()
     np.testing.assert_allclose(
-        (table[1:, 4] ** 2 + table[1:, 6] ** 2).numpy(), 1 - schedule.ab_prev[1:], atol=1e-7
+        (table[1:, 4] ** 2 + table[1:, 6] ** 2).numpy(), 1 - schedule.ab[:-1], atol=1e-7
     )
 
 
 def test_eta_one_is_the_posterior_of_ddpm():
     schedule = make_schedule("ddim250")
-    posterior = schedule.betas[1:] * (1 - schedule.ab_prev[1:]) / (1 - schedule.ab[1:])
+    ab, ab_prev = schedule.ab[1:], schedule.ab[:-1]
+    posterior = (1 - ab / ab_prev) * (1 - ab_prev) / (1 - ab)
     np.testing.assert_allclose(table_of(schedule, 1.0)[1:, 6].numpy() ** 2, posterior, rtol=1e-5)
 
 
@@ -133,7 +134,7 @@ def test_the_last_recorded_state_leads_to_the_recorded_picture(name):
 def test_dpm_solver_agrees_with_diffusers(calls):
     schedule = make_schedule("ddim250")
     chain = chain_from(schedule, 400, calls=calls)
-    steps = [int(schedule.t[i]) for i in chain.walk]
+    steps = [int(schedule.t[i]) for i in chain.indices]
     theirs = DPMSolverMultistepScheduler(
         beta_start=1e-4, beta_end=0.02, beta_schedule="linear", solver_order=2,
         # which together clamp x̂_0 to [-1, 1]
@@ -164,10 +165,10 @@ def test_dpm_solver_converges_faster_than_ddim_on_a_known_flow():
 
     x_n = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.3
 
-    def walk(calls, solver):
+    def solve(calls, solver):
         chain = chain_from(schedule, 400, calls=calls)
         return reverse_chain(x_n, prior, schedule, chain, 0.0, lambda _: torch.zeros_like(x_n), solver)
 
-    fine = walk(None, "ddim")
-    errors = {solver: float((walk(10, solver) - fine).abs().mean()) for solver in ("ddim", "dpm++")}
+    fine = solve(None, "ddim")
+    errors = {solver: float((solve(10, solver) - fine).abs().mean()) for solver in ("ddim", "dpm++")}
     assert errors["dpm++"] < 0.5 * errors["ddim"]

@@ -47,8 +47,8 @@ def test_bounds_that_do_not_rise_from_0_are_refused(rows):
 @pytest.mark.parametrize(
     "arguments", [("chain",), ("left", Chain(3, (2, 1, 0))), ("estimator", Chain(1, (0,)))]
 )
-def test_a_chain_goes_with_its_own_way_alone(arguments):
-    with pytest.raises(ValueError, match="a chain goes with the way 'chain' alone"):
+def test_a_chain_belongs_to_its_own_kind_alone(arguments):
+    with pytest.raises(ValueError, match="a chain belongs to the kind 'chain' alone"):
         Treatment(*arguments)
 
 
@@ -90,7 +90,7 @@ def test_the_change_of_what_lies_beyond_the_picture_does_not_count():
     assert estimated_change(crop, estimated, np.zeros((4, 4), bool)) == 25.5
 
 
-def test_the_change_is_told_to_a_thousandth():
+def test_the_change_is_rounded_to_a_thousandth():
     crop, estimated = faces()
     estimated[0, 0, 0] += 0.0123 / 255
     assert estimated_change(crop, estimated) == 25.5

@@ -14,8 +14,8 @@ from spandrel.architectures.ESRGAN import ESRGAN
 
 from jobs import restore as job
 from jobs import verify
-from pipeline.diffusion.engine import FaceJob
 from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.request import FaceJob
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
 from pipeline.io import weights

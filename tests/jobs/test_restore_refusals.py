@@ -128,7 +128,7 @@ def test_a_reason_without_a_retry_is_refused(refused):
     [
         (["--start-step", "401"], "start step 401 is not among the 250 kept steps (0..996); nearest are [400, 404]"),
         (["--start-step", "5000"], "start step 5000 is not among"),
-        (["--start-step", "0"], "start step 0 leaves no step to walk"),
+        (["--start-step", "0"], "start step 0 leaves the chain without a step"),
         (["--steps", "ddim300"], "no whole stride keeps exactly 300 of 1000 steps"),
         (["--steps", "many"], "steps must be 'ddimK' or 'K' with K from 1 to 1000, got 'many'"),
         (["--start-step", "800"], "--start-step 800 lies above"),

@@ -1,12 +1,12 @@
-"""NAFNet under its published names, and the form of it that only restores."""
+"""NAFNet under its published names, and its inference network."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.diffusion.slots import Forms, find_forms
+from pipeline.diffusion.call_shapes import CallShapes, find_call_shapes
 from pipeline.networks.checkpoint import CheckpointError, load_strict, write_state
-from pipeline.networks.inference_nafnet import FoldedNAFNet
+from pipeline.networks.inference_nafnet import InferenceNAFNet
 from pipeline.networks.memory import bytes_of_training
 from pipeline.networks.nafnet import NAFNet, NAFNetConfig
 from pipeline.networks.presets import PRESETS, NetworkSpec, PresetError, build, load_network
@@ -122,7 +122,7 @@ def test_a_new_network_gives_back_what_it_is_given(patch):
     y = drawn(2, 16)
     net = build(spec(patch=patch))
     assert torch.equal(net(y), y)
-    assert torch.equal(FoldedNAFNet(net)(y), y)
+    assert torch.equal(InferenceNAFNet(net)(y), y)
 
 
 def test_training_leaves_the_identity_and_reaches_every_parameter():
@@ -156,7 +156,7 @@ def test_a_patch_is_a_pixel_unshuffle_around_the_published_network():
 
 
 @pytest.mark.parametrize(("patch", "below"), [(1, 3), (3, 11)])
-@pytest.mark.parametrize("form", [lambda net: net, FoldedNAFNet])
+@pytest.mark.parametrize("form", [lambda net: net, InferenceNAFNet])
 @torch.inference_mode()
 def test_odd_sides_are_filled_up_with_zeros_below_and_at_the_right(form, patch, below):
     net = form(trained(patch=patch))
@@ -186,26 +186,26 @@ def test_a_shape_that_can_not_be_is_refused_by_name(changed, words):
 
 @pytest.mark.parametrize("patch", [1, 2])
 @torch.inference_mode()
-def test_the_folded_form_agrees_with_the_network_it_was_made_of(patch):
+def test_the_inference_network_agrees_with_the_network_it_was_made_of(patch):
     net, y = trained(patch=patch), drawn(2, 24)
     want = net(y)
     bound = 1e-5 * float((want - y).abs().max())
-    torch.testing.assert_close(FoldedNAFNet(net)(y), want, rtol=0, atol=bound)
+    torch.testing.assert_close(InferenceNAFNet(net)(y), want, rtol=0, atol=bound)
 
 
 @torch.inference_mode()
-def test_the_folded_form_of_the_portrait_estimator_agrees_with_it(portrait):
+def test_the_inference_network_of_the_portrait_estimator_agrees_with_it(portrait):
     y = drawn(2, 128)
     want = portrait(y)
     assert (want - y).abs().mean() > 1e-3
-    torch.testing.assert_close(FoldedNAFNet(portrait)(y), want, rtol=0, atol=1e-5)
+    torch.testing.assert_close(InferenceNAFNet(portrait)(y), want, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("number_type", "least_db"), [(torch.bfloat16, 38), (torch.float16, 55)])
 @torch.inference_mode()
 def test_in_half_precision_the_correction_stays_near(portrait, number_type, least_db):
     y = drawn(1, 128)
-    full, half = portrait(y), FoldedNAFNet(portrait, number_type)(y)
+    full, half = portrait(y), InferenceNAFNet(portrait, number_type)(y)
     assert half.dtype == torch.float32
     ratio = (full - half).pow(2).mean() / (full - y).pow(2).mean()
     assert -10 * torch.log10(ratio) >= least_db
@@ -214,16 +214,16 @@ def test_in_half_precision_the_correction_stays_near(portrait, number_type, leas
 @pytest.mark.parametrize("number_type", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
 def test_a_face_has_the_same_bits_alone_and_in_company_in_one_thread_and_in_two(portrait, number_type):
-    net, y = FoldedNAFNet(portrait, number_type), drawn(4, 128)
-    assert find_forms(lambda n: net(y[:n]), 4, 2) == Forms(narrow=True, team=2)
+    net, y = InferenceNAFNet(portrait, number_type), drawn(4, 128)
+    assert find_call_shapes(lambda n: net(y[:n]), 4, 2) == CallShapes(partial=True, threads=2)
 
 
 @torch.inference_mode()
-def test_restoring_takes_the_folded_form_of_a_nafnet_alone():
+def test_restoring_takes_the_inference_network_of_a_nafnet_alone():
     device, net, other = torch.device("cpu"), trained(), golden_data.network("srcnn")
-    folded = inference_form(net, device, torch.bfloat16)
-    assert isinstance(folded, FoldedNAFNet)
-    assert folded.precision == torch.bfloat16
+    made = inference_form(net, device, torch.bfloat16)
+    assert isinstance(made, InferenceNAFNet)
+    assert made.precision == torch.bfloat16
     assert inference_form(other, device, torch.float32) is other
     y = drawn(1, 32)
     with torch.autocast("cpu", torch.bfloat16):

@@ -13,7 +13,7 @@ from spandrel.architectures.SwinIR import SwinIR
 
 from pipeline.networks.checkpoint import CheckpointError, write_state
 from pipeline.networks.presets import NetworkSpec, PresetError, build, load_network, network_config
-from pipeline.networks.spandrel_models import ForeignConfig, ForeignNetwork, _try_out, resized
+from pipeline.networks.spandrel_models import SpandrelConfig, SpandrelNetwork, _try_out, resized
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")
 
@@ -44,7 +44,7 @@ def gfpgan(config):
         net, net.state_dict(), GFPGANArch(), "FaceSR", [], False, True, 1, 3, 3,
         call_fn=lambda model, image: model(image)[0],
     )  # fmt: skip
-    return described, ForeignNetwork(described, config).eval()
+    return described, SpandrelNetwork(described, config).eval()
 
 
 def plain(net, x):
@@ -95,7 +95,7 @@ def test_safetensors_load_as_pytorch_files_do(tmp_path):
 @torch.inference_mode()
 def test_gfpgan_works_in_its_range_and_always_gives_the_same_face():
     torch.manual_seed(0)
-    described, net = gfpgan(ForeignConfig(32))
+    described, net = gfpgan(SpandrelConfig(32))
     face = torch.rand(1, 3, 32, 32)
     assert not torch.equal(described(face), described(face))  # as the library calls it
     wanted = (net.network(face * 2 - 1, randomize_noise=False)[0] + 1) / 2
@@ -116,11 +116,11 @@ def test_an_input_size_that_the_network_can_not_take_is_refused():
     with pytest.raises(
         CheckpointError, match=r"tiny: .* does not take 48x48 pixels .* correct the preset's inp"
     ):
-        _try_out(gfpgan(ForeignConfig(48))[1], "tiny")
+        _try_out(gfpgan(SpandrelConfig(48))[1], "tiny")
 
 
 def test_a_trial_on_shapes_leaves_the_network_as_it_was():
-    net = gfpgan(ForeignConfig(32))[1]
+    net = gfpgan(SpandrelConfig(32))[1]
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     _try_out(net, "tiny")
     assert {t.device.type for t in net.state_dict().values()} == {"cpu"}

@@ -29,7 +29,7 @@ def small_network(scale: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Sigmoid()).double().eval()
 
 
-def asked(network: nn.Module):
+def in_float64(network: nn.Module):
     return lambda x: network(x.double()).float()
 
 
@@ -50,18 +50,18 @@ def at_once(network: nn.Module, picture: np.ndarray, upscale: int) -> np.ndarray
 @torch.inference_mode()
 def test_tiles_give_what_the_whole_picture_gives_where_the_margin_covers_the_networks_reach(scale, upscale):
     network, picture = small_network(scale), noise(75, 101)
-    tiled = by_tiles(asked(network), picture, upscale, TILE, MARGIN)
+    tiled = by_tiles(in_float64(network), picture, upscale, TILE, MARGIN)
     assert tiled.shape == (75 * upscale, 101 * upscale, 3)
     # a rounding that falls on the other side, at most
-    apart = np.abs(tiled.astype(int) - at_once(network, picture, upscale))
-    assert apart.max() <= 1 and (apart > 0).mean() < 1e-3
+    difference = np.abs(tiled.astype(int) - at_once(network, picture, upscale))
+    assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
     assert tiled.std() > 1
 
 
 @torch.inference_mode()
 def test_a_margin_that_does_not_cover_the_reach_shows():
     network, picture = small_network(1), noise(75, 101)
-    tiled = by_tiles(asked(network), picture, 1, TILE, 0)
+    tiled = by_tiles(in_float64(network), picture, 1, TILE, 0)
     assert np.abs(tiled.astype(int) - at_once(network, picture, 1)).max() > 1
 
 
@@ -77,14 +77,14 @@ def test_a_picture_smaller_than_a_tile_or_its_margin_keeps_its_pixels(size):
 def test_every_call_has_one_shape_and_far_pixels_change_nothing():
     network, shapes = small_network(2), set()
 
-    def ask(x):
+    def noting_shapes(x):
         shapes.add(tuple(x.shape))
-        return asked(network)(x)
+        return in_float64(network)(x)
 
     picture = noise(75, 101)
-    first = by_tiles(ask, picture, 2, TILE, MARGIN)
+    first = by_tiles(noting_shapes, picture, 2, TILE, MARGIN)
     picture[40:] = 0
-    second = by_tiles(ask, picture, 2, TILE, MARGIN)
+    second = by_tiles(noting_shapes, picture, 2, TILE, MARGIN)
     assert shapes == {(1, 3, TILE + 2 * MARGIN, TILE + 2 * MARGIN)}
     assert np.array_equal(first[: 2 * TILE], second[: 2 * TILE]) and not np.array_equal(first, second)
 

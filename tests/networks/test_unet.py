@@ -43,31 +43,6 @@ def test_every_block_agrees_with_the_official_trace():
         close(seen[name], FORWARD[f"trace/{name}"], 1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@torch.inference_mode()
-def test_sixteen_bit_convolutions_stay_within_the_official_half_precision_error(dtype):
-    spec = golden.network_spec("unet")
-    net = golden.load_network(spec, golden.GOLDEN / spec.file).convolutions_to(dtype)
-    out = net(FORWARD["x"], torch.full((2,), 396))
-    error = (out - FORWARD["out_t396"]).abs()
-    official = (golden.arrays("unet_fp16")["out_t396"] - FORWARD["out_t396"]).abs()
-    # bfloat16 keeps three bits less than float16.
-    slack = 1.5 if dtype is torch.float16 else 12
-    assert out.dtype == torch.float32
-    assert error.max() < slack * official.max()
-    assert error.square().mean().sqrt() < slack * official.square().mean().sqrt()
-    assert error.max() > 0
-
-
-@torch.inference_mode()
-def test_the_whole_network_also_runs_in_half_precision():
-    spec = golden.network_spec("unet")
-    net = golden.load_network(spec, golden.GOLDEN / spec.file).to(torch.bfloat16)
-    out = net(FORWARD["x"].to(torch.bfloat16), torch.full((2,), 396))
-    assert out.dtype == torch.bfloat16
-    assert (out.float() - FORWARD["out_t396"]).abs().max() < 0.05
-
-
 @torch.inference_mode()
 def test_a_new_network_starts_with_zero_output_and_identity_residuals():
     net = UNet(UNetConfig(16, 32, (1, 2), (1, 1), (8,), 32, out_channels=3))
