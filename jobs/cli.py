@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 
-from pipeline.console.streams import accept_every_letter
+from pipeline.console.streams import escape_unencodable
 
 DISTRIBUTION = "difface-pipeline"
 BAD_ARGUMENTS = 2
@@ -67,7 +67,7 @@ exit codes of restore:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job named first, with the arguments after it. Returns its exit code, 2 for an unknown name."""
-    accept_every_letter()
+    escape_unencodable()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(help_text())

@@ -1,4 +1,4 @@
-"""What an engine says of its work while it works: the same steps at the end as its results, whatever happened."""
+"""The work counts of an engine: in the end as many steps as its results have, whatever happened."""
 
 import threading
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.console.hints import Hints
+from pipeline.console.work_counts import WorkCounts
 from pipeline.diffusion.engine import Engine, FaceJob
 from pipeline.diffusion.estimator_engine import DirectEngine
 from pipeline.diffusion.noise import noise_key
@@ -22,13 +22,13 @@ class Heard:
     """The sum of what was reported, by whichever thread."""
 
     def __init__(self) -> None:
-        self.sums, self.each, self._lock = Hints(), [], threading.Lock()
+        self.sums, self.each, self._lock = WorkCounts(), [], threading.Lock()
 
     def __call__(self, **counts: int) -> None:
-        hints = Hints(**counts)
+        increment = WorkCounts(**counts)
         with self._lock:
-            self.sums += hints
-            self.each.append(hints)
+            self.sums += increment
+            self.each.append(increment)
 
 
 class Ruled(torch.nn.Module):
@@ -66,26 +66,26 @@ def test_steps_are_reported_as_they_are_taken_and_sum_to_those_of_the_results(th
     engine.close()
     steps = sum(r.steps for r in results)
     assert steps > 0
-    assert heard.sums == Hints(decided=7, steps_planned=steps, steps=steps)
+    assert heard.sums == WorkCounts(decided=7, steps_planned=steps, steps=steps)
     # one report a call of the network, and none of more faces than a call has
     assert max(h.steps for h in heard.each) <= LANES and len(heard.each) > 10
 
 
 def test_a_face_that_fails_or_is_cancelled_takes_its_steps_back():
     heard, there, go = Heard(), threading.Event(), threading.Event()
-    walked = []
+    taken = []
 
     def rule(x, t):
-        walked.append(int(t[0]))
-        if walked[-1] == 900:
+        taken.append(int(t[0]))
+        if taken[-1] == 900:
             there.set()
             go.wait(timeout=60)
 
     engine = engine_with(heard, slots=1, rule=rule)
-    walking = engine.submit(make_job(1, start_step=960))
+    running = engine.submit(make_job(1, start_step=960))
     assert there.wait(timeout=60)
     assert heard.sums.steps_planned == len(chain_from(SCHEDULE, 960).walk)
-    assert walking.cancel()
+    assert running.cancel()
     go.set()
     engine.submit(make_job(2)).result(timeout=60)
     engine.close()
