@@ -11,7 +11,7 @@ class ModelsConfig:
     """One operation on the weights of some models."""
 
     operation: Literal["list", "fetch", "mirror", "check"] = option(
-        "list", help="what to do", group="what", positional=True
+        "list", help="what to do; list by default", group="what", positional=True
     )
     models: tuple[str, ...] = option(
         (),
