@@ -1,7 +1,7 @@
 """All metrics of a restored face, by name, and the object that computes them.
 
 A metric whose package or weights are missing is left out, with the reason; a face for which a metric is undefined has
-no value of it. A value depends on the face alone: networks take one face at a time on a CPU, and batches of a fixed size
+no value of it. A value depends on the face alone: networks take one face at a time on a CPU and batches of a fixed size
 on a GPU.
 """
 
