@@ -1,8 +1,9 @@
-"""Measure the engine, and the pipeline around it, against the plain way: `python -m jobs.bench`.
+"""Measure the engine, and the pipeline around it, against a plain loop: `python -m jobs.bench`.
 
-Plain is one face at a time through Algorithm 1, eager float32, as the official program does it. The ways take turns
-in one run, and what is printed are ratios; absolute times depend on the machine. The roofline column says how much of
-the machine's limit a way reaches: FLOPs and bytes of the network calls, counted, over ceilings measured here.
+The plain loop takes one face at a time through Algorithm 1, eager float32, as the official program does. All variants
+are measured in turn in one process and printed as ratios; absolute times depend on the machine. The roofline column is
+the share of the machine's limit that a variant reaches: counted FLOPs and bytes of the network calls over measured
+ceilings.
 """
 
 import sys
@@ -14,10 +15,10 @@ from pipeline.console.options import parse
 from pipeline.evaluation.speed import BenchConfig, run
 
 EPILOG = """examples:
-  python -m jobs.bench                                        plain way, engine at one slot and at many
+  python -m jobs.bench                                        plain loop, engine with one slot and with many
   python -m jobs.bench --pipeline --faces 96 --repeats 3      also the whole pipeline around the engine
   python -m jobs.bench --preset difface-512-swinir --faces 2 --start-step 8 --slots 1,2
-  python -m jobs.bench --levers                               one network call in the forms that were tried
+  python -m jobs.bench --levers                               one network call in several implementations
   python -m jobs.bench --soak 10000 --start-step 8            memory of the process over many faces"""
 
 

@@ -1,4 +1,4 @@
-"""Fit a preset's table of treatments: what is done with a face by how far the estimator changes it.
+"""Fit a preset's table of treatments: how a face is treated, by how much the estimator changes it.
 
 `python -m jobs.calibrate --faces PHOTOGRAPHS --output OUT --preset portrait`
 """
@@ -14,9 +14,9 @@ from pipeline.evaluation.calibrate import CalibrateConfig, calibrate
 EPILOG = """examples:
   python -m jobs.calibrate --faces val-000.tar --output runs/calibration --apart-from 500
   python -m jobs.calibrate --faces val-000.tar --output runs/calibration --apart-from 500 --psnr-loss 0.3   fits again
-Each photograph is damaged by a drawn degree, its face treated in every way and pasted, and what is delivered measured
-against the truth. OUT/treatment.toml is the table for the preset, OUT/treatment.md what it brings, OUT/faces.png faces
-to look at. The same command again goes on where the last one stopped; with other bounds it only fits."""
+Each photograph is damaged to a random degree, its face restored with every treatment and pasted, and the delivered
+picture compared with the original. OUT/treatment.toml is the preset's table, OUT/treatment.md its effect, OUT/faces.png
+example faces. The same command again resumes; with other bounds it only fits again."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 
-from pipeline.console.streams import accept_every_letter
+from pipeline.console.streams import escape_unencodable
 
 DISTRIBUTION = "difface-pipeline"
 BAD_ARGUMENTS = 2
@@ -17,7 +17,7 @@ BAD_ARGUMENTS = 2
 
 @dataclass(frozen=True)
 class Job:
-    """A module with `main(argv) -> int`, imported only when it is asked for: most of them import torch."""
+    """A module with `main(argv) -> int`, imported only when it is run: most of them import torch."""
 
     module: str
     summary: str
@@ -29,21 +29,21 @@ JOBS: Mapping[str, Job] = {
     ),
     "clean": Job(
         "jobs.clean",
-        "keep, repair or drop each picture of a dataset, again and again as it grows; versions, report",
+        "keep, repair or drop each picture of a dataset, incrementally as it grows; versions, report",
     ),
-    "status": Job("jobs.status", "show where a run stands: done of planned, rate, outcomes, last errors"),
-    "verify": Job(
-        "jobs.verify", "read an output again, restore a sample again, and say what is not as it was"
+    "status": Job(
+        "jobs.status", "show the status of a run: units done and planned, rate, outcomes, last errors"
     ),
-    "compare": Job("jobs.compare", "hold two runs over the same pictures against each other, face by face"),
+    "verify": Job("jobs.verify", "read an output again, restore a sample again, and report every difference"),
+    "compare": Job("jobs.compare", "compare two runs over the same pictures, face by face"),
     "models": Job("jobs.models", "list, fetch, mirror and check the models that presets name"),
     "demo": Job("jobs.demo", "write a small archive of public-domain photographs and restore it"),
     "align": Job("jobs.align", "cut aligned face crops out of pictures, to train on"),
     "train-estimator": Job("jobs.train_estimator", "train the estimator: degraded face → clean face"),
     "train-prior": Job("jobs.train_prior", "train the diffusion prior on clean faces"),
     "evaluate": Job("jobs.evaluate", "score a preset on a test set: PSNR, SSIM, LPIPS, identity, FID"),
-    "calibrate": Job("jobs.calibrate", "fit what a preset does with a face by how damaged it is"),
-    "reference": Job("jobs.reference", "statistics of a set of faces, for FID of restored ones against it"),
+    "calibrate": Job("jobs.calibrate", "fit how a preset treats a face by how damaged it is"),
+    "reference": Job("jobs.reference", "feature statistics of a set of faces, the reference of FID"),
     "figures": Job("jobs.figures", "draw the paper's figures: what N and η do to faces and their errors"),
     "bench": Job("jobs.bench", "measure faces per second on this machine"),
 }
@@ -54,7 +54,7 @@ first steps:
   difface restore --input PHOTOS --output OUT --dry-run          counts images and faces, estimates the time
   difface restore --input PHOTOS --output OUT                    restores; the same command again resumes
   difface restore --input s3://bucket/in --output s3://bucket/out
-  difface status --output OUT --watch 10                         how far it is, from another terminal
+  difface status --output OUT --watch 10                         its progress, from another terminal
   difface verify --output OUT --sample 20                        checks every output, restores 20 pictures again
 
 exit codes of restore:
@@ -67,7 +67,7 @@ exit codes of restore:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job named first, with the arguments after it. Returns its exit code, 2 for an unknown name."""
-    accept_every_letter()
+    escape_unencodable()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(help_text())
@@ -98,11 +98,11 @@ def unknown(name: str) -> str:
     """One sentence for a job that does not exist, with the nearest name that does."""
     near = difflib.get_close_matches(name, JOBS, n=1)
     guess = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(JOBS)}."
-    return f"difface: a job was wanted, '{name}' came; {guess}"
+    return f"difface: unknown job '{name}'; {guess}"
 
 
 def version() -> str:
-    """The installed version; a working directory shipped to a cluster is not installed and says so."""
+    """The installed version, or a note where the program runs from a working directory, as on a cluster."""
     try:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:

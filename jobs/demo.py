@@ -1,4 +1,4 @@
-"""Write a small archive of worn photographs and restore it: `python -m jobs.demo`."""
+"""Write a small archive of degraded photographs and restore it: `python -m jobs.demo`."""
 
 import sys
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from pipeline.restoration.demo import DemoConfig, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the archive and, unless told otherwise, restore it. Returns the exit code."""
+    """Write the archive and, by default, restore it. Returns the exit code."""
     config = parse(
-        DemoConfig, argv, "Write a small archive of worn public-domain photographs, and restore it."
+        DemoConfig, argv, "Write a small archive of degraded public-domain photographs, and restore it."
     )
     return carry_out(partial(run, config))
 

@@ -1,4 +1,4 @@
-"""Score presets on clean aligned faces, degraded as the paper does, or on photographs: restore them, compare.
+"""Score presets on clean aligned faces, degraded as in the paper, or on photographs.
 
 `python -m jobs.evaluate --faces 'FOLDER/test-*.tar' --output OUT --presets small-swinir,small-srcnn`
 """
@@ -18,8 +18,8 @@ EPILOG = """examples:
   python -m jobs.evaluate --faces aligned --output sweep --presets small-swinir --start-steps 80,160,240 --etas 0,0.5,1
   python -m jobs.evaluate --faces aligned --output holes --task inpaint --holes box,half
   python -m jobs.evaluate --faces photographs --output real --grid real --levels clean,mild --limit 100
-Every way is a restoration of its own below OUT/runs and a run of its own in MLflow, under one parent. The same
-command again goes on where the last one stopped."""
+Each configuration is one restoration below OUT/runs and one MLflow run under a common parent. The same command again
+resumes where the last one stopped."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
-"""Statistics of a set of faces, for FID against it: `python -m jobs.reference --shards SHARDS --output REF.npz`.
+"""Feature statistics of a set of faces, for FID: `python -m jobs.reference --shards SHARDS --output REF.npz`.
 
-The faces are aligned ones of the side that is restored. `jobs.restore --metrics features --reference REF.npz` then says
-how far the restored faces are from them as a set.
+The faces are aligned, of the side that is restored. `jobs.restore --metrics features --reference REF.npz` then reports
+the FID of the restored faces against them.
 """
 
 import sys

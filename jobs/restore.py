@@ -14,7 +14,7 @@ EPILOG = """examples:
   python -m jobs.restore --input photos --output restored
   python -m jobs.restore --input s3://archive/shards --output s3://archive/restored --engines 8
   ray job submit --address http://HEAD:8265 --working-dir . -- python -m jobs.restore --input ... --output ...
-The same command again goes on where the last one stopped."""
+The same command again resumes where the last one stopped."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

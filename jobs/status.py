@@ -1,6 +1,6 @@
-"""Show where a run of jobs.restore stands: `python -m jobs.status --output PATH_OR_URI`.
+"""Show the status of a run of jobs.restore: `python -m jobs.status --output PATH_OR_URI`.
 
-Reads what the run has written so far, while it works or afterwards, on this machine or another. Changes nothing.
+Reads what the run has written so far, during the run or afterwards, from any machine. Changes nothing.
 """
 
 import sys
@@ -16,8 +16,8 @@ EPILOG = """examples:
   python -m jobs.status --output s3://archive/restored --watch 30
   python -m jobs.status --output restored --errors 100 --json -
 exit codes:
-  0 complete, every image accounted for · 4 not finished · 1 the books do not balance, a sentence for each reason
-  2 bad arguments, or no run there · 130 interrupted"""
+  0 complete, every image accounted for · 4 not finished · 1 the counts do not add up, a sentence for each reason
+  2 bad arguments, or no run found · 130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

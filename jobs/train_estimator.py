@@ -16,7 +16,7 @@ from pipeline.training.configs import with_config
 from pipeline.training.estimator import EstimatorOptions, make_task
 from pipeline.training.run import CONTINUES, run
 
-DESCRIPTION = "Train the estimator (degraded face to clean face). The same command again continues."
+DESCRIPTION = "Train the estimator (degraded face to clean face). The same command again resumes."
 
 
 def main(argv: Sequence[str] | None = None) -> int:

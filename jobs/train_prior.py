@@ -16,7 +16,7 @@ from pipeline.training.configs import with_config
 from pipeline.training.prior import PriorOptions, make_task
 from pipeline.training.run import CONTINUES, run
 
-DESCRIPTION = "Train the diffusion prior on clean faces. The same command again continues."
+DESCRIPTION = "Train the diffusion prior on clean faces. The same command again resumes."
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """Verify an output of jobs.restore: `python -m jobs.verify --output PATH_OR_URI [--sample K]`.
 
-Reads every marker, object, picture and record again and compares them with each other and with the plan. With
---sample it also restores some pictures again from their originals, in another batch, and compares the bits.
+Reads every marker, object, picture and record and compares them with each other and with the plan. With --sample it
+also restores some pictures again from their originals, in other batches, and compares the bits.
 """
 
 import sys
@@ -16,9 +16,9 @@ EPILOG = """examples:
   python -m jobs.verify --output restored
   python -m jobs.verify --output s3://archive/restored --sample 20 --json report.json
 exit codes:
-  0 all well · 1 differences found, a sentence each · 4 nothing wrong, but units are not done yet
-  2 bad arguments, no run there, or one that can not be repeated here · 130 interrupted
-A picture restored again must have the run's very bytes on the same type of device (cpu, cuda)."""
+  0 no differences · 1 differences found, a sentence each · 4 no differences, but unfinished units
+  2 bad arguments, no run found, or one that cannot be repeated here · 130 interrupted
+A picture restored again must have exactly the run's bytes on the same device type (cpu, cuda)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.cleaning import outcome
 from pipeline.cleaning import run as cleaning
-from pipeline.console.hints import ignore
+from pipeline.console.work_counts import ignore
 from pipeline.evaluation import run as evaluation
 from pipeline.io.units import Pending
 from pipeline.metrics.measure import MeasureFaces, MeasureSettings

@@ -24,7 +24,7 @@ from jobs import cli
 from pipeline.cleaning.options import CleanConfig
 from pipeline.console.options import make_parser
 from pipeline.ledger.watch import StatusConfig
-from pipeline.models.catalogue import ModelsConfig
+from pipeline.models.options import ModelsConfig
 from pipeline.restoration.config import RestoreConfig
 from pipeline.verify.verification import VerifyConfig
 

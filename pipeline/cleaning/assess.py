@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.cleaning.checks import Measures, measure, usable
 from pipeline.cleaning.versions import MEASURED, plain, table_bytes
-from pipeline.console.hints import Hints, Report, ignore
+from pipeline.console.work_counts import Report, WorkCounts, ignore
 from pipeline.faces.detect import Selection
 from pipeline.faces.search import search
 from pipeline.io import images, store
@@ -66,7 +66,7 @@ class AssessUnit:
             size += len(data) if isinstance(data, bytes) else 0
             told = self._bytes(address, data, known.get(address.member))
             rows.append({**MISSING} | place(address, files[address.uri]) | told)
-            self.report(Hints(pictures=1, faces=rows[-1]["faces"] or 0))
+            self.report(WorkCounts(pictures=1, faces=rows[-1]["faces"] or 0))
         body = table_bytes(pa.Table.from_pylist(rows, schema=MEASURED))
         unread = sum(r["problem"] == UNREAD for r in rows)
         if not unread:

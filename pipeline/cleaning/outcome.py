@@ -11,7 +11,7 @@ from pipeline.cleaning.options import CleanConfig
 from pipeline.cleaning.plan import Plan, mlflow_uri
 from pipeline.cleaning.policy import EVERY_REASON
 from pipeline.cleaning.versions import Version, read_manifest
-from pipeline.console.commands import OK, UNEXPECTED, leave, on_stop_signals, say
+from pipeline.console.commands import OK, UNEXPECTED, interrupt, on_stop_signals, say
 from pipeline.io import layout, store
 from pipeline.io.webdataset import suffix_of, webdataset_names
 from pipeline.restoration.flow import MOST_DEATHS, connect, run_tasks
@@ -59,7 +59,7 @@ def materialise(config: CleanConfig, version: Version) -> bool:
         }
         for i in range(0, rows.num_rows, size)
     ]
-    with on_stop_signals(leave):
+    with on_stop_signals(interrupt):
         connect(config.ray_address)
     left = {shard["path"] for shard in shards}
     for row in (

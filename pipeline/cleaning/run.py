@@ -32,10 +32,10 @@ from pipeline.cleaning.versions import (
     tombstones,
     write_version,
 )
-from pipeline.console.commands import INTERRUPTED, OK, UNEXPECTED, leave, on_stop_signals, say
-from pipeline.console.hints import Report
+from pipeline.console.commands import INTERRUPTED, OK, UNEXPECTED, interrupt, on_stop_signals, say
 from pipeline.console.options import UsageError, with_values
-from pipeline.console.progress import Progress, Waiting
+from pipeline.console.progress import Progress, WaitNotice
+from pipeline.console.work_counts import Report
 from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.shards import list_input
@@ -98,13 +98,13 @@ class Cleaning:
         images = sum(len(json.loads(row["work"])["images"]) for row in pending)
         with Progress(images, 0, bad="unreadable", now="starting Ray") as progress:
             # Ray installs handlers of its own; at the end of the block ours are back
-            with on_stop_signals(leave):
+            with on_stop_signals(interrupt):
                 connect(self.config.ray_address)
             with on_stop_signals(self._stop):
                 for careful in (False, True):
                     if left and not self._ends:
                         with closing(Board(say)) as board:
-                            progress.walk(board.poll)
+                            progress.follow(board.poll)
                             self._walk(left, progress, board.report, careful)
         if self.driver.follower is not None:
             say(f"{self.driver.follower.who} has taken this output over; this one leaves it to that")
@@ -316,7 +316,7 @@ def run(plan: Plan) -> int:
     """Look what is new; where something is, measure, judge, repair, and write a version. Returns the exit code."""
     config = plan.config
     check_places(config.input, config.output, WRITTEN)
-    with Waiting(f"planning: listing {redact(config.input)}", listed_files()):
+    with WaitNotice(f"planning: listing {redact(config.input)}", listed_files()):
         kind, entries = list_input(config.input, config.kind, config.exclude)
     last = last_version(config.output)
     if last and last.input != config.input:

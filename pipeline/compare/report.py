@@ -12,7 +12,7 @@ from pipeline.compare.paired import LEVEL, SAME, Paired, PairedSums
 from pipeline.compare.pairs import Comparison, columns_of, compare
 from pipeline.compare.runs import Compared, Refused, comparable, difference_of_settings, reservations
 from pipeline.io import store
-from pipeline.metrics.directions import MEANINGS, meaning
+from pipeline.metrics.directions import METRIC_INFO, metric_info
 from pipeline.records.rows import OUTCOMES
 from pipeline.reporting import page
 from pipeline.reporting.text import value_text, words
@@ -57,9 +57,9 @@ def compare_runs(a: Compared, b: Compared, by: str | None, shown: int, sampled: 
     """
     columns_b = set(columns_of(b))
     names = [n for n in columns_of(a) if n in columns_b]
-    names.sort(key=lambda n: list(MEANINGS).index(n) if n in MEANINGS else len(MEANINGS))
+    names.sort(key=lambda n: list(METRIC_INFO).index(n) if n in METRIC_INFO else len(METRIC_INFO))
     found = compare(a, b, names)
-    at_side = [n for n in names if meaning(n).at_side]
+    at_side = [n for n in names if metric_info(n).at_side]
     result = Result(a, b, found, comparable(names, a, b, at_side), "")
     measured = result.paired()
     if by not in (None, PIXELS, *measured):
@@ -96,7 +96,7 @@ def _mean_distance(faces: Sequence[Face]) -> Paired | None:
 def _panel_titles(name: str) -> tuple[str, str]:
     """Titles over the faces whose value rose, and fell."""
     shown = words(name)
-    better = meaning(name).better
+    better = metric_info(name).better
     if better == "neither":
         return f"{shown} rose most", f"{shown} fell most"
     risen, fallen = ("better", "worse") if better == "up" else ("worse", "better")
@@ -148,9 +148,9 @@ def _run_values(run: Compared) -> dict[str, Any]:
 
 
 def _paired_values(name: str, paired: Paired) -> dict[str, Any]:
-    better = meaning(name).better
+    better = metric_info(name).better
     verdict = {"better": better, "better_in_b": paired.better(better), "verdict": paired.verdict(better)}
-    return asdict(paired) | verdict | {"of_input": meaning(name).of_input}
+    return asdict(paired) | verdict | {"of_input": metric_info(name).of_input}
 
 
 def _outcome_values(found: Comparison) -> dict[str, dict[str, Any]]:

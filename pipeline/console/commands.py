@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, lines for people, stop signals."""
+"""What all commands share: exit codes, messages, stop signals."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ from pipeline import Refusal
 from pipeline.console.progress import write_line
 
 OK, UNEXPECTED, BAD_ARGUMENTS, OVER_BUDGET, HAD_FAILURES, INTERRUPTED = 0, 1, 2, 3, 4, 130
-GOES_ON = "interrupted; the same command goes on where this one was"
+RESUMABLE = "interrupted; the same command goes on where this one stopped"
 
 
-def carry_out(command: Callable[[], int], interrupted: str = GOES_ON) -> int:
-    """The exit code of a command: its own, or that of a refusal or an interruption, which are said in a sentence."""
+def carry_out(command: Callable[[], int], interrupted: str = RESUMABLE) -> int:
+    """The exit code of a command. A refusal or an interruption is printed as one sentence."""
     try:
-        with on_stop_signals(leave):
+        with on_stop_signals(interrupt):
             return command()
     except Refusal as refusal:
         say(f"error: {refusal}")
@@ -26,7 +26,7 @@ def carry_out(command: Callable[[], int], interrupted: str = GOES_ON) -> int:
 
 @contextmanager
 def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM call `act` inside the block; only the main thread of a program may ask for that."""
+    """Ctrl-C and SIGTERM call `act` inside the block; for the main thread only."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, lambda *_: act())
@@ -37,11 +37,11 @@ def on_stop_signals(act: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def leave() -> None:
-    """What a stop signal does while no picture is in flight."""
+def interrupt() -> None:
+    """Signal handler while no picture is in flight."""
     raise KeyboardInterrupt
 
 
 def say(text: str) -> None:
-    """A line for people, away from the output proper, above a bar where one is drawn."""
+    """Print a message to stderr, above a progress bar where one is drawn."""
     write_line(text)

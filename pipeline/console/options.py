@@ -8,13 +8,13 @@ from functools import reduce
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline import Refusal
-from pipeline.console.streams import accept_every_letter
+from pipeline.console.streams import escape_unencodable
 
 C = TypeVar("C")
 
 
 class UsageError(Refusal, ValueError):
-    """Arguments that no run can be made from; the command exits with code 2."""
+    """Invalid arguments; the command exits with code 2."""
 
 
 def option(
@@ -31,10 +31,9 @@ def option(
 
     A tuple[str, ...] is an option that may be given several times.
 
-    group: title in the help (default: that of the `options` around it). flag: the option's name with underscores
-    (default: the field's). pixels: a changed value changes the restored pixels, so that it belongs into the run's
-    fingerprint. positional: given by its place and not by its name; needs a default; one of a Literal's words, or a
-    tuple of all that follow.
+    group: title in the help (default: that of the enclosing `options`). flag: the option's name with underscores
+    (default: the field's). pixels: the value affects the restored pixels, so that it is part of the run's fingerprint.
+    positional: a positional argument; needs a default; of a Literal type, or a tuple of all arguments that follow.
     """
     metadata = {
         "help": help,
@@ -57,10 +56,10 @@ def options(title: str, cls: type[Any] | None = None) -> Any:
 
 
 class Option(NamedTuple):
-    """One command-line option: its name with underscores, where its value lies, and what it takes."""
+    """One command-line option: its name with underscores, the path of its field, and its type."""
 
     flag: str
-    # the field's name, after those of the dataclasses around it
+    # the field's name, after those of the enclosing dataclasses
     path: tuple[str, ...]
     field: Field[Any]
     hint: Any
@@ -68,7 +67,7 @@ class Option(NamedTuple):
 
 
 def options_of(cls: type[Any], title: str = "options", path: tuple[str, ...] = ()) -> Iterator[Option]:
-    """The options of a dataclass, those of the dataclasses inside it too, in order."""
+    """The options of a dataclass and of the dataclasses nested in it, in order."""
     hints = get_type_hints(cls)
     for f in fields(cls):
         if "title" in f.metadata:
@@ -86,7 +85,7 @@ def values_of(config: Any) -> dict[str, Any]:
 def from_values(cls: type[C], values: Mapping[str, Any]) -> C:
     """The dataclass with these values by flag, and defaults for the rest.
 
-    Raises TypeError for a name that is no option and for a missing one, UsageError for values that do not fit.
+    Raises TypeError for an unknown or a missing name, UsageError for invalid values.
     """
     left = dict(values)
     made = _from_values(cls, left)
@@ -108,12 +107,12 @@ def _from_values(cls: type[C], left: dict[str, Any]) -> C:
 
 
 def with_values(config: C, **values: Any) -> C:
-    """The dataclass with other values of these flags."""
+    """The dataclass with these flags replaced."""
     return from_values(type(config), values_of(config) | values)
 
 
 def require(config: Any, rules: Mapping[str, bool]) -> None:
-    """Raise UsageError for the first rule that does not hold; each begins with the flag that it is about."""
+    """Raise UsageError for the first rule that is false; each text begins with the flag it is about."""
     for rule, holds in rules.items():
         if not holds:
             flag = rule.split()[0].removeprefix("--").rstrip(",").replace("-", "_")
@@ -121,7 +120,7 @@ def require(config: Any, rules: Mapping[str, bool]) -> None:
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, but not for required options and switches; keeps the lines of examples."""
+    """Shows defaults, except of required options and switches; keeps the line breaks of examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False or action.default == [] or action.required:
@@ -130,7 +129,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 
 def make_parser(cls: type[Any], description: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    """A parser with one option per field of the dataclass, in the groups the fields name."""
+    """A parser with one option per field of the dataclass, in the groups that the fields name."""
     parser = argparse.ArgumentParser(
         description=description,
         epilog=epilog,
@@ -142,7 +141,7 @@ def make_parser(cls: type[Any], description: str, epilog: str | None = None) -> 
         if one.group not in groups:
             groups[one.group] = parser.add_argument_group(one.group)
         if one.field.metadata["positional"]:
-            groups[one.group].add_argument(one.flag, **_place(one.field, one.hint))
+            groups[one.group].add_argument(one.flag, **_positional(one.field, one.hint))
             continue
         name = "--" + one.flag.replace("_", "-")
         groups[one.group].add_argument(name, dest=one.flag, **_argument(one.field, one.hint))
@@ -150,7 +149,7 @@ def make_parser(cls: type[Any], description: str, epilog: str | None = None) -> 
 
 
 def _argument(f: Field[Any], hint: Any) -> dict[str, Any]:
-    """What argparse needs to know of one field."""
+    """The argparse settings of one field."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(a for a in get_args(hint) if a is not type(None))
     required = f.default is MISSING
@@ -163,14 +162,14 @@ def _argument(f: Field[Any], hint: Any) -> dict[str, Any]:
     if get_origin(hint) is Literal:
         return settings | {"choices": get_args(hint)}
     if get_origin(hint) is tuple:
-        # argparse copies a list and appends; the field gets a tuple of it
+        # argparse appends to a copy of the list, which `parse` turns into a tuple
         default: Any = f.default
         return settings | {"action": "append", "default": [*default], "metavar": f.metadata["metavar"]}
     return settings | {"type": hint, "metavar": f.metadata["metavar"] or hint.__name__.upper()}
 
 
-def _place(f: Field[Any], hint: Any) -> dict[str, Any]:
-    """What argparse needs to know of a field that is given by its place."""
+def _positional(f: Field[Any], hint: Any) -> dict[str, Any]:
+    """The argparse settings of a positional field."""
     settings = {"help": f.metadata["help"], "default": f.default, "metavar": f.metadata["metavar"]}
     if get_origin(hint) is tuple:
         return settings | {"nargs": "*"}
@@ -184,14 +183,14 @@ def parse(
     epilog: str | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> C:
-    """The dataclass that the arguments describe. Wrong arguments exit with code 2, as argparse does.
+    """The dataclass that the arguments describe. Invalid arguments exit with code 2, as in argparse.
 
-    defaults: taken instead of the fields' own.
+    defaults: override those of the fields.
     """
-    accept_every_letter()  # every job comes by here before it prints anything
+    escape_unencodable()  # every job calls this before it prints anything
     parser = make_parser(cls, description, epilog)
     parser.set_defaults(**defaults or {})
-    # words and options may come in any order
+    # positional arguments and options may come in any order
     given = vars(parser.parse_intermixed_args(argv))
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:

@@ -1,48 +1,48 @@
-"""How fast a walk through the flow is and how long it still takes, from what its workers report.
+"""Rate and remaining time of a pass through the flow, from the counts that its workers report.
 
-Its work is measured in calls of networks: one for the estimate of a face, and one for each step of its chain. How many
-faces are still to come is predicted from the pictures that were read.
+Work is measured in network calls: one for the estimate of a face, and one for each step of its chain. The number of
+faces still to come is extrapolated from the pictures read so far.
 """
 
 import math
 from collections import deque
 
-from pipeline.console.hints import Hints
+from pipeline.console.work_counts import WorkCounts
 
-# The rate is that of so many last seconds, and nothing is said of the first few.
+# Seconds over which the rate is averaged, and seconds before the first rate is given.
 WINDOW, SETTLING = 60.0, 3.0
-# Seconds after which an estimate of the end has moved two thirds of the way to where new measurements put it.
+# Time constant of the smoothed end time, seconds: after it, an estimate has moved two thirds towards a new one.
 SMOOTHING = 20.0
-# Of a walk's share that is done, what reading its pictures counts for, and what restoring its faces.
+# Weights of reading pictures and of restoring faces in the share that is done.
 READING, RESTORING = 0.1, 0.9
-# So many deliveries are needed for a rate of pictures, since units come whole.
+# Deliveries needed for a rate of pictures: units are delivered whole.
 FEWEST_DELIVERIES = 3
 
 
 class Pace:
-    """Is shown the board time and again, and asked for rate, time left and share done.
+    """Rate, time left and share done of one pass, updated from the workers' counts.
 
-    pictures: those of the walk. restores: their faces go to an engine; else they are only read.
+    pictures: number in the pass. restores: whether their faces go to an engine, or are only detected.
     """
 
     def __init__(self, pictures: int, restores: bool) -> None:
         self._pictures, self._restores = pictures, restores
-        self._hints = Hints()
+        self._counts = WorkCounts()
         self._now = 0.0
         self._read_since: float | None = None
-        # (time, work) of the last looks, and of the first at which an engine had done something
+        # (time, work) of the last updates, and of the first one with any work
         self._work: deque[tuple[float, float]] = deque()
         self._work_since: tuple[float, float] | None = None
-        # (time, pictures) of the first delivery and of the last, and how many there were
+        # (time, pictures) of the first and the last delivery, and the number of deliveries
         self._delivered: list[tuple[float, int]] = []
         self._deliveries = 0
         self._end: float | None = None
         self._predicted_since = 0.0
 
-    def see(self, now: float, hints: Hints, delivered: int) -> None:
-        """Take a look at the time `now`, in seconds of a clock. delivered: pictures of this walk that are done."""
-        before, self._hints = self._now or now, hints
-        if self._read_since is None and hints.pictures:
+    def update(self, now: float, counts: WorkCounts, delivered: int) -> None:
+        """Take the counts at time `now`, in seconds. delivered: pictures of this pass that are done."""
+        before, self._counts = self._now or now, counts
+        if self._read_since is None and counts.pictures:
             self._read_since = before
         if self.work > 0:
             self._work.append((now, self.work))
@@ -53,71 +53,71 @@ class Pace:
             self._deliveries += 1
             self._delivered = [*self._delivered[:1], (now, delivered)]
         self._now = now
-        self._settle(now - before)
+        self._smooth(now - before)
 
     @property
     def work(self) -> float:
-        """Calls of networks that were made."""
-        return self._begun + self._hints.steps
+        """Network calls made so far."""
+        return self._begun + self._counts.steps
 
     @property
     def _begun(self) -> int:
-        """Faces that were estimated; an engine that only does that reports the end of each alone."""
-        return max(self._hints.decided, self._hints.restored)
+        """Faces that were estimated. An estimator-only engine reports finished faces alone."""
+        return max(self._counts.decided, self._counts.restored)
 
     @property
     def faces(self) -> float:
-        """Faces of all pictures of the walk: those found, and as many in each picture that is yet to be read."""
-        h = self._hints
-        return h.faces * max(self._pictures / h.pictures, 1.0) if h.pictures else 0.0
+        """Expected faces of all pictures of the pass, at the mean number per picture read so far."""
+        c = self._counts
+        return c.faces * max(self._pictures / c.pictures, 1.0) if c.pictures else 0.0
 
     @property
     def calls_per_face(self) -> float | None:
-        """Mean over the faces that were decided; None before the first."""
-        return 1.0 + self._hints.steps_planned / self._begun if self._begun else None
+        """Mean over the decided faces; None before the first."""
+        return 1.0 + self._counts.steps_planned / self._begun if self._begun else None
 
     @property
     def steps(self) -> int:
-        """Steps of the chains of all faces: of those to come as many each as of those that were decided."""
+        """Expected chain steps of all faces, at the mean of the decided ones."""
         each = self.calls_per_face
-        return max(round(self.faces * (each - 1)) if each else 0, self._hints.steps_planned)
+        return max(round(self.faces * (each - 1)) if each else 0, self._counts.steps_planned)
 
     @property
     def all_restored(self) -> bool:
-        """Whether every picture is read and every face of them has left its engine."""
-        h = self._hints
-        return self._restores and h.pictures >= self._pictures and h.restored >= h.faces
+        """Whether every picture is read and every face has left its engine."""
+        c = self._counts
+        return self._restores and c.pictures >= self._pictures and c.restored >= c.faces
 
     @property
     def faces_per_second(self) -> float | None:
-        """Faces that engines finish in a second, parts of faces counted; None while nobody can know."""
+        """Faces restored per second, unfinished ones counted in part; None while unknown."""
         rate, each = self._calls_per_second, self.calls_per_face
         return rate / each if rate and each else None
 
     @property
     def left(self) -> float | None:
-        """Seconds until the walk ends, smoothed; None while nobody can know."""
+        """Seconds until the pass ends, smoothed; None while unknown."""
         return None if self._end is None else max(self._end - self._now, 0.0)
 
     @property
     def share(self) -> float:
-        """What is done of the walk's work, from 0 to 1."""
-        read = min(self._hints.pictures / self._pictures, 1.0) if self._pictures else 1.0
+        """Share of the pass that is done, from 0 to 1."""
+        read = min(self._counts.pictures / self._pictures, 1.0) if self._pictures else 1.0
         if not self._restores:
             return read
         restored, total = read, self._total
         if total != 0:
-            # no more than was read: an engine's report may come before that of who read its faces
+            # capped by the pictures read: an engine's report may arrive before the reader's
             restored = min(self.work / total, read) if total else 0.0
         return READING * read + RESTORING * restored
 
     @property
     def _total(self) -> float | None:
-        """Calls of the whole walk; None while faces wait of which nothing is decided."""
+        """Expected network calls of the whole pass; None while there are faces but none is decided."""
         if self.calls_per_face is None:
-            return None if self._hints.faces else 0.0
-        # a face on its way is known to the step
-        return max(self.faces * self.calls_per_face, self._begun + self._hints.steps_planned)
+            return None if self._counts.faces else 0.0
+        # of decided faces the exact number is known
+        return max(self.faces * self.calls_per_face, self._begun + self._counts.steps_planned)
 
     @property
     def _calls_per_second(self) -> float | None:
@@ -128,34 +128,34 @@ class Pace:
                 return (self.work - work) / (self._now - began)
         return None
 
-    def _settle(self, passed: float) -> None:
-        """Move the estimate of the end towards what is measured now."""
+    def _smooth(self, elapsed: float) -> None:
+        """Move the estimated end towards the current measurement."""
         left = self._measured_left()
         if left is None:
             return
         if self._end is None:
             self._end, self._predicted_since = self._now + left, self._now
-        # the first estimates are the worst, and weigh less
+        # early estimates are the least accurate: they are replaced faster
         slowness = min(max((self._now - self._predicted_since) / 2, 1.0), SMOOTHING)
-        self._end += (1 - math.exp(-passed / slowness)) * (self._now + left - self._end)
+        self._end += (1 - math.exp(-elapsed / slowness)) * (self._now + left - self._end)
 
     def _measured_left(self) -> float | None:
-        """Seconds that the slowest of reading, restoring and delivering still needs, as of now."""
+        """Seconds that the slowest of reading, restoring and delivering still needs; None while unknown."""
         stages = [self._reading_left()]
-        if self._restores and self._hints.faces:
+        if self._restores and self._counts.faces:
             stages.append(self._restoring_left())
         if None in stages:
             return None
         return max(*(s for s in stages if s is not None), self._delivering_left())
 
     def _reading_left(self) -> float | None:
-        h = self._hints
-        if h.pictures >= self._pictures:
+        c = self._counts
+        if c.pictures >= self._pictures:
             return 0.0
-        if not h.pictures or self._read_since is None or self._now - self._read_since < SETTLING:
+        if not c.pictures or self._read_since is None or self._now - self._read_since < SETTLING:
             return None
-        # from the beginning: readers wait for engines, and stand still in between
-        return (self._pictures - h.pictures) * (self._now - self._read_since) / h.pictures
+        # averaged from the start: readers pause while the engines are busy
+        return (self._pictures - c.pictures) * (self._now - self._read_since) / c.pictures
 
     def _restoring_left(self) -> float | None:
         total, rate = self._total, self._calls_per_second
@@ -166,7 +166,7 @@ class Pace:
         return (total - self.work) / rate if rate else None
 
     def _delivering_left(self) -> float:
-        """By the pictures delivered between the first time and the last; 0 while that says nothing."""
+        """By the pictures delivered between the first and the last delivery; 0 while there are too few."""
         if self._deliveries < FEWEST_DELIVERIES:
             return 0.0
         (first, some), (last, more) = self._delivered

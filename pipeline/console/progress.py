@@ -1,6 +1,6 @@
-"""What a person sees while a run works: a bar on a terminal, one line every few seconds elsewhere.
+"""Progress of a run: a bar on a terminal, one line every few seconds elsewhere.
 
-What is done at the moment comes from the workers as hints; what is finished, from whoever counts it with `add`.
+Work in flight comes from the workers' counts; finished work from the driver, which calls `add`.
 """
 
 import sys
@@ -12,22 +12,22 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from pipeline.console.hints import Hints
 from pipeline.console.pace import Pace
+from pipeline.console.work_counts import WorkCounts
 
 LINE_SECONDS = 5.0
-# The hints are asked for, and the bar is drawn, so often.
-LOOK_SECONDS = 1.0
-# Nothing is said of what takes no longer.
-PATIENCE_SECONDS = 2.0
+# How often the workers' counts are polled and the bar is drawn.
+POLL_SECONDS = 1.0
+# A wait shorter than this is not mentioned.
+NOTICE_DELAY_SECONDS = 2.0
 BAR = "{percentage:3.0f}% |{bar:12}| {desc}"
 
 
 class Progress:
-    """Counts images done in this start of the job. Use as a context manager.
+    """Shows how many images this start of the job has done. Use as a context manager.
 
-    total: images planned. before: images that earlier starts finished. bad: what the third number counts.
-    now: what is being done at first, if it has a name. clock: seconds that never go back.
+    total: images planned. before: images finished by earlier starts. bad: label of the third number.
+    now: name of the first phase, if any. clock: monotonic seconds.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class Progress:
         self._bad_name, self._phase, self._clock = bad, now, clock
         self._done = self._faces = self._failed = 0
         self._began = clock()
-        # the walk that is under way: where its hints come from, and what was done before it
-        self._poll: Callable[[], Hints | None] = lambda: None
-        self._hints: Hints | None = None
-        self._engines = self._done_before_walk = 0
+        # the current pass: where its counts come from, and the images done before it
+        self._poll: Callable[[], WorkCounts | None] = lambda: None
+        self._counts: WorkCounts | None = None
+        self._engines = self._done_before_pass = 0
         self._pace: Pace | None = None
         self._shown = 0.0
-        # when the last line was printed, by the system's clock
-        self._spoken = time.monotonic()
-        # guards all of the above between the thread that counts and the one that shows
+        # time of the last printed line, by the system's clock
+        self._printed_at = time.monotonic()
+        # guards all of the above between the counting and the displaying thread
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._bar: tqdm[None] | None = None
@@ -73,8 +73,8 @@ class Progress:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        # from here on nothing but what was counted
-        self._phase, self._hints, self._pace = "", None, None
+        # from here on only what was counted with `add`
+        self._phase, self._counts, self._pace = "", None, None
         if self._bar is not None:
             self._draw(self._bar)
             self._bar.close()
@@ -82,51 +82,51 @@ class Progress:
             self._print()
 
     def phase(self, now: str) -> None:
-        """Say what is being done from here on, until hints say more; at once, where it is new."""
+        """Name the current phase, shown until workers report counts; a new one is printed at once."""
         with self._lock:
             new, self._phase = now != self._phase, now
             if new and self._thread.is_alive() and self._bar is None:
                 self._print()
 
-    def walk(self, poll: Callable[[], Hints | None], engines: int = 0) -> None:
-        """Show from here on what the workers of a walk through all pending images say.
+    def follow(self, poll: Callable[[], WorkCounts | None], engines: int = 0) -> None:
+        """Show from here on the counts of a pass over all pending images.
 
-        poll: gives at once what is known, None for nothing. engines: how many restore the faces, 0 where none does.
+        poll: returns the current counts without blocking, None where there are none. engines: how many restore faces.
         """
         with self._lock:
             self.phase("starting workers")
-            self._poll, self._hints, self._engines = poll, None, engines
-            self._done_before_walk = self._done
+            self._poll, self._counts, self._engines = poll, None, engines
+            self._done_before_pass = self._done
             pending = max(self._total - self._before - self._done, 0)
             self._pace = Pace(pending, restores=engines > 0)
 
     def add(self, images: int, faces: int, failed: int) -> None:
-        """Count what one unit finished."""
+        """Count a finished unit."""
         with self._lock:
             self._done += images
             self._faces += faces
             self._failed += failed
             self._phase = ""
 
-    def look(self) -> None:
-        """Ask the workers' hints once more. The thread does so every second."""
+    def refresh(self) -> None:
+        """Poll the workers' counts. The display thread does so every second."""
         with self._lock:
             poll = self._poll
-        hints = poll()
+        counts = poll()
         with self._lock:
             if poll is self._poll and self._pace is not None:
-                self._hints = hints
-                if hints is not None and hints != Hints():
+                self._counts = counts
+                if counts is not None and counts != WorkCounts():
                     self._phase = ""
-                    self._pace.see(self._clock(), hints, self._done - self._done_before_walk)
+                    self._pace.update(self._clock(), counts, self._done - self._done_before_pass)
 
     def line(self) -> str:
-        """One line: how far, how fast, how long still."""
+        """One line: images done, rate, time left."""
         with self._lock:
             seconds = self._clock() - self._began
             done = self._before + self._done
-            if self._hints is not None and self._hints != Hints():
-                parts = [f"{done}/{self._total} images ({self.share:.0%})", *self._happening(self._hints)]
+            if self._counts is not None and self._counts != WorkCounts():
+                parts = [f"{done}/{self._total} images ({self.share:.0%})", *self._activity(self._counts)]
                 return ", ".join([*parts, f"{duration(seconds)} elapsed", *self._to_go()])
             if self._phase:
                 return f"{done}/{self._total} images, {self._phase}, {duration(seconds)} elapsed"
@@ -138,12 +138,12 @@ class Progress:
             )
 
     def bar_text(self) -> str:
-        """What stands beside the bar; the end of it may be cut off by a narrow terminal."""
+        """The text beside the bar, the most important first: a narrow terminal cuts it off."""
         with self._lock:
             done = f"{self._before + self._done}/{self._total} images"
-            if self._hints is not None and self._hints != Hints():
+            if self._counts is not None and self._counts != WorkCounts():
                 known = self._pace is not None and self._pace.left is not None
-                return ", ".join([done, *(self._to_go() if known else []), *self._happening(self._hints)])
+                return ", ".join([done, *(self._to_go() if known else []), *self._activity(self._counts)])
             seconds = duration(self._clock() - self._began)
             if self._phase:
                 return f"{done}, {self._phase}, {seconds}"
@@ -154,41 +154,41 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """What is done of the whole, from 0 to 1: steps and pictures that are read count; never less than before."""
+        """Share of all images that is done, from 0 to 1, work in flight counted in part; never decreases."""
         with self._lock:
             if not self._total:
                 return 1.0
             finished = (self._before + self._done) / self._total
             if self._pace is not None and finished < 1:
-                base = self._before + self._done_before_walk
+                base = self._before + self._done_before_pass
                 ahead = (base + (self._total - base) * self._pace.share) / self._total
-                # nothing is at its end that is not delivered
+                # 100 % only once everything is delivered
                 self._shown = max(self._shown, min(ahead, 0.99))
             self._shown = max(self._shown, finished)
             return self._shown
 
     def _left_by_images(self) -> str:
-        """The time that is left at the rate of the images that were finished since the beginning."""
+        """The time left at the mean rate of finished images."""
         if not self._done:
             return "unknown"
         left = self._total - self._before - self._done
         return duration(left * (self._clock() - self._began) / self._done)
 
-    def _happening(self, h: Hints) -> list[str]:
-        """What the workers do now, and how fast."""
+    def _activity(self, c: WorkCounts) -> list[str]:
+        """What the workers are doing, and how fast."""
         assert self._pace is not None
         parts = []
-        pending = self._total - self._before - self._done_before_walk
-        if h.pictures < pending:
-            parts.append(f"{h.pictures} of {pending} read")
-        parts.append(f"{h.faces} faces {'to restore' if self._engines else 'found'}")
-        if h.ready < self._engines and not h.restored:
-            parts.append(f"loading networks ({h.ready} of {self._engines} engines ready)")
+        pending = self._total - self._before - self._done_before_pass
+        if c.pictures < pending:
+            parts.append(f"{c.pictures} of {pending} read")
+        parts.append(f"{c.faces} faces {'to restore' if self._engines else 'found'}")
+        if c.ready < self._engines and not c.restored:
+            parts.append(f"loading networks ({c.ready} of {self._engines} engines ready)")
         elif self._engines:
-            parts.append(f"{h.restored} done")
+            parts.append(f"{c.restored} done")
         steps = self._pace.steps
         if steps:
-            parts.append(f"{h.steps} of {'' if steps == h.steps_planned else 'about '}{steps} steps")
+            parts.append(f"{c.steps} of {'' if steps == c.steps_planned else 'about '}{steps} steps")
         if self._failed:
             parts.append(f"{self._failed} {self._bad_name}")
         rate = self._pace.faces_per_second
@@ -204,16 +204,16 @@ class Progress:
         if left is None:
             return ["time to go not known yet"]
         if self._pace.all_restored and left < LINE_SECONDS:
-            return []  # the end is due by now: how long the last deliveries take was not measured
+            return []  # the last deliveries were not measured, so no time is given for them
         return [f"about {duration(rounded(left))} to go"]
 
     def _tick(self) -> None:
-        """Look every second; draw the bar as often, or print a line now and then."""
-        while not self._stop.wait(min(self._interval, LOOK_SECONDS)):
-            self.look()
+        """Poll every second; draw the bar as often, or print a line every `interval`."""
+        while not self._stop.wait(min(self._interval, POLL_SECONDS)):
+            self.refresh()
             if self._bar is not None:
                 self._draw(self._bar)
-            elif time.monotonic() - self._spoken >= self._interval:
+            elif time.monotonic() - self._printed_at >= self._interval:
                 self._print()
 
     def _draw(self, bar: "tqdm[None]") -> None:
@@ -222,15 +222,15 @@ class Progress:
 
     def _print(self) -> None:
         with self._lock:
-            self._spoken = time.monotonic()
+            self._printed_at = time.monotonic()
             self._out.write(self.line() + "\n")
             self._out.flush()
 
 
-class Waiting:
-    """Says what is waited for where that takes longer than a moment. Use as a context manager.
+class WaitNotice:
+    """Prints what is being waited for, once it takes longer than `delay` seconds. Use as a context manager.
 
-    count: how many there are so far, if that can be known, and of what.
+    count: returns how many items are found so far, and their name.
     """
 
     def __init__(
@@ -238,15 +238,15 @@ class Waiting:
         what: str,
         count: tuple[Callable[[], int], str] | None = None,
         out: TextIO | None = None,
-        patience: float = PATIENCE_SECONDS,
+        delay: float = NOTICE_DELAY_SECONDS,
         interval: float = LINE_SECONDS,
     ) -> None:
         self._what, self._count, self._out = what, count, out
-        self._patience, self._interval = patience, interval
+        self._delay, self._interval = delay, interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="waiting", daemon=True)
 
-    def __enter__(self) -> "Waiting":
+    def __enter__(self) -> "WaitNotice":
         self._began = time.monotonic()
         self._thread.start()
         return self
@@ -258,32 +258,32 @@ class Waiting:
         self._thread.join()
 
     def line(self) -> str:
-        """What is waited for, how much of it there is, and since when."""
+        """What is being waited for, how many items are found, and the time elapsed."""
         so_far = f", {self._count[0]()} {self._count[1]}" if self._count else ""
         return f"{self._what}{so_far}, {duration(time.monotonic() - self._began)} elapsed"
 
     def _tick(self) -> None:
-        pause = self._patience
+        pause = self._delay
         while not self._stop.wait(pause):
             write_line(self.line(), self._out)
             pause = self._interval
 
 
 def write_line(text: str, out: TextIO | None = None) -> None:
-    """A line for people, above a bar where one is drawn."""
+    """Print a line, above the bar where one is drawn."""
     out = out or sys.stderr
     tqdm.write(text, file=out)
     out.flush()
 
 
 def rounded(seconds: float) -> float:
-    """No more digits than an estimate has: to 5 s, 30 s or 5 min; never nothing."""
+    """Rounded to the precision of an estimate: 5 s, 30 s or 5 min; never 0."""
     step = 5 if seconds < 120 else 30 if seconds < 3600 else 300
     return max(round(seconds / step) * step, 5)
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: 45 s, 12:05 min, 3:20 h, 4.2 days."""
+    """Seconds as text: 45 s, 12:05 min, 3:20 h, 4.2 days."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

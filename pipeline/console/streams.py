@@ -4,11 +4,11 @@ import io
 import sys
 
 
-def accept_every_letter() -> None:
-    """Let stdout and stderr spell out, as \\u2192, what their encoding does not have, instead of raising.
+def escape_unencodable() -> None:
+    """Make stdout and stderr write characters outside their encoding as escapes (\\u2192) instead of raising.
 
-    In a container or under cron it is often ASCII; names of files and our own lines have letters beyond it.
+    In a container or under cron the encoding is often ASCII; file names and messages have other characters.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # in a notebook, or redirected, they are others
+        if isinstance(stream, io.TextIOWrapper):  # another type in a notebook, or when redirected
             stream.reconfigure(errors="backslashreplace")

@@ -1,1 +1,1 @@
-"""Pictures to try, train and measure on: degradations, holes, face shards, the demo's archive."""
+"""Data for training, evaluation and the demo: degradations, inpainting masks, face shards, the demo archive."""

@@ -1,8 +1,8 @@
 """The paper's synthetic degradation: blur → shrink → noise → JPEG → back to size.
 
 Source: DifFace (arXiv 2212.06512), section 4.1 (training ranges, at 512 px) and its CelebA-Test grid. For a
-smaller side S the blur widths and the shrinking factors are scaled by S/512, so that a face is degraded to the
-same number of pixels.
+smaller side S the blur widths and the downsampling factors are scaled by S/512, so that the degraded face keeps
+the same number of pixels.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.io.images import jpeg_round_trip
 
 KERNEL = 41
-# Every combination of the paper's CelebA-Test grid: JPEG quality, noise, σ_x, θ and shrinking factor; 4,000 in all.
+# The paper's CelebA-Test grid: JPEG quality, noise, σ_x, θ and downsampling factor; 4,000 combinations.
 TEST_GRID = tuple(
     product(
         (30, 40, 50, 60, 70),
@@ -29,19 +29,19 @@ TEST_GRID = tuple(
 
 @dataclass(frozen=True)
 class Degradation:
-    """One degradation. Blur widths and the shrinking factor are those of a 512 px face."""
+    """One degradation. Blur widths and the downsampling factor refer to a 512 px face."""
 
     sigma_x: float
     sigma_y: float
     # orientation of the blur, radians
     theta: float
-    # shrinking factor; below 1 enlarges
+    # downsampling factor; below 1 enlarges
     scale: float
     # standard deviation of the noise, on the 0..255 scale
     noise: float
     # JPEG quality, 1..100
     jpeg: int
-    # both the face and its target lose their colour
+    # grey: both the face and its target
     grey: bool = False
 
 
@@ -61,9 +61,9 @@ def draw_degradation(rng: np.random.Generator) -> Degradation:
 
 
 def grid_degradation(number: int, seed: int) -> Degradation:
-    """The degradation of face `number` of a test set: each combination of TEST_GRID once in 4,000 faces, σ_y free."""
-    lap, place = divmod(number, len(TEST_GRID))
-    order = np.random.default_rng([seed, 2, lap]).permutation(len(TEST_GRID))
+    """The degradation of face `number` of a test set: each combination of TEST_GRID once in 4,000 faces, σ_y random."""
+    cycle, place = divmod(number, len(TEST_GRID))
+    order = np.random.default_rng([seed, 2, cycle]).permutation(len(TEST_GRID))
     jpeg, noise, sigma_x, theta, scale = TEST_GRID[order[place]]
     sigma_y = np.random.default_rng([seed, 3, number]).uniform(4, 16)
     return Degradation(float(sigma_x), sigma_y, float(theta), float(scale), float(noise), int(jpeg))

@@ -1,8 +1,8 @@
-"""A small archive of real photographs, made on the spot: what `make demo` restores.
+"""A small archive of real photographs, generated for `make demo`.
 
-The photographs are public domain or CC0 and travel inside packages that are installed anyway; docs/demo.md names each
-with its source. They are worn by the paper's synthetic degradation and stored the way archives are: colour, grey and
-sepia, 8 and 16 bit, rotated by EXIF, with transparency, under awkward names, among files that are no pictures at all.
+The photographs are public domain or CC0 and come with packages that are dependencies anyway; docs/demo.md lists them
+with their sources. They are damaged by the paper's synthetic degradation and stored as in real archives: colour, grey
+and sepia, 8 and 16 bit, rotated by EXIF, with transparency, under awkward names, among files that are no pictures.
 """
 
 import struct
@@ -21,16 +21,16 @@ from pipeline.io.images import decode_rgb, jpeg_round_trip
 
 # [H, W, 3] uint8 RGB
 Picture = NDArray[np.uint8]
-# Rows and columns of a source that are kept, and the side in pixels of an FFHQ crop around its face
+# Rows and columns of a source that are kept
 Cut = tuple[slice, slice]
 WHOLE: Cut = (slice(None), slice(None))
-# The side of an FFHQ crop around the one face of each portrait, pixels: what the paper's degradation is relative to.
+# Side of an FFHQ crop around the face of each portrait, pixels: the degradation is scaled by it.
 CROP_SIDES = {"astronaut": 167, "hopper": 318, "cameraman": 107}
 HEADS: Mapping[str, Cut] = {
     "astronaut": (slice(0, 300), slice(76, 376)),
     "hopper": (slice(20, 470), slice(31, 481)),
 }
-# Widths, factors and noise as the paper counts them, for a 512 px face.
+# Degradations as in the paper, for a 512 px face.
 SHARP = Degradation(sigma_x=0.1, sigma_y=0.1, theta=0, scale=1, noise=0, jpeg=95)
 WORN = Degradation(sigma_x=2.5, sigma_y=2.5, theta=0, scale=3, noise=2, jpeg=85)
 SOFT = Degradation(sigma_x=6, sigma_y=6, theta=0, scale=8, noise=3, jpeg=80)
@@ -42,24 +42,24 @@ TINY = Degradation(sigma_x=5, sigma_y=5, theta=0, scale=14, noise=4, jpeg=65)
 
 @dataclass(frozen=True)
 class Photograph:
-    """One file of the archive: which photograph, how large, how worn, how stored."""
+    """One file of the archive: its photograph, size, degradation and file format."""
 
     name: str
     source: str
-    # the width and height are those of the source, times this
+    # factor by which the source is resized
     scale: float
-    wear: Degradation
-    # the worn picture → the bytes of the file
+    degradation: Degradation
+    # the degraded picture → the bytes of the file
     store_as: Callable[[Picture], bytes]
     cut: Cut = WHOLE
     mirrored: bool = False
 
 
 def write_archive(folder: str) -> list[str]:
-    """Write every file of the archive below `folder` and return their URIs. The same bytes every time.
+    """Write every file of the archive below `folder` and return their URIs. The bytes are the same every time.
 
-    Files of the same name are replaced, other files are left alone. Raises store.StoreError where the folder can not
-    be written.
+    Files of the same name are replaced, other files are kept. Raises store.StoreError where the folder cannot be
+    written.
     """
     files = archive()
     for name, data in files.items():
@@ -69,7 +69,7 @@ def write_archive(folder: str) -> list[str]:
 
 def archive() -> dict[str, bytes]:
     """Every file of the archive: its path below the folder → its bytes."""
-    files = {photo.name: photo.store_as(worn(photo)) for photo in PHOTOGRAPHS}
+    files = {photo.name: photo.store_as(degraded(photo)) for photo in PHOTOGRAPHS}
     portrait = files["portraits/Eileen Collins, blurred.jpg"]
     return {
         **files,
@@ -82,16 +82,18 @@ def archive() -> dict[str, bytes]:
     }
 
 
-def worn(photo: Photograph) -> Picture:
+def degraded(photo: Photograph) -> Picture:
     """The photograph at its size in the archive, degraded. Its noise depends on its name alone."""
     picture = shrink(source(photo.source)[photo.cut], photo.scale)
     if photo.mirrored:
         picture = picture[:, ::-1]
     rng = np.random.default_rng(list(photo.name.encode()))
-    return wear(picture, photo.wear, CROP_SIDES[photo.source] * photo.scale, rng)
+    return degrade_picture(picture, photo.degradation, CROP_SIDES[photo.source] * photo.scale, rng)
 
 
-def wear(picture: Picture, how: Degradation, crop_side: float, rng: np.random.Generator) -> Picture:
+def degrade_picture(
+    picture: Picture, how: Degradation, crop_side: float, rng: np.random.Generator
+) -> Picture:
     """The paper's degradation (METHOD: blur → shrink → noise → JPEG → back to size) of a whole picture.
 
     crop_side: side in pixels of an aligned crop of the face; `how` is scaled by crop_side / 512.
@@ -110,7 +112,7 @@ def wear(picture: Picture, how: Degradation, crop_side: float, rng: np.random.Ge
 
 
 def contact_print() -> Picture:
-    """Six heads on one sheet, three by two, each in its own light."""
+    """Six heads on one sheet, three by two, each with its own brightness and tint."""
     side, gap = 176, 16
     sheet = np.full((2 * side + 3 * gap, 3 * side + 4 * gap, 3), 236, np.uint8)
     rng = np.random.default_rng(6)
@@ -130,7 +132,7 @@ def contact_print() -> Picture:
         lit = np.clip(small[:, :: -1 if mirrored else 1] * np.array(light), 0, 255).astype(np.uint8)
         row, column = divmod(place, 3)
         y, x = gap + row * (side + gap), gap + column * (side + gap)
-        sheet[y : y + side, x : x + side] = wear(lit, SOFT, CROP_SIDES[name] * factor, rng)
+        sheet[y : y + side, x : x + side] = degrade_picture(lit, SOFT, CROP_SIDES[name] * factor, rng)
     return sheet
 
 
@@ -176,7 +178,7 @@ def as_sepia_jpeg(picture: Picture) -> bytes:
 
 
 def as_rotated_jpeg(picture: Picture) -> bytes:
-    """A JPEG file whose pixels lie on their side, with the EXIF orientation (6) that stands them up."""
+    """A JPEG file stored rotated by 90 degrees, with the EXIF orientation (6) that turns it upright."""
     lying = as_jpeg(np.rot90(picture))
     # TIFF header, one directory with one entry: tag 0x0112 (orientation), type SHORT, count 1, value 6
     tiff = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)

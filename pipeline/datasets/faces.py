@@ -1,4 +1,4 @@
-"""Shards of aligned faces: where each face lies, and whether it has the side that is wanted."""
+"""Shards of aligned faces: the address of each face, and checks of its side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,22 +14,22 @@ from pipeline.io import images, store
 from pipeline.io.readers import REFUSED
 from pipeline.io.shards import InputError, cut_units, make_shards
 
-# How many faces in a row may be unreadable before the shards are taken to be broken.
+# Unreadable faces in a row after which the shards are considered broken.
 UNREADABLE = 16
-# A training reads single faces: its shards are cut into no units.
+# Training reads single faces: a shard is one unit.
 WHOLE = 1 << 40
-# What to do where there are no faces; photographs are for others than trainings.
+# Advice in error messages where there are no faces: for aligned faces, and for photographs.
 ALIGN = "make them with `python -m jobs.align`"
 PHOTOGRAPHS = "give tars of photographs, or a folder of them"
 
 
 class SampleError(Refusal, ValueError):
-    """Shards that hold no usable faces."""
+    """Shards without usable faces."""
 
 
 @dataclass(frozen=True)
 class FaceAddress:
-    """Where one aligned face lies: bytes [offset, offset + length) of a tar shard, or a whole file."""
+    """Address of one aligned face: bytes [offset, offset + length) of a tar shard, or a whole file."""
 
     shard: str
     offset: int
@@ -39,49 +39,49 @@ class FaceAddress:
 
     @property
     def name(self) -> str:
-        """What people know it by."""
+        """Shard and member, for messages."""
         return f"{self.shard}: {self.member}" if self.member else self.shard
 
     def picture(self) -> NDArray[np.uint8]:
-        """[H, W, 3] RGB. Raises SampleError where the bytes are no picture, StoreError."""
+        """[H, W, 3] uint8 RGB. Raises SampleError for bytes that are no picture, StoreError."""
         try:
             return images.decode_rgb(self.read())
         except images.ImageError as error:
-            raise SampleError(f"{self.shard}: a face can not be read: {error}; leave it out") from error
+            raise SampleError(f"{self.shard}: a face cannot be read: {error}; leave it out") from error
 
     def read(self) -> bytes:
-        """The face's encoded bytes. Raises store.StoreError, which says nothing against the face."""
+        """The face's encoded bytes. Raises store.StoreError, which is no fault of the face."""
         return store.read_range(self.shard, self.offset, self.length)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in some shards."""
+    """The contents of some shards."""
 
     faces: list[FaceAddress] = field(default_factory=list)
-    # members that can hold no face, by name, each with the reason
+    # name → reason of each member that cannot be a face
     left_out: dict[str, str] = field(default_factory=dict)
 
 
 def find_faces(uri: str, instead: str = ALIGN) -> Found:
-    """The faces of the tar shards of a folder or pattern; of its image files where it has none. Raises SampleError.
+    """The faces in the tar shards of a folder or pattern, or in its image files where it has no shards.
 
-    instead: what its sentence tells to do where there are none.
+    instead: advice in the message of the SampleError that is raised where there are none.
     """
-    return look_into(_entries(uri, instead), instead)
+    return faces_in(_entries(uri, instead), instead)
 
 
 def find_shards(uri: str) -> list[str]:
-    """Addresses of the tar shards, or image files, that `find_faces` takes. Raises SampleError."""
+    """URIs of the tar shards, or image files, that `find_faces` reads. Raises SampleError."""
     return [entry.uri for entry in _entries(uri)]
 
 
 def list_faces(shards: Sequence[str]) -> list[FaceAddress]:
-    """The faces of these tars and image files, in the order they lie there. Raises SampleError when there are none."""
-    return look_into([store.stat(uri) for uri in shards]).faces
+    """The faces of these tars and image files, in stored order. Raises SampleError when there are none."""
+    return faces_in([store.stat(uri) for uri in shards]).faces
 
 
-def look_into(entries: Sequence[store.Entry], instead: str = ALIGN) -> Found:
+def faces_in(entries: Sequence[store.Entry], instead: str = ALIGN) -> Found:
     """The faces of tars and image files, in order; only headers are read. Raises SampleError when there are none."""
     found = Found()
     for entry in entries:
@@ -109,7 +109,7 @@ def _entries(uri: str, instead: str = ALIGN) -> list[store.Entry]:
     try:
         listed = store.list_files(root)
     except (store.StoreError, FileNotFoundError) as error:
-        raise SampleError(f"tar shards wanted, but {error}; {instead}") from error
+        raise SampleError(f"no tar shards: {error}; {instead}") from error
     named = [e for e in listed if fnmatchcase(e.path.rpartition("/")[2], pattern)]
     tars, pictures = [e for e in named if _is_tar(e)], [e for e in named if images.is_image_name(e.path)]
     if not tars and not pictures:
@@ -122,7 +122,7 @@ def _is_tar(entry: store.Entry) -> bool:
 
 
 def check_side(faces: Sequence[FaceAddress], side: int) -> None:
-    """Look at the first readable face of every shard, or folder. Raises SampleError when it is not side x side."""
+    """Check the first readable face of every shard, or folder. Raises SampleError when it is not side x side."""
     looked: dict[str, int] = {}
     for face in faces:
         shard = face.shard if face.member else face.shard.rpartition("/")[0]
@@ -132,16 +132,16 @@ def check_side(faces: Sequence[FaceAddress], side: int) -> None:
             except images.ImageError:
                 looked[shard] += 1
                 continue
-            wanted_side(picture, side, face.shard)
+            require_side(picture, side, face.shard)
             looked[shard] = UNREADABLE
 
 
-def wanted_side(picture: NDArray[np.uint8], side: int, shard: str) -> NDArray[np.uint8]:
-    """The picture itself. Raises SampleError when it is not side x side."""
+def require_side(picture: NDArray[np.uint8], side: int, shard: str) -> NDArray[np.uint8]:
+    """The picture, unchanged. Raises SampleError when it is not side x side."""
     height, width = picture.shape[:2]
     if (height, width) != (side, side):
         raise SampleError(
-            f"{shard} holds a {width}x{height} face where {side}x{side} was wanted; "
+            f"{shard}: expected faces of {side}x{side}, got {width}x{height}; "
             f"align it with `python -m jobs.align --side {side}`"
         )
     return picture
@@ -159,6 +159,6 @@ def to_picture(face: Tensor) -> NDArray[np.uint8]:
 
 
 def spread(faces: Sequence[FaceAddress], limit: int) -> list[FaceAddress]:
-    """At most `limit` of the faces, taken evenly; 0 takes all."""
+    """At most `limit` of the faces, evenly spaced; 0 takes all."""
     count = min(limit or len(faces), len(faces))
     return [faces[i] for i in np.linspace(0, len(faces) - 1, count).astype(int)]

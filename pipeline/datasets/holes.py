@@ -1,7 +1,7 @@
-"""Holes for the training and the tests of inpainting: boxes, irregular strokes, expansions and halves.
+"""Masks for training and testing inpainting: boxes, irregular strokes, expansions and halves.
 
 Source: the kinds of DifFace's inpainting benchmark (arXiv 2212.06512, section 4.4); strokes in the manner of LaMa
-(arXiv 2109.07161, section 3.3). Sizes are shares of the face's side.
+(arXiv 2109.07161, section 3.3). Sizes are fractions of the face's side.
 """
 
 from typing import Literal, get_args
@@ -15,7 +15,7 @@ HOLES: tuple[Hole, ...] = get_args(Hole)
 
 
 def draw_hole(side: int, rng: np.random.Generator, kind: Hole | None = None) -> NDArray[np.bool_]:
-    """[S, S], True in the hole. kind: any of them, one as likely as another, where none is given."""
+    """[S, S], True in the hole. kind: drawn uniformly where none is given."""
     kind = kind or HOLES[int(rng.integers(len(HOLES)))]
     hole = np.zeros((side, side), np.uint8)
     if kind == "box":
@@ -26,7 +26,7 @@ def draw_hole(side: int, rng: np.random.Generator, kind: Hole | None = None) -> 
         for _ in range(int(rng.integers(1, 6))):
             _stroke(hole, rng)
     elif kind == "expand":
-        # what is known is a box, everything around it is to be made up
+        # only a central box is known, everything around it is the hole
         hole[:] = 1
         high, wide = (round(side * rng.uniform(0.5, 0.75)) for _ in range(2))
         top, left = (side - high) // 2, (side - wide) // 2

@@ -13,9 +13,9 @@ from pipeline.datasets.faces import (
     SampleError,
     find_shards,
     list_faces,
+    require_side,
     spread,
     to_tensor,
-    wanted_side,
 )
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import Schedule, chain_from, make_schedule
@@ -115,7 +115,7 @@ def choose_faces(config: FiguresConfig, side: int) -> list[FaceAddress]:
         )
     chosen = spread(found, config.count)
     for face in chosen:
-        wanted_side(face.picture(), side, face.shard)
+        require_side(face.picture(), side, face.shard)
     return chosen
 
 

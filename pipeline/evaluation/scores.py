@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.testset import EvaluationSet
 from pipeline.io import layout, store
-from pipeline.metrics.directions import meaning
+from pipeline.metrics.directions import metric_info
 from pipeline.metrics.distribution import frechet_distance
 from pipeline.metrics.fidelity import psnr
 from pipeline.metrics.suite import Face, Suite, parse_metrics
@@ -39,7 +39,7 @@ COLUMNS: Mapping[str, str] = {
 }
 FID = "FID"
 # Names of scores that are better when they are higher.
-HIGHER = frozenset({"PSNR in the hole"} | {n for c, n in COLUMNS.items() if meaning(c).better == "up"})
+HIGHER = frozenset({"PSNR in the hole"} | {n for c, n in COLUMNS.items() if metric_info(c).better == "up"})
 FEATURES = ("features", "features_truth")
 STRATA = 5
 # Half a 95 % interval in standard errors.

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.datasets.degradation import degrade, grid_degradation, to_grey
-from pipeline.datasets.faces import FaceAddress, wanted_side
+from pipeline.datasets.faces import FaceAddress, require_side
 from pipeline.datasets.holes import Hole, draw_hole
 from pipeline.diffusion.task import TaskName
 from pipeline.io import images, store
@@ -138,7 +138,7 @@ def write_set(found: EvaluationSet, faces: Sequence[FaceAddress]) -> None:
 def _write_face(found: EvaluationSet, number: int, face: FaceAddress) -> dict[str, Any]:
     """Write one face's pictures; its row of the sheet."""
     recipe = found.recipe
-    clean = wanted_side(images.decode_rgb(face.read()), recipe.side, face.shard)
+    clean = require_side(images.decode_rgb(face.read()), recipe.side, face.shard)
     pictures, how = degraded_pictures(clean, number, recipe)
     name = f"{number:06d}"
     for folder, picture in pictures.items():

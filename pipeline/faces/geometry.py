@@ -1,6 +1,6 @@
-"""Five landmarks → similarity → crop of a preset's own frame, and the way back: feathered paste into the picture.
+"""Five landmarks → similarity → crop in a preset's frame, and the inverse: feathered paste into the picture.
 
-Pure array mathematics: no detector, no files. Coordinates are pixels, x to the right, y down, with pixel
+Pure array operations: no detector, no files. Coordinates are pixels, x to the right, y down, with pixel
 centres at integers (OpenCV's convention).
 """
 
@@ -33,41 +33,41 @@ MOST_SAMPLED = 4096
 
 
 class Pixels(Protocol):
-    """[H, W, 3] float32, 0..255: an array, or what holds a part of one."""
+    """[H, W, 3] float32, 0..255: an array, or an object that stores parts of one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Height, width, 3."""
 
     def __getitem__(self, box: tuple[slice, slice], /) -> Any:
-        """Those pixels, to be written to in place."""
+        """A writable view of the pixels of a box."""
 
 
 class UnusableLandmarks(ValueError):
-    """Landmarks that fix no similarity: they coincide, or are not finite."""
+    """Landmarks that determine no similarity: they coincide, or are not finite."""
 
 
 @dataclass(frozen=True)
 class CropFrame:
-    """What part of a face's surroundings a crop shows, and how it is sampled. The defaults are FFHQ's frame."""
+    """The region around a face that a crop shows, and how it is sampled. The defaults are FFHQ's frame."""
 
     # pixels
     side: int
-    # how many times larger a face is shown than in FFHQ's frame
+    # magnification relative to FFHQ's frame
     zoom: float = 1.0
-    # point of FFHQ's frame that lies in the middle of this one, x and y in units of the side
+    # point of FFHQ's frame at the centre of this one, x and y in units of the side
     centre: tuple[float, float] = (0.5, 0.5)
     resampling: Resampling = "linear"
 
     @classmethod
-    def from_table(cls, side: int, told: Mapping[str, Any]) -> "CropFrame":
-        """The frame of a preset's side and its [crop]."""
-        x, y = told.get("centre", (0.5, 0.5))
-        return cls(side, **{**told, "centre": (float(x), float(y))})
+    def from_table(cls, side: int, table: Mapping[str, Any]) -> "CropFrame":
+        """The frame given by a preset's side and its [crop] table."""
+        x, y = table.get("centre", (0.5, 0.5))
+        return cls(side, **{**table, "centre": (float(x), float(y))})
 
     @property
     def is_ffhq(self) -> bool:
-        """Whether it shows what FFHQ's aligned pictures show."""
+        """Whether it shows the region of FFHQ's aligned pictures."""
         return self.zoom == 1.0 and tuple(self.centre) == (0.5, 0.5)
 
     @property
@@ -94,21 +94,21 @@ class CropFrame:
 
     @property
     def _shift(self) -> NDArray[np.float64]:
-        """(u - centre) * zoom + 0.5 in units of the side, as what is added to zoomed pixel coordinates."""
+        """(u - centre) * zoom + 0.5 in units of the side, as an offset of zoomed pixel coordinates."""
         middle = np.asarray(self.centre, dtype=np.float64) * self.side - 0.5
         return (self.side - 1) / 2 - middle * self.zoom
 
 
 def face_to_crop(landmarks: NDArray[np.floating], frame: CropFrame) -> NDArray[np.float64]:
-    """The 2x3 similarity that carries picture coordinates to coordinates of a crop of this frame.
+    """The 2x3 similarity from picture coordinates to coordinates of a crop of this frame.
 
     landmarks: [5, 2] in the template's order. The least-squares similarity of Umeyama (1991). Raises
-    UnusableLandmarks when the points fix no similarity.
+    UnusableLandmarks when the points determine no similarity.
     """
     template = frame.template
     points = np.asarray(landmarks, dtype=np.float64)
     if not are_distinct(points):
-        raise UnusableLandmarks(f"five distinct finite landmarks wanted, got {points.round(1).tolist()}")
+        raise UnusableLandmarks(f"expected five distinct finite landmarks, got {points.round(1).tolist()}")
     from skimage.transform import SimilarityTransform
 
     fit = SimilarityTransform.from_estimate(points, template)
@@ -120,28 +120,28 @@ def face_to_crop(landmarks: NDArray[np.floating], frame: CropFrame) -> NDArray[n
 
 @dataclass(frozen=True)
 class Fit:
-    """How well five landmarks fit those of an upright face."""
+    """How well five landmarks match those of an upright face."""
 
-    # RMS distance from the template's after the best similarity, as a share of the side of FFHQ's frame
+    # RMS distance from the template after the best similarity, as a fraction of the side of FFHQ's frame
     residual: float
-    # degrees that the similarity turns by, -180..180, clockwise in the picture; about 0 for an upright face
+    # rotation of the similarity in degrees, -180..180, clockwise in the picture; about 0 for an upright face
     turn: float
 
 
 def fit_landmarks(landmarks: NDArray[np.floating]) -> Fit:
-    """How five landmarks, [5, 2] in the template's order, fit a face. Raises UnusableLandmarks as `face_to_crop`."""
+    """The fit of five landmarks, [5, 2] in the template's order. Raises UnusableLandmarks as `face_to_crop`."""
     frame = CropFrame(512)
     to_crop = face_to_crop(landmarks, frame)
-    away = np.asarray(landmarks, dtype=np.float64) @ to_crop[:, :2].T + to_crop[:, 2] - frame.template
+    residuals = np.asarray(landmarks, dtype=np.float64) @ to_crop[:, :2].T + to_crop[:, 2] - frame.template
     turn = np.degrees(np.arctan2(to_crop[1, 0], to_crop[0, 0]))
-    return Fit(float(np.sqrt((away**2).sum(axis=1).mean())) / frame.side, float(turn))
+    return Fit(float(np.sqrt((residuals**2).sum(axis=1).mean())) / frame.side, float(turn))
 
 
 def box_to_crop(box: tuple[float, float, float, float], frame: CropFrame) -> NDArray[np.float64]:
-    """The upright 2x3 similarity from a picture to a crop of this frame, by a face's box, x0 y0 x1 y1, alone.
+    """The upright 2x3 similarity from a picture to a crop of this frame, from a face's box, x0 y0 x1 y1, alone.
 
-    It says about where the face lies, for one whose landmarks can not. CenterFace's boxes are .56 of FFHQ's frame wide
-    and .68 high, around the point (.50, .57): medians over 1600 upright faces of LFW and FairFace.
+    An approximation for faces whose landmarks are unusable. CenterFace's boxes are .56 of FFHQ's frame wide and .68
+    high, centred on (.50, .57): medians over 1600 upright faces of LFW and FairFace.
     """
     x0, y0, x1, y1 = box
     scale = 0.68 * frame.side / max((y1 - y0), (x1 - x0), 1.0)
@@ -151,7 +151,7 @@ def box_to_crop(box: tuple[float, float, float, float], frame: CropFrame) -> NDA
 
 
 def are_distinct(landmarks: NDArray[np.floating]) -> bool:
-    """Whether landmarks, [5, 2], are numbers, and not all within one pixel."""
+    """Whether landmarks, [5, 2], are finite, and not all within one pixel."""
     return bool(np.isfinite(landmarks).all() and np.ptp(landmarks, axis=0).max() >= 1)
 
 
@@ -168,9 +168,9 @@ def warp_crop(
 ) -> NDArray[np.uint8]:
     """[H, W, 3] uint8 → [side, side, 3] uint8 crop, mirrored beyond the picture's border.
 
-    A face larger than the crop is first sampled at a whole multiple of the side and then averaged, so that
-    shrinking does not alias. "fine" samples at twice the side at least, cubic where that enlarges, and shrinks a face
-    beforehand that is larger than MOST_SAMPLED.
+    A face larger than the crop is first sampled at an integer multiple of the side and then averaged, so that
+    shrinking does not alias. "fine" samples at twice the side or more, cubic where that enlarges; a face larger than
+    MOST_SAMPLED is shrunk first.
     """
     scale, most = crop_scale(to_crop), max(MOST_SAMPLED // side, 1)
     fine = resampling == "fine"
@@ -188,7 +188,7 @@ def warp_crop(
 def _shrunk(
     picture: NDArray[np.uint8], to_crop: NDArray[np.floating], times: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """The picture averaged to a so many times smaller one, and the similarity from that to the same crop."""
+    """The picture shrunk by averaging by a factor of `times`, and the similarity from it to the same crop."""
     height, width = picture.shape[:2]
     size = (max(width // times, 1), max(height // times, 1))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
@@ -198,7 +198,7 @@ def _shrunk(
 
 
 def inside_picture(to_crop: NDArray[np.floating], side: int, width: int, height: int) -> NDArray[np.bool_]:
-    """[side, side], True where the middle of a crop's pixel lies in the picture, and not beyond its border."""
+    """[side, side], True where the centre of a crop's pixel lies inside the picture."""
     to_picture = cv2.invertAffineTransform(np.asarray(to_crop, dtype=np.float64))
     y, x = np.mgrid[:side, :side]
     across, down = (row[0] * x + row[1] * y + row[2] for row in np.asarray(to_picture))
@@ -209,7 +209,7 @@ def inside_picture(to_crop: NDArray[np.floating], side: int, width: int, height:
 
 
 def feather_mask(side: int) -> NDArray[np.float32]:
-    """[side, side] float32 weight of the restored crop: 1 inside, a smooth fall to exactly 0 at the border."""
+    """[side, side] float32 weight of the restored crop: 1 inside, falling smoothly to exactly 0 at the border."""
     edge = max(side // 8, 1)
     ramp = np.clip((np.arange(side) + 0.5) / edge, 0, 1)
     ramp = np.minimum(ramp, ramp[::-1])
@@ -220,10 +220,10 @@ def feather_mask(side: int) -> NDArray[np.float32]:
 
 
 def detail_weight(scale: float) -> float:
-    """How much of the picture's own fine detail a paste keeps, from the crop's scale: 0 up to 1, 1 from 2 on.
+    """Share of the picture's own fine detail that a paste keeps: 0 up to a scale of 1, rising to 1 at a scale of 2.
 
-    A crop that shows the face smaller than the picture does cannot carry its finest detail; there the paste
-    adds the *change* the restoration made instead of laying an enlarged crop over a sharper picture.
+    A crop smaller than the face lacks its finest detail; there the paste adds the *change* made by the restoration
+    instead of covering a sharper picture with an enlarged crop.
     """
     return float(np.clip(scale - 1, 0, 1))
 
@@ -231,8 +231,8 @@ def detail_weight(scale: float) -> float:
 def paste_strength(crispness: float, scale: float) -> float:
     """Share of a restoration that is pasted, from the crop's crispness (metrics.sharpness) and its scale.
 
-    1 for a blurred face of up to three times the crop's side. A face that is sharp already, or much larger than the
-    crop, has little to gain and much to lose: there the share falls to 0.2.
+    1 for a blurred face of up to three times the crop's side, falling to 0.2 for a face that is sharp already or much
+    larger than the crop: it has little to gain and much to lose.
     """
     by_crispness = np.interp(crispness, (0.75, 1.1), (1.0, 0.2))
     by_scale = np.interp(scale, (3.0, 6.0), (1.0, 0.3))
@@ -241,7 +241,7 @@ def paste_strength(crispness: float, scale: float) -> float:
 
 @dataclass(frozen=True)
 class Placing:
-    """Where a crop lies in a picture: the box of pixels that it can reach, and the way there."""
+    """Where a crop lies in a picture: the box of pixels that it covers, and the transform to it."""
 
     # ends excluded
     x0: int
@@ -262,14 +262,14 @@ class Placing:
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
     def back(self, crop: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A crop's values at the box's pixels."""
+        """A crop, [S, S, C] float32, warped to the box's pixels."""
         warped: NDArray[np.float32] = cv2.warpAffine(
             crop, self.to_box, self.size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         ).astype(np.float32, copy=False)
         return warped
 
     def mask(self, side: int, edge: Edge) -> NDArray[Any]:
-        """[H, W, 1] the crop's weight at the box's pixels; of edge "none" a single 1."""
+        """[H, W, 1] the crop's weight at the box's pixels; [1, 1, 1] of value 1 for edge "none"."""
         if edge == "none":
             return np.ones((1, 1, 1), np.float32)
         weights = feather_mask(side) if edge == "feathered" else np.ones((side, side), np.float32)
@@ -280,7 +280,7 @@ class Placing:
 
 
 def place_crop(to_crop: NDArray[np.floating], side: int, width: int, height: int) -> Placing | None:
-    """Where a crop lies in a picture of this size; None where it reaches no pixel of it."""
+    """Where a crop lies in a picture of this size; None where it covers no pixel of it."""
     to_picture: NDArray[Any] = cv2.invertAffineTransform(np.asarray(to_crop, dtype=np.float64))
     x0, y0, x1, y1 = covered_box(to_picture, side, width, height)
     if x0 >= x1 or y0 >= y1:
@@ -298,12 +298,12 @@ def paste_face(
     strength: float = 1.0,
     edge: Edge = "feathered",
 ) -> None:
-    """Blend a restored crop into `picture` ([H, W, 3] float32, 0..255 scale) in place: the paper's way.
+    """Blend a restored crop into `picture` ([H, W, 3] float32, 0..255 scale) in place, as in the paper.
 
-    before, after: [S, S, 3] uint8, the crop and its restoration. `keep_detail` in [0, 1] fixes the share of
-    the picture's own detail that stays; None takes `detail_weight` of the crop's scale. `strength` in [0, 1] is the
-    share of the restoration that is taken. edge: the crop fades out within itself, or ends where it ends; pixels
-    beyond are not touched. "none": the crop covers the picture whole.
+    before, after: [S, S, 3] uint8, the crop and its restoration. `keep_detail` in [0, 1]: share of the
+    picture's own detail that is kept; None takes `detail_weight` of the crop's scale. `strength` in [0, 1]: share of
+    the restoration that is applied. edge: the crop fades out towards its border, or ends sharply; pixels outside are
+    not changed. "none": the crop covers the whole picture.
     """
     side = before.shape[0]
     height, width = picture.shape[:2]
@@ -336,10 +336,9 @@ def paste_change(
 ) -> None:
     """Blend `picture` and the change of a crop into `edited`, both [H, W, 3], 0..255 scale, in place.
 
-    Alone, a face gives picture + mask * (after - before): what is finer than the crop's pixels stays, and a crop that
-    did not change changes nothing. Where faces overlap the one that is pasted later covers the other. Pixels of the
-    crop beyond the picture's border show what is mirrored there and take no part. before, after, strength, edge: as for
-    `paste_face`.
+    A single face gives picture + mask * (after - before): detail finer than the crop's pixels is kept, and an unchanged
+    crop changes nothing. Where faces overlap, the one pasted later covers the other. Crop pixels beyond the picture's
+    border are mirrored content and are ignored. before, after, strength, edge: as for `paste_face`.
     """
     side = before.shape[0]
     height, width = picture.shape[:2]
@@ -349,7 +348,7 @@ def paste_change(
         return
     change = after.astype(np.float32) - before
     if not inside.all():
-        # each pixel beyond the border becomes its nearest neighbour within
+        # each pixel beyond the border takes the value of the nearest one inside
         from scipy.ndimage import distance_transform_edt
 
         nearest = distance_transform_edt(~inside, return_distances=False, return_indices=True)
@@ -375,7 +374,7 @@ def put_back(edited: Pixels, picture: NDArray[np.uint8], to_crop: NDArray[np.flo
 
 
 def enlarge_crop(to_crop: NDArray[np.floating], times: int) -> NDArray[np.float64]:
-    """The 2x3 similarity to the same crop from a picture that is so many times larger in both directions."""
+    """The 2x3 similarity to the same crop from the picture enlarged by a factor of `times`."""
     shift = (1 / times - 1) / 2  # pixel centres: (x + 0.5) / times - 0.5
     smaller = np.array([[1 / times, 0, shift], [0, 1 / times, shift], [0, 0, 1]])
     matrix: NDArray[np.float64] = np.asarray(to_crop, dtype=np.float64) @ smaller
@@ -385,7 +384,7 @@ def enlarge_crop(to_crop: NDArray[np.floating], times: int) -> NDArray[np.float6
 def covered_box(
     to_picture: NDArray[np.floating], side: int, width: int, height: int
 ) -> tuple[int, int, int, int]:
-    """The picture's pixels that a crop of `side` can reach, as x0, y0, x1, y1 (ends excluded), inside the picture."""
+    """The pixels that a crop of `side` covers, as x0, y0, x1, y1 (ends excluded), clipped to the picture."""
     corners = np.array([(0, 0), (side - 1, 0), (0, side - 1), (side - 1, side - 1)], dtype=np.float64)
     reached = corners @ to_picture[:, :2].T + to_picture[:, 2]
     x0, y0 = np.floor(reached.min(axis=0)).astype(int) - 1

@@ -1,7 +1,7 @@
-"""Every face of a picture: those to restore, and those that are left as they are, with the reason.
+"""Every face of a picture: those to restore, and those that are not, with the reason.
 
-The way for the stages to find faces: a `Detector` alone sees large pictures shrunk, and takes a face that lies on its
-side for an upright one.
+Stages detect faces through this module: a `Detector` alone shrinks large pictures and mistakes rotated faces for
+upright ones.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ from pipeline.faces.detect import (
 from pipeline.faces.poses import SAME_PLACE, faces_turned, is_usable, most_turned, quarter_with_faces, upright
 from pipeline.faces.tiles import find_faces
 
-# A detection below this share of --min-face is noise, and not counted.
+# A detection below this fraction of --min-face is noise, and not counted.
 LEAST_COUNTED = 0.5
-# A face below --min-face that lies in a larger one by more than this share is a part of it.
+# A face below --min-face with more than this share of its area in a larger one is a part of it.
 MOST_CONTAINED = 0.6
 
 Left = Literal["small", "surplus", "unfit"]
@@ -36,25 +36,26 @@ Left = Literal["small", "surplus", "unfit"]
 
 @dataclass(frozen=True)
 class Found:
-    """One face of a picture, and why it is left as it is."""
+    """One face of a picture, and why it is not restored."""
 
     face: Face
     # empty for a face to restore
     left: Left | Literal[""] = ""
-    # a sentence for people
+    # the reason as text
     why: str = ""
 
 
 def search(detector: Detector, picture: NDArray[np.uint8], selection: Selection) -> list[Found]:
-    """Every face of a picture, [H, W, 3] uint8 RGB: those to restore, largest first, then those left by choice.
+    """Every face of a picture, [H, W, 3] uint8 RGB: those to restore, largest first, then those excluded by options.
 
-    A face whose landmarks fit no face ("unfit") stands among the first, at the place that its size gives it, so that it
-    shifts no other face's number; and so does one that is found again in the turned picture. Where no face can be
-    restored the picture is searched turned by quarters, and where most faces were turned by the same quarter, it is
-    searched turned by that; faces found there alone come after those that stand.
+    A face whose landmarks do not fit ("unfit") is listed among the first, in the order of size, so that it changes no
+    other face's index; so is one that is detected again in the rotated picture. Where no face can be restored, the
+    picture is searched in all quarter turns; where most faces were rotated by the same quarter turn, in that one. Faces
+    detected only there come after the upright ones.
 
-    Left by choice: beyond --max-faces ("surplus"), then below --min-face ("small") down to LEAST_COUNTED of it. What
-    has no usable landmarks is no face. The result depends on the picture, the detector and the selection alone.
+    Excluded by options: beyond --max-faces ("surplus"), then below --min-face ("small") down to LEAST_COUNTED of it.
+    Detections without usable landmarks are dropped. The result depends on the picture, the detector and the selection
+    alone.
     """
     found = [f for f in find_faces(detector, picture, selection) if is_usable(f)]
     large, small = choose(found, selection)
@@ -84,10 +85,9 @@ def search(detector: Detector, picture: NDArray[np.uint8], selection: Selection)
 
 
 def choose(faces: Sequence[Face], selection: Selection) -> tuple[list[Face], list[Face]]:
-    """The distinct faces from --min-face on, and those below it, each largest first.
+    """The distinct faces of at least --min-face, and those below it, each largest first.
 
-    Of those below, the ones that lie in a larger face are parts of it, and those below LEAST_COUNTED are noise; both
-    are dropped.
+    Of those below, parts of a larger face and noise below LEAST_COUNTED are dropped.
     """
     large = by_size(
         distinct([f for f in faces if min(box_size(f)) >= selection.min_face], selection.max_overlap)
@@ -104,12 +104,12 @@ def choose(faces: Sequence[Face], selection: Selection) -> tuple[list[Face], lis
 
 
 def _found_turned(face: Face, why: str, turned: Sequence[Face]) -> Found:
-    """A face that stands in no surroundings of its own: as the turned picture shows it, or left."""
+    """A face that no rotation of its surroundings makes upright: as detected in the rotated picture, or unfit."""
     there = [f for f in turned if overlap(f.box, face.box) > SAME_PLACE]
     return Found(there[0]) if there else Found(face, "unfit", why)
 
 
 def _is_new(face: Face, known: Sequence[Face], selection: Selection) -> bool:
-    """Whether a face is none of the known ones."""
+    """Whether a face overlaps none of the known ones."""
     boxes = np.array([f.box for f in known], dtype=np.float64).reshape(-1, 4)
     return not (overlaps(np.array(face.box, dtype=np.float64), boxes) > selection.max_overlap).any()

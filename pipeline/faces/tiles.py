@@ -1,4 +1,4 @@
-"""Faces of any size in a picture of any size: the whole is searched, then tiles of it at finer scales."""
+"""Multi-scale detection: the whole picture is searched, then tiles of it at finer scales."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,28 +20,28 @@ from pipeline.faces.detect import (
 
 Pixels = NDArray[np.uint8]
 
-# Shorter side of the smallest box that a detector finds for sure, pixels of what it looks at. CenterFace finds all of
-# 135 LFW portraits shrunk to 16 px, 88 % at 14, 79 % at 12, 36 % at 10, and none at 8, at its own score floor.
+# Shorter side of the smallest box that is detected reliably, pixels of the searched image. CenterFace detects all of
+# 135 LFW portraits shrunk to 16 px, 88 % at 14, 79 % at 12, 36 % at 10, and none at 8, at its default threshold.
 DETECTABLE = 16.0
 # Longer side of a tile, a multiple of the 32 that CenterFace rounds to.
 TILE_SIDE, ROUNDED_TO = 1024, 32
-# How many times finer a level of tiles is than the one before, at most: overlaps grow with it.
+# Largest scale factor between two levels of tiles: the tiles' overlap grows with it.
 MOST_FINER = 6.0
-# A face's distance from the inner borders of its tile, as a share of its box: nearer, it may be cut.
+# Minimum distance of a face from the inner borders of its tile, as a fraction of its box: nearer, it may be cut off.
 CLEARANCE = 0.1
-# Two boxes of different levels are one face and a part of it where they share more than this of the smaller box.
+# Of two boxes of different levels that share more than this of the smaller one, one is a part of the other.
 MOST_CONTAINED = 0.6
-# Below this range of its values a tile shows nothing.
+# A tile whose values span less than this is flat, and skipped.
 LEAST_CONTRAST = 8
 
 
 def find_faces(detector: Detector, picture: Pixels, selection: Selection) -> list[Face]:
-    """The detections in a picture, [H, W, 3] uint8 RGB, in no particular order, some of them the same face.
+    """The detections in a picture, [H, W, 3] uint8 RGB, in no particular order, possibly with duplicates.
 
-    It is searched whole, as the detector does, and then in tiles at ever finer scales until a face of --min-face is as
-    large as DETECTABLE. A picture up to SEARCH_SIDE has no tiles, nor one in which --min-face is that large already.
-    CenterFace takes .27 s for a million pixels on one core; with the default --min-face of 16 a picture of 12 Mpx
-    costs about 4 s and one of 48 Mpx about 18 s, with 32 a quarter of that. Flat tiles cost nothing.
+    The picture is searched as a whole and then in tiles at increasing scales until a face of --min-face has DETECTABLE
+    pixels. A picture up to SEARCH_SIDE needs no tiles, nor one in which --min-face is that large already. CenterFace
+    takes .27 s per megapixel on one core; with the default --min-face of 16 a picture of 12 Mpx takes about 4 s and one
+    of 48 Mpx about 18 s, with 32 a quarter of that. Flat tiles are skipped.
     """
     found = detector(picture)
     coarser = min(SEARCH_SIDE / max(picture.shape[:2]), 1.0)
@@ -52,7 +52,7 @@ def find_faces(detector: Detector, picture: Pixels, selection: Selection) -> lis
 
 
 def tile_scales(height: int, width: int, min_face: float) -> list[float]:
-    """Scales at which a picture is searched in tiles, the finest last; none where searching it whole is enough."""
+    """Scales at which a picture is searched in tiles, the finest last; empty where the whole picture is enough."""
     whole = min(SEARCH_SIDE / max(height, width), 1.0)
     finest = min(DETECTABLE / max(min_face, DETECTABLE), 1.0)
     if whole >= finest:
@@ -62,7 +62,7 @@ def tile_scales(height: int, width: int, min_face: float) -> list[float]:
 
 
 def tile_spans(length: int, least_overlap: int) -> list[tuple[int, int]]:
-    """Begin and end of the tiles along one side of a picture: of one length, TILE_SIDE at most, evenly spread."""
+    """Start and end of the tiles along one side of a picture: of equal length, at most TILE_SIDE, evenly spaced."""
     if length <= TILE_SIDE:
         return [(0, length)]
     count = math.ceil((length - least_overlap) / (TILE_SIDE - least_overlap))
@@ -73,10 +73,10 @@ def tile_spans(length: int, least_overlap: int) -> list[tuple[int, int]]:
 
 
 def _search_tiles(detector: Detector, picture: Pixels, scale: float, least_overlap: int) -> Iterator[Face]:
-    """Faces found in tiles of the picture at a scale that lie wholly inside their tile.
+    """Faces that lie completely inside a tile of the picture at this scale.
 
     The overlap is twice the shorter side of the largest face that the coarser level can miss, so that each such face
-    lies wholly in a tile. Larger ones are left to that level, whose view of them is better.
+    lies completely in some tile. Larger ones are taken from that level, which shows them better.
     """
     height, width = picture.shape[:2]
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
@@ -101,13 +101,13 @@ def _search_tiles(detector: Detector, picture: Pixels, scale: float, least_overl
 
 
 def _rounded_up(tile: Pixels) -> Pixels:
-    """The tile with black at its right and bottom up to whole multiples: a detector would stretch it to these."""
+    """The tile padded with black at the right and bottom to multiples of ROUNDED_TO: a detector would stretch it."""
     missing = [-side % ROUNDED_TO for side in tile.shape[:2]]
     return np.ascontiguousarray(np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0))))
 
 
 def _is_clear(face: Face, borders: tuple[float, float, float, float]) -> bool:
-    """Whether a face keeps clear of its tile's borders, left, top, right, bottom: infinite at the picture's own."""
+    """Whether a face is clear of its tile's borders, left, top, right, bottom: infinite at the picture's own border."""
     x, y = (CLEARANCE * side for side in box_size(face))
     x0, y0, x1, y1 = face.box
     left, top, right, bottom = borders
@@ -115,7 +115,7 @@ def _is_clear(face: Face, borders: tuple[float, float, float, float]) -> bool:
 
 
 def _moved(face: Face, left: int, top: int, size: tuple[int, int]) -> Face:
-    """A face of the tile that begins there, in the coordinates of the whole, whose width and height are `size`."""
+    """A face of the tile at (left, top), in the coordinates of the whole picture of width and height `size`."""
     x0, y0, x1, y1 = face.box
     width, height = size
     return Face(
@@ -136,9 +136,8 @@ def _scaled(face: Face, x: float, y: float) -> Face:
 
 
 def without_parts(coarse: Sequence[Face], fine: Sequence[Face]) -> list[Face]:
-    """Faces of two levels, best first, without those that share most of the smaller box with a better one of the other.
-
-    Two faces of one level stay, however they lie.
+    """Faces of two levels, best first, without those that share most of the smaller box with a better one of the other
+    level. Faces of one level are not compared.
     """
     every = sorted(
         [*((f, 0) for f in coarse), *((f, 1) for f in fine)], key=lambda e: (-e[0].score, e[1], e[0].box)

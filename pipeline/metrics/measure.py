@@ -1,6 +1,6 @@
-"""The actor that measures restored faces: against their inputs, and against true pictures where there are any.
+"""The actor that measures restored faces, against their inputs and against the ground truth where there is one.
 
-A stage of its own, so that its networks are loaded once and the engines wait for no measurement. It changes no pixel.
+A separate stage, so that its networks are loaded once and engines never wait for it. It changes no pixels.
 """
 
 import json
@@ -29,11 +29,11 @@ from pipeline.records.rows import (
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """What a measuring actor needs to know."""
+    """The settings of a measuring actor."""
 
-    # names of metrics/suite.py
+    # names in metrics/suite.py
     metrics: tuple[str, ...]
-    # where true pictures are, as --truth; None where there are none
+    # where the ground truth is, as --truth; None without
     truth: str | None
     frame: CropFrame
     # each picture is one face's crop
@@ -44,24 +44,24 @@ class MeasureSettings:
 
 
 class MeasureFaces:
-    """Row with `restored` → row with what was measured in its `faces`, and the columns of features asked for."""
+    """Row with `restored` → row with the measured values in its `faces`, and the requested feature columns."""
 
     def __init__(self, settings: MeasureSettings) -> None:
         self._settings = settings
-        # the engines have the other cores, and one thread gives the same sums everywhere
+        # engines use the other cores, and one thread sums in the same order everywhere
         torch.set_num_threads(1)
         fix_kernels(torch.device(settings.device))
         self._suite = Suite(settings.metrics, settings.device, settings.weights_dir, settings.frame)
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
-            return row  # not begun
+            return row  # not started
         began = time.monotonic()
         every = load_faces(row)
         faces = with_crops(every)
         before, after = (unpack(row[name], self._settings.frame.side) for name in ("crops", "restored"))
         truths = self._truths(row, faces)
-        # a face that failed has its input in the place of its restoration, which must not be measured
+        # a failed face has its input in place of the restoration: it must not be measured
         good = [i for i, face in enumerate(faces) if not face.error]
         measured = self._suite([Face(before[i], after[i], truths[i]) for i in good])
         for i, values in zip(good, measured.values, strict=True):
@@ -76,7 +76,7 @@ class MeasureFaces:
         )
 
     def _truths(self, row: Row, faces: Sequence[FaceRecord]) -> list[Crop | None]:
-        """The true crop of each face, None for one that has none."""
+        """The ground-truth crop of each face, or None."""
         s = self._settings
         crops: list[Crop | None] = [None] * len(faces)
         if s.truth is None:
@@ -89,7 +89,7 @@ class MeasureFaces:
         return crops
 
     def _features(self, measured: Measured, good: Sequence[int], count: int) -> Row:
-        """The columns of features, [F, D] with nan in the rows of faces that have none."""
+        """The feature columns, [F, D] with nan in the rows of faces without features."""
         columns = {"features": measured.features}
         if self._settings.truth is not None:
             columns["features_truth"] = measured.features_truth

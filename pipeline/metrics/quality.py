@@ -1,7 +1,7 @@
-"""How natural a picture looks, without a reference: BRISQUE.
+"""No-reference image quality: BRISQUE.
 
 Source: Mittal, Moorthy and Bovik, "No-Reference Image Quality Assessment in the Spatial Domain" (IEEE TIP 2012), with
-the regression that the package `brisque` 0.2.0 carries; its numbers lie in `presets/weights/brisque_live.safetensors`.
+the regression of the package `brisque` 0.2.0, whose coefficients are in `presets/weights/brisque_live.safetensors`.
 """
 
 from pathlib import Path
@@ -17,10 +17,10 @@ BRISQUE_FILE = "brisque_live.safetensors"
 
 Grey = NDArray[np.float64]
 
-# what skimage.color.rgb2gray weighs the channels with, and so the regression's own features
+# channel weights of skimage.color.rgb2gray, with which the regression was trained
 LUMA = (0.2125, 0.7154, 0.0721)
 WINDOW, SIGMA = (7, 7), 7 / 6
-# shapes of the generalised Gaussian, and the ratio of moments that each gives, which falls with the shape
+# shapes of the generalised Gaussian, and their ratios of moments, which decrease with the shape
 SHAPES: Grey = np.arange(0.2, 10.001, 0.001)
 RATIOS: Grey = gamma(1 / SHAPES) * gamma(3 / SHAPES) / gamma(2 / SHAPES) ** 2
 
@@ -31,9 +31,9 @@ def find_brisque(weights_dir: str | None = None) -> Resolved:
 
 
 class Brisque:
-    """[H, W, 3] uint8 RGB → about 0 (natural) to 100 (spoiled), nan for a picture without any contrast.
+    """[H, W, 3] uint8 RGB → about 0 (natural) to 100 (heavily distorted), nan for a picture without contrast.
 
-    Trained on whole photographs, so that its values are to be compared and not read by themselves.
+    Trained on whole photographs: use its values on faces for comparison only.
     """
 
     def __init__(self, file: Path) -> None:
@@ -45,16 +45,16 @@ class Brisque:
         self._gamma, self._offset = float(numbers["gamma"][0]), float(numbers["offset"][0])
 
     def __call__(self, picture: NDArray[np.uint8]) -> float:
-        seen = features(picture)
-        if not np.isfinite(seen).all():
+        values = features(picture)
+        if not np.isfinite(values).all():
             return float("nan")
-        scaled = 2 * (seen - self._least) / (self._most - self._least) - 1
+        scaled = 2 * (values - self._least) / (self._most - self._least) - 1
         near = np.exp(-self._gamma * np.square(self._support - scaled).sum(axis=1))
         return float(self._weight @ near + self._offset)
 
 
 def features(picture: NDArray[np.uint8]) -> Grey:
-    """[36] statistics of a picture's contrasts at its own size and at half of it; not finite for a flat one."""
+    """[36] statistics of local contrast at full and at half size; not finite for a flat picture."""
     grey: Grey = picture.astype(np.float64) @ np.array(LUMA)
     found: list[float] = []
     for _ in range(2):
@@ -71,7 +71,7 @@ def features(picture: NDArray[np.uint8]) -> Grey:
 
 
 def normalised(grey: Grey) -> Grey:
-    """Each pixel's distance from its surroundings' mean, in their standard deviations: Eq. (1) with C = 1."""
+    """Mean-subtracted, contrast-normalised luminance: Eq. (1) with C = 1."""
     mean = cv2.GaussianBlur(grey, WINDOW, SIGMA, borderType=cv2.BORDER_CONSTANT)
     square = cv2.GaussianBlur(grey * grey, WINDOW, SIGMA, borderType=cv2.BORDER_CONSTANT)
     contrast: Grey = (grey - mean) / (np.sqrt(np.abs(square - mean * mean)) + 1)
@@ -79,7 +79,7 @@ def normalised(grey: Grey) -> Grey:
 
 
 def neighbours(contrast: Grey) -> tuple[Grey, Grey, Grey, Grey]:
-    """Products of adjoining pixels: to the right, below, and along both diagonals, Eq. (7) to (10)."""
+    """Products of adjacent pixels: to the right, below, and along both diagonals, Eq. (7) to (10)."""
     right, below = contrast[:, :-1] * contrast[:, 1:], contrast[:-1] * contrast[1:]
     return right, below, contrast[:-1, :-1] * contrast[1:, 1:], contrast[1:, :-1] * contrast[:-1, 1:]
 
@@ -87,7 +87,7 @@ def neighbours(contrast: Grey) -> tuple[Grey, Grey, Grey, Grey]:
 def asymmetric_gaussian(values: Grey) -> tuple[float, float, float]:
     """Shape and both standard deviations of the generalised Gaussian with these moments (Lasmar et al. 2009).
 
-    nan where the values do not spread to both sides.
+    nan where the values do not lie on both sides of 0.
     """
     below, above = values[values < 0], values[values >= 0]
     if not below.size or not above.any():
@@ -96,5 +96,5 @@ def asymmetric_gaussian(values: Grey) -> tuple[float, float, float]:
     skew = left / right
     ratio = np.square(values).mean() / np.square(np.abs(values).mean())
     ratio *= (skew**2 + 1) ** 2 / ((skew**3 + 1) * (skew + 1))
-    # np.interp wants rising abscissae
+    # np.interp needs ascending abscissae
     return float(np.interp(ratio, RATIOS[::-1], SHAPES[::-1])), float(left), float(right)

@@ -1,8 +1,8 @@
-"""Everything that may be measured of a restored face, by name, and the one object that measures it.
+"""All metrics of a restored face, by name, and the object that computes them.
 
-A metric whose package or weights are missing is left out and named; a face that a metric can say nothing about has no
-value of it. A value depends on the face alone: on a CPU each face goes through the networks by itself, on a GPU in
-batches of one size.
+A metric whose package or weights are missing is left out, with the reason; a face for which a metric is undefined has
+no value of it. A value depends on the face alone: networks take one face at a time on a CPU and batches of a fixed size
+on a GPU.
 """
 
 import logging
@@ -27,21 +27,21 @@ log = logging.getLogger(__name__)
 Crop = NDArray[np.uint8]
 Values = dict[str, float]
 
-# faces of one call of a network on a GPU
+# faces per network call on a GPU
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What one name of --metrics stands for."""
+    """One name of --metrics."""
 
-    # of the records, one value per face
+    # record columns, one value per face
     columns: tuple[str, ...]
-    # the true face is compared with
-    wants_truth: bool = False
+    # needs the ground truth
+    needs_truth: bool = False
 
 
-# Which values are better is told by metrics/meaning.py.
+# metrics/directions.py says which direction is better.
 METRICS: Mapping[str, Metric] = {
     "identity": Metric(("identity_kept",)),
     "landmarks": Metric(("landmark_shift",)),
@@ -56,31 +56,34 @@ METRICS: Mapping[str, Metric] = {
 
 
 def columns_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The records' columns of these metrics, in the order of METRICS."""
+    """The record columns of these metrics, in the order of METRICS."""
     return tuple(column for name, metric in METRICS.items() if name in names for column in metric.columns)
 
 
 def parse_metrics(text: str, with_truth: bool) -> tuple[str, ...]:
-    """Names, separated by commas, or `all` or `none`, in the order of METRICS; `all` means what can be told.
+    """The metrics of a comma-separated list of names, `all` or `none`, in the order of METRICS.
 
-    Raises ValueError for an unknown name, and for one that compares with a truth where there is none.
+    `all` leaves out those that need a ground truth where there is none. Raises ValueError for an unknown name, and for
+    one that needs a ground truth where there is none.
     """
     if text == "none":
         return ()
     if text == "all":
-        return tuple(name for name, metric in METRICS.items() if with_truth or not metric.wants_truth)
+        return tuple(name for name, metric in METRICS.items() if with_truth or not metric.needs_truth)
     wanted = {name.strip() for name in text.split(",")}
     if unknown := sorted(wanted - METRICS.keys()):
-        raise ValueError(f"all, none, or some of {', '.join(METRICS)} were wanted, got {', '.join(unknown)}")
-    blind = [name for name in METRICS if name in wanted and METRICS[name].wants_truth and not with_truth]
-    if blind:
-        raise ValueError(f"{', '.join(blind)} compare with the true picture; say with --truth where that is")
+        raise ValueError(f"expected all, none, or some of {', '.join(METRICS)}, got {', '.join(unknown)}")
+    without_truth = [
+        name for name in METRICS if name in wanted and METRICS[name].needs_truth and not with_truth
+    ]
+    if without_truth:
+        raise ValueError(f"{', '.join(without_truth)} compare with the ground truth; give it with --truth")
     return tuple(name for name in METRICS if name in wanted)
 
 
 @dataclass(frozen=True)
 class Face:
-    """What is known of one face: [S, S, 3] uint8 RGB each."""
+    """The crops of one face: [S, S, 3] uint8 RGB each."""
 
     before: Crop
     after: Crop
@@ -89,19 +92,19 @@ class Face:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of some faces."""
+    """The measurements of some faces."""
 
-    # of each face, by column; what could not be told is not there
+    # of each face, by column, without undefined ones
     values: list[Values]
-    # [F, DIMENSIONS] float16 of the restored and the true faces, nan in the rows of those without; None: not asked for
+    # [F, DIMENSIONS] float16 of the restored and the true faces, nan in rows without; None: not requested
     features: NDArray[np.float16] | None = None
     features_truth: NDArray[np.float16] | None = None
 
 
 class Suite:
-    """The metrics of these names whose weights are at hand. Serves one call at a time.
+    """The metrics of these names whose weights are available. Not thread-safe.
 
-    device: where networks run that torch runs; dlib's and the statistics are the CPU's. frame: what the crops show.
+    device: of torch's networks; dlib and the statistics run on the CPU. frame: that of the crops.
     """
 
     def __init__(
@@ -113,22 +116,22 @@ class Suite:
     ) -> None:
         self._frame = frame or FFHQ
         self._device = torch.device(device)
-        # why a metric that was asked for is not measured, by name
+        # why a requested metric is not measured, by name
         self.left_out: dict[str, str] = {}
         self._paired: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
         self._reader: FaceReader | None = None
         self._brisque: Brisque | None = None
         self._inception: InceptionFeatures | None = None
         makers: dict[str, Callable[[], None]] = {
-            "identity": self._read_faces,
-            "landmarks": self._read_faces,
-            "ids": self._read_faces,
-            "lmd": self._read_faces,
-            "quality": lambda: self._judge_quality(weights_dir),
-            "features": self._extract_features,
+            "identity": self._load_reader,
+            "landmarks": self._load_reader,
+            "ids": self._load_reader,
+            "lmd": self._load_reader,
+            "quality": lambda: self._load_brisque(weights_dir),
+            "features": self._load_inception,
             "psnr": lambda: self._paired.update(psnr=psnr),
-            "ssim": self._compare_structure,
-            "lpips": lambda: self._compare_perception(weights_dir),
+            "ssim": self._add_ssim,
+            "lpips": lambda: self._add_lpips(weights_dir),
         }
         for name in names:
             try:
@@ -137,29 +140,29 @@ class Suite:
                 self.left_out[name] = str(error)
         self.names = tuple(name for name in names if name not in self.left_out)
 
-    def _read_faces(self) -> None:
+    def _load_reader(self) -> None:
         self._reader = self._reader or FaceReader(find_models(), self._frame)
 
-    def _judge_quality(self, weights_dir: str | None) -> None:
+    def _load_brisque(self, weights_dir: str | None) -> None:
         self._brisque = Brisque(find_brisque(weights_dir).path)
 
-    def _extract_features(self) -> None:
+    def _load_inception(self) -> None:
         self._inception = InceptionFeatures().to(self._device)
 
-    def _compare_structure(self) -> None:
+    def _add_ssim(self) -> None:
         if find_spec("torchmetrics") is None:
-            raise ImportError("SSIM wants the package torchmetrics")
+            raise ImportError("SSIM needs the package torchmetrics")
         self._paired["ssim"] = ssim
 
-    def _compare_perception(self, weights_dir: str | None) -> None:
+    def _add_lpips(self, weights_dir: str | None) -> None:
         published = METRIC_WEIGHTS["lpips"]
         found = resolve(published.file, published.url, published.sha256, weights_dir)
         self._paired["lpips"] = LPIPS(found.path, str(self._device))
 
     def __call__(self, faces: Sequence[Face]) -> Measured:
-        """Everything of these faces, whose crops have one side."""
-        values: list[Values] = [self._told(face) for face in faces]
-        for place, found in self._compared(faces):
+        """The measurements of these faces, whose crops have the same side."""
+        values: list[Values] = [self._unpaired(face) for face in faces]
+        for place, found in self._paired_values(faces):
             values[place] |= found
         finite = [{k: float(np.float32(v)) for k, v in one.items() if np.isfinite(v)} for one in values]
         if self._inception is None:
@@ -167,13 +170,13 @@ class Suite:
         truths = [face.truth for face in faces]
         return Measured(finite, self._features([face.after for face in faces]), self._features(truths))
 
-    def _told(self, face: Face) -> Values:
-        """What is told of one face by itself; a library that breaks on it says nothing of it."""
+    def _unpaired(self, face: Face) -> Values:
+        """The metrics that take one face at a time; a metric that raises is left out for this face."""
         values: Values = {}
-        for tell in (self._quality, self._identity, self._landmarks):
+        for measure in (self._quality, self._identity, self._landmarks):
             try:
-                values |= tell(face)
-            except Exception as error:  # one face must not take its unit along
+                values |= measure(face)
+            except Exception as error:  # one face must not fail its unit
                 log.warning("a face could not be measured: %s: %s", type(error).__name__, error)
         return values
 
@@ -198,8 +201,8 @@ class Suite:
         ours = self._reader.landmarks(face.after)
         return {c: landmark_distance(self._reader.landmarks(other), ours) for c, other in others.items()}
 
-    def _compared(self, faces: Sequence[Face]) -> Iterator[tuple[int, Values]]:
-        """The metrics of pairs, of the faces that have a truth."""
+    def _paired_values(self, faces: Sequence[Face]) -> Iterator[tuple[int, Values]]:
+        """Index and full-reference metrics of the faces that have a ground truth."""
         paired = [(i, face.after, face.truth) for i, face in enumerate(faces) if face.truth is not None]
         for places, batch in self._batches([(i, np.stack([a, t])) for i, a, t in paired]):
             if not self._paired:
@@ -219,7 +222,7 @@ class Suite:
         return features
 
     def _batches(self, items: Sequence[tuple[int, Crop]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Places and [B, K, 3, S, S] uint8 of items [K, S, S, 3]; on a GPU B is BATCH, the last one repeated."""
+        """Indices and [B, K, 3, S, S] uint8 of items [K, S, S, 3]; on a GPU B is BATCH, padded with the last item."""
         size = 1 if self._device.type == "cpu" else BATCH
         for start in range(0, len(items), size):
             part = items[start : start + size]

@@ -1,4 +1,4 @@
-"""The true pictures that restored ones are compared with, and the crops of their faces."""
+"""Ground-truth pictures for restored ones, and the crops of their faces."""
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -18,21 +18,21 @@ from pipeline.records.rows import FaceRecord, ImageRecord
 
 Picture = NDArray[np.uint8]
 
-# Members looked at behind a tar unit's last one, where the last picture's truth may lie.
-MEMBERS_BEHIND = 8
+# Members read after a tar unit's last one: the last picture's ground truth may lie there.
+MEMBERS_AFTER = 8
 
 
 def read_truths(
     choice: str, unit: Unit, wanted: Collection[int], max_pixels: int
 ) -> Iterator[tuple[int, Picture]]:
-    """Place and [H, W, 3] uint8 RGB of the true picture of each wanted image that has a readable one.
+    """Index and [H, W, 3] uint8 RGB of the ground truth of each wanted image that has a readable one.
 
     choice: as --truth. `sibling:SUFFIX`: the picture NAME + SUFFIX beside NAME, in a tar a member of the same folder
-    (behind it where a unit ends between them); `column:NAME`: of the same row of a Parquet shard; anything else: a
-    folder or prefix that holds truths under the pictures' names.
+    (after it where a unit ends between them); `column:NAME`: of the same row of a Parquet shard; anything else: a
+    folder or prefix with the ground truth under the pictures' names.
     """
     for place, data in _bytes_of(choice, unit, wanted, max_pixels):
-        # what can not be read counts as missing: it fails no picture
+        # an unreadable one counts as missing and fails no picture
         with suppress(ImageError, store.StoreError):
             yield place, images.decode(data, max_pixels).rgb
 
@@ -60,15 +60,15 @@ def _bytes_of(
 
 
 def _members(unit: Unit) -> dict[str, Address]:
-    """The pictures of a tar unit, and the first members behind it, by their names without suffixes."""
-    behind: list[Address] = []
+    """The pictures of a tar unit, and the first members after it, by their names without suffixes."""
+    following: list[Address] = []
     with suppress(DamagedTar, store.StoreError), store.open_read(unit.source) as source:
         size = store.stat(unit.source).size
-        for _, member in zip(range(MEMBERS_BEHIND), iter_members(source, unit.span[1], size), strict=False):
+        for _, member in zip(range(MEMBERS_AFTER), iter_members(source, unit.span[1], size), strict=False):
             if not member.refused:
                 info = member.info
-                behind.append(Address(info.name, unit.source, info.offset_data, info.size))
-    return {_stem(a.member): a for a in [*behind, *unit.images] if not a.refused}
+                following.append(Address(info.name, unit.source, info.offset_data, info.size))
+    return {_stem(a.member): a for a in [*following, *unit.images] if not a.refused}
 
 
 def _stem(member: str) -> str:
@@ -78,9 +78,9 @@ def _stem(member: str) -> str:
 def truth_crop(
     truth: Picture, image: ImageRecord, face: FaceRecord, frame: CropFrame, whole: bool
 ) -> Picture | None:
-    """The face's [S, S, 3] crop of the true picture, which may be larger or smaller than the restored one.
+    """The face's [S, S, 3] crop of the ground truth, which may be larger or smaller than the restored picture.
 
-    whole: the picture is the crop. None where their shapes differ, so that they can not show the same.
+    whole: the picture is the crop. None where the aspect ratios differ.
     """
     height, width = truth.shape[:2]
     side = frame.side

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.console.hints import Hints
+from pipeline.console.work_counts import WorkCounts
 
 # A process puts up its sums at most so often.
 SECONDS = 1.0
@@ -29,15 +29,15 @@ class Sums:
     """The actor: the latest sums of each process."""
 
     def __init__(self) -> None:
-        self._of: dict[str, Hints] = {}
+        self._of: dict[str, WorkCounts] = {}
 
-    def put(self, process: str, hints: Hints) -> None:
+    def put(self, process: str, hints: WorkCounts) -> None:
         """Replace what the process said before."""
         self._of[process] = hints
 
-    def total(self) -> Hints:
+    def total(self) -> WorkCounts:
         """The sum over all processes, those that have ended too."""
-        return sum(self._of.values(), Hints())
+        return sum(self._of.values(), WorkCounts())
 
 
 class Board:
@@ -46,7 +46,7 @@ class Board:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._actor: Any = None
         self._asked: Any = None
-        self._known: Hints | None = None
+        self._known: WorkCounts | None = None
         try:
             node = ray.get_runtime_context().get_node_id()
             self._actor = (
@@ -69,7 +69,7 @@ class Board:
         """What the stages are given."""
         return Reporter(self._actor)
 
-    def poll(self) -> Hints | None:
+    def poll(self) -> WorkCounts | None:
         """The newest sums that have come, at once. None while nothing has, and while the board does not answer."""
         if self._actor is None:
             return None
@@ -98,7 +98,7 @@ class Reporter:
     # of Sums; None where there is no board
     actor: Any
 
-    def __call__(self, hints: Hints) -> None:
+    def __call__(self, hints: WorkCounts) -> None:
         if self.actor is not None:
             with suppress(Exception):  # a hint is worth no face
                 _sender_to(self.actor).add(hints)
@@ -122,11 +122,11 @@ class _Sender:
 
     def __init__(self, actor: Any) -> None:
         self._actor, self._name = actor, uuid.uuid4().hex
-        self._sums = Hints()
+        self._sums = WorkCounts()
         self._lock, self._changed = threading.Lock(), threading.Event()
         threading.Thread(target=self._send, name="hints", daemon=True).start()
 
-    def add(self, hints: Hints) -> None:
+    def add(self, hints: WorkCounts) -> None:
         with self._lock:
             self._sums += hints
         self._changed.set()

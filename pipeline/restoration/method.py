@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipeline.console.hints import Report, ignore
 from pipeline.console.options import UsageError
+from pipeline.console.work_counts import Report, ignore
 from pipeline.diffusion.method import Method
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection

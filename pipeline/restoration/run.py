@@ -14,12 +14,12 @@ from pipeline.console.commands import (
     OK,
     OVER_BUDGET,
     UNEXPECTED,
-    leave,
+    interrupt,
     on_stop_signals,
     say,
 )
 from pipeline.console.options import values_of, with_values
-from pipeline.console.progress import Progress, Waiting, duration
+from pipeline.console.progress import Progress, WaitNotice, duration
 from pipeline.io import layout, store
 from pipeline.ledger.lease import Driver
 from pipeline.ledger.ledger import Ledger, Settled
@@ -74,7 +74,7 @@ class Restoration:
         self._leave_at = 0.0
         self._undelivered_units = self._undelivered_in_a_row = 0
         self.settled = {s.planned.index: s for s in settled}
-        with Waiting("opening the MLflow run"):
+        with WaitNotice("opening the MLflow run"):
             self.tracker = self._open_tracker()
 
     def _open_tracker(self) -> RunTracker:
@@ -134,7 +134,7 @@ class Restoration:
         before = self.ledger.totals.counts.images
         with Progress(self.ledger.images_planned, before, now="starting Ray") as progress:
             # Ray installs handlers of its own; at the end of the block ours are back
-            with on_stop_signals(leave):
+            with on_stop_signals(interrupt):
                 connect(self.config.machine.ray_address)
             resources, device = self._settle_resources()
             with on_stop_signals(self._stop):
@@ -169,7 +169,7 @@ class Restoration:
         careful: a picture that kills the process that works on it fails alone.
         """
         with closing(Board(say)) as board:
-            progress.walk(board.poll, resources.engines)
+            progress.follow(board.poll, resources.engines)
             return self._follow(self._rows(resources, device, board, careful), progress)
 
     def _rows(self, resources: Resources, device: str, board: Board, careful: bool) -> Iterator[Row]:

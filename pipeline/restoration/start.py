@@ -8,7 +8,7 @@ from typing import Any
 from pipeline import Refusal
 from pipeline.console.commands import say
 from pipeline.console.options import UsageError, values_of, with_values
-from pipeline.console.progress import Waiting
+from pipeline.console.progress import WaitNotice
 from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.shards import Listing, list_input
@@ -51,14 +51,14 @@ def run(config: RestoreConfig) -> int:
     """Check, plan, restore what is pending, report. Returns the exit code."""
     preset, method = choose_method(config)
     check_places(config.input.uri, config.output.uri, layout.FOLDERS, written=not config.output.dry_run)
-    with Waiting(f"planning: listing {redact(config.input.uri)}", listed_files()):
+    with WaitNotice(f"planning: listing {redact(config.input.uri)}", listed_files()):
         listed = list_input(config.input.uri, config.input.kind, config.input.exclude)
     fitting = min(unit_images_of(config.output.uri, *listed), config.machine.shard_images)
     unit_images = config.machine.unit_images or fitting
     config = with_values(config, unit_images=unit_images)
     if config.output.dry_run:
         return dry_run(config, preset, method, listed)
-    with Waiting("checking the weights"):
+    with WaitNotice("checking the weights"):
         restorer, settings = settle_method(config, preset, method)
     restorer = replace(restorer, metrics=settle_metrics(config, say))
     reference = load_reference(config)
@@ -82,7 +82,7 @@ def open_books(
     if not new and (text := other_metrics(config)):
         say(text)
     try:
-        with Waiting(f"planning: looking into the shards of {redact(config.input.uri)}"):
+        with WaitNotice(f"planning: looking into the shards of {redact(config.input.uri)}"):
             ledger.plan(
                 config.input.uri,
                 config.input.kind,
@@ -96,7 +96,7 @@ def open_books(
         if new:
             ledger.release()
         raise
-    with Waiting("planning: reading what earlier starts have done", listed_files()):
+    with WaitNotice("planning: reading what earlier starts have done", listed_files()):
         settled = ledger.resume(config.output.retry == "failed", config.output.reason)
     say(plan_line(ledger, new))
     if ledger.retrying or config.output.retry:

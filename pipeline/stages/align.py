@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.console.hints import Hints, Report, ignore
+from pipeline.console.work_counts import Report, WorkCounts, ignore
 from pipeline.diffusion.task import BLIND, Task, shrinking
 from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection
 from pipeline.faces.geometry import (
@@ -127,7 +127,7 @@ class ReadAndAlign:
                     f"the unit's face crops exceed {MOST_CROP_BYTES >> 20} MiB with this picture; lower --unit-images",
                 )  # fmt: skip
             records.append(record)
-            self.report(Hints(pictures=1, faces=len(crops) - crops_before))
+            self.report(WorkCounts(pictures=1, faces=len(crops) - crops_before))
         return row | {
             "images": dump_records(records),
             "faces": dump_records(faces),

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.console.hints import Hints, Report, ignore
+from pipeline.console.work_counts import Report, WorkCounts, ignore
 from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.method import Method
@@ -103,7 +103,7 @@ def make_engine(
         threads,
         estimator_batch=estimator_batch(preset, on_cpu),
         takes_mask=takes_mask(preset.estimator),
-        report=lambda **counts: report(Hints(**counts)),
+        report=lambda **counts: report(WorkCounts(**counts)),
     )
 
 
@@ -148,11 +148,11 @@ class RestoreFaces:
 
     def __init__(self, settings: RestoreSettings) -> None:
         s = self._settings = settings
-        s.report(Hints(loading=1))
+        s.report(WorkCounts(loading=1))
         schedule = s.method.schedule
         self._treatment = s.method.treatments(schedule)
         self._engine = self._make_engine(schedule)
-        s.report(Hints(ready=1))
+        s.report(WorkCounts(ready=1))
 
     def _make_engine(self, schedule: Schedule) -> Engine | EstimatorEngine:
         s = self._settings
@@ -245,7 +245,7 @@ class RestoreFaces:
         inside = inside_picture(to_crop, len(crop), image.width, image.height)
         job = FaceJob(crop, key, s.method.eta, self._treatment, s.method.solver, known, hole, inside)
         future = self._engine.submit(job)
-        future.add_done_callback(lambda _: s.report(Hints(restored=1)))
+        future.add_done_callback(lambda _: s.report(WorkCounts(restored=1)))
         return future
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from pipeline.datasets.degradation import degrade, draw_degradation
-from pipeline.datasets.faces import UNREADABLE, FaceAddress, SampleError, to_tensor, wanted_side
+from pipeline.datasets.faces import UNREADABLE, FaceAddress, SampleError, require_side, to_tensor
 from pipeline.datasets.holes import draw_hole
 from pipeline.io import images
 
@@ -89,7 +89,7 @@ class FaceSamples(Dataset[dict[str, Tensor]]):
 
     def _read(self, number: int) -> NDArray[np.uint8]:
         face = self._faces[number]
-        return wanted_side(images.decode_rgb(face.read()), self._side, face.name)
+        return require_side(images.decode_rgb(face.read()), self._side, face.name)
 
 
 class StepSampler(Sampler[list[int]]):

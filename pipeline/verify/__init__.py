@@ -1,1 +1,1 @@
-"""Read an output again and check it; restore a sample of it again."""
+"""Audit an output, and restore a sample of it again."""

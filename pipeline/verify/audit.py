@@ -1,7 +1,7 @@
-"""Read a finished or stopped output again and compare it with its plan, its markers and itself.
+"""Read a finished or stopped output and compare it with its plan and its markers.
 
-Nothing of the input is read. In memory are the plan, the names of the objects as hashes, and for each reader one unit's
-records and one picture at a time (of a Parquet unit, the whole unit).
+The input is not read. Memory holds the plan, hashes of the object names, and for each reader one unit's records and one
+picture at a time (the whole unit for Parquet).
 """
 
 import heapq
@@ -18,27 +18,27 @@ from pipeline.ledger.plan import PlannedShard
 from pipeline.records.rows import Counts
 from pipeline.verify.unit import Candidate, UnitAudit, audit_unit
 
-# Folders in which every object is named by a marker, or is a marker.
+# Folders in which every object is a marker or is listed in one.
 NAMED = (layout.IMAGES, layout.SHARDS, layout.RECORDS, layout.FACES, layout.DONE)
-# Unfinished units that are named in the sentence, and kept for the report.
+# Unfinished units named in the message, and kept for the report.
 SHOWN, MOST_KEPT = 5, 10_000
 
 
 class Audit:
-    """One reading of an output. Call in this order: `begin`, `units`, `loose_ends`."""
+    """One audit of an output. Call in this order: `read_plan`, `units`, `unaccounted`."""
 
     def __init__(self, run: Run, sample: int = 0, seed: str = "") -> None:
         self.run = run
         self._sample, self._seed = sample, seed
         self._plan: list[PlannedShard] = []
-        self._planned_badly = False
+        self._plan_damaged = False
         self._markers: set[int] = set()
         self._named: set[int] = set()
         self.counts = Counts()
         self.finished = self.objects = self.bytes = 0
         self.unfinished: list[str] = []
         self._unfinished = 0
-        self._drawn: list[Candidate] = []
+        self._sampled: list[Candidate] = []
 
     @property
     def images_planned(self) -> int:
@@ -50,11 +50,11 @@ class Audit:
 
     @property
     def candidates(self) -> list[Candidate]:
-        """The pictures drawn to be restored again, from units in which nothing is wrong."""
-        return sorted(self._drawn)
+        """The pictures sampled to be restored again, from units without findings."""
+        return sorted(self._sampled)
 
-    def begin(self) -> list[Finding]:
-        """Read the plan, and list the markers; what is wrong with them."""
+    def read_plan(self) -> list[Finding]:
+        """Read the plan and list the markers; the findings in them."""
         self._plan, findings = open_plan(self.run)
         done = store.join(self.run.output, layout.DONE)
         shards: Counter[str] = Counter()
@@ -64,15 +64,13 @@ class Audit:
         if not findings:
             known = {p.shard.name for p in self._plan}
             for name in [name for name in shards if name not in known]:
-                what = (
-                    f"shard {name} was wanted in the plan, as it has {shards[name]} markers, and is not in it"
-                )
+                what = f"shard {name} has {shards[name]} markers and is not in the plan"
                 findings.append(Finding("plan", layout.PLAN, f"{layout.PLAN}: {what}; {BY_COPY}"))
-        self._planned_badly = bool(findings)
+        self._plan_damaged = bool(findings)
         return findings
 
     def units(self, readers: int) -> Iterator[UnitAudit]:
-        """Every planned unit, in the plan's order, read by so many threads."""
+        """Every planned unit, in the plan's order. readers: number of threads."""
         with ThreadPoolExecutor(readers) as pool:
             for audited in ahead(pool, self._tasks(), 2 * readers):
                 self._take(audited)
@@ -82,7 +80,7 @@ class Audit:
         for planned in self._plan:
             units, findings = open_shard(self.run, planned)
             if findings:
-                self._planned_badly = True
+                self._plan_damaged = True
                 yield partial(UnitAudit, planned.shard.name, planned.images, findings=findings)
             for unit in units:
                 marked = hash(unit.marker_path) in self._markers
@@ -98,11 +96,11 @@ class Audit:
             self._unfinished += 1
             if len(self.unfinished) < MOST_KEPT:
                 self.unfinished.append(audited.name)
-        self._drawn = heapq.nsmallest(self._sample, [*self._drawn, *audited.candidates])
+        self._sampled = heapq.nsmallest(self._sample, [*self._sampled, *audited.candidates])
 
-    def loose_ends(self) -> Iterator[Finding]:
-        """Units that are not done, and objects that nothing names."""
-        if not self._plan and not self._planned_badly:
+    def unaccounted(self) -> Iterator[Finding]:
+        """Findings about unfinished units, and about objects that no marker lists."""
+        if not self._plan and not self._plan_damaged:
             what = "nothing is planned yet; run the same restore command again"
             yield Finding("unfinished", layout.PLAN, f"unfinished: {what}")
         if self._unfinished:
@@ -114,12 +112,14 @@ class Audit:
                 f"({', '.join(self.unfinished[:SHOWN])}{more}); run the same restore command again to finish them",
             )
         yield from open_report(self.run)
-        if self._planned_badly:
-            return  # what nothing names can not be told while the plan is damaged
+        if self._plan_damaged:
+            return  # stray objects cannot be recognised while the plan is damaged
         for folder in NAMED:
             uri = store.join(self.run.output, folder)
             for entry in store.list_files(uri) if store.exists(uri) else []:
                 path = f"{folder}/{entry.path}"
                 if hash(path) not in self._named and hash(f"{path.rpartition('/')[0]}/") not in self._named:
-                    what = f"{path}: no {'unit of the plan' if folder == NAMED[-1] else 'marker'} names it"
+                    what = (
+                        f"{path}: no {'unit of the plan' if folder == NAMED[-1] else 'marker'} refers to it"
+                    )
                     yield Finding("stray", path, f"{what}; delete it, or move it elsewhere if it is yours")

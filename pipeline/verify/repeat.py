@@ -1,7 +1,7 @@
-"""Restore delivered pictures again from their originals, in other company, and compare with what the run wrote.
+"""Restore delivered pictures again from their originals, in other batches, and compare with the run's output.
 
-The very stages of the run do it, in this process: read & align, one engine, paste. Half of the pictures go through
-the engine alone, the others several at once.
+The stages of the run are used, in this process: read & align, one engine, paste. Half of the pictures pass through the
+engine one by one, the others several at a time.
 """
 
 import io
@@ -27,11 +27,11 @@ from pipeline.stages.publish import Publish
 from pipeline.stages.record import ADDED_LATER, record_table, storable
 from pipeline.verify.unit import Candidate
 
-# On the run's device type the bytes must be equal. On another one rounding differs: there the root mean square of the
-# difference, over the pixels that restoring changes, may reach this many of 255 levels. Measured on a CPU with the
+# On the run's device type the bytes must be equal. On another one rounding differs: the root mean square of the
+# difference, over the pixels changed by restoration, may reach this many of 255 levels. Measured on a CPU with the
 # small presets: other float32 kernels give up to 0.1, networks in bfloat16 up to 1.2, another seed 5 and more.
 TOLERANCE = 2.0
-# Pictures restored at once in the second half.
+# Pictures restored concurrently in the second half.
 MIXED = 4
 
 Same = Literal["bits", "tolerance", "no"]
@@ -44,14 +44,14 @@ class Compared:
     unit: str
     member: str
     same: Same
-    # root mean square difference of 255 levels over the pixels that restoring changes; None where nothing was compared
+    # root mean square difference in levels over the pixels changed by restoration; None where nothing was compared
     difference: float | None
     findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """Restores candidates again. `restore` is a RestoreFaces, which threads may share."""
+    """Restores candidates again. `restore` is a RestoreFaces, which is thread-safe."""
 
     read: ReadAndAlign
     restore: Callable[[Row], Row]
@@ -59,17 +59,17 @@ class Repeat:
     # device type of `restore`: cpu, cuda
     device: str
 
-    def all(self, candidates: Sequence[Candidate]) -> Iterator[Compared]:
-        """Every candidate compared: the first half one by one, then several at once."""
+    def compare_all(self, candidates: Sequence[Candidate]) -> Iterator[Compared]:
+        """Every candidate compared: the first half one by one, the rest concurrently."""
         lock = threading.Lock()
         half = len(candidates) // 2
         for candidate in candidates[:half]:
-            yield self.one(candidate, lock)
+            yield self.compare(candidate, lock)
         with ThreadPoolExecutor(MIXED) as pool:
-            yield from ahead(pool, (partial(self.one, c, lock) for c in candidates[half:]), MIXED)
+            yield from ahead(pool, (partial(self.compare, c, lock) for c in candidates[half:]), MIXED)
 
-    def one(self, candidate: Candidate, lock: threading.Lock) -> Compared:
-        """The candidate restored again and compared. The lock is for reading: a detector serves one thread."""
+    def compare(self, candidate: Candidate, lock: threading.Lock) -> Compared:
+        """The candidate restored again and compared. The lock guards reading: detectors are not thread-safe."""
         unit = candidate.unit
         member = storable(unit.images[0].member)
         with lock:
@@ -82,18 +82,20 @@ class Repeat:
         before, after = (unpack(row[c], self.publish.frame.side) for c in ("crops", "restored"))
         [(_, again)] = self.publish.pasted(unit, records, faces, before, after)
         try:
-            there = delivered_picture(self.publish.output, unit, candidate.place, self.publish.image_column)
+            delivered = delivered_picture(
+                self.publish.output, unit, candidate.place, self.publish.image_column
+            )
         except (store.StoreError, LookupError, *UNREADABLE) as error:
-            return self._differs(candidate, f"the delivered picture can not be read ({error})", None)
+            return self._differs(candidate, f"the delivered picture cannot be read ({error})", None)
         if again is None or records[0].outcome != "restored":
-            what = f"restoring it again ends as {records[0].outcome} ({records[0].error})"
+            what = f"restored again, its outcome is {records[0].outcome} ({records[0].error})"
             return self._differs(candidate, what, None)
-        if again != there:
-            return self._compare_pixels(candidate, again, there)
+        if again != delivered:
+            return self._compare_pixels(candidate, again, delivered)
         table = io.BytesIO(record_table(unit, records, faces, self.publish.settings))
         other = self._other_columns(candidate, table)
         if other:
-            what = f"restoring it again gives the same picture, and records with another {', '.join(other)}"
+            what = f"restored again, its picture is the same, but its records differ in {', '.join(other)}"
             return self._differs(candidate, what, 0.0)
         return Compared(unit.name, member, "bits", 0.0)
 
@@ -101,7 +103,7 @@ class Repeat:
         return candidate.device in ("", self.device)
 
     def _other_columns(self, candidate: Candidate, table: io.BytesIO) -> list[str]:
-        """The columns of the image's records that come out differently on the run's device type."""
+        """The columns of the image's records that differ; none are compared on another device type."""
         rows = read_table(table.getvalue()).to_pylist()
         if not self._same_device(candidate):
             return []
@@ -111,29 +113,29 @@ class Repeat:
         names = [name for name in rows[0] if name in candidate.rows[0] or name not in ADDED_LATER]
         return [name for name in names if any(a.get(name) != b[name] for a, b in pairs)]
 
-    def _compare_pixels(self, candidate: Candidate, again: bytes, there: bytes) -> Compared:
-        """Pictures whose bytes differ."""
+    def _compare_pixels(self, candidate: Candidate, again: bytes, delivered: bytes) -> Compared:
+        """The comparison of pictures whose bytes differ."""
         [(_, source)] = read_unit(candidate.unit, self.publish.image_column)
         limit = self.publish.max_pixels
         try:
             if isinstance(source, store.StoreError):
                 raise source
-            pixels = [images.decode(data, limit).rgb for data in (again, there, source)]
+            pixels = [images.decode(data, limit).rgb for data in (again, delivered, source)]
             distance = rms(*pixels)
         except (store.StoreError, ValueError) as error:
-            return self._differs(candidate, f"it and its original can not be compared ({error})", None)
+            return self._differs(candidate, f"it cannot be compared with its original ({error})", None)
         if not self._same_device(candidate) and distance <= TOLERANCE:
             return Compared(
                 candidate.unit.name, storable(candidate.unit.images[0].member), "tolerance", distance
             )
-        wanted = (
-            "the same bytes were wanted"
+        expected = (
+            "expected the same bytes"
             if self._same_device(candidate)
-            else f"at most {TOLERANCE:g} of 255 levels were wanted, as it was restored on {candidate.device}"
+            else f"expected at most {TOLERANCE:g} of 255 levels, as it was restored on {candidate.device}"
         )
-        what = f"{wanted}, restoring it again on {self.device} differs by {distance:.2f} levels (root mean square)"
+        what = f"{expected}, restored again on {self.device} it differs by {distance:.2f} levels (root mean square)"
         if distance <= TOLERANCE:
-            what += ", as it may on another model of processor"
+            what += "; another processor model may be the cause"
         return self._differs(candidate, what, distance)
 
     def _differs(self, candidate: Candidate, what: str, distance: float | None) -> Compared:
@@ -144,36 +146,36 @@ class Repeat:
 
 
 def _input_changed(candidate: Candidate, record: ImageRecord) -> Finding | None:
-    """The finding of an original that is not what the run restored."""
+    """The finding of an original that differs from the one that the run restored."""
     unit, address, wanted = candidate.unit, candidate.unit.images[0], candidate.rows[0]["sha256"]
     where = address.uri if unit.kind == "folder" else f"{address.uri}: {address.member}"
     elsewhere = "put it back, or restore the new one into another --output"
     if not record.sha256:
-        there = f"it can not be read ({record.error}); put it back, or run from the folder the restore was run from"
+        found = f"it cannot be read ({record.error}); put it back, or run from the folder the restore was run from"
     elif record.sha256 != wanted:
-        there = f"{record.sha256[:16]} is there; {elsewhere}"
-    # what was added to a file is not read
+        found = f"found {record.sha256[:16]}; {elsewhere}"
+    # data appended to a file is not read
     elif unit.kind == "folder" and (size := store.stat(address.uri).size) != address.length:
-        there = f"it has grown from {address.length} to {size} bytes; {elsewhere}"
+        found = f"it has grown from {address.length} to {size} bytes; {elsewhere}"
     else:
         return None
-    return Finding("input", where, f"{where}: the original with sha256 {wanted[:16]} was wanted, {there}")
+    return Finding("input", where, f"{where}: expected the original with sha256 {wanted[:16]}, {found}")
 
 
-def rms(again: NDArray[np.uint8], there: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
-    """Root mean square of `again - there` over the pixels in which one of them differs from the original, in levels.
+def rms(again: NDArray[np.uint8], delivered: NDArray[np.uint8], original: NDArray[np.uint8]) -> float:
+    """Root mean square of `again - delivered` over the pixels where either differs from the original, in levels.
 
-    All are [H, W, 3] uint8. Where the original has another size, over all pixels. Raises ValueError when the first two
-    are of different sizes.
+    All are [H, W, 3] uint8. Over all pixels where the original has another size. Raises ValueError when the sizes of
+    the first two differ.
     """
-    if again.shape != there.shape:
+    if again.shape != delivered.shape:
         raise ValueError(
-            f"its size is {there.shape[1]}x{there.shape[0]}, not {again.shape[1]}x{again.shape[0]}"
+            f"its size is {delivered.shape[1]}x{delivered.shape[0]}, not {again.shape[1]}x{again.shape[0]}"
         )
     changed = np.ones(again.shape[:2], bool)
     if original.shape == again.shape:
-        changed = ((again != original) | (there != original)).any(axis=2)
+        changed = ((again != original) | (delivered != original)).any(axis=2)
     if not changed.any():
         return 0.0
-    apart = again[changed].astype(np.float64) - there[changed]
-    return float(np.sqrt(np.square(apart).mean()))
+    difference = again[changed].astype(np.float64) - delivered[changed]
+    return float(np.sqrt(np.square(difference).mean()))

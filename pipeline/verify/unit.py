@@ -1,4 +1,4 @@
-"""One unit of an output read again: its marker, every object the marker names, and the records in it."""
+"""The audit of one unit: its marker, every object that the marker lists, and its records."""
 
 import hashlib
 import heapq
@@ -32,22 +32,22 @@ Rows = list[list[dict[str, Any]]]
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """A restored picture that may be restored again. The order is that of the draw."""
+    """A restored picture that may be restored again. Ordered by `draw`, a random key."""
 
     draw: str
     # the unit with this one image
     unit: Unit = field(compare=False)
-    # number of the image among those that the unit's shard holds
+    # index of the image in the unit's delivered shard
     place: int = field(compare=False)
-    # the image's row of the records, then its faces'
+    # the image's record, then those of its faces
     rows: list[dict[str, Any]] = field(compare=False)
-    # device type of the run; empty where the marker does not say
+    # device type of the run; empty where the marker has none
     device: str = field(compare=False)
 
 
 @dataclass
 class UnitAudit:
-    """What one unit, or a shard whose units are not known, turned out to be."""
+    """The result for one unit, or for a shard whose units are unknown."""
 
     name: str
     images: int = 0
@@ -62,18 +62,18 @@ class UnitAudit:
 
 
 def audit_unit(run: Run, unit: Unit, marked: bool, sample: int = 0, seed: str = "") -> UnitAudit:
-    """Compare everything a unit left behind with its marker, its records and the plan."""
+    """Compare everything that a unit wrote with its marker, its records and the plan."""
     audited = UnitAudit(unit.name, len(unit.images))
     if marked:
         _Reading(run, unit, audited).read(sample, seed)
     if not audited.finished or audited.findings:
-        # an object of a unit that is to be done again is no stray
+        # objects of a unit that will be redone are not stray
         audited.named += [hash(path) for path in unit.paths]
     return audited
 
 
 class _Reading:
-    """One unit being read."""
+    """Reads one unit into its UnitAudit."""
 
     def __init__(self, run: Run, unit: Unit, audited: UnitAudit) -> None:
         self._run, self._unit, self._audited = run, unit, audited
@@ -85,9 +85,9 @@ class _Reading:
             marker = Marker.from_json(store.read_bytes(store.join(self._run.output, unit.marker_path)))
             wrong = next(wrong_marker(unit, marker), "")
             if not wrong and (marker.checksum == "broken" or (unit.run and marker.checksum == "none")):
-                wrong = "what the run wrote was wanted, its checksum does not fit what is there"
+                wrong = "its checksum does not match its contents"
         except BROKEN as error:
-            wrong = f"a whole marker was wanted, it can not be read ({type(error).__name__}: {error})"
+            wrong = f"expected a complete marker, it cannot be read ({type(error).__name__}: {error})"
         if wrong:
             self._found("marker", unit.marker_path, wrong)
             return
@@ -110,14 +110,14 @@ class _Reading:
     def _found(self, kind: Kind, where: str, what: str) -> None:
         self._audited.findings.append(redoable(kind, where, what, self._unit.marker_path))
 
-    def _can_not_read(self, path: str, error: Exception) -> None:
+    def _unreadable(self, path: str, error: Exception) -> None:
         if not isinstance(error, store.StoreError) or store.exists(store.join(self._run.output, path)):
-            self._found("unreadable", path, f"an object was wanted, it can not be read ({error})")
+            self._found("unreadable", path, f"the object cannot be read ({error})")
         else:
-            self._found("missing", path, "an object that the marker names was wanted, it is not there")
+            self._found("missing", path, "the marker lists this object, it does not exist")
 
     def _same(self, written: Output, size: int, sha256: str) -> bool:
-        """Whether these are the size and digest that the marker names."""
+        """Whether size and digest match the marker."""
         self._audited.objects += 1
         self._audited.bytes += size
         if (size, sha256) == (written.size, written.sha256):
@@ -125,36 +125,34 @@ class _Reading:
         self._found(
             "altered",
             written.path,
-            f"{written.size} bytes with sha256 {written.sha256[:16]} were wanted, "
-            f"{size} bytes with {sha256[:16]} are there",
+            f"expected {written.size} bytes with sha256 {written.sha256[:16]}, "
+            f"found {size} bytes with {sha256[:16]}",
         )
         return False
 
     def _read(self, written: Output) -> bytes | None:
-        """The object's bytes where they are what was written."""
+        """The object's bytes; None where they differ from what was written."""
         try:
             data = store.read_bytes(store.join(self._run.output, written.path))
         except store.StoreError as error:
-            self._can_not_read(written.path, error)
+            self._unreadable(written.path, error)
             return None
         return data if self._same(written, len(data), hashlib.sha256(data).hexdigest()) else None
 
     def _records(self, written: Output, marker: Marker) -> Rows | None:
-        """The record table by image, where it is whole and agrees with everything else."""
+        """The record table by image; None where it has findings."""
         data = self._read(written)
         if data is None:
             return None
         try:
             table = read_table(data)
         except UNREADABLE as error:
-            self._found("records", written.path, f"a record table was wanted, it does not open ({error})")
+            self._found("records", written.path, f"expected a record table, it does not open ({error})")
             return None
         wanted = [name for name in SCHEMA.names if name not in ADDED_LATER]
         missing = [name for name in wanted if name not in table.schema.names]
         if missing:
-            self._found(
-                "records", written.path, f"columns {', '.join(missing)} were wanted and are not there"
-            )
+            self._found("records", written.path, f"columns {', '.join(missing)} are missing")
             return None
         rows = _by_image(table.to_pylist())
         wrong = next(wrong_records(self._unit, rows, marker, self._run.settings), "")
@@ -167,11 +165,11 @@ class _Reading:
         for address, (image, *_) in zip(self._unit.images, rows, strict=True):
             path = layout.image_path(address.member)
             if path not in objects and image["reason"] not in NOT_DELIVERED:
-                what = f"{path} was wanted among its outputs, as it is recorded as {image['outcome']}"
-                self._found("marker", self._unit.marker_path, f"{what}, and is not there")
+                what = f"{path} is recorded as {image['outcome']} and is not among its outputs"
+                self._found("marker", self._unit.marker_path, what)
 
     def _object(self, written: Output, rows: Rows | None) -> None:
-        """A picture by itself, or one of the extras."""
+        """A picture in a file of its own, or an extra output."""
         path = written.path
         data = self._read(written)
         if data is None:
@@ -184,7 +182,7 @@ class _Reading:
             self._found("picture", path, wrong)
 
     def _shard(self, written: Output, rows: Rows | None) -> None:
-        """A tar is read once, front to back; a Parquet file as a whole."""
+        """The delivered shard: a tar is streamed once, a Parquet file is read as a whole."""
         path = written.path
         wrong: list[str] = []
         if self._unit.kind == "parquet":
@@ -199,13 +197,13 @@ class _Reading:
                     if not self._same(written, *hashed.drain()):
                         return
             except (store.StoreError, OSError) as error:
-                self._can_not_read(path, error)
+                self._unreadable(path, error)
                 return
         for what in wrong:
             self._found("picture", path, what)
 
     def _wrong_pictures(self, pictures: Iterator[tuple[str, bytes]], rows: Rows | None) -> list[str]:
-        """What is wrong with the pictures of a shard, a text for each."""
+        """The faults of the pictures of a shard, as texts."""
         wrong = []
         held = [p for p, a in enumerate(self._unit.images) if not rows or is_held(a, rows[p][0])]
         wanted = [self._unit.images[p].member for p in held]
@@ -215,101 +213,97 @@ class _Reading:
         try:
             for number, (name, data) in enumerate(pictures, start=1):
                 if number > len(wanted) or name != wanted[number - 1]:
-                    return [
-                        f"the pictures of the plan were wanted in their order, {storable(name)} is number {number}"
-                    ]
+                    return [f"expected the pictures in the plan's order, number {number} is {storable(name)}"]
                 record = self._run.as_delivered(rows[held[number - 1]][0]) if rows else {}
                 what = wrong_picture(record, data, self._run.max_pixels) if record else ""
                 wrong += [f"{storable(name)}: {what}"] if what else []
         except UNREADABLE as error:
-            return [f"a whole {self._unit.kind} shard was wanted, it does not open ({error})"]
-        # a slice of which nothing can be read is delivered without rows
+            return [f"expected a complete {self._unit.kind} shard, it does not open ({error})"]
+        # a slice without any readable picture is delivered without rows
         lost = self._unit.kind == "parquet" and rows and all(r[0]["reason"] == "unreadable" for r in rows)
         if number != len(wanted) and not (lost and not number):
-            return [f"{len(wanted)} pictures were wanted, {number} are there"]
+            return [f"expected {len(wanted)} pictures, found {number}"]
         return wrong
 
 
 def wrong_marker(unit: Unit, marker: Marker) -> Iterator[str]:
-    """In what a marker is not one of this unit; a later answer is only right where there was none before."""
+    """Faults of a marker of this unit. Later checks rely on earlier ones: only the first fault is reliable."""
     if marker.run != unit.run:
-        yield "a marker of this run was wanted, that of another one is there"
+        yield "expected a marker of this run, found one of another run"
     wanted = {"unit": unit.name, "shard": unit.shard, "part": unit.part, "last": unit.last}
-    given = {name: getattr(marker, name) for name in wanted} | {"images": marker.counts.images}
+    found = {name: getattr(marker, name) for name in wanted} | {"images": marker.counts.images}
     for name, value in (wanted | {"images": len(unit.images)}).items():
-        if given[name] != value:
-            yield f"{name} {value} was wanted, as the plan says, {given[name]} is there"
+        if found[name] != value:
+            yield f"expected {name} {value}, as in the plan, found {found[name]}"
     counts = marker.counts
     if set(counts.outcomes) != set(OUTCOMES) or not all(
         isinstance(n, int) for n in (counts.faces, *counts.outcomes.values())
     ):
-        yield f"counts of faces and of {', '.join(OUTCOMES)} were wanted, others are there"
+        yield f"expected counts of faces and of {', '.join(OUTCOMES)}, found others"
     if not isinstance(marker.attempts, int):
-        yield f"a number of attempts was wanted, {marker.attempts!r} is there"
+        yield f"expected a number of attempts, found {marker.attempts!r}"
     if not counts.accounted:
-        yield f"one outcome for each of {counts.images} images was wanted, {sum(counts.outcomes.values())} are there"
+        yield f"expected one outcome for each of {counts.images} images, found {sum(counts.outcomes.values())}"
     yield from _wrong_outputs(unit, marker)
 
 
 def _wrong_outputs(unit: Unit, marker: Marker) -> Iterator[str]:
-    """In what the outputs that a marker names are not those of its unit."""
+    """Faults of the outputs that a marker lists."""
     paths = [o.path for o in marker.outputs if isinstance(o.size, int) and len(o.sha256) == 64]
     possible, faces = set(unit.paths), f"{unit.faces_folder}/"
-    others = [p for p in paths if p not in possible and not (p.startswith(faces) and ".." not in p)]
-    # a shard that could not be read any more when its pictures were pasted is not delivered
+    unexpected = [p for p in paths if p not in possible and not (p.startswith(faces) and ".." not in p)]
+    # a shard that became unreadable before its pictures were pasted is not delivered
     shard = unit.kind != "folder" and marker.counts.outcomes["failed"] < marker.counts.images
-    needed = [unit.records_path, *([unit.shard_path] if shard else [])]
-    lacking = [p for p in needed if p not in paths]
-    if others:
-        yield f"outputs of this unit were wanted, {storable(others[0])} is not one"
-    if lacking:
-        yield f"{lacking[0]} was wanted among its outputs and is not there"
+    required = [unit.records_path, *([unit.shard_path] if shard else [])]
+    missing = [p for p in required if p not in paths]
+    if unexpected:
+        yield f"{storable(unexpected[0])} is not an output of this unit"
+    if missing:
+        yield f"{missing[0]} is missing among its outputs"
     if len(set(paths)) != len(marker.outputs):
-        yield "outputs with size and sha256, each once, were wanted, others are there"
+        yield "expected each output once, with size and sha256"
 
 
 def wrong_records(unit: Unit, rows: Rows, marker: Marker, settings: Mapping[str, Any]) -> Iterator[str]:
-    """In what a unit's records disagree with the plan, the marker or the settings; read as `wrong_marker`."""
+    """Faults of a unit's records against the plan, the marker and the settings; ordered as in `wrong_marker`."""
     if [[r["kind"] for r in image] for image in rows] != [
         ["image"] + ["face"] * (len(image) - 1) for image in rows
     ]:
-        yield "a row for each image and then its faces were wanted, other rows are there"
+        yield "expected a row for each image followed by its faces, found other rows"
     wanted, members = [storable(a.member) for a in unit.images], [image[0]["member"] for image in rows]
     if wanted != members:
-        yield f"the {len(wanted)} images of the plan were wanted in their order, {_first_other(wanted, members)}"
+        yield f"expected the {len(wanted)} images in the plan's order, {_first_difference(wanted, members)}"
     if {r["unit"] for image in rows for r in image} - {unit.name}:
-        yield f"rows of unit {unit.name} were wanted, others are there"
+        yield f"expected rows of unit {unit.name}, found others"
     attempts = {image[0]["attempts"] for image in rows} - {marker.attempts}
     if attempts:
-        yield f"images of attempt {marker.attempts} were wanted, as the marker says, one is of {attempts.pop()}"
+        yield f"expected images of attempt {marker.attempts}, as in the marker, found {attempts.pop()}"
     outcomes = Counter(image[0]["outcome"] for image in rows)
     counted = {name: number for name, number in marker.counts.outcomes.items() if number}
     if dict(outcomes) != counted:
-        yield (
-            f"the outcomes of the marker were wanted ({_told(counted)}), others are there ({_told(outcomes)})"
-        )
+        yield (f"expected the outcomes of the marker ({_as_text(counted)}), found {_as_text(outcomes)}")
     faces = [r for image in rows for r in image[1:]]
     if len(faces) != marker.counts.faces:
-        yield f"{marker.counts.faces} faces were wanted, as the marker says, {len(faces)} are there"
+        yield f"expected {marker.counts.faces} faces, as in the marker, found {len(faces)}"
     for name, value in settings.items():
         other = [r[name] for r in faces if r[name] != value and not r["kept"] and not r["error"]]
         if other:
-            yield f"faces with the run's {name} {value} were wanted, one has {other[0]}"
+            yield f"expected the run's {name} {value} for every face, found {other[0]}"
 
 
-def _told(outcomes: Mapping[str, int]) -> str:
+def _as_text(outcomes: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items())) or "none"
 
 
-def _first_other(wanted: Sequence[str], there: Sequence[str]) -> str:
-    for number, (a, b) in enumerate(zip(wanted, there, strict=False), start=1):
+def _first_difference(wanted: Sequence[str], found: Sequence[str]) -> str:
+    for number, (a, b) in enumerate(zip(wanted, found, strict=False), start=1):
         if a != b:
-            return f"number {number} is {b} and not {a}"
-    return f"{len(there)} are there"
+            return f"number {number} is {b} instead of {a}"
+    return f"found {len(found)}"
 
 
 def _by_image(rows: list[dict[str, Any]]) -> Rows:
-    """The rows in groups that each begin with an image's."""
+    """The rows grouped by image: the image's row, then its faces'."""
     groups: Rows = []
     for row in rows:
         if row["kind"] == "image" or not groups:
@@ -319,12 +313,12 @@ def _by_image(rows: list[dict[str, Any]]) -> Rows:
 
 
 def _draw(unit: Unit, rows: Rows, device: str, most: int, seed: str) -> list[Candidate]:
-    """The unit's restored pictures that come first in the order of the draw."""
+    """The unit's restored pictures with the smallest draws."""
     found = []
     for place, (address, image) in enumerate(zip(unit.images, rows, strict=True)):
         if most and image[0]["outcome"] == "restored":
             draw = hashlib.sha256(f"{seed}\0{unit.name}\0{place}".encode()).hexdigest()
-            # number among the pictures that the delivered shard holds
+            # index among the pictures in the delivered shard
             number = sum(is_held(a, r[0]) for a, r in zip(unit.images[:place], rows, strict=False))
             found.append(Candidate(draw, replace(unit, images=(address,)), number, image, device))
     return heapq.nsmallest(most, found)

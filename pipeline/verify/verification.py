@@ -1,4 +1,4 @@
-"""One verification: the output is read again, and a sample restored again."""
+"""One verification: the output is audited, and a sample of it restored again."""
 
 import json
 import os
@@ -22,19 +22,19 @@ from pipeline.stages.record import storable
 from pipeline.verify.audit import Audit
 from pipeline.verify.repeat import TOLERANCE, Compared, Repeat
 
-WELL, DIFFERENT, UNFINISHED = 0, 1, 4
-MEANINGS = {
-    WELL: "everything is there and as the run left it",
+INTACT, DIFFERENT, UNFINISHED = 0, 1, 4
+CODE_TEXTS = {
+    INTACT: "the output is complete and unchanged",
     DIFFERENT: "differences were found",
-    UNFINISHED: "what is there is well, but the run is not finished",
+    UNFINISHED: "no differences, but the run is not finished",
 }
-# Threads that read units where none are asked for: reading waits for disks and servers, decoding for cores.
+# Default limit of reader threads: reading is bound by disks and servers, decoding by cores.
 MOST_READERS = 16
 
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """One verification."""
+    """The options of one verification."""
 
     output: str = option(
         help="the --output of a jobs.restore command: a folder or s3:// prefix",
@@ -43,18 +43,18 @@ class VerifyConfig:
     )
     sample: int = option(
         0,
-        help="restore so many pictures again from their originals and compare; 0 restores none",
+        help="number of pictures to restore again from their originals and compare; 0 restores none",
         group="sample",
         metavar="K",
     )
     sample_seed: str | None = option(
         None,
-        help="which pictures are drawn (default: the run's fingerprint, the same ones each time)",
+        help="seed of the sample (default: the run's fingerprint, which gives the same pictures each time)",
         group="sample",
         metavar="TEXT",
     )
     device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", help="where they are restored; auto takes the run's where it is to be had", group="sample"
+        "auto", help="device that restores them; auto takes the run's where it is available", group="sample"
     )
     weights_dir: str | None = option(
         None,
@@ -62,7 +62,7 @@ class VerifyConfig:
         group="sample",
         metavar="PATH_OR_URI",
     )
-    readers: int = option(0, help="units read at once; 0 fits this machine", group="surroundings")
+    readers: int = option(0, help="units read concurrently; 0: by the number of cores", group="surroundings")
     json: str | None = option(
         None, help="also write the report to this JSON file", group="surroundings", metavar="PATH_OR_URI"
     )
@@ -79,31 +79,31 @@ def verify(config: VerifyConfig) -> int:
 
 
 class Verification:
-    """One verification of one output, and what people see of it."""
+    """One verification of one output, with its terminal output and report."""
 
     def __init__(self, config: VerifyConfig) -> None:
         self.config = config
         self.began = time.monotonic()
         self.found = Findings()
         self.run, wrong = open_run(config.output)
-        # refused here and not after hours of reading
+        # fails here, before hours of reading
         self.repeater = Repeater(config, self.run) if config.sample else None
         self.audit = Audit(self.run, config.sample, config.sample_seed or self.run.digest)
         self.compared: list[Compared] = []
-        self._tell(wrong)
+        self._report_findings(wrong)
 
     def __call__(self) -> int:
-        """Read, repeat, report. Returns the exit code."""
-        self._tell(self.audit.begin())
+        """Audit, restore again, report. Returns the exit code."""
+        self._report_findings(self.audit.read_plan())
         readers = self.config.readers or min(2 * (os.cpu_count() or 1), MOST_READERS)
         with Progress(self.audit.images_planned, 0, sys.stderr, bad="different") as progress:
             for unit in self.audit.units(readers):
-                self._tell(unit.findings)
+                self._report_findings(unit.findings)
                 progress.add(unit.images, unit.counts.faces, len(unit.findings))
-        self._tell(self.audit.loose_ends())
+        self._report_findings(self.audit.unaccounted())
         if self.repeater and self.audit.candidates:
             self._repeat(self.repeater)
-        code = WELL
+        code = INTACT
         if self.found.differences:
             code = DIFFERENT
         elif self.found.unfinished:
@@ -119,12 +119,12 @@ class Verification:
         repeat = repeater.open({c.device for c in candidates})
         say(f"restoring {len(candidates)} pictures again on {repeat.device}: {repeater.batching}")
         with Progress(len(candidates), 0, sys.stderr, bad="different") as progress:
-            for compared, candidate in zip(repeat.all(candidates), candidates, strict=True):
+            for compared, candidate in zip(repeat.compare_all(candidates), candidates, strict=True):
                 self.compared.append(compared)
-                self._tell(compared.findings)
+                self._report_findings(compared.findings)
                 progress.add(1, len(candidate.rows) - 1, len(compared.findings))
 
-    def _tell(self, findings: Iterable[Finding]) -> None:
+    def _report_findings(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
             self.found.add(finding)
             write_line(storable(finding.sentence), sys.stdout)
@@ -139,7 +139,7 @@ class Verification:
             "output": self.config.output,
             "fingerprint": self.run.digest,
             "exit_code": code,
-            "meaning": MEANINGS[code],
+            "meaning": CODE_TEXTS[code],
             "planned": {"units": audit.units_planned, "images": audit.images_planned},
             "finished": {"units": audit.finished} | asdict(audit.counts),
             "objects": audit.objects,
@@ -183,20 +183,18 @@ class Verification:
                   f"{self._equal('bits')} equal bit for bit{within}")  # fmt: skip
         print(f"{'differences':<14} {found.differences:>8}")
         print(f"{'time':<14} {duration(time.monotonic() - self.began):>8}")
-        print(f"{'exit code':<14} {code:>8}  {MEANINGS[code]}\n")
+        print(f"{'exit code':<14} {code:>8}  {CODE_TEXTS[code]}\n")
         if found.markers:
-            print(
-                "To have the damaged units done again, delete these markers and run the same restore command:"
-            )
+            print("To redo the damaged units, delete these markers and run the same restore command:")
             for marker in found.markers:
                 print(f"  {storable(store.join(self.config.output, marker))}")
 
 
 class Repeater:
-    """Makes the stages that restore pictures of a run again, batched unlike the run did."""
+    """Builds the stages that restore pictures of a run again, with other batches than the run's."""
 
     def __init__(self, config: VerifyConfig, run: Run) -> None:
-        """Raises UsageError when the run can not be repeated here, or what its weights raise."""
+        """Raises UsageError when the run cannot be repeated here, and the errors of missing weights."""
         from pipeline.restoration.method import choose_method, settle_method
 
         self._wanted_device = config.device
@@ -205,7 +203,7 @@ class Repeater:
             self._config, preset = recorded(run, config.weights_dir)
         except BROKEN as error:
             raise UsageError(
-                f"the run file of {run.output} does not say how to restore a picture again "
+                f"the run file of {run.output} lacks what is needed to restore a picture again "
                 f"({type(error).__name__}: {error}); verify without --sample"
             ) from error
         self._restorer, again = settle_method(self._config, *choose_method(self._config, preset))
@@ -214,7 +212,7 @@ class Repeater:
         other = difference(run.fingerprint, again)
         if other:
             raise UsageError(
-                f"the run of {run.output} can not be repeated here ({other}); use the program and weights of the "
+                f"the run of {run.output} cannot be repeated here ({other}); use the program and weights of the "
                 "run, or verify without --sample"
             )
 
@@ -228,7 +226,7 @@ class Repeater:
         self.device = self._wanted_device
         if self.device == "auto":
             self.device = "cuda" if "cuda" in devices and torch.cuda.is_available() else "cpu"
-        # an object of this name never exists: a run that was stopped is verified all the same
+        # a stop object that never exists, so that a stopped run can be verified, too
         never = store.join(self._config.output.uri, layout.LEDGER, "verification-stop")
         threads = max((os.cpu_count() or 1) // max(self._config.machine.engines, 1), 1)
         settings = restore_stage(self._config, self._restorer, self.device, threads + 1, never)
@@ -245,7 +243,7 @@ class Repeater:
 
 
 def recorded(run: Run, weights_dir: str | None) -> tuple[RestoreConfig, Preset]:
-    """Configuration and preset that the run file keeps. Raises one of BROKEN where it does not."""
+    """Configuration and preset from the run file. Raises one of BROKEN where they are missing."""
     known = {one.flag for one in options_of(RestoreConfig)}
     values = {name: value for name, value in run.repeat["config"].items() if name in known}
     values |= {"output": run.output, "weights_dir": weights_dir or values["weights_dir"]}
@@ -255,6 +253,6 @@ def recorded(run: Run, weights_dir: str | None) -> tuple[RestoreConfig, Preset]:
 
 
 def other_slots(config: RestoreConfig, preset: Preset, device: str, threads: int) -> int:
-    """Slots unlike the run's: a call's worth more than were given, or than it took by itself."""
+    """A number of slots other than the run's: one batch more."""
     batch = preset.lanes_cpu if device == "cpu" else preset.lanes_gpu
     return (config.machine.slot_count or batch * threads) + batch

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from pipeline.console.hints import Hints
-from pipeline.console.progress import Progress, Waiting, duration, rounded, write_line
+from pipeline.console.progress import Progress, WaitNotice, duration, rounded, write_line
+from pipeline.console.work_counts import WorkCounts
 
 
 class Clock:
@@ -28,21 +28,21 @@ class Terminal(io.StringIO):
         return True
 
 
-def seen(progress, clock, hints, seconds):
-    """Look at hints once a second; `hints(t)` are those of second t."""
+def seen(progress, clock, counts, seconds):
+    """Refresh once a second; `counts(t)` are those of second t."""
     known = [None]
-    progress.walk(lambda: known[0], engines=1)
+    progress.follow(lambda: known[0], engines=1)
     for t in range(1, seconds + 1):
         clock.now += 1
-        known[0] = hints(t)
-        progress.look()
+        known[0] = counts(t)
+        progress.refresh()
 
 
 def restoring(t):
     """Ten pictures with a face each are read in five seconds; then two steps a second, twenty a face."""
     read, work = min(2 * t, 10), max(2 * (t - 5), 0)
     decided = min(-(-work // 20), read)
-    return Hints(read, read, 1, int(t >= 5), decided, work // 20, 19 * decided, max(work - decided, 0))
+    return WorkCounts(read, read, 1, int(t >= 5), decided, work // 20, 19 * decided, max(work - decided, 0))
 
 
 def test_a_line_says_how_far_how_fast_and_how_long_still():
@@ -86,10 +86,10 @@ def test_a_line_comes_by_itself_before_anything_is_done():
     assert out.getvalue().count("starting Ray") >= 3
 
 
-def test_hints_show_what_is_read_found_and_loaded_before_any_face_is_done():
+def test_counts_show_what_is_read_found_and_loaded_before_any_face_is_done():
     clock = Clock()
     progress = Progress(10, 0, io.StringIO(), now="starting workers", clock=clock)
-    seen(progress, clock, lambda t: Hints(), 2)
+    seen(progress, clock, lambda t: WorkCounts(), 2)
     assert progress.line() == "0/10 images, starting workers, 2 s elapsed"
     seen(progress, clock, restoring, 2)
     assert progress.line() == (
@@ -129,12 +129,12 @@ def test_what_is_restored_is_said_to_be_delivered_without_a_rate_that_decays():
 def test_the_share_grows_by_steps_and_never_falls():
     clock, shares = Clock(), []
     progress = Progress(10, 0, io.StringIO(), clock=clock)
-    known = [Hints()]
-    progress.walk(lambda: known[0], engines=1)
+    known = [WorkCounts()]
+    progress.follow(lambda: known[0], engines=1)
     for t in range(1, 120):
         clock.now += 1
-        known[0] = restoring(t) if t != 60 else Hints()  # once the board has forgotten all
-        progress.look()
+        known[0] = restoring(t) if t != 60 else WorkCounts()  # once the board has forgotten all
+        progress.refresh()
         shares.append(progress.share)
     assert shares == sorted(shares) and len(set(shares)) > 100
     # all is restored and nothing delivered
@@ -152,7 +152,7 @@ def test_a_run_that_goes_on_counts_only_what_is_left():
     )
 
 
-def test_a_second_walk_begins_its_counts_anew():
+def test_a_second_pass_begins_its_counts_anew():
     clock = Clock()
     progress = Progress(20, 0, io.StringIO(), clock=clock)
     seen(progress, clock, restoring, 30)
@@ -165,29 +165,29 @@ def test_a_second_walk_begins_its_counts_anew():
     )
 
 
-def test_a_walk_that_restores_nothing_says_nothing_of_engines():
+def test_a_pass_that_restores_nothing_says_nothing_of_engines():
     clock = Clock()
     progress = Progress(10, 0, io.StringIO(), bad="unreadable", clock=clock)
-    progress.walk(lambda: Hints(pictures=4, faces=7))
+    progress.follow(lambda: WorkCounts(pictures=4, faces=7))
     for _ in range(5):
         clock.now += 1
-        progress.look()
+        progress.refresh()
     assert progress.line() == ("0/10 images (40%), 4 of 10 read, 7 faces found, 5 s elapsed, about 5 s to go")
 
 
 def test_a_board_that_died_leaves_what_is_finished():
     clock, known = Clock(), [restoring(10)]
     progress = Progress(10, 0, io.StringIO(), now="starting workers", clock=clock)
-    progress.walk(lambda: known[0], engines=1)
+    progress.follow(lambda: known[0], engines=1)
     clock.now += 5
-    progress.look()
+    progress.refresh()
     known[0] = None
-    progress.look()
+    progress.refresh()
     progress.add(2, 2, 0)
     assert progress.line() == "2/10 images (20%), 2 faces, 0 failed, 0.40 images/s, 5 s elapsed, 20 s to go"
 
 
-def test_the_last_line_is_of_what_was_counted_and_not_of_hints():
+def test_the_last_line_is_of_what_was_counted_with_add():
     out, clock = io.StringIO(), Clock()
     with Progress(10, 0, out, interval=1000, clock=clock) as progress:
         seen(progress, clock, lambda t: restoring(t) + restoring(t), 100)
@@ -213,7 +213,7 @@ def test_a_terminal_shows_a_bar_that_moves_by_steps_and_no_lines():
     assert out.getvalue().count("\n") == 1
 
 
-def test_a_bar_without_hints_shows_what_was_counted():
+def test_a_bar_without_counts_shows_what_was_counted():
     out, clock = Terminal(), Clock()
     with Progress(10, 2, out, interval=1000, bad="different", clock=clock) as progress:
         clock.now += 6
@@ -225,7 +225,7 @@ def test_a_bar_without_hints_shows_what_was_counted():
         )
 
 
-def test_a_line_for_people_stands_above_the_bar():
+def test_a_message_is_printed_above_the_bar():
     out = Terminal()
     with Progress(10, 0, out, interval=1000, now="starting Ray"):
         write_line("warning: something", out)
@@ -247,7 +247,7 @@ def test_a_narrow_terminal_cuts_the_text_and_keeps_one_row(monkeypatch):
 def test_counting_and_showing_go_on_at_once():
     clock, out = Clock(), io.StringIO()
     with Progress(2000, 0, out, interval=0.001, clock=clock) as progress:
-        progress.walk(lambda: Hints(pictures=1, faces=1), engines=1)
+        progress.follow(lambda: WorkCounts(pictures=1, faces=1), engines=1)
         threads = [
             threading.Thread(target=lambda: [progress.add(1, 1, 0) for _ in range(500)]) for _ in range(4)
         ]
@@ -260,11 +260,11 @@ def test_counting_and_showing_go_on_at_once():
 
 def test_waiting_is_said_only_where_it_takes_longer_than_a_moment():
     out = io.StringIO()
-    with Waiting("listing the input", out=out, patience=1000):
+    with WaitNotice("listing the input", out=out, delay=1000):
         pass
     assert out.getvalue() == ""
     found = iter(range(10, 10**6))
-    with Waiting("listing the input", (lambda: next(found), "files"), out, patience=0.01, interval=0.01):
+    with WaitNotice("listing the input", (lambda: next(found), "files"), out, delay=0.01, interval=0.01):
         give_up = time.monotonic() + 60
         while out.getvalue().count("\n") < 2 and time.monotonic() < give_up:
             time.sleep(0.01)
@@ -277,7 +277,7 @@ def test_waiting_is_said_only_where_it_takes_longer_than_a_moment():
 @pytest.mark.parametrize(
     ("seconds", "text"), [(45, "45 s"), (725, "12:05 min"), (12_000, "3:20 h"), (362_880, "4.2 days")]
 )
-def test_durations_are_for_people(seconds, text):
+def test_durations_are_readable(seconds, text):
     assert duration(seconds) == text
 
 

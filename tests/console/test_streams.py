@@ -36,7 +36,7 @@ def run(*command: str, place: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_where_a_run_stands_is_printed_with_every_name_in_any_encoding(output, place):
+def test_the_status_is_printed_with_every_name_in_any_encoding(output, place):
     shown = run("-m", "jobs.status", "--output", str(output), place=place)
     assert (shown.returncode, shown.stderr) == (0, "")
     errors = shown.stdout.partition("last errors:")[2].strip().splitlines()

@@ -91,5 +91,5 @@ def test_what_is_known_of_a_face_is_all_that_is_left_of_it(task, shape):
 
 
 def test_faces_of_another_side_are_refused(faces, tmp_path):
-    with pytest.raises(SampleError, match="holds a 64x64 face where 128x128 was wanted"):
+    with pytest.raises(SampleError, match="expected faces of 128x128, got 64x64"):
         make(faces, tmp_path, side=128)

@@ -57,9 +57,9 @@ def test_edits_are_taken_back_where_asked():
     assert (canvas.part(slice(0, 40), slice(0, 50)) == whole).all()
 
 
-def test_a_box_that_is_not_held_is_refused():
+def test_a_box_outside_of_those_given_is_refused():
     canvas, _ = edited([BOX, APART])
-    with pytest.raises(LookupError, match="give it when making one"):
+    with pytest.raises(LookupError, match="give it to the constructor"):
         canvas[20:25, 30:35]
     with pytest.raises(LookupError):
         canvas[14:16, 10:20]

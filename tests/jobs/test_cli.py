@@ -22,7 +22,7 @@ def test_no_job_at_all_shows_the_help_and_exits_two(capsys):
 
 def test_an_unknown_job_is_answered_with_the_nearest_one(capsys):
     assert cli.main(["restor", "--input", "x"]) == 2
-    assert capsys.readouterr().err == "difface: a job was wanted, 'restor' came; did you mean 'restore'?\n"
+    assert capsys.readouterr().err == "difface: unknown job 'restor'; did you mean 'restore'?\n"
 
 
 def test_a_job_gets_the_arguments_after_its_name_and_its_code_is_returned(monkeypatch):

@@ -163,7 +163,7 @@ def test_faces_that_are_none_are_refused(tmp_path, capsys):
     assert "neither pictures nor tar shards" in refused(tmp_path / "empty")
     (tmp_path / "large").mkdir()
     Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(tmp_path / "large" / "a.png")
-    assert "80x80 face where 64x64 was wanted" in refused(tmp_path / "large")
+    assert "expected faces of 64x64, got 80x80" in refused(tmp_path / "large")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
     assert refused(tmp_path / "broken").startswith("error: ")

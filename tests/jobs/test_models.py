@@ -15,16 +15,10 @@ from jobs import models as job
 from pipeline.console.commands import BAD_ARGUMENTS, INTERRUPTED
 from pipeline.io import store, weights
 from pipeline.io.weights import Published, resolve
-from pipeline.models.catalogue import (
-    DONE,
-    WRONG,
-    Model,
-    ModelsConfig,
-    Piece,
-    about,
-    fetch,
-    known_models,
-)
+from pipeline.models.catalogue import Model, WeightsFile, known_models
+from pipeline.models.operations import fetch, initial_status
+from pipeline.models.options import ModelsConfig
+from pipeline.models.run import DONE, FAILED
 from pipeline.networks.presets import find_preset, load_network
 from tests import golden_data as golden
 
@@ -69,8 +63,8 @@ def write_preset(path: Path, estimator: str, site: Site) -> Path:
     return path
 
 
-def told(capsys, *argv: str, code: int = DONE) -> list[dict[str, Any]]:
-    """What the job says of each file, as JSON."""
+def statuses(capsys, *argv: str, code: int = DONE) -> list[dict[str, Any]]:
+    """The status of each file in the JSON output."""
     capsys.readouterr()
     assert job.main([*argv, "--json", "-"]) == code
     values = json.loads(capsys.readouterr().out)
@@ -78,7 +72,7 @@ def told(capsys, *argv: str, code: int = DONE) -> list[dict[str, Any]]:
     return values["files"]
 
 
-def test_the_list_names_every_model_with_its_files_terms_and_whereabouts(capsys):
+def test_the_list_names_every_model_with_its_files_licences_and_locations(capsys):
     assert job.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["MODEL", "SIDE", "USE", "FILE", "SIZE", "FOUND", "LICENCE"]
@@ -107,10 +101,10 @@ def test_a_background_network_and_a_metrics_are_fetched_checked_and_mirrored_as_
         table = weights.UPSCALER_WEIGHTS if name == "upscaler.pth" else weights.METRIC_WEIGHTS
         monkeypatch.setitem(table, name.removesuffix(".pth"), one)
     place = str(tmp_path / "mirror")
-    files = told(capsys, "fetch", "upscaler", "judge")
-    assert [f["state"] for f in files] == ["is here and fits its network", "is here"]
-    told(capsys, "mirror", "upscaler", "judge", "--to", place)
-    files = told(capsys, "check", "upscaler", "judge", "--weights-dir", place)
+    files = statuses(capsys, "fetch", "upscaler", "judge")
+    assert [f["state"] for f in files] == ["available, fits its network", "available"]
+    statuses(capsys, "mirror", "upscaler", "judge", "--to", place)
+    files = statuses(capsys, "check", "upscaler", "judge", "--weights-dir", place)
     assert {(f["file"], f["found"], f["good"]) for f in files} == {
         (f"{name}.pth", found, True) for name in ("upscaler", "judge") for found in ("weights-dir", "cache")
     }
@@ -123,13 +117,13 @@ def test_the_page_of_a_proxy_is_not_kept_as_a_network_without_a_digest(
     site.files["page.pth"] = b"<html>log in first</html>"
     one = Published("page.pth", f"{site.root}/page.pth", None, "CC0-1.0")
     monkeypatch.setitem(getattr(weights, table), "page", one)
-    (said,) = told(capsys, "fetch", "page", code=WRONG)
-    assert said["state"].endswith("it was removed from the cache")
+    (status,) = statuses(capsys, "fetch", "page", code=FAILED)
+    assert status["state"].endswith("it was removed from the cache")
     assert not list(cache.rglob("page.pth*.sha256"))
 
 
 def test_a_preset_of_ones_own_is_listed_without_asking_anybody(album, site, capsys):
-    files = told(capsys, "list", str(album))
+    files = statuses(capsys, "list", str(album))
     assert [(f["model"], f["use"], f["file"], f["found"]) for f in files] == [
         ("album", "inpainting", PRIOR, "missing"),
         ("album", "inpainting", ESTIMATOR, "missing"),
@@ -140,11 +134,11 @@ def test_a_preset_of_ones_own_is_listed_without_asking_anybody(album, site, caps
 def test_files_are_fetched_over_a_broken_connection_recorded_and_fit(album, site, capsys):
     size = len(site.files[PRIOR])
     site.breaks = [size // 2]
-    files = told(capsys, "fetch", str(album))
+    files = statuses(capsys, "fetch", str(album))
     assert site.asked == [None, f"bytes={size // 2}-", None]
     assert [(f["file"], f["found"], f["state"]) for f in files] == [
-        (PRIOR, "cache", "is here and fits its network"),
-        (ESTIMATOR, "cache", "is here and fits its network"),
+        (PRIOR, "cache", "available, fits its network"),
+        (ESTIMATOR, "cache", "available, fits its network"),
     ]
     for one in files:
         assert weights.recorded(one["uri"]) == one["sha256"]
@@ -160,10 +154,10 @@ def test_everything_works_from_a_mirror_without_the_internet(
     kind, tmp_path, album, site, s3, capsys, monkeypatch
 ):
     place = str(tmp_path / "mirror") if kind == "folder" else f"{s3.uri}/{tmp_path.name}"
-    files = told(capsys, "mirror", "--to", place, str(album))
+    files = statuses(capsys, "mirror", "--to", place, str(album))
     assert [f["state"] for f in files] == [f"copied to {place}"] * 2
-    again = told(capsys, "mirror", str(album), "--to", place)
-    assert [f["state"] for f in again] == [f"is in {place}, read again"] * 2
+    again = statuses(capsys, "mirror", str(album), "--to", place)
+    assert [f["state"] for f in again] == [f"already in {place}, verified"] * 2
     names = {PRIOR, ESTIMATOR, f"{PRIOR}.sha256", f"{ESTIMATOR}.sha256", "album.toml"}
     assert {e.path for e in store.list_files(place)} == names
     (tmp_path / "moved.toml").write_bytes(store.read_bytes(f"{place}/album.toml"))
@@ -171,9 +165,9 @@ def test_everything_works_from_a_mirror_without_the_internet(
     monkeypatch.setenv("DIFFACE_CACHE", str(tmp_path / "another machine"))
     site.status, asked = 500, len(site.asked)
     moved = str(tmp_path / "moved.toml")
-    assert {f["found"] for f in told(capsys, "fetch", moved, "--weights-dir", place)} == {"weights-dir"}
-    checked = told(capsys, "check", moved, "--weights-dir", place)
-    assert ("weights-dir", "as its record says") in {(f["found"], f["state"]) for f in checked}
+    assert {f["found"] for f in statuses(capsys, "fetch", moved, "--weights-dir", place)} == {"weights-dir"}
+    checked = statuses(capsys, "check", moved, "--weights-dir", place)
+    assert ("weights-dir", "matches the digest of its record") in {(f["found"], f["state"]) for f in checked}
     spec = find_preset(moved).estimator
     net = load_network(spec, resolve(spec.file, spec.url, spec.sha256, place).path)
     given = golden.arrays("inputs")
@@ -183,46 +177,46 @@ def test_everything_works_from_a_mirror_without_the_internet(
 
 
 def test_a_preset_in_a_mirrored_folder_finds_its_files_beside_it(tmp_path, album, capsys):
-    told(capsys, "mirror", str(album), "--to", str(tmp_path / "mirror"))
-    files = told(capsys, "list", str(tmp_path / "mirror" / "album.toml"))
+    statuses(capsys, "mirror", str(album), "--to", str(tmp_path / "mirror"))
+    files = statuses(capsys, "list", str(tmp_path / "mirror" / "album.toml"))
     assert [(f["found"], Path(f["uri"]).parent) for f in files] == [("path", tmp_path / "mirror")] * 2
 
 
 def test_a_damaged_mirror_is_found_out_file_by_file(tmp_path, album, capsys):
     place = str(tmp_path / "mirror")
-    told(capsys, "mirror", str(album), "--to", place)
+    statuses(capsys, "mirror", str(album), "--to", place)
     damaged = tmp_path / "mirror" / PRIOR
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    files = told(capsys, "check", str(album), "--weights-dir", place, code=WRONG)
+    files = statuses(capsys, "check", str(album), "--weights-dir", place, code=FAILED)
     assert [(f["file"], f["found"], f["good"]) for f in files] == [
         (PRIOR, "weights-dir", False),
         (PRIOR, "cache", True),
         (ESTIMATOR, "weights-dir", True),
         (ESTIMATOR, "cache", True),
     ]
-    assert files[0]["state"].startswith("damaged or another file: its record says sha256")
+    assert files[0]["state"].startswith("damaged or another file: its record has sha256")
     (tmp_path / "mirror" / f"{ESTIMATOR}.sha256").unlink()
-    files = told(capsys, "check", str(album), "--weights-dir", place, code=WRONG)
+    files = statuses(capsys, "check", str(album), "--weights-dir", place, code=FAILED)
     assert files[2]["state"] == "no digest is known to compare with"
 
 
 def test_what_a_web_page_gives_instead_of_weights_is_not_kept(album, site, cache, capsys):
     site.files[PRIOR] = b"<html>please log in</html>"
-    files = told(capsys, "fetch", str(album), code=WRONG)
+    files = statuses(capsys, "fetch", str(album), code=FAILED)
     assert [f["good"] for f in files] == [False, True]
     assert "got 26 bytes that are neither" in files[0]["state"]
     assert files[0]["state"].endswith("it was removed from the cache")
     kept = {path.name for path in cache.rglob("*") if path.suffix != ".lock" and path.is_file()}
     assert kept == {ESTIMATOR, f"{ESTIMATOR}.sha256"}
     site.files[PRIOR] = (golden.GOLDEN / PRIOR).read_bytes()
-    told(capsys, "fetch", str(album))
+    statuses(capsys, "fetch", str(album))
 
 
 def test_the_file_of_another_network_is_refused_with_the_names_that_differ_and_kept(
     album, site, cache, tmp_path, capsys
 ):
     site.files[ESTIMATOR] = (golden.GOLDEN / FILES["srcnn"]).read_bytes()
-    assert job.main(["mirror", str(album), "--to", str(tmp_path / "mirror")]) == WRONG
+    assert job.main(["mirror", str(album), "--to", str(tmp_path / "mirror")]) == FAILED
     said = capsys.readouterr().out
     assert f"{ESTIMATOR} (album): error: " in said
     assert "missing (model.1.ffc.convl2l.weight," in said and "surplus (body.0.bias," in said
@@ -231,26 +225,26 @@ def test_the_file_of_another_network_is_refused_with_the_names_that_differ_and_k
     assert [path.read_bytes() for path in cache.rglob(ESTIMATOR)] == [site.files[ESTIMATOR]]
 
 
-def test_two_presets_share_a_file_that_is_fetched_and_told_once(album, tmp_path, site, capsys):
+def test_two_presets_share_a_file_that_is_fetched_and_listed_once(album, tmp_path, site, capsys):
     other = write_preset(tmp_path / "other.toml", "srcnn", site)
-    files = told(capsys, "fetch", str(album), str(other))
+    files = statuses(capsys, "fetch", str(album), str(other))
     assert [f["file"] for f in files] == [PRIOR, ESTIMATOR, FILES["srcnn"]]
     assert len(site.asked) == 3
 
 
-def test_a_check_of_everything_forgives_what_is_not_here_and_one_of_a_model_does_not(capsys):
-    files = told(capsys, "check")
-    assert {f["state"] for f in files} == {"as the preset says", "is nowhere on this machine"}
-    (one,) = told(capsys, "check", "retinaface-resnet50", code=WRONG)
-    assert (one["found"], one["state"]) == ("missing", "is nowhere on this machine")
+def test_missing_files_are_errors_of_a_check_only_where_the_model_was_named(capsys):
+    files = statuses(capsys, "check")
+    assert {f["state"] for f in files} == {"matches the digest of its preset", "not on this machine"}
+    (one,) = statuses(capsys, "check", "retinaface-resnet50", code=FAILED)
+    assert (one["found"], one["state"]) == ("missing", "not on this machine")
 
 
 def test_a_file_that_nobody_publishes_says_where_to_put_it(capsys):
     spec = find_preset("difface-512-srcnn").estimator
-    piece = Piece(spec.file, spec.url, spec.sha256, spec.licence, spec)
-    model = Model("difface-512-srcnn", 512, "restoration", (piece,))
+    file = WeightsFile(spec.file, spec.url, spec.sha256, spec.licence, spec)
+    model = Model("difface-512-srcnn", 512, "restoration", (file,))
     config = ModelsConfig("fetch", (model.name,))
-    (one,) = fetch(about(model, piece), piece, config)
+    (one,) = fetch(initial_status(model, file), file, config)
     assert not one.good
     assert "has no published address; put it into a folder and give that as --weights-dir" in one.state
 
@@ -276,7 +270,7 @@ def test_wrong_arguments_exit_with_2_and_one_sentence(argv, words, capsys):
 
 def test_another_preset_of_the_same_name_is_not_overwritten_in_a_mirror(tmp_path, album, site, capsys):
     place = str(tmp_path / "mirror")
-    told(capsys, "mirror", str(album), "--to", place)
+    statuses(capsys, "mirror", str(album), "--to", place)
     album.write_text(album.read_text().replace("tiny", "changed"))
     assert job.main(["mirror", str(album), "--to", place]) == BAD_ARGUMENTS
     assert "is another preset than" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 from photographs import portraits, write_folder
 
 from jobs import clean
-from pipeline.console.hints import Hints
+from pipeline.console.work_counts import WorkCounts
 from pipeline.restoration.board import Board
 
 PICTURES = 4
@@ -15,14 +15,14 @@ WAIT_SECONDS = 60
 
 
 @pytest.fixture
-def heard(monkeypatch) -> list[Hints]:
-    """The last sums of each board that was made, waited for until every picture was counted."""
+def heard(monkeypatch) -> list[WorkCounts]:
+    """The last sums of each board, once every picture is counted."""
     found, close = [], Board.close
 
     def listen_first(board: Board) -> None:
         give_up = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < give_up:
-            known = board.poll() or Hints()
+            known = board.poll() or WorkCounts()
             if known.pictures == PICTURES:
                 break
             time.sleep(0.05)
@@ -33,7 +33,7 @@ def heard(monkeypatch) -> list[Hints]:
     return found
 
 
-def test_a_restoration_is_watched_by_its_pictures_faces_and_steps(restore, heard, tmp_path, capsys):
+def test_a_restoration_is_shown_by_its_pictures_faces_and_steps(restore, heard, tmp_path, capsys):
     write_folder(tmp_path / "in", portraits(PICTURES))
     assert restore(tmp_path / "in", tmp_path / "out", "--unit-images", "3") == 0
     markers = [json.loads(m.read_bytes()) for m in (tmp_path / "out" / "_ledger" / "done").rglob("*.json")]
@@ -49,9 +49,9 @@ def test_a_restoration_is_watched_by_its_pictures_faces_and_steps(restore, heard
     assert "\n4/4 images (100%), 4 faces, 0 failed, " in said
 
 
-def test_a_census_is_watched_by_its_pictures(restore, heard, tmp_path, capsys):
+def test_a_measurement_is_shown_by_its_pictures(restore, heard, tmp_path, capsys):
     write_folder(tmp_path / "in", portraits(PICTURES))
     places = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     assert clean.main([*places, "--mlflow-uri", restore.mlflow_uri, "--dry-run"]) == 0
-    assert heard == [Hints(pictures=PICTURES, faces=PICTURES)]
+    assert heard == [WorkCounts(pictures=PICTURES, faces=PICTURES)]
     assert "\n4/4 images (100%), 4 faces, 0 unreadable, " in capsys.readouterr().err

@@ -52,7 +52,7 @@ def test_a_run_measures_its_faces_on_the_way(tmp_path, restore, shard, capsys):
     ("options", "why"),
     [
         (("--metrics", "beauty"), "got beauty"),
-        (("--metrics", "psnr"), "say with --truth where that is"),
+        (("--metrics", "psnr"), "give it with --truth"),
         (("--truth", "sibling:_truth"), "--truth is for --metrics"),
         (("--metrics", "psnr", "--reference", "a.npz"), "--reference is for --metrics features"),
     ],

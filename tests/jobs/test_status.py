@@ -1,4 +1,4 @@
-"""The job that shows where a run stands, on a real run; and what its --retry does again."""
+"""The job that shows the status of a run, on a real run; and what its --retry does again."""
 
 import json
 import shutil

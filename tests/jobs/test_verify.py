@@ -153,7 +153,7 @@ def test_an_output_as_the_run_left_it_is_well(restored, tmp_path, capsys):
     markers = [json.loads(p.read_bytes()) for p in (restored / "_ledger" / "done").rglob("*.json")]
     written = [o for m in markers for o in m["outputs"]]
     assert (done.report["objects"], done.report["bytes"]) == (len(written), sum(o["size"] for o in written))
-    assert "5  of 5 planned" in done.shown and "everything is there and as the run left it" in done.shown
+    assert "5  of 5 planned" in done.shown and "the output is complete and unchanged" in done.shown
     assert "5/5 images (100%)" in done.shown and "images/s" in done.shown and "to go" in done.shown
 
 
@@ -188,10 +188,10 @@ PLAN, CUT = "_ledger/plan.json", "_ledger/plan/images-00000.json"
 TAMPERED: dict[str, tuple[Callable[[Tree], None], str, str, str]] = {
     # what is done → kind, where, and a part of the sentence
     "a byte of a picture": (lambda t: flip(t, PORTRAIT), "altered", PORTRAIT, "bytes with sha256"),
-    "a byte of a record table": (lambda t: flip(t, RECORDS), "altered", RECORDS, "were wanted"),
+    "a byte of a record table": (lambda t: flip(t, RECORDS), "altered", RECORDS, "expected "),
     "a cut picture": (lambda t: t.write(CAT, t.read(CAT)[:100]), "altered", CAT, "100 bytes with"),
-    "a lost picture": (lambda t: (t.output / CAT).unlink(), "missing", CAT, "it is not there"),
-    "a lost record table": (lambda t: (t.output / RECORDS).unlink(), "missing", RECORDS, "not there"),
+    "a lost picture": (lambda t: (t.output / CAT).unlink(), "missing", CAT, "it does not exist"),
+    "a lost record table": (lambda t: (t.output / RECORDS).unlink(), "missing", RECORDS, "it does not exist"),
     "a lost crop": (
         lambda t: (t.output / "faces/images-00000-0000/0000-00-after.png").unlink(),
         "missing",
@@ -202,7 +202,7 @@ TAMPERED: dict[str, tuple[Callable[[Tree], None], str, str, str]] = {
         lambda t: ((t.output / CAT).unlink(), (t.output / CAT).mkdir()),
         "unreadable",
         CAT,
-        "it can not be read",
+        "the object cannot be read",
     ),
     "rubbish that its marker names": (
         lambda t: t.forge(FIRST, PORTRAIT, b"no picture"),
@@ -233,53 +233,58 @@ TAMPERED: dict[str, tuple[Callable[[Tree], None], str, str, str]] = {
         lambda t: t.forge_records(FIRST, "images-00000-0000", rename_first),
         "records",
         RECORDS,
-        "number 1 is another.png and not a portrait.png",
+        "number 1 is another.png instead of a portrait.png",
     ),
     "another outcome in the records": (
         lambda t: t.forge_records(FIRST, "images-00000-0000", another_outcome),
         "records",
         RECORDS,
-        "outcomes of the marker were wanted (1 no_face, 1 restored), others are there (1 restored, 1 skipped)",
+        "outcomes of the marker (1 no_face, 1 restored), found 1 restored, 1 skipped",
     ),
     "another setting in the records": (
         lambda t: t.forge_records(FIRST, "images-00000-0000", another_eta),
         "records",
         RECORDS,
-        "the run's eta 0.5 were wanted, one has 0.75",
+        "the run's eta 0.5 for every face, found 0.75",
     ),
     "a face less in the records": (
         lambda t: t.forge_records(FIRST, "images-00000-0000", one_face_less),
         "records",
         RECORDS,
-        "1 faces were wanted, as the marker says, 0 are there",
+        "expected 1 faces, as in the marker, found 0",
     ),
     "a marker that is cut off": (
         lambda t: t.write(FIRST, t.read(FIRST)[:-20]),
         "marker",
         FIRST,
-        "can not be read",
+        "cannot be read",
     ),
-    "a marker of another unit": (lambda t: t.write(FIRST, t.read(SECOND)), "marker", FIRST, "as the plan says"),
+    "a marker of another unit": (lambda t: t.write(FIRST, t.read(SECOND)), "marker", FIRST, "as in the plan"),
     "a marker that lost count": (
         lambda t: t.json(FIRST, lambda m: m["outcomes"].update(restored=2)),
         "marker",
         FIRST,
-        "one outcome for each of 2 images was wanted, 3 are there",
+        "expected one outcome for each of 2 images, found 3",
     ),
     "a marker without its records": (lambda t: t.json(FIRST, lambda m: drop(m, RECORDS)), "marker", FIRST, RECORDS),
     "a marker without a picture": (
         lambda t: (t.json(FIRST, lambda m: drop(m, CAT)), (t.output / CAT).unlink()),
         "marker",
         FIRST,
-        f"{CAT} was wanted among its outputs, as it is recorded as no_face",
+        f"{CAT} is recorded as no_face and is not among its outputs",
     ),
     "a marker that names a foreign file": (
         lambda t: t.json(FIRST, lambda m: m["outputs"][0].update(path="../photos/b cat.png")),
         "marker",
         FIRST,
-        "outputs of this unit were wanted, ../photos/b cat.png is not one",
+        "../photos/b cat.png is not an output of this unit",
     ),
-    "a stray picture": (lambda t: t.write("images/new/x.png", b"x"), "stray", "images/new/x.png", "no marker names it"),
+    "a stray picture": (
+        lambda t: t.write("images/new/x.png", b"x"),
+        "stray",
+        "images/new/x.png",
+        "no marker refers to it",
+    ),
     "a stray table": (lambda t: t.write("records/x.parquet", b"x"), "stray", "records/x.parquet", "no marker"),
     "a stray crop": (
         lambda t: t.write("faces/images-00000-0000/0009-00-after.png", b"x"),
@@ -291,7 +296,7 @@ TAMPERED: dict[str, tuple[Callable[[Tree], None], str, str, str]] = {
         lambda t: t.write("_ledger/done/images-00000/0003.json", t.read(FIRST)),
         "stray",
         "_ledger/done/images-00000/0003.json",
-        "no unit of the plan names it",
+        "no unit of the plan refers to it",
     ),
     "a picture taken out of the plan": (
         lambda t: t.json(CUT, lambda units: units[0]["images"].pop()),
@@ -321,7 +326,7 @@ TAMPERED: dict[str, tuple[Callable[[Tree], None], str, str, str]] = {
         lambda t: t.json(PLAN, lambda plan: plan["shards"].clear()),
         "plan",
         PLAN,
-        "shard images-00000 was wanted in the plan, as it has 3 markers",
+        "shard images-00000 has 3 markers and is not in the plan",
     ),
     "a shard planned twice": (
         lambda t: t.json(PLAN, lambda plan: plan["shards"].append(plan["shards"][0])),
@@ -331,12 +336,12 @@ TAMPERED: dict[str, tuple[Callable[[Tree], None], str, str, str]] = {
     ),
     "a plan that is cut off": (lambda t: t.write(PLAN, t.read(PLAN)[:-9]), "plan", PLAN, "it can not be read"),
     "a lost part of the plan": (lambda t: (t.output / CUT).unlink(), "plan", CUT, "put it back from a copy"),
-    "a marker of another run": (lambda t: t.json(FIRST, lambda m: m.update(run="x")), "marker", FIRST, "another one"),
+    "a marker of another run": (lambda t: t.json(FIRST, lambda m: m.update(run="x")), "marker", FIRST, "another run"),
     "a digit of a sum in a marker": (
         lambda t: t.write(FIRST, t.read(FIRST).replace(b'"distance": ', b'"distance": 1')),
         "marker",
         FIRST,
-        "its checksum does not fit",
+        "its checksum does not match",
     ),
     "a file's version in the plan": (
         lambda t: t.write(PLAN, t.read(PLAN).replace(b'"version": "', b'"version": "1')),
@@ -559,7 +564,7 @@ def test_a_sample_is_drawn_alike_each_time_and_otherwise_with_another_seed(resto
     def drawn(seed: str) -> list[str]:
         run, _ = open_run(str(restored))
         audit = Audit(run, sample=2, seed=seed)
-        audit.begin()
+        audit.read_plan()
         assert len(list(audit.units(readers=2))) == 3
         return [c.unit.images[0].member for c in audit.candidates]
 
@@ -572,7 +577,7 @@ def test_a_sample_finds_a_picture_that_was_replaced_together_with_its_marker(tre
     assert verify(tree.output, tmp_path / "1.json", capsys).code == 0
     done = verify(tree.output, tmp_path / "2.json", capsys, "--sample", "3")
     assert (done.code, done.found) == (1, [("repeat", PORTRAIT)])
-    assert "the same bytes were wanted, restoring it again on cpu differs by" in done.shown
+    assert "expected the same bytes, restored again on cpu it differs by" in done.shown
     assert f"delete {FIRST} and run the same restore command again" in done.shown
     same = {p["member"]: p["same"] for p in done.report["sample"]["pictures"]}
     assert same == {"a portrait.png": "no", "c alpha.png": "bits", "caf\\udce9.jpg": "bits"}
@@ -586,7 +591,7 @@ def test_a_sample_finds_records_that_were_replaced_together_with_their_marker(tr
     assert verify(tree.output, tmp_path / "1.json", capsys).code == 0
     done = verify(tree.output, tmp_path / "2.json", capsys, "--sample", "3")
     assert (done.code, done.found) == (1, [("repeat", PORTRAIT)])
-    assert "gives the same picture, and records with another score" in done.shown
+    assert "its picture is the same, but its records differ in score" in done.shown
 
 
 @pytest.mark.parametrize(("levels", "code"), [(1, 0), (40, 1)])
@@ -603,7 +608,7 @@ def test_on_another_device_type_a_sample_is_compared_within_a_tolerance(tree, tm
     [other] = [p for p in done.report["sample"]["pictures"] if p["member"] == "a portrait.png"]
     assert other["same"] == ("no" if code else "tolerance") and other["difference"] > 0.3
     if code:
-        assert f"at most {TOLERANCE:g} of 255 levels were wanted, as it was restored on cuda" in done.shown
+        assert f"expected at most {TOLERANCE:g} of 255 levels, as it was restored on cuda" in done.shown
     else:
         assert f"2 equal bit for bit, 1 within {TOLERANCE:g} levels on another device type" in done.shown
 
@@ -631,10 +636,8 @@ def test_an_original_that_changed_grew_or_is_gone_is_a_difference(moving, tmp_pa
     done = verify(tree.output, tmp_path / "report.json", capsys, "--sample", "3")
     assert done.code == 1 and {kind for kind, _ in done.found} == {"input"}
     sentences = {Path(f["where"]).name: f["sentence"] for f in done.report["findings"]}
-    assert (
-        "is there; put it back, or restore the new one into another --output" in sentences["a portrait.png"]
-    )
-    assert "it can not be read" in sentences["c alpha.png"]
+    assert "; put it back, or restore the new one into another --output" in sentences["a portrait.png"]
+    assert "it cannot be read" in sentences["c alpha.png"]
     assert "it has grown from" in sentences[LATIN_1] and len(sentences) == 3
     assert done.report["markers_to_delete"] == []
 
@@ -660,10 +663,10 @@ def job_digest(fingerprint: dict) -> str:
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (lambda run: run.pop("repeat"), "does not say how to restore a picture again"),
+        (lambda run: run.pop("repeat"), "lacks what is needed to restore a picture again"),
         (lambda run: run["repeat"]["preset"]["prior"].update(file="nowhere.pth"), "nowhere.pth is in none of"),
-        (lambda run: run["fingerprint"].update(method_version=0), "can not be repeated here (method_version: 0 → "),
-        (lambda run: run["fingerprint"].update(seed=5), "can not be repeated here (seed: 5 → 0)"),
+        (lambda run: run["fingerprint"].update(method_version=0), "cannot be repeated here (method_version: 0 → "),
+        (lambda run: run["fingerprint"].update(seed=5), "cannot be repeated here (seed: 5 → 0)"),
     ],
 )  # fmt: skip
 def test_a_run_that_can_not_be_repeated_is_refused_before_anything_is_read(

@@ -117,11 +117,11 @@ def test_the_cut_of_a_tar_is_whole_or_named(planned, change, part):
 
 def test_an_audit_of_a_run_that_did_nothing_yet_finds_only_that(planned):
     audit = Audit(open_run(planned)[0])
-    assert audit.begin() == []
+    assert audit.read_plan() == []
     assert [(u.name, u.finished, u.findings) for u in audit.units(2)] == [
         (f"a-000{part}", False, []) for part in range(3)
     ]
-    [finding] = audit.loose_ends()
+    [finding] = audit.unaccounted()
     assert finding.kind == "unfinished" and "3 of 3 planned units have no marker" in finding.sentence
 
 
@@ -129,14 +129,14 @@ def test_a_stray_is_no_finding_while_the_plan_is_damaged(planned):
     """What nothing names can not be told then, and deleting it would be wrong."""
     store.write_bytes(store.join(planned, "records", "x.parquet"), b"x")
     audit = Audit(open_run(planned)[0])
-    audit.begin()
+    audit.read_plan()
     list(audit.units(2))
-    assert [f.kind for f in audit.loose_ends()] == ["unfinished", "stray"]
+    assert [f.kind for f in audit.unaccounted()] == ["unfinished", "stray"]
     edited(planned, "_ledger/plan/a.json", list.pop)
     audit = Audit(open_run(planned)[0])
-    audit.begin()
+    audit.read_plan()
     assert [f.kind for u in audit.units(2) for f in u.findings] == ["plan"]
-    assert list(audit.loose_ends()) == []
+    assert list(audit.unaccounted()) == []
 
 
 def test_a_plan_with_hard_links_empty_pictures_and_damage_is_whole(tmp_path):

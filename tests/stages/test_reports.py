@@ -9,7 +9,7 @@ import pytest
 from photographs import mixed, portraits, write_folder
 
 from pipeline.cleaning.assess import AssessUnit
-from pipeline.console.hints import Hints, ignore
+from pipeline.console.work_counts import WorkCounts, ignore
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.records.rows import load_faces, load_images, with_crops
 from pipeline.restoration.config import RestoreConfig
@@ -22,16 +22,16 @@ class Heard:
     """Everything that was reported, by whichever thread; it can not be pickled."""
 
     def __init__(self) -> None:
-        self.each: list[Hints] = []
+        self.each: list[WorkCounts] = []
         self._lock = threading.Lock()
 
-    def __call__(self, hints: Hints) -> None:
+    def __call__(self, counts: WorkCounts) -> None:
         with self._lock:
-            self.each.append(hints)
+            self.each.append(counts)
 
     @property
-    def sums(self) -> Hints:
-        return sum(self.each, Hints())
+    def sums(self) -> WorkCounts:
+        return sum(self.each, WorkCounts())
 
 
 def row_of(source: Path) -> dict[str, str]:
@@ -59,7 +59,7 @@ def test_each_picture_that_was_read_is_reported_with_the_faces_that_go_on(tmp_pa
     # broken pictures and those without faces, too
     assert len(faces) > 2
     assert heard.each[0].pictures == 1 and len(heard.each) == len(pictures) == len(mixed())
-    assert heard.sums == Hints(pictures=len(pictures), faces=len(faces))
+    assert heard.sums == WorkCounts(pictures=len(pictures), faces=len(faces))
 
 
 def test_a_picture_looked_at_in_a_process_of_its_own_is_reported_all_the_same(tmp_path):
@@ -67,7 +67,7 @@ def test_a_picture_looked_at_in_a_process_of_its_own_is_reported_all_the_same(tm
     heard = Heard()
     row = replace(stages(heard)[0], careful=True)(row_of(tmp_path))
     assert [image.outcome for image in load_images(row)] == [None, None]
-    assert heard.sums == Hints(pictures=2, faces=2)
+    assert heard.sums == WorkCounts(pictures=2, faces=2)
 
 
 @pytest.mark.parametrize("method", ["difface", "estimator"])
@@ -79,12 +79,12 @@ def test_an_engine_reports_its_networks_and_each_face_that_left_it(tmp_path, met
     row = read(row_of(tmp_path))
     heard.each.clear()
     engine = RestoreFaces(restore)
-    assert heard.each == [Hints(loading=1), Hints(ready=1)]
+    assert heard.each == [WorkCounts(loading=1), WorkCounts(ready=1)]
     done = engine(row)
     steps = int(json.loads(done["sums"])["slot_steps"])
     assert (steps > 0) == (method == "difface")
     decided = 3 if method == "difface" else 0
-    assert heard.sums == Hints(
+    assert heard.sums == WorkCounts(
         loading=1, ready=1, decided=decided, restored=3, steps_planned=steps, steps=steps
     )
 
@@ -106,5 +106,5 @@ def test_a_census_reports_each_picture_with_its_faces(tmp_path):
         report=heard,
     )  # fmt: skip
     done = stage(row | {"files": json.dumps(files), "known": "{}"})
-    assert heard.sums == Hints(pictures=done["images"], faces=done["faces"])
+    assert heard.sums == WorkCounts(pictures=done["images"], faces=done["faces"])
     assert done["images"] == len(mixed()) and done["faces"] > 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.console.hints import Hints
+from pipeline.console.work_counts import WorkCounts
 from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.noise import noise_key
@@ -23,13 +23,13 @@ class Heard:
     """The sum of what was reported, by whichever thread."""
 
     def __init__(self) -> None:
-        self.sums, self.each, self._lock = Hints(), [], threading.Lock()
+        self.sums, self.each, self._lock = WorkCounts(), [], threading.Lock()
 
     def __call__(self, **counts: int) -> None:
-        hints = Hints(**counts)
+        increment = WorkCounts(**counts)
         with self._lock:
-            self.sums += hints
-            self.each.append(hints)
+            self.sums += increment
+            self.each.append(increment)
 
 
 class Ruled(torch.nn.Module):
@@ -67,7 +67,7 @@ def test_steps_are_reported_as_they_are_taken_and_sum_to_those_of_the_results(th
     engine.close()
     steps = sum(r.steps for r in results)
     assert steps > 0
-    assert heard.sums == Hints(decided=7, steps_planned=steps, steps=steps)
+    assert heard.sums == WorkCounts(decided=7, steps_planned=steps, steps=steps)
     # one report a call of the network, and none of more faces than a call has
     assert max(h.steps for h in heard.each) <= BATCH and len(heard.each) > 10
 
