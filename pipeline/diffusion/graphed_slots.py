@@ -25,7 +25,7 @@ WARM_UPS = 3
 
 
 class GraphedSlots(Slots):
-    """Slots of a CUDA device. Every call has all of them; those without a face compute what nobody reads."""
+    """Slots of a CUDA device. Every call has all of them; those without a face compute what is never read."""
 
     def __init__(
         self, prior: NoisePredictor, side: int, count: int, batch: int, device: torch.device

@@ -18,7 +18,7 @@ Report = Callable[..., None]
 
 
 def ignore(**counts: int) -> None:
-    """The report of an engine that nobody watches."""
+    """The report of an engine without a listener."""
 
 
 class NonFiniteFace(ArithmeticError):

@@ -124,7 +124,7 @@ class Scheduler:
         return last
 
     def fail(self, error: Exception) -> None:
-        """End the engine by a fault of its own: every request is settled with the error, so that nobody waits."""
+        """End the engine by a fault of its own: every request is settled with the error, so that no caller waits."""
         with self._changed:
             self._failure = error
             requests = [*self._waiting, *(r for worker in self._workers for r in worker.requests)]

@@ -1,4 +1,4 @@
-"""What is asked of the faces, and what is known of each because of it."""
+"""The task, and the constraint that it puts on each face."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal

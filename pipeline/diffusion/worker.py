@@ -207,7 +207,7 @@ class Worker:
         """Free the slot of a face that is finished, failed or cancelled."""
         self._running = [r for r in self._running if r is not running]
         self._free.append(running.slot)
-        if running.steps_left:  # it failed, or nobody waits for it any more
+        if running.steps_left:  # it failed, or its caller has given it up
             self._report(steps_planned=-running.steps_left)
 
     # -- leaving ---------------------------------------------------------------------------------------------------

@@ -84,7 +84,9 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
     _check_size(image, max_pixels, weight(data))  # opening the second frame may have changed it
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
-        raise SkippedImage("too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it anew")
+        raise SkippedImage(
+            "too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it again"
+        )
     if image.mode == "F":
         raise SkippedImage("float samples", "samples of 8 or 16 bits were wanted, got floating point numbers")
     if _would_lose_depth(image, data):

@@ -44,7 +44,7 @@ def recorded(uri: str) -> str | None:
     line = re.search(r"(?m)^([0-9a-f]{64})\b", store.read_bytes(beside).decode(errors="replace"))
     if line is None:
         raise WeightsError(
-            f"{beside} holds no sha256; delete it, and it is written anew when the file is fetched"
+            f"{beside} holds no sha256; delete it, and it is written again when the file is fetched"
         )
     return line[1]
 
@@ -58,7 +58,7 @@ def record(uri: str, digest: str, source: str | None = None, licence: str | None
 
 @dataclass(frozen=True)
 class Expected:
-    """The digest that a file must have, None where nobody knows it, and what to do when it has another."""
+    """The digest that a file must have, None where it is not known, and what to do when it has another."""
 
     digest: str | None
     remedy: str = "fetch it again or correct the preset"

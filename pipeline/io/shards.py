@@ -145,7 +145,7 @@ def make_shards(
 ) -> list[Shard]:
     """Shards of the entries that no planned shard holds yet, after the planned ones.
 
-    A folder's images are grouped by sorted path; images that came later form further shards, so that the cut of
+    A folder's images are grouped by sorted path; images added later form further shards, so that the cut of
     what was planned before never moves.
     """
     before = list(planned)

@@ -64,7 +64,7 @@ class _Planned:
 
 
 def add_member(out: tarfile.TarFile, source: BinaryIO, member: Member, data: bytes | None) -> None:
-    """Append a member with other bytes, or as it stands, header and all."""
+    """Append a member with other bytes, or as it is, header and all."""
     if data is None and not member.refused and member.inherits:
         source.seek(member.info.offset_data)
         data = source.read(member.info.size)

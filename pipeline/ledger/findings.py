@@ -52,7 +52,7 @@ class Findings:
     markers: dict[str, None] = field(default_factory=dict)
 
     def add(self, finding: Finding) -> None:
-        """Count it, and keep it while there is room."""
+        """Count it, and keep it up to MOST_KEPT."""
         self.counts[finding.kind] += 1
         if len(self.kept) < MOST_KEPT:
             self.kept.append(finding)

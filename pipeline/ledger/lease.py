@@ -1,4 +1,4 @@
-"""Who drives a run. One driver at a time works on an output, so that nothing is restored twice.
+"""The lease of an output: one process at a time works on it, so that nothing is restored twice.
 
 Every start makes `_ledger/drivers/NNNN.json`, the next number, by a conditional write: of several starts one gets it.
 The highest number drives. Its driver says every few seconds that it lives; one that died is followed at once on its
@@ -25,7 +25,7 @@ from pipeline import Refusal
 from pipeline.io import fence, layout, store
 
 # seconds between signs of life, and until a driver elsewhere that gives none counts as dead
-BEAT, PATIENCE = 10.0, 35.0
+BEAT, TIMEOUT = 10.0, 35.0
 START_BYTES = 1024
 
 
@@ -80,7 +80,7 @@ class Start:
     def seems_to_live(self, now: float) -> bool:
         """Whether its process runs, as far as one look can say; `now` in seconds since 1970."""
         lives = self.lives()
-        return now - self.seen_at <= PATIENCE if lives is None else lives
+        return now - self.seen_at <= TIMEOUT if lives is None else lives
 
     def to_json(self) -> bytes:
         # of one size, so that the end can be written over the beginning where a disk is full
@@ -146,15 +146,15 @@ class Driver:
         self._thread = threading.Thread(target=self._beat, name="driver", daemon=True)
 
     @classmethod
-    def take(cls, output: str, say: Callable[[str], None], patience: float = PATIENCE) -> "Driver":
+    def take(cls, output: str, say: Callable[[str], None], timeout: float = TIMEOUT) -> "Driver":
         """Become the driver of an output. Raises AlreadyDriven while another one lives.
 
-        say: told one sentence when we wait to see whether one does, for at most `patience` seconds.
+        say: is given one sentence when we wait to see whether one does, for at most `timeout` seconds.
         """
         while True:
             last = last_start(output)
             if last is not None:
-                _await_death(output, last, say, patience)
+                _await_death(output, last, say, timeout)
             now, pid = time.time(), os.getpid()
             number = last.number + 1 if last else 1
             mine = Start(number, socket.gethostname(), pid, process_identity(pid), now, now)
@@ -220,7 +220,7 @@ class Driver:
                 self._start = replace(self._start, seen_at=time.time())
                 store.write_bytes(store.join(self._output, self._start.path), self._start.to_json())
             except store.StoreError:
-                continue  # a store that is away now is asked again at the next beat
+                continue  # a store that does not answer now is tried again at the next beat
 
 
 def _clear_stops(output: str) -> None:
@@ -230,14 +230,14 @@ def _clear_stops(output: str) -> None:
             store.delete(entry.uri)
 
 
-def _await_death(output: str, last: Start, say: Callable[[str], None], patience: float) -> None:
+def _await_death(output: str, last: Start, say: Callable[[str], None], timeout: float) -> None:
     """Return when the last driver is dead. Raises AlreadyDriven when it lives."""
     lives = last.lives()
     if lives is None:
-        say(f"waiting up to {patience:.0f} s to see whether {last.who} still works on this output")
-        give_up = time.monotonic() + patience
+        say(f"waiting up to {timeout:.0f} s to see whether {last.who} still works on this output")
+        give_up = time.monotonic() + timeout
         while lives is None and time.monotonic() < give_up:
-            time.sleep(min(BEAT / 5, patience / 5))
+            time.sleep(min(BEAT / 5, timeout / 5))
             seen = _read(output, last.number)
             lives = False if seen.ended_at is not None else (seen.seen_at != last.seen_at or None)
     if lives:

@@ -230,7 +230,7 @@ class Ledger:
             self._save_plan()
 
     def _redo(self, cut_again: Sequence[tuple[PlannedShard, Sequence[Unit]]], changed: set[str]) -> None:
-        """Order what of these shards was done with files that have changed since, then plan the shards anew."""
+        """Order what of these shards was done with files that have changed since, then plan the shards again."""
         orders: list[Marker] = []
         for planned, units in cut_again:
             before = load_units(self._output, planned.shard)
@@ -279,7 +279,7 @@ class Ledger:
         return [s for s in map(self._settled, self.shards) if s is not None]
 
     def _read_markers(self, shard: str = "") -> list[Marker]:
-        """The markers of one shard, or all. A damaged or foreign one counts as none: its unit is done again."""
+        """The markers of one shard, or all. Damaged ones and other runs' count as none: their units are done again."""
         done = store.join(self._output, layout.DONE, shard)
         uris = [e.uri for e in store.list_files(done)] if store.exists(done) else []
         markers = []
@@ -371,7 +371,7 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def discard(output: str) -> None:
-    """Delete what a run left in an output: what it delivered, its records, report and books, but for run.json.
+    """Delete what a run left in an output: what it delivered, its records, report and ledger, but for run.json.
 
     Other files beside its pictures and shards stay. The plan, which says which are its own, goes last.
     """

@@ -108,11 +108,13 @@ def open_plan(run: Run) -> tuple[list[PlannedShard], list[Finding]]:
     shards, files = Counter(p.shard.name for p in plan), Counter(f.path for p in plan for f in p.shard.files)
     twice = [name for counted in (shards, files) for name, number in counted.items() if number > 1]
     if twice:
-        what = f"{PLAN}: every shard and file was wanted once, {', '.join(twice[:3])} stands in it twice"
+        what = f"{PLAN}: every shard and file was wanted once, {', '.join(twice[:3])} is in it twice"
         return plan, [Finding("plan", PLAN, f"{what}; {BY_COPY}")]
     if plan and run.digest and found.run != run.run:
         what = f"{PLAN}: the plan of this run was wanted, that of another one is there"
-        return plan, [Finding("plan", PLAN, f"{what}; run the same restore command again, which plans anew")]
+        return plan, [
+            Finding("plan", PLAN, f"{what}; run the same restore command again, which plans it again")
+        ]
     if not found.is_intact:
         what = f"{PLAN}: what the run wrote was wanted, its checksum does not fit what is there; {BY_COPY}"
         return plan, [Finding("plan", PLAN, what)]
@@ -121,27 +123,27 @@ def open_plan(run: Run) -> tuple[list[PlannedShard], list[Finding]]:
 
 def open_report(run: Run) -> Iterator[Finding]:
     """In what the report is not the one that was written; one that is being written, or never was, is no matter."""
-    anew = "run the same restore command again, which writes the report anew"
+    again = "run the same restore command again, which writes the report again"
     uri = store.join(run.output, REPORT_FILES)
     if not store.exists(uri):
         return
     try:
         written = [(str(f["path"]), str(f["sha256"])) for f in json.loads(store.read_bytes(uri))]
     except BROKEN as error:
-        what = f"{REPORT_FILES}: the files of the report were wanted, it can not be read ({_named(error)}); {anew}"
+        what = f"{REPORT_FILES}: the files of the report were wanted, it can not be read ({_named(error)}); {again}"
         yield Finding("altered", REPORT_FILES, what)
         return
     for path, sha256 in written:
         try:
             found = hashlib.sha256(store.read_bytes(store.join(run.output, path))).hexdigest()
         except store.StoreError as error:
-            yield Finding("missing", path, f"{path}: a file of the report was wanted, {error}; {anew}")
+            yield Finding("missing", path, f"{path}: a file of the report was wanted, {error}; {again}")
             continue
         if found != sha256:
             what = (
                 f"{path}: sha256 {sha256[:16]} was wanted, as the report was written, {found[:16]} is there"
             )
-            yield Finding("altered", path, f"{what}; {anew}")
+            yield Finding("altered", path, f"{what}; {again}")
 
 
 def open_shard(run: Run, planned: PlannedShard) -> tuple[list[Unit], list[Finding]]:
@@ -183,10 +185,10 @@ def _wrong_cut(run: Run, planned: PlannedShard, units: Sequence[Unit]) -> Iterat
         )
     source = "" if shard.kind == "folder" else shard.files[0].uri
     for part, unit in enumerate(units):
-        told = (unit.shard, unit.kind, unit.part, unit.last, unit.source)
+        found = (unit.shard, unit.kind, unit.part, unit.last, unit.source)
         wanted = (shard.name, shard.kind, part, part == len(units) - 1, source)
-        if told != wanted:
-            yield f"unit {part} was wanted as {wanted}, it says {told}"
+        if found != wanted:
+            yield f"unit {part} was wanted as {wanted}, it says {found}"
     if shard.kind == "folder":
         cut = run.fingerprint.get("unit_images")
         whole = (

@@ -1,6 +1,6 @@
-"""Where a run stands, from what it has written so far: run file, plan, markers, and the records of what failed.
+"""The state of a run, from what it has written so far: run file, plan, markers, and the records of failed images.
 
-Nothing is written, and nobody is asked: it works beside a run, after one, and on another machine.
+Nothing is written and no process is asked: it works beside a run, after one, and on another machine.
 """
 
 import time
@@ -58,7 +58,7 @@ class Seen:
 
 @dataclass
 class State:
-    """Where a run stands."""
+    """The state of a run."""
 
     output: str
     name: str
@@ -94,7 +94,7 @@ class State:
     # number of starts so far, and the process of the last one
     starts: int = 0
     driver: str = ""
-    # whether that process is at work; and has been asked to stop
+    # whether that process is at work, and whether it has been asked to stop
     at_work: bool = False
     stopping: bool = False
     # how it ended; None while it works, and where it was killed
@@ -103,7 +103,7 @@ class State:
     ended_by: str = ""
     # the last failures, newest unit first
     errors: list[dict[str, Any]] = field(default_factory=list)
-    # in what the books do not balance, a sentence each
+    # inconsistencies, a sentence each
     problems: list[str] = field(default_factory=list)
     problems_left_out: int = 0
     # nothing more is to come: no marker is missing, though one may be damaged, or the plan is
@@ -143,7 +143,7 @@ class Observer:
         self._failures: dict[str, tuple[str, list[dict[str, Any]]]] = {}
 
     def look(self, errors: int = 5, now: float | None = None) -> State:
-        """Where the run stands now, with so many of the last failures. Raises StoreError."""
+        """The state of the run now, with so many of the last failures. Raises StoreError."""
         config = self._run.repeat.get("config", {})
         state = State(
             output=redact(self._output),
@@ -261,8 +261,10 @@ class Observer:
             columns = ["kind", "outcome", *FAILURE_COLUMNS]
             rows = read_table(data, columns).to_pylist()
         except (*BROKEN, OSError) as error:
-            told = f"{path} can not be read ({error})"
-            return [dict.fromkeys(FAILURE_COLUMNS, "") | {"unit": unit, "error": told, "attempts": None}]
+            error_text = f"{path} can not be read ({error})"
+            return [
+                dict.fromkeys(FAILURE_COLUMNS, "") | {"unit": unit, "error": error_text, "attempts": None}
+            ]
         return [
             {name: row[name] for name in FAILURE_COLUMNS}
             for row in rows

@@ -68,16 +68,16 @@ def activity(state: State) -> tuple[str, str]:
     if state.at_work:
         return when, f"{state.driver}, {'is stopping' if state.stopping else 'is at work'}"
     if not state.starts:
-        return when, "nobody is at work; the same restore command goes on"
+        return when, "no process is at work; the same restore command goes on"
     ended = "was killed or lost" if state.exit_code is None else f"ended with exit code {state.exit_code}"
     why = f" ({state.ended_by})" if state.ended_by else ""
-    return when, f"nobody is at work: {state.driver}, {ended}{why}; the same restore command goes on"
+    return when, f"no process is at work: {state.driver}, {ended}{why}; the same restore command goes on"
 
 
 def problems(state: State) -> Iterator[str]:
-    """In what the books do not balance."""
+    """The inconsistencies."""
     if state.problems:
-        yield from ("", "the books do not balance:")
+        yield from ("", "the ledger is inconsistent:")
         yield from (f"  {sentence}" for sentence in state.problems[:SHOWN])
         more = len(state.problems) + state.problems_left_out - SHOWN
         if more > 0:
@@ -97,10 +97,10 @@ def attempts(error: Mapping[str, Any]) -> str:
     return f" (attempt {error['attempts']})" if (error["attempts"] or 1) > 1 else ""
 
 
-COMPLETE, UNBALANCED, UNFINISHED = 0, 1, 4
+COMPLETE, INCONSISTENT, UNFINISHED = 0, 1, 4
 MEANINGS = {
     COMPLETE: "complete, every image accounted for",
-    UNBALANCED: "the books do not balance",
+    INCONSISTENT: "the ledger is inconsistent",
     UNFINISHED: "not finished",
 }
 
@@ -108,5 +108,5 @@ MEANINGS = {
 def exit_code(state: State) -> int:
     """What a state is to the caller."""
     if state.problems:
-        return UNBALANCED
+        return INCONSISTENT
     return COMPLETE if state.complete else UNFINISHED

@@ -33,7 +33,7 @@ class StatusConfig:
     )
     json: str | None = option(
         None,
-        help="write everything to this JSON file, anew at each look; - prints it instead of the text, a line each",
+        help="write everything to this JSON file, again at each look; - prints it instead of the text, a line each",
         group="how",
         metavar="PATH_OR_URI|-",
     )

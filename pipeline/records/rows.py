@@ -125,7 +125,7 @@ class FaceRecord:
     has_crop: bool = True
     # how it is treated; empty until that is chosen
     treatment: Decision | Literal[""] = ""
-    # mean |f(y) - y| over the face, 0..255: how far the estimator changes it; None where it was not asked
+    # mean |f(y) - y| over the face, 0..255: how far the estimator changes it; None where it was not called
     estimated_change: float | None = None
     # step N at which its chain was entered, the network calls it took, and the width (pixels of the crop) of the
     # Gaussian whose low frequencies were held; None where there was no chain
@@ -137,7 +137,7 @@ class FaceRecord:
     sharpness_after: float = 0.0
     # mean absolute difference of restored and estimated, 0..255
     distance: float = 0.0
-    # what --metrics asked for, by column; what could not be told is not there
+    # what --metrics asked for, by column; what could not be measured is not there
     measured: dict[str, float] = field(default_factory=dict)
     error: str = ""
     traceback: str = ""
@@ -159,7 +159,7 @@ def load_faces(row: Row) -> list[FaceRecord]:
 
 
 def load_features(row: Row) -> dict[str, NDArray[np.float16]]:
-    """The row's feature columns, [F, FEATURES_LENGTH] each; none where they were not asked for."""
+    """The row's feature columns, [F, FEATURES_LENGTH] each; none without --metrics features."""
     return {
         name: np.frombuffer(row[name], dtype=np.float16).reshape(-1, FEATURES_LENGTH)
         for name in FEATURE_COLUMNS

@@ -52,7 +52,7 @@ class RunFile:
 
     @staticmethod
     def identity(data: bytes) -> str:
-        """The identity of the run whose file has these bytes; "?" for a damaged file, which is nobody's any more."""
+        """The identity of the run whose file has these bytes; "?" for a damaged file, which is no run's."""
         try:
             return RunFile.from_json(data).run
         except (ValueError, KeyError, TypeError, AttributeError):

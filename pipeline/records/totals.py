@@ -30,7 +30,7 @@ SUMS = (
     "slot_capacity",
     "slot_steps_pressed",
     "slot_capacity_pressed",
-    # faces whose picture has no truth, where a truth was asked for
+    # faces whose picture has no truth, where --truth was given
     "truths_missing",
 )
 
@@ -70,7 +70,7 @@ class ShardMetrics:
     @property
     def decisions(self) -> dict[Decision, int]:
         """Faces by what was decided of them."""
-        return {way: round(self.sums.get(f"faces_{way}", 0.0)) for way in DECISIONS}
+        return {decision: round(self.sums.get(f"faces_{decision}", 0.0)) for decision in DECISIONS}
 
     @property
     def left_for(self) -> dict[LeftFor, int]:
@@ -80,40 +80,42 @@ class ShardMetrics:
 
     def intervals(self) -> dict[str, Interval]:
         """Of each column that was measured of any face."""
-        told = {}
+        found = {}
         for column in sorted({k.partition("/")[0] for k in self.sums if "/" in k}):
             count, total, squares = (self.sums.get(f"{column}/{name}", 0.0) for name in PER_COLUMN)
             if count:
                 mean = total / count
                 variance = max(squares - count * mean**2, 0.0) / (count - 1) if count > 1 else 0.0
-                told[column] = Interval(mean, 1.96 * math.sqrt(variance / count), round(count))
-        return told
+                found[column] = Interval(mean, 1.96 * math.sqrt(variance / count), round(count))
+        return found
 
     def means(self) -> dict[str, float]:
-        """What MLflow is told of a shard. A mean over nothing is left out."""
+        """What MLflow shows of a shard. A mean over nothing is left out."""
         counts, sums = self.counts, self.sums
-        told: dict[str, float] = {
+        values: dict[str, float] = {
             "images": counts.images,
             "faces": counts.faces,
         }
-        told |= {f"faces_{way}": number for way, number in self.decisions.items()}
-        told |= {f"faces_left_{why}": number for why, number in self.left_for.items()}
-        told |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
-        told |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
-        told |= {k: sums[k] for k in ("seconds_measure", "truths_missing") if sums[k]}
+        values |= {f"faces_{decision}": number for decision, number in self.decisions.items()}
+        values |= {f"faces_left_{why}": number for why, number in self.left_for.items()}
+        values |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
+        values |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
+        values |= {k: sums[k] for k in ("seconds_measure", "truths_missing") if sums[k]}
         if sums["crops"]:
-            told |= {k: sums[k] / sums["crops"] for k in ("sharpness_before", "sharpness_after", "distance")}
-        told |= {column: interval.mean for column, interval in self.intervals().items()}
+            values |= {
+                k: sums[k] / sums["crops"] for k in ("sharpness_before", "sharpness_after", "distance")
+            }
+        values |= {column: interval.mean for column, interval in self.intervals().items()}
         if sums["seconds_restore"]:
-            told["faces_per_second"] = counts.faces / sums["seconds_restore"]
+            values["faces_per_second"] = counts.faces / sums["seconds_restore"]
         if sums["slot_capacity"]:
-            told["slot_fill"] = sums["slot_steps"] / sums["slot_capacity"]
+            values["slot_fill"] = sums["slot_steps"] / sums["slot_capacity"]
         if sums["slot_capacity_pressed"]:
             # while other faces were waiting: below 1 the engine itself left slots empty
-            told["slot_fill_pressed"] = sums["slot_steps_pressed"] / sums["slot_capacity_pressed"]
-        return told
+            values["slot_fill_pressed"] = sums["slot_steps_pressed"] / sums["slot_capacity_pressed"]
+        return values
 
 
 def _finite(value: float) -> float:
-    """One measurement that is no number must not spoil the sum of its shard."""
+    """One measurement that is no number must not ruin the sum of its shard."""
     return float(value) if math.isfinite(value) else 0.0

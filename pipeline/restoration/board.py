@@ -1,7 +1,7 @@
-"""Where the workers of a flow put up their hints and the driver reads them: a small actor on the driver's node.
+"""Work counts of the workers of a flow, for the driver's progress bar: a small actor on the driver's node.
 
-Nobody waits for it and nobody needs it: where it is slow or dead a unit is restored as it is without, and the driver
-shows the ledger's numbers alone.
+Nothing waits for it and nothing depends on it: where it is slow or dead units are restored all the same, and the
+driver shows the ledger's numbers alone.
 """
 
 import threading
@@ -17,11 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.console.work_counts import WorkCounts
 
-# A process puts up its sums at most so often.
+# A process sends its sums at most so often, in seconds.
 SECONDS = 1.0
-# Calls that one process may have under way; beyond that the board is too slow, and hints are dropped.
+# Calls that one process may have under way; beyond that the board is too slow, and counts are dropped.
 MOST_PENDING = 16
-# A board that died is made again so often; every process then puts up its sums again.
+# A board that died is made again so often; every process then sends its sums again.
 MOST_DEATHS = 3
 
 
@@ -31,9 +31,9 @@ class Sums:
     def __init__(self) -> None:
         self._of: dict[str, WorkCounts] = {}
 
-    def put(self, process: str, hints: WorkCounts) -> None:
-        """Replace what the process said before."""
-        self._of[process] = hints
+    def put(self, process: str, counts: WorkCounts) -> None:
+        """Replace what the process sent before."""
+        self._of[process] = counts
 
     def total(self) -> WorkCounts:
         """The sum over all processes, those that have ended too."""
@@ -41,7 +41,7 @@ class Sums:
 
 
 class Board:
-    """The driver's side. Needs a joined cluster; where no actor can be made that is said, and nothing is ever known."""
+    """The driver's side. Needs a joined cluster; without an actor, which is said once, nothing is ever known."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._actor: Any = None
@@ -66,7 +66,7 @@ class Board:
 
     @property
     def report(self) -> "Reporter":
-        """What the stages are given."""
+        """The stages' side."""
         return Reporter(self._actor)
 
     def poll(self) -> WorkCounts | None:
@@ -84,10 +84,10 @@ class Board:
         return self._known
 
     def close(self) -> None:
-        """End the actor. Whoever still reports is not heard."""
+        """End the actor. Later reports are dropped."""
         actor, self._actor = self._actor, None
         if actor is not None:
-            with suppress(Exception):  # it may be gone already, or the cluster
+            with suppress(Exception):  # it or the cluster may be gone already
                 ray.kill(actor)
 
 
@@ -98,10 +98,10 @@ class Reporter:
     # of Sums; None where there is no board
     actor: Any
 
-    def __call__(self, hints: WorkCounts) -> None:
+    def __call__(self, counts: WorkCounts) -> None:
         if self.actor is not None:
-            with suppress(Exception):  # a hint is worth no face
-                _sender_to(self.actor).add(hints)
+            with suppress(Exception):  # the progress bar is worth no face
+                _sender_to(self.actor).add(counts)
 
 
 _LOCK = threading.Lock()
@@ -124,11 +124,11 @@ class _Sender:
         self._actor, self._name = actor, uuid.uuid4().hex
         self._sums = WorkCounts()
         self._lock, self._changed = threading.Lock(), threading.Event()
-        threading.Thread(target=self._send, name="hints", daemon=True).start()
+        threading.Thread(target=self._send, name="work counts", daemon=True).start()
 
-    def add(self, hints: WorkCounts) -> None:
+    def add(self, counts: WorkCounts) -> None:
         with self._lock:
-            self._sums += hints
+            self._sums += counts
         self._changed.set()
 
     def _send(self) -> None:

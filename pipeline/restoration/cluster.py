@@ -26,9 +26,9 @@ LONGEST_SOCKET = 107
 DEEPEST_SOCKET = "/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store.1"
 LONGEST_FOLDER = LONGEST_SOCKET - len(DEEPEST_SOCKET)
 # Seconds that a cluster's head has to answer.
-PATIENCE = 20.0
+TIMEOUT = 20.0
 # What Ray's logs need to begin with.
-ROOM = 64 << 20
+FREE_BYTES = 64 << 20
 # Ray's remark, once a process, on an actor that may be restarted and was made of large arguments. Those of Ray Data's
 # actors are held until the flow has ended.
 REMARK = b"has constructor arguments in the object store"
@@ -81,10 +81,10 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError where nobody answers at host:port. Ray itself asks for many minutes, and says nothing."""
+    """Raise OSError where nothing answers at host:port. Ray itself asks for many minutes, and says nothing."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "//" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), TIMEOUT).close()
 
 
 def choose_folder() -> str:
@@ -108,7 +108,7 @@ def first_fit(folders: Iterable[str]) -> str:
             return folder
         against.append(f"{folder} {reason}")
     raise UsageError(
-        f"Ray wants a folder for its sockets and logs with {ROOM >> 20} MiB free and a path of at most "
+        f"Ray wants a folder for its sockets and logs with {FREE_BYTES >> 20} MiB free and a path of at most "
         f"{LONGEST_FOLDER} bytes, but {' and '.join(against)}; name a short one on another disk with RAY_TMPDIR"
     )
 
@@ -125,12 +125,12 @@ def unfit(folder: str) -> str:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return f"can not be written ({error.strerror or error})"
-    return "" if free >= ROOM else f"has {free >> 20} MiB free"
+    return "" if free >= FREE_BYTES else f"has {free >> 20} MiB free"
 
 
 @cache
 def hear_remark() -> None:
-    """Let Ray make its remark now, where nobody sees it: C++ writes it whatever the level of logs is, and only once."""
+    """Let Ray make its remark now, where it is not shown: C++ writes it at any log level, and only once."""
     with suppress(Exception), without_lines(REMARK):  # a quiet screen is worth no run
         actor: Any = ray.remote(_Idle).options(num_cpus=0, max_restarts=1).remote(ray.put(b""))
         ray.kill(actor)

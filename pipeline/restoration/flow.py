@@ -24,11 +24,11 @@ from pipeline.stages.restore import RestoreFaces
 
 # A unit takes minutes on a CPU: only after this long without any progress something is wrong.
 NO_PROGRESS_SECONDS = 3600
-# So many units may kill their workers, or raise what nobody foresaw; beyond that it is not the pictures.
+# So many units may kill their workers, or raise unexpected errors; beyond that it is not the pictures.
 MOST_LOST_BLOCKS = 100
 # A task whose worker dies, with its machine or by its picture, is begun again so often; Ray Data alone never gives up.
 MOST_DEATHS = 3
-# One unit is one task up to here; the scheduler's books grow with the tasks, so larger runs give a task several units.
+# Up to here one unit is one task; the scheduler's memory grows with the tasks, so larger runs put several into one.
 MOST_BLOCKS = 10_000
 # What one task or actor of the stages beside the engine takes; a publisher with a network computes all the time.
 READER_CPUS, MEASURER_CPUS, PUBLISHER_CPUS, ENHANCER_CPUS = 1.0, 0.5, 0.5, 1.0
@@ -85,7 +85,7 @@ def _settle() -> None:
 
 
 def _worth_showing(record: logging.LogRecord) -> bool:
-    """Whether a line of Ray Data's log is for people too: what fails, and a cluster that has no room for the run."""
+    """Whether a line of Ray Data's log is for people too: what fails, and a cluster too small for the run."""
     return record.levelno >= logging.ERROR or "not enough to run any task" in record.getMessage()
 
 
@@ -139,7 +139,7 @@ def refuse_empty(total: Mapping[str, float], device: str, engines: int, readers:
     if not total.get("CPU") and (device == "auto" or not engines or not readers):
         raise UsageError(
             "the cluster has no machine for work yet, so nothing can be counted; "
-            "say --device, --engines and --readers, and machines come as they are asked for"
+            "say --device, --engines and --readers, and the autoscaler adds machines as they are needed"
         )
 
 
@@ -200,7 +200,7 @@ def run_flow(
     engine: Callable[[Any], Callable[[Row], Row]] = RestoreFaces,
     measure: MeasureSettings | None = None,
 ) -> Iterator[Row]:
-    """Walk units through load, read & align → restore (→ measure) → paste & publish; yields each unit's marker row.
+    """Send units through load, read & align → restore (→ measure) → paste & publish; yields each unit's marker row.
 
     `load` and `read` ask for the same, so that Ray makes one task of them. engine: the actor's class; it is made of
     `restore`. measure: None where nothing is measured, and then there is no such stage.

@@ -59,7 +59,7 @@ class OutputOptions:
     new_run: bool = option(
         False,
         help="where the output holds a run with other settings or of another input, delete what that run left and "
-        "begin anew",
+        "begin again",
     )
     redo_changed: bool = option(
         False,
@@ -95,7 +95,7 @@ class TaskOptions:
     )
     factor: int = option(
         0,
-        help="how many times an upscale enlarges; 0 tells it from the picture's size",
+        help="how many times an upscale enlarges; 0 takes it from the picture's size",
         pixels=True,
     )
     weight: float | None = option(
@@ -160,7 +160,7 @@ class MethodOptions:
     start_step: int | None = option(
         None,
         help="step N at which every face's chain is entered: larger is more realistic, smaller more faithful "
-        "(default: by each face's damage where the preset tells, else the preset's for the task)",
+        "(default: by each face's damage where the preset has a table, else the preset's for the task)",
         metavar="N",
         pixels=True,
     )
@@ -189,7 +189,7 @@ class MethodOptions:
     )
     start_rule: Literal["official", "paper"] | None = option(
         None,
-        help="whether the network is first asked below N (official program) or at N (Algorithm 1 as printed)",
+        help="whether the network is first called below N (official program) or at N (Algorithm 1 as printed)",
         pixels=True,
     )
     seed: int = option(0, help="seed of the noise", pixels=True)
@@ -438,7 +438,7 @@ class TrackingOptions:
 
 def without_chain(flag: str, value: Any) -> str:
     """Why an option is refused with --method estimator."""
-    return f"--method estimator walks no chain; leave --{flag.replace('_', '-')} {value} out"
+    return f"--method estimator has no chain; leave --{flag.replace('_', '-')} {value} out"
 
 
 def _number(text: str | None) -> int:

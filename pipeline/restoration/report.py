@@ -83,7 +83,7 @@ def write_report(
         write_while(drives, output_uri, path, data)
         written.append({"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)})
 
-    # a report of which only a part is new is nobody's to compare
+    # a report of which only a part is new can not be compared
     write_while(drives, output_uri, layout.REPORT_FILES, b"[]")
     title = str(summary.get("title", store.name_of(output_uri)))
     sheet = contact_sheet(_read_strips(store.join(output_uri, layout.SAMPLES)), title)

@@ -94,7 +94,7 @@ class Restoration:
         )  # fmt: skip
 
     def run(self) -> int:
-        """Restore the pending units and close the books. An output that can not be written ends the run in order."""
+        """Restore the pending units and finish the ledger. An output that can not be written ends the run in order."""
         try:
             return self._run()
         except store.StoreError as error:
@@ -138,13 +138,13 @@ class Restoration:
                 connect(self.config.machine.ray_address)
             resources, device = self._settle_resources()
             with on_stop_signals(self._stop):
-                code = self._walk(resources, device, progress)
+                code = self._send_through(resources, device, progress)
                 lost = self.ledger.units_pending - self._undelivered_units
                 if code == OK and lost:
                     say(
                         f"{lost} units were lost with their workers and are done again, each picture by itself"
                     )
-                    code = self._walk(resources, device, progress, careful=True)
+                    code = self._send_through(resources, device, progress, careful=True)
         return code
 
     def _settle_resources(self) -> tuple[Resources, str]:
@@ -163,8 +163,10 @@ class Restoration:
         say(f"{resources.engines} engine(s) on {device} in {precision}, up to {resources.readers} readers")
         return resources, device
 
-    def _walk(self, resources: Resources, device: str, progress: Progress, careful: bool = False) -> int:
-        """Walk the pending units through the flow; OK unless something stopped it.
+    def _send_through(
+        self, resources: Resources, device: str, progress: Progress, careful: bool = False
+    ) -> int:
+        """Send the pending units through the flow; OK unless something stopped it.
 
         careful: a picture that kills the process that works on it fails alone.
         """
@@ -185,10 +187,10 @@ class Restoration:
         )
 
     def _follow(self, rows: Iterator[Row], progress: Progress) -> int:
-        """Enter into the books what comes out of the flow; OK unless something stopped it."""
+        """Enter into the ledger what comes out of the flow; OK unless something stopped it."""
         for row in rows:
             if self._stopping and time.monotonic() > self._leave_at:
-                break  # what was in flight has ended, and thousands that were not begun would still pass by
+                break  # what was in flight has ended, and thousands that were not begun would still come
             if row.get("undelivered") and self._undelivered(row):
                 return UNEXPECTED
             if row.get("marker") is None:
@@ -287,16 +289,16 @@ def input_digest(ledger: Ledger) -> str:
 def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
     """What the report says of the run."""
     totals = restoration.ledger.totals
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "title": store.name_of(restoration.config.output.uri),
         "exit_code": code,
         "outcomes": totals.counts.outcomes,
         "images": totals.counts.images,
         "faces": totals.counts.faces,
     }
-    told |= {f"faces {DECISION_TEXTS[way]}": number for way, number in totals.decisions.items()}
-    told |= {f"faces left, {LEFT_TEXTS[why]}": number for why, number in totals.left_for.items()}
-    return told | {
+    summary |= {f"faces {DECISION_TEXTS[decision]}": number for decision, number in totals.decisions.items()}
+    summary |= {f"faces left, {LEFT_TEXTS[why]}": number for why, number in totals.left_for.items()}
+    return summary | {
         "settings": restoration.ledger.fingerprint | {"preset": restoration.restorer.preset.name},
         "measured": {name: str(interval) for name, interval in totals.intervals().items()}
         | restoration.distances,

@@ -1,8 +1,8 @@
 """What a run does at this moment, as metrics on the cluster's Prometheus endpoint.
 
-Ray puts `ray_` before each name, and `_total` after that of a counter. Workers tell what units took of them, the driver
-what is done: each unit once, whatever died on its way. All is read off the rows that pass, so that no stage and no
-engine knows of it. A process that dies takes its last seconds with it: the books are the ledger's.
+Ray puts `ray_` before each name, and `_total` after that of a counter. Workers report what units took, the driver
+what is done: each unit once, whatever died on its way. All of it is read off the rows, so that no stage and no engine
+knows of it. A process that dies takes its last seconds with it: exact numbers are in the ledger.
 """
 
 import collections
@@ -47,12 +47,12 @@ ENGINE_SUMS = {
 }
 
 _LOCK = threading.Lock()
-_told: collections.Counter[str] = collections.Counter()
+_reported: collections.Counter[str] = collections.Counter()
 
 
 @cache
 def metric(name: str) -> Any:
-    """The metric of this process; what is told before the process has joined Ray is not heard."""
+    """The metric of this process; what is reported before the process has joined Ray is lost."""
     kind, description, labels = METRICS[name]
     further = {"boundaries": BUCKETS} if kind is Histogram else {}
     return kind(name, description, tag_keys=labels, **further)
@@ -65,7 +65,7 @@ def count(name: str, number: float, **labels: str) -> None:
 
 
 class Watched:
-    """A stage that tells what its units took; rows go in and out as they are."""
+    """A stage that reports what its units took; rows go in and out as they are."""
 
     def __init__(self, stage: Callable[[Row], Row], name: str) -> None:
         self._stage, self._name = stage, name
@@ -75,7 +75,7 @@ class Watched:
 
 
 def watched_actor(make: Callable[[Any], Callable[[Row], Row]], name: str) -> type:
-    """The class of an actor whose stage is made by `make` and tells what units took of it; named as that one."""
+    """The class of an actor whose stage is made by `make` and reports what units took of it; named as that one."""
 
     class Actor:
         def __init__(self, settings: Any) -> None:
@@ -93,7 +93,7 @@ def watched_actor(make: Callable[[Any], Callable[[Row], Row]], name: str) -> typ
 
 
 def watch(stage: Callable[[Row], Row], name: str, row: Row) -> Row:
-    """The stage's row, its time and the storage's retries told."""
+    """The stage's row; its time and the storage's retries are reported."""
     began = time.monotonic()
     try:
         return stage(row)
@@ -106,8 +106,8 @@ def _count_retries() -> None:
     """Retries of this process since the last call, of all threads."""
     with _LOCK:
         for reason, times in dict(s3.retries).items():
-            count("difface_storage_retries", times - _told[reason], reason=reason)
-            _told[reason] = times
+            count("difface_storage_retries", times - _reported[reason], reason=reason)
+            _reported[reason] = times
 
 
 def _count_steps(sums: Mapping[str, float], faces: list[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from pipeline.io.weights import Published, resolve
 
 
 class NotEnhanced(RuntimeError):
-    """A picture that the network could not be asked for. `reason` is a short slug: the error's own name."""
+    """A picture that the network could not enhance. `reason` is a short slug: the error's own name."""
 
     def __init__(self, said: str, reason: str) -> None:
         super().__init__(said, reason)

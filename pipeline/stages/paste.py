@@ -45,8 +45,8 @@ def paste_faces(
 
     faces: each with its crop before and after, [S, S, 3] uint8. The smallest are pasted last, so that a face in
     front of a larger one is not cut by it. pastes_change: the change of each crop is added to the picture, instead of
-    the crop being laid over it. find: tells the holes, outside of which nothing changes. A picture that
-    gets colours, or another size, is saved anew. Raises ImageError, OSError and MemoryError.
+    the crop being laid over it. find: finds the holes, outside of which nothing changes. A picture that
+    gets colours, or another size, is encoded again. Raises ImageError, OSError and MemoryError.
     """
     original = images.decode(data, max_pixels)
     if task.name == "upscale":
@@ -92,7 +92,7 @@ def paste_on_enhanced(
         enlarge_crop(np.array(face.affine).reshape(2, 3), background.upscale)
         for face in (*(f for f, _, _ in faces), *kept)
     ]
-    edited = Canvas(enhanced, _boxes(enhanced.shape, [(c, side) for c in to_crops]), anew=True)
+    edited = Canvas(enhanced, _boxes(enhanced.shape, [(c, side) for c in to_crops]), redrawn=True)
     for to_crop in to_crops:
         put_back(edited, original.rgb, to_crop, side)
     for (face, before, after), to_crop in zip(faces, to_crops, strict=False):

@@ -77,7 +77,7 @@ class Publish:
     mask: str | None = None
     # columns of the records that were measured besides
     measured: tuple[str, ...] = ()
-    # enhances pictures apart from their faces, those without any, too
+    # enhances pictures around their faces, those without any, too
     background: Background | None = None
 
     def __call__(self, row: Row) -> Row:
@@ -302,7 +302,7 @@ class Publish:
 
 
 class _Samples:
-    """Collects some of a unit's faces for the contact sheet while its pictures pass by."""
+    """Collects some of a unit's faces for the contact sheet while its pictures are pasted."""
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ def record_table(
 ) -> bytes:
     """One row per image and one per face, as Parquet bytes that depend on the unit and the settings alone.
 
-    settings: eta, seed, model_sha256. measured: columns that were asked for besides, null where they are not told.
+    settings: eta, seed, model_sha256. measured: columns that --metrics adds, null where there is no value.
     features: further columns, [F, D] each with a row per face that has a crop, nan for none.
     """
     features = features or {}
@@ -86,9 +86,9 @@ def record_table(
         rows.append({"kind": "image", "face": -1} | address | size | what)
         for face in faces:
             if face.image == place:
-                told = {k: v for k, v in vars(face).items() if k != "image"} | face.measured
-                told |= {n: v for n, v in vectors.get(id(face), {}).items() if np.isfinite(v).all()}
-                rows.append({"kind": "face"} | address | size | told | settings)
+                values = {k: v for k, v in vars(face).items() if k != "image"} | face.measured
+                values |= {n: v for n, v in vectors.get(id(face), {}).items() if np.isfinite(v).all()}
+                rows.append({"kind": "face"} | address | size | values | settings)
     columns = [pa.array([storable(row.get(f.name)) for row in rows], type=f.type) for f in schema]
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), buffer)
@@ -161,7 +161,7 @@ def measured_sums(faces: Sequence[FaceRecord], columns: Sequence[str]) -> dict[s
     """COLUMN/SUM of every column: how many faces have a value, its sum, and its squares'."""
     sums: dict[str, float] = {}
     for column in columns:
-        values = [f.measured[column] for f in faces if column in f.measured]
-        told = (float(len(values)), sum(values), sum(v * v for v in values))
-        sums |= {f"{column}/{name}": value for name, value in zip(PER_COLUMN, told, strict=True)}
+        measured = [f.measured[column] for f in faces if column in f.measured]
+        values = (float(len(measured)), sum(measured), sum(v * v for v in measured))
+        sums |= {f"{column}/{name}": value for name, value in zip(PER_COLUMN, values, strict=True)}
     return sums

@@ -93,7 +93,7 @@ def make_engine(
         each = bytes_per_slot(preset.prior, preset.side, dtype)
         slots = fitting_slots(useful, each, int(free_bytes(place) * share))
     return Engine(
-        inference_form(estimator.to(place), place, dtype),
+        inference_network(estimator.to(place), place, dtype),
         InferenceUNet(prior.to(place), steps, dtype),
         schedule,
         preset.side,
@@ -115,7 +115,7 @@ def make_estimator_engine(
     on_cpu = place.type == "cpu"
     fix_kernels(place)
     return EstimatorEngine(
-        inference_form(estimator.to(place), place, number_type(precision, on_cpu)),
+        inference_network(estimator.to(place), place, number_type(precision, on_cpu)),
         preset.side,
         estimator_batch(preset, on_cpu),
         place,
@@ -134,10 +134,10 @@ def settled_precision(precision: str, device: str) -> str:
     return str(number_type(precision, torch.device(device).type == "cpu")).removeprefix("torch.")
 
 
-def inference_form(
+def inference_network(
     estimator: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
-    """The estimator arranged for restoring, where its kind has such a form; else as it is, in `dtype`."""
+    """The inference network of an estimator, where its kind has one; else the network itself, in `dtype`."""
     if isinstance(estimator, NAFNet):
         return InferenceNAFNet(estimator, dtype)
     return in_precision(estimator, device, dtype)

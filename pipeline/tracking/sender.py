@@ -51,7 +51,7 @@ class Sender:
         client.close_run(run_id, status)
 
     def disconnect(self) -> None:
-        """Look for the run anew before the next delivery."""
+        """Look for the run again before the next delivery."""
         self._connected = False
 
     def save(self) -> None:

@@ -153,4 +153,4 @@ def test_options_of_the_chain_are_refused(option, value, capsys):
     with pytest.raises(SystemExit) as stop:
         job.main(["--input", "in", "--output", "out", *OPTIONS, f"--{option}", value])
     assert stop.value.code == 2
-    assert f"--method estimator walks no chain; leave --{option} {value} out" in capsys.readouterr().err
+    assert f"--method estimator has no chain; leave --{option} {value} out" in capsys.readouterr().err

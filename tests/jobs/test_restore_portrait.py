@@ -249,7 +249,7 @@ def test_the_change_is_pasted_but_of_a_hole():
     [
         (("--task", "colourise", "--hold", "1.5"), "--hold is for --task restore, got 1.5"),
         (("--keep-detail", "0.5"), "--keep-detail is for --paste crop, got 0.5"),
-        (("--method", "estimator", "--hold", "0"), "--method estimator walks no chain; leave --hold 0.0 out"),
+        (("--method", "estimator", "--hold", "0"), "--method estimator has no chain; leave --hold 0.0 out"),
     ],
 )
 def test_wishes_that_do_not_go_together_are_refused(restore, tmp_path, capsys, options, sentence):

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.io import store
 from pipeline.io.units import Unit
-from pipeline.ledger.lease import PATIENCE, Start
+from pipeline.ledger.lease import TIMEOUT, Start
 from pipeline.ledger.ledger import READERS, Ledger
 from pipeline.ledger.output import NoRun
 from pipeline.ledger.status import MOST_PROBLEMS, RATE_SECONDS, Observer, State, set_pace
@@ -370,10 +370,10 @@ def test_a_driver_that_gives_no_sign_any_more_is_not_at_work(output):
     output.plan(1, 3).markers([0], range(2))
     assert not output.look().at_work
     output.driver()
-    state = output.look(now=START + PATIENCE)
+    state = output.look(now=START + TIMEOUT)
     assert (state.at_work, state.stopping, state.starts, state.exit_code) == (True, False, 1, None)
     assert state.driver.startswith("process 77 on elsewhere, started ")
-    assert not output.look(now=START + PATIENCE + 1).at_work
+    assert not output.look(now=START + TIMEOUT + 1).at_work
     output.write("_ledger/drivers/0001.stop", b"")
     assert output.look().stopping
     output.driver(ended_at=START + 5, exit_code=130)

@@ -10,7 +10,7 @@ from pipeline.networks.inference_nafnet import InferenceNAFNet
 from pipeline.networks.memory import bytes_of_training
 from pipeline.networks.nafnet import NAFNet, NAFNetConfig
 from pipeline.networks.presets import PRESETS, NetworkSpec, PresetError, build, load_network
-from pipeline.stages.restore import inference_form
+from pipeline.stages.restore import inference_network
 from pipeline.training.objectives import EstimatorL1
 from tests import golden_data
 
@@ -221,11 +221,11 @@ def test_a_face_has_the_same_bits_alone_and_in_company_in_one_thread_and_in_two(
 @torch.inference_mode()
 def test_restoring_takes_the_inference_network_of_a_nafnet_alone():
     device, net, other = torch.device("cpu"), trained(), golden_data.network("srcnn")
-    made = inference_form(net, device, torch.bfloat16)
+    made = inference_network(net, device, torch.bfloat16)
     assert isinstance(made, InferenceNAFNet)
     assert made.precision == torch.bfloat16
-    assert inference_form(other, device, torch.float32) is other
+    assert inference_network(other, device, torch.float32) is other
     y = drawn(1, 32)
     with torch.autocast("cpu", torch.bfloat16):
         want = other(y)
-    assert torch.equal(inference_form(other, device, torch.bfloat16)(y), want)
+    assert torch.equal(inference_network(other, device, torch.bfloat16)(y), want)

@@ -90,7 +90,7 @@ def test_a_folder_that_takes_no_bytes_is_passed_over(short):
 
 
 def test_a_folder_without_room_is_refused(short, monkeypatch):
-    monkeypatch.setattr(cluster, "ROOM", 1 << 60)
+    monkeypatch.setattr(cluster, "FREE_BYTES", 1 << 60)
     with pytest.raises(UsageError, match=f"{short} has [0-9]+ MiB free; name"):
         cluster.first_fit([str(short)])
 
