@@ -279,7 +279,7 @@ TAMPERED: dict[str, tuple[Callable[[Tree], None], str, str, str]] = {
         FIRST,
         "../photos/b cat.png is not an output of this unit",
     ),
-    "a stray picture": (lambda t: t.write("images/new/x.png", b"x"), "stray", "images/new/x.png", "no marker refers to it"),
+    "a stray picture": (lambda t: t.write("images/new/x.png", b"x"), "stray", "images/new/x.png", "no marker refers"),
     "a stray table": (lambda t: t.write("records/x.parquet", b"x"), "stray", "records/x.parquet", "no marker"),
     "a stray crop": (
         lambda t: t.write("faces/images-00000-0000/0009-00-after.png", b"x"),
