@@ -1,1 +1,1 @@
-"""Measure every picture of a dataset once, judge it by a policy, repair it, write versions of the dataset."""
+"""Cleaning of datasets: measure every picture once, assign verdicts by a policy, repair, write versions."""

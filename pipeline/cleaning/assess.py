@@ -1,4 +1,4 @@
-"""Measure a unit's pictures for cleaning: read, hash, decode, find faces; one Parquet file of numbers, no verdicts."""
+"""Measure a unit's pictures for cleaning: read, hash, decode, detect faces; one Parquet file, without verdicts."""
 
 import hashlib
 import json
@@ -24,9 +24,9 @@ from pipeline.records.rows import Row
 from pipeline.stages.align import KILLED, DetectorChoice, load_detector
 from pipeline.stages.isolate import Died, call_apart
 
-# Problem of a picture whose bytes did not come: it may come next time, and is asked for again.
+# Problem of a picture that could not be read from the storage: the next start reads it again.
 UNREAD = "unread"
-# Every face that a restoration might take counts.
+# Counts every face that a restoration might process.
 SELECTION = Selection(min_face=16.0, max_faces=4096)
 NOTHING: Mapping[str, Any] = {f.name: None for f in fields(Measures)}
 MISSING: Mapping[str, Any] = {**NOTHING, "sha256": "", "format": "", "problem": "", "detail": ""}
@@ -36,12 +36,12 @@ Measured = dict[str, Any]
 
 @dataclass(frozen=True)
 class AssessUnit:
-    """Row with `unit`, `work`, `files`, `known` → tiny row with counts and `seconds`; writes OUTPUT/UNIT.parquet.
+    """Row with `unit`, `work`, `files`, `known` → small row with counts and `seconds`; writes OUTPUT/UNIT.parquet.
 
-    files: path, size and version of each file that the unit's pictures lie in, by URI. known: rows of pictures as an
-    earlier version measured them, by member; one whose bytes are the same is not decoded again. A unit with pictures
-    that did not come is not written: its rows are returned as `table`, and the next start reads them again. A row
-    without `images` says that nothing was begun, or in `undelivered` why nothing could be written.
+    files: path, size and version of each file with pictures of the unit, by URI. known: rows of an earlier version, by
+    member; a picture with the same bytes is not decoded again. A unit with unread pictures is not written: its rows are
+    returned as `table`, and the next start reads them again. A row without `images`: the unit was not started, or
+    `undelivered` is the reason why it could not be written.
     """
 
     output: str
@@ -49,11 +49,11 @@ class AssessUnit:
     detector: DetectorChoice
     max_pixels: int
     image_column: str
-    # while this object exists no further unit is begun
+    # while this object exists no further unit is started
     stop_uri: str
-    # look at each picture in a process of its own: the unit has killed workers
+    # measure each picture in a process of its own: the unit has killed workers
     careful: bool = False
-    # is given what was read and found
+    # receives the work counts
     report: Report = ignore
 
     def __call__(self, row: Row) -> Row:
@@ -64,8 +64,8 @@ class AssessUnit:
         rows, size = [], 0
         for address, data in read_unit(unit, self.image_column, self.max_pixels):
             size += len(data) if isinstance(data, bytes) else 0
-            told = self._bytes(address, data, known.get(address.member))
-            rows.append({**MISSING} | place(address, files[address.uri]) | told)
+            values = self._from_bytes(address, data, known.get(address.member))
+            rows.append({**MISSING} | place(address, files[address.uri]) | values)
             self.report(WorkCounts(pictures=1, faces=rows[-1]["faces"] or 0))
         body = table_bytes(pa.Table.from_pylist(rows, schema=MEASURED))
         unread = sum(r["problem"] == UNREAD for r in rows)
@@ -84,8 +84,8 @@ class AssessUnit:
             "table": body if unread else b"",
         }
 
-    def _bytes(self, address: Address, data: Read, before: Measured | None) -> Measured:
-        """What is known of a picture by its bytes."""
+    def _from_bytes(self, address: Address, data: Read, before: Measured | None) -> Measured:
+        """The measurements of a picture, from its bytes."""
         if isinstance(data, store.StoreError):
             problem = data.reason if isinstance(data, Unreadable) else UNREAD
             return {"problem": problem, "detail": plain(message(data))}
@@ -93,25 +93,25 @@ class AssessUnit:
         if before is not None and before["sha256"] == digest["sha256"]:
             return {n: before[n] for n in ("format", "problem", "detail", *NOTHING)} | digest
         if plain(address.member) != address.member:
-            told = "a name in UTF-8 was wanted, because a manifest can hold no other; rename it"
-            return digest | {"problem": "name not UTF-8", "detail": f"{plain(address.member)}: {told}"}
-        return digest | self._pixels(address, data)
+            why = "expected a name in UTF-8, as a manifest cannot store others; rename it"
+            return digest | {"problem": "name not UTF-8", "detail": f"{plain(address.member)}: {why}"}
+        return digest | self._from_pixels(address, data)
 
-    def _pixels(self, address: Address, data: bytes) -> Measured:
-        """What is measured of a picture, or its problem."""
-        look = partial(look_at, data, self.detector, self.side, self.max_pixels)
+    def _from_pixels(self, address: Address, data: bytes) -> Measured:
+        """The measurements of a picture, or its problem."""
+        look = partial(measure_picture, data, self.detector, self.side, self.max_pixels)
         try:
             return call_apart(look) if self.careful else look()
         except Died as error:
-            problem, said = KILLED, message(error)
+            problem, detail = KILLED, message(error)
         except images.ImageError as error:
-            problem, said = error.reason, message(error)
-        except Exception as error:  # a picture that breaks a library must not take its neighbours along
-            problem, said = type(error).__name__, message(error)
-        return {"problem": problem, "detail": plain(f"{address.member}: {said}")}
+            problem, detail = error.reason, message(error)
+        except Exception as error:  # a picture that crashes a library must not fail its unit
+            problem, detail = type(error).__name__, message(error)
+        return {"problem": problem, "detail": plain(f"{address.member}: {detail}")}
 
 
-def look_at(data: bytes, detector: DetectorChoice, side: int, max_pixels: int) -> Measured:
+def measure_picture(data: bytes, detector: DetectorChoice, side: int, max_pixels: int) -> Measured:
     """The format and numbers of a picture. Raises ImageError."""
     picture = images.decode(data, max_pixels)
     found = search(load_detector(detector), picture.rgb, SELECTION)
@@ -120,7 +120,7 @@ def look_at(data: bytes, detector: DetectorChoice, side: int, max_pixels: int) -
 
 
 def place(address: Address, file: tuple[str, int, str]) -> Measured:
-    """The columns that say where a picture lies."""
+    """The address columns of a picture."""
     path, size, version = file
     member = plain(address.member)
     name = plain(path) if member == plain(path) else f"{plain(path)}/{member}"

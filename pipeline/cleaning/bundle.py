@@ -1,4 +1,4 @@
-"""Write pictures of a cleaned dataset, kept or repaired, as a tar shard of their own."""
+"""Write kept and repaired pictures of a cleaned dataset as tar shards."""
 
 import hashlib
 import io
@@ -17,14 +17,13 @@ from pipeline.records.rows import Row
 
 @dataclass(frozen=True)
 class BundlePictures:
-    """Row with `path` and `pictures` (rows of a manifest as JSON) → `path`, and why it is `undelivered`, or empty.
+    """Row with `path` and `pictures` (rows of a manifest as JSON) → row with `path` and `undelivered`.
 
-    Each picture also has the name of its member as `sample`.
-
-    A picture whose bytes are not those of the manifest is not written, and neither is its shard.
+    undelivered: the reason why the shard was not written, or empty. `sample` of each picture is its member's name. A
+    shard with a picture whose bytes differ from the manifest is not written.
     """
 
-    # of the dataset, where repaired pictures and the shards lie
+    # of the dataset, with the repaired pictures and the shards
     output: str
     image_column: str
 
@@ -43,7 +42,7 @@ class BundlePictures:
         return {"path": row["path"], "undelivered": ""}
 
     def _bytes(self, picture: dict[str, Any]) -> bytes:
-        """The picture as it is to be used. Raises StoreError."""
+        """The bytes of the kept or repaired picture. Raises StoreError."""
         read: Read
         if picture["repaired"]:
             read, wanted = (
@@ -59,6 +58,6 @@ class BundlePictures:
             raise read
         if hashlib.sha256(read).hexdigest() != wanted:
             raise store.StoreError(
-                f"{picture['name']} is no longer the picture of the manifest; clean the dataset again"
+                f"{picture['name']} has changed since the manifest was written; clean the dataset again"
             )
         return read

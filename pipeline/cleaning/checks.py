@@ -1,4 +1,4 @@
-"""What is measured of a picture, whatever the policy: numbers that verdicts follow from, without looking again."""
+"""Measurements of a picture, independent of the policy: verdicts are computed from them without reading it again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,31 +14,31 @@ from pipeline.faces.detect import Face, box_size
 from pipeline.faces.geometry import CropFrame, UnusableLandmarks, crop_scale, face_to_crop, warp_crop
 from pipeline.faces.sharpness import crispness, sharpness
 
-# Raised when the same picture begins to give other numbers.
+# Incremented when the same picture gives other numbers.
 MEASURES_VERSION = 2
-# Faces at least this share of the largest one's side count beside it.
+# A face is prominent from this fraction of the largest one's side.
 PROMINENT = 0.5
 NOT_MEASURED = float("nan")
 
 
 @dataclass(frozen=True)
 class Measures:
-    """The numbers of one picture; those of faces are nan where there is none."""
+    """The measurements of one picture; those of faces are nan without a face."""
 
     width: int
     height: int
-    # shares of white: what a hundredth of the pixels is lighter than, and a twentieth darker than
+    # fractions of white: the 99th and the 5th percentile of grey
     light: float
     dark: float
-    # bits of the grey values' distribution, 0..8
+    # entropy of the grey values, bits, 0..8
     entropy: float
-    # 64 bits, DCT of the picture's 32x32 greys
+    # perceptual hash, 64 bits, DCT of the picture at 32x32
     phash: int
     faces: int
     # of the largest face: shorter side of its box in pixels, and the detector's score
     face_size: float
     face_score: float
-    # of the prominent face that is farthest from the frame: distance of box and frame as share of the box's side
+    # of the prominent face farthest from the frame: distance of box and frame as a fraction of the box's side
     face_margin: float
     # picture pixels per crop pixel, and variance of the Laplacian of its crop
     face_scale: float
@@ -48,7 +48,7 @@ class Measures:
 
 
 def measure(picture: NDArray[np.uint8], faces: Sequence[Face], side: int) -> Measures:
-    """The numbers of a picture, [H, W, 3] uint8 RGB, with its faces, largest first. side: of the aligned crops."""
+    """The measurements of a picture, [H, W, 3] uint8 RGB, with its faces, largest first. side: of the aligned crops."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     shares = np.bincount(grey.ravel(), minlength=256) / grey.size
     height, width = grey.shape
@@ -65,23 +65,23 @@ def measure(picture: NDArray[np.uint8], faces: Sequence[Face], side: int) -> Mea
 
 
 def _percentile(shares: NDArray[np.float64], share: float) -> float:
-    """The grey value, as share of white, that this share of the pixels does not exceed."""
+    """The grey value, as a fraction of white, that this share of the pixels does not exceed."""
     return round(int(np.searchsorted(np.cumsum(shares), share - 1e-9)) / 255, 4)
 
 
 def _bits(shares: NDArray[np.float64]) -> float:
-    """Shannon's entropy."""
+    """Shannon entropy in bits."""
     present = shares[shares > 0]
     return float(-(present * np.log2(present)).sum())
 
 
 def perceptual_hash(grey: NDArray[Any]) -> int:
-    """imagehash's pHash of [H, W] uint8, as a number of 64 bits."""
+    """imagehash's pHash of [H, W] uint8, as a 64-bit integer."""
     return int(str(imagehash.phash(Image.fromarray(grey))), 16)
 
 
 def measure_faces(picture: NDArray[np.uint8], faces: Sequence[Face], side: int) -> dict[str, float]:
-    """The numbers of the faces of a picture, largest first."""
+    """The measurements of the faces of a picture, largest first."""
     names = ("face_size", "face_score", "face_margin", "face_scale", "face_sharpness", "face_crispness")
     if not faces:
         return dict.fromkeys(names, NOT_MEASURED)
@@ -105,7 +105,7 @@ def to_crop(face: Face, side: int) -> NDArray[np.float64]:
 
 
 def usable(face: Face, side: int) -> bool:
-    """Whether an aligned crop can be cut of a face."""
+    """Whether a face can be aligned."""
     try:
         to_crop(face, side)
     except UnusableLandmarks:
@@ -114,9 +114,9 @@ def usable(face: Face, side: int) -> bool:
 
 
 def frame_margin(face: Face, shape: Sequence[int]) -> float:
-    """The least distance between a face's box and its picture's frame, as share of the box's shorter side.
+    """The smallest distance between a face's box and its picture's frame, as a fraction of the box's shorter side.
 
-    0 for a box that touches the frame, below 0 for one that reaches beyond it.
+    0 for a box that touches the frame, negative for one that extends beyond it.
     """
     height, width = shape[:2]
     x0, y0, x1, y1 = face.box

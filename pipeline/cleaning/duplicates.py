@@ -1,8 +1,7 @@
-"""The same picture twice: by its bytes, or nearly, by perceptual hashes that differ in few bits.
+"""Duplicate pictures: exact by their bytes, near by perceptual hashes that differ in few bits.
 
-One rule decides who stays, whatever the order in which pictures are found: of those that are alike the first by rank.
-A picture is a near duplicate of a kept one, never of one that was dropped itself, so that chains of small changes do
-not swallow a dataset.
+The result is independent of the order of the pictures: of duplicates the first by rank is kept. A picture is a near
+duplicate of a kept one only, never of a dropped one, so that chains of small changes do not eliminate a dataset.
 """
 
 from collections.abc import Iterator
@@ -12,9 +11,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-# A hash is looked up by each of three parts: hashes that differ in d bits differ in at most d // 3 of some part.
+# Hashes are indexed by three parts: two that differ in d bits differ in at most d // 3 bits of some part.
 PARTS = ((0, 21), (21, 42), (42, 64))
-# pairs that are compared at once: bounds the memory
+# pairs compared at once: limits memory
 CHUNK = 1 << 22
 
 Indices = NDArray[np.int64]
@@ -22,7 +21,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Duplicates:
-    """For each picture the place of the one that it repeats, or -1."""
+    """For each picture the index of the one that it duplicates, or -1."""
 
     exact: Indices
     near: Indices
@@ -31,19 +30,19 @@ class Duplicates:
 def find_duplicates(
     digests: NDArray[np.object_], hashes: NDArray[np.uint64], rank: Indices, distance: int
 ) -> Duplicates:
-    """Which pictures repeat which.
+    """Find exact and near duplicates.
 
-    digests: [n] sha256; hashes: [n] perceptual hashes; rank: [n] places, best first, each once. distance: bits in
-    which near duplicates may differ; below 0 only exact ones are looked for.
+    digests: [n] sha256; hashes: [n] perceptual hashes; rank: [n] permutation of indices, best first. distance: maximum
+    number of differing bits of near duplicates; negative: exact ones only.
     """
     exact = np.full(len(digests), -1, np.int64)
     near = exact.copy()
     _, first, group = np.unique(digests[rank].astype(str), return_index=True, return_inverse=True)
     leaders = rank[first[group]]
-    again = leaders != rank
-    exact[rank[again]] = leaders[again]
+    repeated = leaders != rank
+    exact[rank[repeated]] = leaders[repeated]
     if distance >= 0:
-        single = rank[~again]
+        single = rank[~repeated]
         found = near_duplicates(hashes[single], distance)
         repeats = found >= 0
         near[single[repeats]] = single[found[repeats]]
@@ -51,27 +50,27 @@ def find_duplicates(
 
 
 def near_duplicates(hashes: NDArray[np.uint64], distance: int) -> Indices:
-    """[n] hashes, best first → for each the place of the kept one it is near to, or -1 for the kept ones.
+    """[n] hashes, best first → for each the index of the kept one that it duplicates, or -1 for kept ones.
 
-    Of several kept ones within reach it is the nearest, and of those the best; equal hashes repeat the same one.
+    Of several kept ones within the distance the nearest is taken, then the best; equal hashes duplicate the same one.
     """
     values, first, group = np.unique(hashes, return_index=True, return_inverse=True)
     order = np.argsort(first)  # distinct hashes, by their best picture
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    kept_one = _repeats(values[order], distance)
+    kept_one = _kept_match(values[order], distance)
     best = first[order]
-    mine = place[group]  # which distinct hash each picture has, best first
+    mine = place[group]  # index of each picture's distinct hash, best first
     target = np.where(kept_one[mine] >= 0, best[np.maximum(kept_one[mine], 0)], best[mine])
     return np.where(target == np.arange(len(hashes)), -1, target)
 
 
-def _repeats(values: NDArray[np.uint64], distance: int) -> Indices:
-    """Of distinct hashes, best first: the kept one that each is near to, or -1."""
+def _kept_match(values: NDArray[np.uint64], distance: int) -> Indices:
+    """For each of the distinct hashes, best first: the kept one that it duplicates, or -1."""
     found = np.full(len(values), -1, np.int64)
     better, worse = near_pairs(values, distance)
-    apart = np.bitwise_count(values[better] ^ values[worse])
-    order = np.lexsort((better, apart, worse))
+    differing = np.bitwise_count(values[better] ^ values[worse])
+    order = np.lexsort((better, differing, worse))
     for one, other in zip(better[order].tolist(), worse[order].tolist(), strict=True):
         if found[other] < 0 and found[one] < 0:
             found[other] = one
@@ -79,10 +78,10 @@ def _repeats(values: NDArray[np.uint64], distance: int) -> Indices:
 
 
 def near_pairs(values: NDArray[np.uint64], distance: int) -> tuple[Indices, Indices]:
-    """Every pair of distinct hashes that differ in at most `distance` bits: places i < j, sorted.
+    """Every pair of distinct hashes that differ in at most `distance` bits: indices i < j, sorted.
 
     Multi-index hashing (Norouzi et al., "Fast exact search in Hamming space", 2012): no pair is missed, and for a
-    million hashes some ten million candidates are compared instead of half a trillion.
+    million hashes about ten million candidates are compared instead of half a trillion.
     """
     count = len(values)
     codes = [
@@ -99,7 +98,7 @@ def near_pairs(values: NDArray[np.uint64], distance: int) -> tuple[Indices, Indi
 def _candidates(
     values: NDArray[np.uint64], begin: int, end: int, flips: int
 ) -> Iterator[tuple[Indices, Indices]]:
-    """Pairs i < j whose bits [begin, end) differ in at most `flips`, some millions at a time."""
+    """Pairs i < j that differ in at most `flips` of the bits [begin, end), some millions at a time."""
     part = (values >> np.uint64(begin)) & np.uint64((1 << (end - begin)) - 1)
     order = np.argsort(part, kind="stable")
     part = part[order]
@@ -117,14 +116,14 @@ def _candidates(
 
 
 def _masks(bits: int, flips: int) -> Iterator[int]:
-    """Every number of so many bits of which at most `flips` are set."""
+    """Every number of `bits` bits with at most `flips` set."""
     for count in range(flips + 1):
         for places in combinations(range(bits), count):
             yield sum(1 << place for place in places)
 
 
 def _batches(places: Indices, lengths: Indices) -> Iterator[Indices]:
-    """The places in groups whose lengths add up to about CHUNK."""
+    """The indices in groups whose lengths add up to about CHUNK."""
     ends = np.cumsum(lengths[places])
     begin = 0
     while begin < len(places):

@@ -1,4 +1,4 @@
-"""Quality gates: `--fail-if "no_face>0.2,new.unreadable>0.05"` makes a bad delivery an exit code."""
+"""Quality gates: `--fail-if "no_face>0.2,new.unreadable>0.05"` turns a bad data set into an exit code."""
 
 import operator
 import re
@@ -16,24 +16,24 @@ COMPARED: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
 }
 VERDICTS = ("keep", "repair", "drop")
-# numbers of pictures, not shares of them
+# absolute numbers of pictures, not shares
 NUMBERS = ("images", "deleted")
 _FORM = re.compile(r"(new\.)?([a-z_]+)\s*(>=|<=|>|<)\s*([0-9.]+)")
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition under which a version counts as bad."""
+    """One condition under which a version is rejected."""
 
     text: str
-    # among the pictures that came with this version only
+    # evaluated on pictures new in this version only
     new: bool
     name: str
     sign: str
     limit: float
 
     def value(self, version: Version) -> float:
-        """What the gate looks at: a share of the pictures, or a number of them; 0 where there are none."""
+        """The gate's value: a share or a number of pictures; 0 without pictures."""
         if self.name == "deleted":
             return version.deleted
         images = version.new_images if self.new else version.images
@@ -45,7 +45,7 @@ class Gate:
         return sum(counts.get(self.name, 0) for counts in counted) / max(images, 1)
 
     def broken(self, version: Version) -> bool:
-        """Whether the version is bad. A gate on new pictures says nothing where there are none."""
+        """Whether the condition is true. Always False for a gate on new pictures where there are none."""
         if self.new and not version.new_images:
             return False
         return COMPARED[self.sign](self.value(version), self.limit)
@@ -58,14 +58,14 @@ def parse_gates(text: str) -> list[Gate]:
         form = _FORM.fullmatch(part)
         if form is None:
             raise UsageError(
-                f"--fail-if: NAME>NUMBER or NAME<NUMBER was wanted, as no_face>0.2; got {part!r}"
+                f"--fail-if: expected NAME>NUMBER or NAME<NUMBER, such as no_face>0.2; got {part!r}"
             )
         new, name, sign, limit = form.groups()
         known = (*VERDICTS, *EVERY_REASON, *NUMBERS)
         if name not in known:
-            raise UsageError(f"--fail-if: {name!r} names nothing that is counted; give {', '.join(known)}")
+            raise UsageError(f"--fail-if: {name!r} is unknown; give one of {', '.join(known)}")
         try:
             gates.append(Gate(part, bool(new), name, sign, float(limit)))
         except ValueError:
-            raise UsageError(f"--fail-if: {limit!r} in {part!r} is no number") from None
+            raise UsageError(f"--fail-if: {limit!r} in {part!r} is not a number") from None
     return gates

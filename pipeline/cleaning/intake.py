@@ -1,4 +1,4 @@
-"""What is new of an input: units to measure, and the rows of every picture, new or as an earlier version has it."""
+"""Incremental input: the units still to measure, and the rows of all pictures, new or from an earlier version."""
 
 import hashlib
 import json
@@ -21,31 +21,31 @@ from pipeline.io.units import Kind, Unit
 from pipeline.records.rows import Row
 
 READERS = 32
-# Where a picture lies: a hard link of a tar has its target's bytes.
+# Address of a picture; a hard link in a tar has that of its target.
 PLACE = ("object", "offset", "member")
 # units of one virtual shard of a folder
 SHARD_UNITS = 16
 
 
 class Intake:
-    """An input beside what is measured of it already.
+    """An input and the measurements of it so far.
 
-    Measurements lie in `folder`, a file for each unit, named after the unit's files and their versions, until a
-    version has taken them in.
+    Measurements are files in `folder`, one per unit, named after the unit's files and their versions, until a version
+    includes them.
     """
 
     def __init__(
         self, folder: str, kind: Kind, entries: Sequence[store.Entry], earlier: pa.Table | None
     ) -> None:
-        """earlier: rows of the last version, where they were measured as they would be now."""
+        """earlier: rows of the last version, if it was measured with the same settings."""
         self._folder, self._kind, self._entries = folder, kind, entries
         self._earlier = MEASURED.empty_table() if earlier is None else _living(earlier).select(MEASURED.names)
-        # what was read is known for good; what was not is asked for again
+        # pictures that could not be read are read again
         read = self._earlier.filter(pc.not_equal(self._earlier.column("problem"), UNREAD))
         self.carried = rows_of(read, entries)
 
     def pending(self, unit_images: int, image_column: str) -> list[Row]:
-        """Rows for AssessUnit: the units of new and changed files that are not measured. Raises InputError."""
+        """Rows for AssessUnit: the unmeasured units of new and changed files. Raises InputError."""
         measured = self._measured() if self._kind == "folder" else []
         known = _objects([self.carried, *(rows_of(t, self._entries) for t in measured)])
         new = [e for e in self._entries if plain(e.path) not in known]
@@ -78,15 +78,15 @@ class Intake:
         return {e.uri: (e.path, e.size, e.version) for e in self._entries}
 
     def _before(self, new: Sequence[store.Entry]) -> dict[tuple[str, str], Measured]:
-        """Of files that have changed the pictures as they were, by file and member."""
+        """Earlier rows of the pictures in changed files, by file and member."""
         changed = pa.array([plain(e.path) for e in new], pa.string())
         rows = self._earlier.filter(pc.is_in(self._earlier.column("object"), changed)).to_pylist()
         return {(row["object"], row["member"]): row for row in rows if row["sha256"]}
 
     def table(self, unread: Iterable[bytes] = ()) -> pa.Table:
-        """The rows of every picture of the input, in the order of files and places in them.
+        """The rows of every picture of the input, ordered by file and position.
 
-        unread: tables of units in which pictures could not be read, which have no file.
+        unread: tables of units with unread pictures, which have no file.
         """
         tables = [self.carried, *self._measured(), *map(read_table, unread)]
         rows = rows_of(pa.concat_tables(tables), self._entries)
@@ -94,8 +94,8 @@ class Intake:
         return _distinct(rows)
 
     def take_in(self) -> None:
-        """Remove the files of measurements, once a version has them."""
-        with ThreadPoolExecutor(READERS) as pool, suppress(store.StoreError):  # they do no harm
+        """Delete the measurement files, once a version includes them."""
+        with ThreadPoolExecutor(READERS) as pool, suppress(store.StoreError):  # files left behind do no harm
             list(
                 pool.map(
                     lambda name: store.delete(store.join(self._folder, f"{name}.parquet")), self._names()
@@ -103,7 +103,7 @@ class Intake:
             )
 
     def _names(self) -> list[str]:
-        """The units that are measured."""
+        """The measured units."""
         if not store.exists(self._folder):
             return []
         return [PurePosixPath(e.path).stem for e in store.list_files(self._folder)]
@@ -115,17 +115,17 @@ class Intake:
 
 
 def _living(table: pa.Table) -> pa.Table:
-    """The rows of pictures that are there."""
+    """The rows of pictures that are not deleted."""
     return table.filter(pc.not_equal(table.column("verdict"), "deleted"))
 
 
 def _objects(tables: Iterable[pa.Table]) -> set[str]:
-    """The files that have rows."""
+    """The files with rows."""
     return {name for table in tables for name in pc.unique(table.column("object")).to_pylist()}
 
 
 def _distinct(rows: pa.Table) -> pa.Table:
-    """Sorted rows, each place once; of several pictures of one name the later ones get their place's number as well."""
+    """Sorted rows without repeated addresses; pictures with a name that occurred before get '@offset' appended."""
     if not rows.num_rows:
         return rows
     again = np.ones(rows.num_rows, np.bool_)

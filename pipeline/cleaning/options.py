@@ -1,4 +1,4 @@
-"""The options of a cleaning: the policy's thresholds, where from and where to, and how."""
+"""The options of jobs.clean."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,7 +7,7 @@ from pipeline.cleaning.gates import parse_gates
 from pipeline.cleaning.policy import Policy, read_policy
 from pipeline.console.options import UsageError, option
 
-# Options that jobs.restore has under the same name and meaning; the [restore] table may give their values.
+# Options shared with jobs.restore; the [restore] table may set them.
 SHARED = (
     "preset", "calls", "detector", "min_score", "max_pixels",
     "device", "precision", "engines", "readers", "unit_images",
@@ -16,7 +16,7 @@ SHARED = (
 
 @dataclass(frozen=True, kw_only=True)
 class CleanConfig(Policy):
-    """One start of a cleaning."""
+    """The options of one start of a cleaning."""
 
     input: str = option(
         help="pictures: a folder or prefix of image files, WebDataset tar shards, or Parquet shards; local or s3://",
@@ -27,11 +27,11 @@ class CleanConfig(Policy):
         help="folder or s3:// prefix for versions and repaired pictures", group="what", metavar="PATH_OR_URI"
     )
     kind: Literal["auto", "folder", "tar", "parquet"] = option(
-        "auto", help="what the input is; auto looks at the names", group="what"
+        "auto", help="type of the input; auto decides by the file names", group="what"
     )
     exclude: tuple[str, ...] = option(
         (),
-        help="leave out what lies at such paths below the input, as jobs.restore; may be given several times",
+        help="leave out matching paths below the input, as in jobs.restore; may be given several times",
         group="what",
         metavar="PATTERN",
     )
@@ -39,15 +39,17 @@ class CleanConfig(Policy):
 
     policy: str | None = option(
         None,
-        help="TOML file of thresholds, under these options' names; options given here win",
+        help="TOML file of thresholds, by the names of these options; options on the command line override it",
         group="policy",
         metavar="PATH_OR_URI",
     )
 
-    repair: bool = option(True, help="restore what is repairable; without, it is only listed", group="repair")
+    repair: bool = option(
+        True, help="restore repairable pictures; without, they are only listed", group="repair"
+    )
     preset: str = option("small-swinir", help="a preset's name or the path of a preset file", group="repair")
     calls: int | None = option(
-        None, help="network calls a face makes (default: one at every kept step)", group="repair"
+        None, help="network calls per face (default: one at every kept step)", group="repair"
     )
     weights_dir: str | None = option(
         None, help="folder or s3:// prefix searched for weights first", group="repair"
@@ -75,19 +77,19 @@ class CleanConfig(Policy):
         0, help="engine actors; 0 takes one per GPU of the cluster, or one on CPU", group="engine"
     )
     readers: int = option(
-        0, help="most concurrent reading tasks of repairs; 0 fits the cluster", group="engine"
+        0, help="maximum concurrent reading tasks of repairs; 0: by the size of the cluster", group="engine"
     )
-    unit_images: int = option(64, help="most images in one unit of work", group="engine")
+    unit_images: int = option(64, help="maximum number of images in a unit", group="engine")
     gpu_tflops: float = option(
         150.0,
-        help="what a GPU reaches with these networks, to estimate GPU hours; an H100 about 150",
+        help="TFLOP/s that a GPU reaches with these networks, to estimate GPU hours; about 150 on an H100",
         group="engine",
     )
 
     mlflow_uri: str | None = option(
         None,
         help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output); `none` "
-        "tracks nothing",
+        "disables tracking",
         group="surroundings",
     )  # fmt: skip
     experiment: str = option("difface-clean", help="MLflow experiment", group="surroundings")
@@ -97,14 +99,14 @@ class CleanConfig(Policy):
 
     fail_if: str = option(
         "",
-        help="exit 5 when one of these holds, shares of all pictures or (new.) of those that came: "
+        help="exit 5 when one of these conditions is true, on shares of all pictures or (new.) of new ones: "
         "no_face>0.2,new.drop>0.5,images<1000",
         group="outcome",
         metavar="CONDITION,...",
     )
     materialise: bool = option(
         False,
-        help="also write the kept and repaired pictures of a new version as tar shards",
+        help="also write the kept and repaired pictures of the version as tar shards",
         group="outcome",
     )
     dry_run: bool = option(
@@ -117,11 +119,11 @@ class CleanConfig(Policy):
         if self.gpu_tflops <= 0:
             raise UsageError(f"--gpu-tflops must be above 0, got {self.gpu_tflops}")
         if self.dry_run and self.materialise:
-            raise UsageError("--dry-run writes no version that --materialise could write out; leave one out")
+            raise UsageError("--dry-run writes no version for --materialise; leave one of them out")
 
 
 def policy_of(config: CleanConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the policy's file sets: defaults of the options, and further options of jobs.restore. Raises UsageError."""
+    """The policy file's values: defaults of the options, and further options of jobs.restore. Raises UsageError."""
     if config.policy is None:
         return {}, {}
     defaults, restore = read_policy(config.policy)

@@ -1,4 +1,4 @@
-"""What follows a version: the table at the end, the pictures as shards, the gates, MLflow."""
+"""The steps after a version is written: summary, shards of its pictures, gates, MLflow."""
 
 import json
 
@@ -19,12 +19,12 @@ from pipeline.restoration.run import STATUSES
 from pipeline.tracking.address import ui_command
 from pipeline.tracking.tracker import RunTracker
 
-# beside those of jobs.restore
+# in addition to those of jobs.restore
 GATE_BROKEN, BUSY = 5, 75
 
 
 def finish(plan: Plan, version: Version, new: bool = False) -> int:
-    """Tell people and MLflow of the version that a start came to. Returns the exit code."""
+    """Print, export and track the version of a start, new or not. Returns the exit code."""
     config = plan.config
     if not new:
         say(f"nothing new since version {version.number}")
@@ -32,14 +32,14 @@ def finish(plan: Plan, version: Version, new: bool = False) -> int:
     if config.materialise and not materialise(config, version):
         return UNEXPECTED
     code = gate_code(config, version)
-    tell_mlflow(plan, version, code)
+    track(plan, version, code)
     print(f"version        {store.join(config.output, version.path)}")
     print(f"report         {store.join(config.output, 'reports', f'{version.number:04d}', 'index.html')}")
     return code
 
 
 def materialise(config: CleanConfig, version: Version) -> bool:
-    """Write the pictures of a version as tar shards below `data/NNNN`, once; False where some could not be written."""
+    """Write the pictures of a version as tar shards below `data/NNNN`, once; False if some could not be written."""
     folder = f"data/{version.number:04d}"
     if store.exists(done := store.join(config.output, folder, "_done.json")):
         return True
@@ -66,22 +66,20 @@ def materialise(config: CleanConfig, version: Version) -> bool:
         run_tasks(shards, BundlePictures(config.output, config.image_column), MOST_DEATHS) if shards else ()
     ):
         if row["undelivered"]:
-            say(f"warning: {row['path']} is not written: {row['undelivered']}")
+            say(f"warning: {row['path']} was not written: {row['undelivered']}")
         else:
             left.discard(row["path"])
     if left:
-        say(
-            f"error: {len(left)} of {len(shards)} shards could not be written; the same command writes them again"
-        )
+        say(f"error: {len(left)} of {len(shards)} shards could not be written; run the same command again")
         return False
-    told = {"version": version.number, "shards": len(shards), "pictures": rows.num_rows}
-    store.write_bytes(done, json.dumps(told).encode())
+    contents = {"version": version.number, "shards": len(shards), "pictures": rows.num_rows}
+    store.write_bytes(done, json.dumps(contents).encode())
     print(f"data           {store.join(config.output, folder)}")
     return True
 
 
 def summary(version: Version, config: CleanConfig) -> str:
-    """The table at the end."""
+    """The summary table."""
     lines = ["", f"{'pictures':<16} {version.images:>8}"]
     for verdict in ("keep", "repair", "drop"):
         lines.append(f"{verdict:<16} {version.verdicts.get(verdict, 0):>8}")
@@ -94,18 +92,18 @@ def summary(version: Version, config: CleanConfig) -> str:
 
 
 def gate_code(config: CleanConfig, version: Version) -> int:
-    """GATE_BROKEN with a sentence for each condition of --fail-if that holds, else OK."""
+    """GATE_BROKEN if a condition of --fail-if is true, else OK; prints those that are."""
     broken = [gate for gate in parse_gates(config.fail_if) if gate.broken(version)]
     for gate in broken:
         say(f"gate broken: {gate.text}, it is {gate.value(version):.4g}")
     return GATE_BROKEN if broken else OK
 
 
-def tell_mlflow(plan: Plan, version: Version, code: int) -> None:
-    """Deliver a version's numbers and report, once; the next start tries again what a server did not take."""
+def track(plan: Plan, version: Version, code: int) -> None:
+    """Log a version's metrics and report to MLflow, once; the next start retries what was not delivered."""
     config = plan.config
-    told = store.join(config.output, layout.LEDGER, "told", f"{version.number:04d}")
-    if store.exists(told):
+    tracked = store.join(config.output, layout.LEDGER, "told", f"{version.number:04d}")
+    if store.exists(tracked):
         return
     folder = store.join(config.output, "reports", f"{version.number:04d}")
     report = json.loads(store.read_bytes(store.join(folder, "summary.json")))
@@ -125,5 +123,5 @@ def tell_mlflow(plan: Plan, version: Version, code: int) -> None:
         for entry in store.list_files(folder):
             tracker.log_artifact(entry.uri, f"{version.number:04d}/{entry.path}")
         if not tracker.finish(STATUSES.get(code, "FAILED")):
-            store.write_bytes(told, b"")
+            store.write_bytes(tracked, b"")
     print(f"MLflow         {ui_command(uri)}")

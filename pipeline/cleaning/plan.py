@@ -1,4 +1,4 @@
-"""The settings of a cleaning, and whether a start has anything to do."""
+"""The settings of a cleaning, and whether there is anything new to do."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ from pipeline.restoration.config import RestoreConfig, fingerprint
 from pipeline.restoration.method import choose_method
 from pipeline.tracking.address import settle_uri
 
-# Listing and settings that came to the last version although files were touched.
+# Listing and settings that led to the last version again although files were touched.
 SAME = f"{layout.LEDGER}/same.json"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A start's settings, and what they come to."""
+    """A start's configuration with the resolved restoration settings."""
 
     config: CleanConfig
     restore: RestoreConfig
@@ -31,7 +31,7 @@ class Plan:
 
     @property
     def measuring(self) -> str:
-        """Digest of what the measurements depend on beside the pictures."""
+        """Digest of the settings that affect measurements."""
         c = self.config
         return digest(
             [MEASURES_VERSION, self.preset.side, c.detector, c.min_score, c.image_column, c.max_pixels]
@@ -39,18 +39,18 @@ class Plan:
 
     @property
     def settings(self) -> str:
-        """Digest of everything that decides about verdicts and repaired pixels."""
+        """Digest of the settings that affect verdicts and repaired pixels."""
         repair = fingerprint(self.restore, self.method.resolved | {"preset": asdict(self.preset)})
         return digest([self.measuring, self.config.thresholds(), self.config.repair and repair])
 
 
 def digest(value: Any) -> str:
-    """Sixteen hexadecimal digits that name settings."""
+    """Sixteen hexadecimal digits that identify settings."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def make_plan(config: CleanConfig, extra: Mapping[str, Any]) -> Plan:
-    """The plan of a configuration. extra: further options of jobs.restore. Raises what refuses it."""
+    """The plan of a configuration. extra: further options of jobs.restore. Raises a Refusal for invalid ones."""
     config = replace(config, input=store.absolute(config.input), output=store.absolute(config.output))
     names = ("image_column", "weights_dir", "ray_address", "max_error_rate", "experiment")
     values = {"max_crispness": config.min_crispness, "max_scale": config.max_scale} | dict(extra)
@@ -61,12 +61,12 @@ def make_plan(config: CleanConfig, extra: Mapping[str, Any]) -> Plan:
 
 
 def mlflow_uri(config: CleanConfig) -> str:
-    """Where versions and repairs are tracked."""
+    """The tracking URI of versions and repairs."""
     return settle_uri(config.mlflow_uri, config.output)
 
 
 def nothing_new(plan: Plan, last: Version, listing: str) -> bool:
-    """Whether a start would come to the last version again, as its listing and settings tell."""
+    """Whether a start would give the last version again, by its listing and settings."""
     if (last.listing, last.settings) == (listing, plan.settings):
         return True
     uri = store.join(plan.config.output, SAME)

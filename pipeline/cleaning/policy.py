@@ -1,4 +1,4 @@
-"""What is kept, repaired or dropped: thresholds and actions, from a small TOML file and the command line."""
+"""Thresholds and actions that decide what is kept, repaired or dropped, from the command line and a TOML file."""
 
 import tomllib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from pipeline.restoration.config import RestoreConfig
 Action = Literal["drop", "keep", "repair"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
-# Why a picture is dropped, in the order in which it is asked; with another action, repaired, or let pass.
+# Reasons to drop a picture, in order of precedence; --actions can change drop to keep or repair.
 REASONS = (
     "unreadable",
     "too_small",
@@ -29,37 +29,41 @@ REASONS = (
     "exact_duplicate",
     "near_duplicate",
 )
-# Why a picture is repaired, or kept as it is; every picture has exactly one reason.
+# Reasons to repair or keep a picture; every picture has exactly one reason.
 GOOD_REASONS = ("blurred", "large", "sharp", "accepted")
 REPAIR_FAILED = "repair_failed"
 EVERY_REASON = (*REASONS, *GOOD_REASONS, REPAIR_FAILED)
-# What the restoring stages can do anything about: a face was found.
+# Reasons that restoration can fix: a face was detected.
 REPAIRABLE = frozenset({"too_many_faces", "face_too_small", "face_cut_off", "too_blurred", "blurred"})
-# A picture that was never decoded can not be let pass.
+# A picture that could not be decoded cannot be kept.
 ALWAYS_DROPPED = frozenset({"unreadable"})
-# Bits of a perceptual hash within which our index finds every neighbour.
+# Maximum Hamming distance at which the hash index finds every pair.
 FARTHEST = 8
-# RestoreConfig's options that say how, not what and where.
+# Groups of RestoreConfig whose options are allowed in [restore], and exceptions.
 RESTORE_GROUPS = ("task", "method", "faces", "machine")
 NOT_HOW = ("weights_dir", "ray_address")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Thresholds, each an option. Shares lie in 0..1, lengths are pixels."""
+    """Thresholds, each an option. Shares are in 0..1, lengths in pixels."""
 
     min_side: int = option(64, help="drop pictures whose shorter side is below this", group="policy")
     max_aspect: float = option(
         3.0, help="drop pictures whose longer side is more than this many times the shorter", group="policy"
     )
     min_light: float = option(
-        0.25, help="drop pictures whose lightest hundredth is darker than this share of white", group="policy"
+        0.25,
+        help="drop pictures whose lightest hundredth of pixels is darker than this share of white",
+        group="policy",
     )
     max_dark: float = option(
-        0.9, help="drop pictures whose darkest twentieth is lighter than this share of white", group="policy"
+        0.9,
+        help="drop pictures whose darkest twentieth of pixels is lighter than this share of white",
+        group="policy",
     )
     min_entropy: float = option(
-        3.0, help="drop pictures whose grey values hold fewer bits than this, 0 to 8", group="policy"
+        3.0, help="drop pictures whose grey values have an entropy below this, bits, 0 to 8", group="policy"
     )
     max_faces: int = option(64, help="drop pictures with more faces than this", group="policy")
     min_face: float = option(
@@ -67,7 +71,7 @@ class Policy:
     )
     min_margin: float = option(
         0.02,
-        help="drop pictures all of whose prominent faces come as close to the frame as this share of their side",
+        help="drop pictures whose prominent faces are all at most this share of their side away from the frame",
         group="policy",
     )
     min_sharpness: float = option(
@@ -77,23 +81,23 @@ class Policy:
     )
     min_crispness: float = option(
         0.85,
-        help="repair pictures with a face less crisp than this: 0.5 is blurred, 1 is as sharp as its pixels allow",
+        help="repair pictures with a face below this crispness: 0.5 is blurred, 1 is as sharp as its pixels allow",
         group="policy",
     )
     max_scale: float = option(
         4.0,
-        help="keep as they are pictures whose faces are more than this many times larger than the preset's side",
+        help="do not repair pictures whose faces are more than this many times larger than the preset's side",
         group="policy",
     )
     near_distance: int = option(
         4,
         help=f"drop pictures whose perceptual hash is within so many of 64 bits of a kept one's, at most {FARTHEST}; "
-        "-1 looks for none",
+        "-1 disables it",
         group="policy",
     )
     actions: str = option(
         "",
-        help="what to do for a reason instead: drop, repair, or keep to let it pass, as no_face=keep,blurred=drop",
+        help="action for a reason instead of the default: drop, repair, or keep, such as no_face=keep,blurred=drop",
         group="policy",
         metavar="REASON=ACTION,...",
     )
@@ -120,11 +124,11 @@ class Policy:
         parse_actions(self.actions)
 
     def action(self, reason: str) -> Action:
-        """What becomes of a picture for this reason."""
+        """The action for this reason."""
         return parse_actions(self.actions).get(reason, "repair" if reason == "blurred" else "drop")
 
     def thresholds(self) -> dict[str, Any]:
-        """The policy's own settings, without those of a class made from it."""
+        """The policy's settings, without those of subclasses."""
         return {f.name: asdict(self)[f.name] for f in fields(Policy)}
 
 
@@ -135,17 +139,15 @@ def parse_actions(text: str) -> dict[str, Action]:
         reason, equals, action = (p.strip() for p in part.partition("="))
         if reason not in (*REASONS, "blurred"):
             raise UsageError(
-                f"--actions: {part!r} names no reason; the reasons are {', '.join((*REASONS, 'blurred'))}"
+                f"--actions: {part!r} has no known reason; the reasons are {', '.join((*REASONS, 'blurred'))}"
             )
         if action not in ACTIONS:
-            raise UsageError(
-                f"--actions: {reason}=drop, =keep or =repair was wanted, got {equals + action!r}"
-            )
+            raise UsageError(f"--actions: expected {reason}=drop, =keep or =repair, got {equals + action!r}")
         if action == "repair" and reason not in REPAIRABLE:
             able = ", ".join(sorted(REPAIRABLE))
-            raise UsageError(f"--actions: {reason} can not be repaired, only {able} can; drop it or keep it")
+            raise UsageError(f"--actions: {reason} cannot be repaired, only {able} can; drop or keep it")
         if action == "keep" and reason in ALWAYS_DROPPED:
-            raise UsageError(f"--actions: {reason} can not be kept; leave it to be dropped")
+            raise UsageError(f"--actions: {reason} cannot be kept; leave it to be dropped")
         actions[reason] = action
     return actions
 
@@ -153,12 +155,12 @@ def parse_actions(text: str) -> dict[str, Action]:
 def read_policy(uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A policy file's thresholds (with `actions` as the option takes them), and the options of its [restore] table.
 
-    Raises UsageError for what is no policy, naming the key; StoreError when it can not be read.
+    Raises UsageError for an invalid policy, naming the key; StoreError when it cannot be read.
     """
     try:
         values = tomllib.loads(store.read_bytes(uri).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{uri} is no TOML file: {error}; correct it") from error
+        raise UsageError(f"{uri} is not valid TOML: {error}; correct it") from error
     restore = _table(uri, values, "restore")
     check_restore(uri, restore)
     actions = _table(uri, values, "actions")
@@ -174,15 +176,15 @@ def read_policy(uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _table(uri: str, values: dict[str, Any], name: str) -> dict[str, Any]:
-    """A table of the file, taken out of its values."""
+    """A table of the file, removed from its values."""
     table = values.pop(name, {})
     if not isinstance(table, dict):
-        raise UsageError(f"{uri}: {name} must be a table, as [{name}] and lines below it; got {table!r}")
+        raise UsageError(f"{uri}: {name} must be a table, [{name}] with lines below it; got {table!r}")
     return table
 
 
 def check_restore(uri: str, values: Mapping[str, Any]) -> None:
-    """Raise UsageError for what jobs.restore would not take as the value of an option."""
+    """Raise UsageError for values that are invalid for the options of jobs.restore."""
     how = (one for one in options_of(RestoreConfig) if one.path[0] in RESTORE_GROUPS)
     known = {one.flag: one.hint for one in how if one.flag not in NOT_HOW}
     check_keys(uri, "[restore] ", values, known)
@@ -197,9 +199,7 @@ def check_restore(uri: str, values: Mapping[str, Any]) -> None:
 
 
 def check_keys(uri: str, where: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise UsageError for the first key that is not known."""
+    """Raise UsageError for the first unknown key."""
     for name in values:
         if name not in known:
-            raise UsageError(
-                f"{uri}: {where}{name} is no setting; the settings are {', '.join(sorted(known))}"
-            )
+            raise UsageError(f"{uri}: {where}{name} is unknown; the settings are {', '.join(sorted(known))}")

@@ -1,4 +1,4 @@
-"""Pictures that are repaired, and what became of each."""
+"""The pictures to repair, and the results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Texts = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class ToRepair:
-    """A picture for the restoring stages, under the name that its result gets."""
+    """A picture for the restoration stages, under the name of its result."""
 
     sha256: str
     address: Address
@@ -32,7 +32,7 @@ class ToRepair:
 
 
 def picture_of(row: Mapping[str, Any]) -> ToRepair:
-    """The picture of a manifest's row. Its name tells where it was read, so that other bytes never stand for it."""
+    """The picture of a manifest row. Its name contains a digest of its origin, so that other bytes never share it."""
     origin = digest([row["object"], row["object_version"], row["offset"]])[:8]
     name = f"{row['sha256'][:2]}/{row['sha256']}-{origin}{suffix_of(row['format'])}"
     uri = unescape_surrogates(row["uri"])
@@ -42,7 +42,7 @@ def picture_of(row: Mapping[str, Any]) -> ToRepair:
 
 @dataclass(frozen=True)
 class Repaired:
-    """What repairing a picture gave: its outcome, and where it was restored the file and its sha256."""
+    """The result of a repair: its outcome and, if restored, the file and its sha256."""
 
     outcome: str
     path: str = ""
@@ -52,7 +52,7 @@ class Repaired:
 def read_results(
     output: str, ledger: Ledger, wanted: Mapping[str, ToRepair]
 ) -> Iterator[tuple[str, Repaired]]:
-    """What became of these pictures, from records and markers; one that was read with other bytes has failed."""
+    """The results of these pictures, from records and markers; one that was read with other bytes has failed."""
     for planned in ledger.shards:
         if not wanted.keys() & {file.path for file in planned.shard.files}:
             continue
@@ -73,9 +73,9 @@ def read_results(
 
 
 def with_repairs(rows: pa.Table, places: NDArray[np.int64], results: Sequence[Repaired]) -> pa.Table:
-    """The rows with what repairing gave at these places.
+    """The rows with the results of the repairs at these indices.
 
-    A failed repair drops the picture; one in which there was nothing to restore after all is kept as it is.
+    A picture whose repair failed is dropped; one without anything to restore is kept.
     """
     names = ("verdict", "reason", "repaired", "repaired_sha256")
     columns: dict[str, Texts] = {n: rows.column(n).to_numpy().copy() for n in names}

@@ -1,4 +1,4 @@
-"""One start of a cleaning: census, verdicts, repairs, version, report. Not a command itself."""
+"""One start of a cleaning: measurement, verdicts, repairs, version, report."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from pipeline.cleaning.outcome import BUSY, finish, gate_code, summary
 from pipeline.cleaning.plan import SAME, Plan, nothing_new
 from pipeline.cleaning.repairs import Repaired, picture_of, read_results, with_repairs
 from pipeline.cleaning.report import Cost, write_report
-from pipeline.cleaning.verdicts import judge
+from pipeline.cleaning.verdicts import assign_verdicts
 from pipeline.cleaning.versions import (
     MANIFEST,
     Version,
@@ -54,7 +54,7 @@ from pipeline.stages.align import DetectorChoice
 
 
 class Cleaning:
-    """One start on an output whose driver we are."""
+    """One start on an output that this process drives."""
 
     def __init__(
         self, plan: Plan, kind: Kind, entries: Sequence[store.Entry], last: Version | None, driver: Driver
@@ -68,16 +68,16 @@ class Cleaning:
         self.cost = Cost(began=time.monotonic())
         self._unread: list[bytes] = []
         self._stopping = False
-        self._leave_at = 0.0
+        self._drain_until = 0.0
 
     def run(self) -> int:
-        """Measure, judge, repair, write. Returns the exit code."""
+        """Measure, assign verdicts, repair, write. Returns the exit code."""
         pending = self.intake.pending(self.config.unit_images, self.config.image_column)
-        say(self._ahead(pending))
+        say(self._work_ahead(pending))
         code = self._measure(pending) if pending else OK
         if code != OK:
             return code
-        rows = self._judged(self.intake.table(self._unread))
+        rows = self._with_verdicts(self.intake.table(self._unread))
         repair = ""
         if self.config.repair and not self.config.dry_run:
             code, repair, rows = self._repair(rows)
@@ -85,41 +85,44 @@ class Cleaning:
                 return code
         return self._conclude(rows, repair)
 
-    def _ahead(self, pending: Sequence[Row]) -> str:
+    def _work_ahead(self, pending: Sequence[Row]) -> str:
         known = self.intake.carried.num_rows
         as_in = f", {known} pictures as in version {self.last.number}" if self.last and known else ""
         return f"{len(self.entries)} files{as_in}; {len(pending)} units to measure"
 
-    # ---- census
+    # ---- measurement
 
     def _measure(self, pending: Sequence[Row]) -> int:
-        """Measure the units; what is not measured at the end is left to the next start."""
+        """Measure the units; those left at the end are measured by the next start. Returns the exit code."""
         left = {row["unit"]: row for row in pending}
         images = sum(len(json.loads(row["work"])["images"]) for row in pending)
         with Progress(images, 0, bad="unreadable", now="starting Ray") as progress:
-            # Ray installs handlers of its own; at the end of the block ours are back
+            # Ray installs handlers of its own; the end of the block restores ours
             with on_stop_signals(interrupt):
                 connect(self.config.ray_address)
             with on_stop_signals(self._stop):
                 for careful in (False, True):
-                    if left and not self._ends:
+                    if left and not self._ending:
                         with closing(Board(say)) as board:
                             progress.follow(board.poll)
-                            self._walk(left, progress, board.report, careful)
+                            self._run_units(left, progress, board.report, careful)
         if self.driver.follower is not None:
-            say(f"{self.driver.follower.who} has taken this output over; this one leaves it to that")
-        if self._ends:
+            say(f"{self.driver.follower.who} has taken over this output; this start ends")
+        if self._ending:
             return INTERRUPTED
         if left:
-            say(f"error: {len(left)} units could not be measured; the same command does them again")
+            say(f"error: {len(left)} units could not be measured; run the same command again")
         return UNEXPECTED if left else OK
 
     @property
-    def _ends(self) -> bool:
+    def _ending(self) -> bool:
         return self._stopping or self.driver.follower is not None
 
-    def _walk(self, left: dict[str, Row], progress: Progress, report: Report, careful: bool) -> None:
-        """Take units out of `left` as they are measured; a picture that kills its worker does so once."""
+    def _run_units(self, left: dict[str, Row], progress: Progress, report: Report, careful: bool) -> None:
+        """Measure the units in `left`, removing those done.
+
+        careful: each picture in a process of its own, so that one that kills its process fails alone.
+        """
         c = self.config
         detector = DetectorChoice(c.detector, c.min_score, c.weights_dir)
         folder = store.join(c.output, "measurements", self.plan.measuring)
@@ -133,38 +136,38 @@ class Cleaning:
             careful,
             report,
         )
-        self._leave_at = time.monotonic() + DRAIN_SECONDS
+        self._drain_until = time.monotonic() + DRAIN_SECONDS
         for row in run_tasks(list(left.values()), stage, MOST_DEATHS):
-            if self._stopping and time.monotonic() > self._leave_at:
+            if self._stopping and time.monotonic() > self._drain_until:
                 return
             if row.get("undelivered"):
-                say(f"warning: unit {row['unit']} is not measured: {row['undelivered']}")
+                say(f"warning: unit {row['unit']} was not measured: {row['undelivered']}")
             if row.get("images") is None:
                 continue
             del left[row["unit"]]
             self._unread += [row["table"]] if row["table"] else []
             self.cost.add(row)
-            self._leave_at = time.monotonic() + DRAIN_SECONDS
+            self._drain_until = time.monotonic() + DRAIN_SECONDS
             progress.add(row["images"], row["faces"], row["unreadable"])
 
     def _stop(self) -> None:
-        """First: begin nothing new, finish what is in flight. Second: leave at once."""
+        """First signal: start nothing new, finish units in flight. Second: exit at once."""
         if self._stopping:
             os._exit(INTERRUPTED)
         self._stopping = True
-        self._leave_at = time.monotonic() + DRAIN_SECONDS
+        self._drain_until = time.monotonic() + DRAIN_SECONDS
         self.driver.stop()
-        say("stopping: units in flight are finished first (press again to leave at once)")
+        say("stopping: units in flight are finished first (press again to exit at once)")
 
     # ---- verdicts
 
-    def _judged(self, rows: pa.Table) -> pa.Table:
-        """The rows with what becomes of them."""
+    def _with_verdicts(self, rows: pa.Table) -> pa.Table:
+        """The rows with their verdicts."""
         before = self.parent.filter(pc.not_equal(self.parent.column("verdict"), "deleted"))
         index = pc.index_in(identity(rows), value_set=identity(before).combine_chunks())
         good = pc.is_in(before.column("verdict"), pa.array(["keep", "repair"]))
         settled = pc.fill_null(good.combine_chunks().take(index.combine_chunks()), False)
-        found = judge(rows, settled.to_numpy(zero_copy_only=False), self.config)
+        found = assign_verdicts(rows, settled.to_numpy(zero_copy_only=False), self.config)
         since = before.column("since").combine_chunks().take(index.combine_chunks())
         names = rows.column("name").to_numpy()
         columns = {
@@ -188,9 +191,9 @@ class Cleaning:
     # ---- repairs
 
     def _repair(self, rows: pa.Table) -> tuple[int, str, pa.Table]:
-        """Restore what is to be repaired and is not yet: exit code, the method's digest, and the rows with the results.
+        """Restore the pictures to repair: exit code, the method's digest, and the rows with the results.
 
-        Every method has one output below `repairs`, whose pictures are named after their bytes; versions share them.
+        Every method has one output below `repairs`, with pictures named after their bytes and shared by all versions.
         """
         wanted = np.flatnonzero(rows.column("verdict").to_numpy() == "repair")
         if not len(wanted):
@@ -223,7 +226,7 @@ class Cleaning:
         return OK, repair, with_repairs(rows, wanted, [paths[p.sha256] for p in pictures])
 
     def _repaired_before(self, repair: str) -> dict[str, "Repaired"]:
-        """Repaired pictures that the parent has of the same method, by the sha256 of the original."""
+        """Pictures that the parent repaired with the same method, by the sha256 of the original."""
         if self.last is None or self.last.repair != repair:
             return {}
         have = self.parent.filter(pc.not_equal(self.parent.column("repaired"), ""))
@@ -233,10 +236,10 @@ class Cleaning:
     # ---- version
 
     def _conclude(self, rows: pa.Table, repair: str) -> int:
-        """Write the version and tell of it, or say that nothing has changed."""
+        """Write and report the version, or report that nothing has changed."""
         config, last = self.config, self.last
         unread = pc.sum(pc.equal(rows.column("problem"), UNREAD)).as_py() or 0
-        # with pictures that did not come the input is not done with: it is looked at again
+        # with unread pictures the next start must not skip the input
         listing = "" if unread else listing_digest(self.entries)
         if last and last.settings == self.plan.settings and not config.dry_run:
             before = self.parent.filter(pc.not_equal(self.parent.column("verdict"), "deleted"))
@@ -246,7 +249,7 @@ class Cleaning:
                 return finish(self.plan, last)
         body, gone = self._manifest(rows)
         version = self._version(rows, body, gone, listing, repair)
-        self._forecast(rows)
+        self._estimate_cost(rows)
         folder = f"reports/{'census' if config.dry_run else f'{version.number:04d}'}"
         write_report(config.output, folder, version, rows, self.parent, config, self.cost)
         if config.dry_run:
@@ -254,13 +257,13 @@ class Cleaning:
             print(f"report         {store.join(config.output, folder, 'index.html')}")
             return gate_code(config, version)
         if self.driver.follower is not None or not write_version(config.output, version, body):
-            say(f"another start has written version {version.number}; this one leaves it to that")
+            say(f"another start has written version {version.number}; this one ends")
             return BUSY
         self.intake.take_in()
         return finish(self.plan, version, new=True)
 
     def _manifest(self, rows: pa.Table) -> tuple[bytes, int]:
-        """The manifest's bytes, and how many pictures are gone."""
+        """The manifest's bytes, and the number of deleted pictures."""
         gone = tombstones(self.parent, rows)
         return table_bytes(pa.concat_tables([rows, gone.cast(MANIFEST)]).combine_chunks()), gone.num_rows
 
@@ -290,13 +293,13 @@ class Cleaning:
             deleted=gone,
         )
 
-    def _forecast(self, rows: pa.Table) -> None:
-        """What repairing everything that is to be repaired costs, by the networks' sizes."""
+    def _estimate_cost(self, rows: pa.Table) -> None:
+        """Estimate the cost of all repairs from the networks' FLOPs."""
         repairs = rows.filter(pc.equal(rows.column("verdict"), "repair"))
         self.cost.faces_to_repair = pc.sum(repairs.column("faces")).as_py() or 0
         plan = self.plan
         if plan.preset.estimator.kind == "spandrel":
-            return  # what this estimator is, and costs, its file alone says
+            return  # the architecture, and so the cost, is known only from the weights file
         calls = plan.method.network_calls
         flops = face_cost(plan.preset, calls).flops
         self.cost.gpu_seconds = self.cost.faces_to_repair * flops / (self.config.gpu_tflops * 1e12)
@@ -304,16 +307,16 @@ class Cleaning:
 
 
 def identity(rows: pa.Table) -> pa.ChunkedArray:
-    """What makes a row the same picture with the same bytes as another version's."""
+    """A key of picture and bytes, equal for the same picture in another version."""
     return pc.binary_join_element_wise(rows.column("name"), rows.column("sha256"), "\t")
 
 
-# Folders that a cleaning writes below its output.
+# Folders below the output of a cleaning.
 WRITTEN = ("versions", "measurements", "repairs", "reports", "data", layout.LEDGER)
 
 
 def run(plan: Plan) -> int:
-    """Look what is new; where something is, measure, judge, repair, and write a version. Returns the exit code."""
+    """List the input; if anything is new, measure, repair, and write a version. Returns the exit code."""
     config = plan.config
     check_places(config.input, config.output, WRITTEN)
     with WaitNotice(f"planning: listing {redact(config.input)}", listed_files()):
@@ -321,13 +324,13 @@ def run(plan: Plan) -> int:
     last = last_version(config.output)
     if last and last.input != config.input:
         raise UsageError(
-            f"{config.output} holds versions of {last.input}, not of {config.input}; choose another --output"
+            f"{config.output} has versions of {last.input}, not of {config.input}; choose another --output"
         )
     if last and not config.dry_run and nothing_new(plan, last, listing_digest(entries)):
         return finish(plan, last)
     try:
         with Driver.take(config.output, say) as driver:
-            # one that was at work until now may have written another
+            # read again: the previous driver may have written another version
             driver.exit_code = Cleaning(plan, kind, entries, last_version(config.output), driver).run()
             return driver.exit_code
     except AlreadyDriven as error:

@@ -1,6 +1,6 @@
-"""From measurements and a policy to a verdict: keep, repair or drop, and one reason, for every picture.
+"""Verdicts from measurements and a policy: keep, repair or drop, with one reason, for every picture.
 
-Whole columns at a time: a million pictures are judged again in seconds when a policy changes, and none is read.
+Vectorised over columns: when the policy changes, a million pictures get new verdicts in seconds without being read.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ DUPLICATES = ("exact_duplicate", "near_duplicate")
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What becomes of each picture, in the table's order."""
+    """The verdict of each picture, in the table's order."""
 
-    # place in EVERY_REASON
+    # index in EVERY_REASON
     reason: NDArray[np.int64]
     # keep, repair or drop
     verdict: NDArray[np.str_]
-    # the row that a duplicate repeats; -1
+    # the row that a duplicate repeats, or -1
     repeats: NDArray[np.int64]
 
     def names(self) -> NDArray[np.str_]:
@@ -32,34 +32,34 @@ class Verdicts:
         return np.array(EVERY_REASON)[self.reason]
 
 
-def judge(table: pa.Table, settled: Mask, policy: Policy) -> Verdicts:
-    """Verdicts over rows of measurements, whose order breaks ties between duplicates.
+def assign_verdicts(table: pa.Table, settled: Mask, policy: Policy) -> Verdicts:
+    """Verdicts for rows of measurements, whose order breaks ties between duplicates.
 
-    settled: [n] rows that an earlier version kept: they stay, and what is like them comes too late.
+    settled: [n] rows that an earlier version kept: of duplicates they take precedence.
     """
-    holds = _faults(table, policy)
+    applies = _conditions(table, policy)
     reason = np.full(table.num_rows, -1, np.int64)
-    asked = (*REASONS, "blurred")
-    _say(reason, holds, [r for r in asked if policy.action(r) == "drop"])
-    # only what is kept or repaired is a reason to drop what is like it
-    repeats = _judge_duplicates(reason, table, settled, policy)
+    droppable = (*REASONS, "blurred")
+    _assign(reason, applies, [r for r in droppable if policy.action(r) == "drop"])
+    # a picture is a duplicate of a kept or repaired one only
+    repeats = _mark_duplicates(reason, table, settled, policy)
     dropped = reason >= 0
-    _say(reason, holds, [r for r in asked if policy.action(r) == "repair"])
+    _assign(reason, applies, [r for r in droppable if policy.action(r) == "repair"])
     repaired = ~dropped & (reason >= 0)
-    _say(reason, holds, ["large", "sharp", "accepted"])
+    _assign(reason, applies, ["large", "sharp", "accepted"])
     verdict = np.where(dropped, "drop", np.where(repaired, "repair", "keep"))
     return Verdicts(reason, verdict, repeats)
 
 
-def _say(reason: NDArray[np.int64], holds: dict[str, Mask], names: list[str]) -> None:
-    """Give the rows that have no reason yet the first of these that holds."""
+def _assign(reason: NDArray[np.int64], applies: dict[str, Mask], names: list[str]) -> None:
+    """Set the reason of rows without one to the first of `names` that applies."""
     for name in names:
-        if name in holds:
-            reason[(reason < 0) & holds[name]] = EVERY_REASON.index(name)
+        if name in applies:
+            reason[(reason < 0) & applies[name]] = EVERY_REASON.index(name)
 
 
-def _faults(table: pa.Table, policy: Policy) -> dict[str, Mask]:
-    """Of each reason but the duplicates the rows for which it holds. What was not measured is nan and holds nothing."""
+def _conditions(table: pa.Table, policy: Policy) -> dict[str, Mask]:
+    """The rows to which each reason applies, except duplicates. A value that was not measured is nan: none applies."""
     p = policy
     width, height, faces = (_numbers(table, n) for n in ("width", "height", "faces"))
     short, long = np.minimum(width, height), np.maximum(width, height)
@@ -84,16 +84,16 @@ def _faults(table: pa.Table, policy: Policy) -> dict[str, Mask]:
     }
 
 
-def _judge_duplicates(
+def _mark_duplicates(
     reason: NDArray[np.int64], table: pa.Table, settled: Mask, policy: Policy
 ) -> NDArray[np.int64]:
-    """Say which of the undecided rows repeat which; the rows they repeat."""
+    """Set the reason of duplicates among rows without one. Returns the rows that they repeat."""
     repeats = np.full(len(reason), -1, np.int64)
     wanted = {name: policy.action(name) == "drop" for name in DUPLICATES}
     if not any(wanted.values()):
         return repeats
     rows = np.flatnonzero(reason < 0)
-    # a copy that was compressed again is as large, and even crisper by its artefacts, but shorter
+    # a recompressed copy has the same size, and artefacts make it even crisper, but its file is smaller
     length = _numbers(table, "length")[rows]
     rank = np.lexsort((rows, -length, -_resolution(table)[rows], ~settled[rows]))
     hashes = table.column("phash").combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)
@@ -108,7 +108,7 @@ def _judge_duplicates(
 
 
 def _resolution(table: pa.Table) -> NDArray[np.float64]:
-    """Pixels that a picture makes use of: fewer than it has where its face is blurred, or was enlarged."""
+    """Effective pixels of a picture: fewer than it has if its face is blurred or was enlarged."""
     crisp = np.nan_to_num(_numbers(table, "face_crispness"), nan=1.0).round(1)
     used: NDArray[np.float64] = (
         _numbers(table, "width") * _numbers(table, "height") * np.minimum(crisp, 1) ** 2
@@ -117,7 +117,7 @@ def _resolution(table: pa.Table) -> NDArray[np.float64]:
 
 
 def _numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """A column of numbers, nan where there is none."""
+    """A column as float64, nan for null."""
     column = table.column(name).combine_chunks().cast(pa.float64())
     numbers: NDArray[np.float64] = column.to_numpy(zero_copy_only=False)
     return numbers

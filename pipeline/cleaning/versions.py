@@ -1,9 +1,9 @@
-"""Versions of a cleaned dataset: a manifest of every picture, its parent, and what came and went.
+"""Versions of a cleaned dataset: a manifest of all pictures, the parent version, and the changes since.
 
-`versions/NNNN.json` says what a version is and names its manifest, a Parquet file whose name holds its digest. The JSON
-file is written last, by a conditional write, and neither is ever written again: a version is there whole, or not at
-all. Both depend on the dataset, the policy and the parent alone, and hold no time, so that a killed run, done again,
-makes the same bytes.
+`versions/NNNN.json` describes a version and names its manifest, a Parquet file with its digest in its name. The JSON
+file is written last, by a conditional write, and neither is ever overwritten: a version is complete or does not exist.
+Both depend on the dataset, the policy and the parent alone, without timestamps, so that a repeated run writes the same
+bytes.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ from pipeline.io.tables import read_table
 
 VERSIONS = "versions"
 
-# What was measured of a picture, and where it lies.
+# Address and measurements of a picture.
 _ADDRESS = [
     (
         "name",
         pa.string(),
-    ),  # unique for people: path below the input, then the member of a tar or row of a Parquet file
+    ),  # unique and readable: path below the input, then the member of a tar or row of a Parquet file
     ("object", pa.string()),  # the file's path below the input
     ("object_size", pa.int64()),
     ("object_version", pa.string()),  # ETag, or size and time of a local file
@@ -40,17 +40,17 @@ _ADDRESS = [
     ("length", pa.int64()),
     ("sha256", pa.string()),  # of the picture's own bytes; empty where they could not be read
     ("format", pa.string()),
-    ("problem", pa.string()),  # why it could not be read, as a slug; empty for most
+    ("problem", pa.string()),  # why it could not be read, as a slug; empty if it could
     ("detail", pa.string()),  # the same as a sentence
 ]
 _TYPES = {int: pa.int64(), float: pa.float64()}
 _MEASURED = [
-    (f.name, pa.uint64() if f.name == "phash" else _TYPES[f.type])  # type: ignore[index]  # types, no texts
+    (f.name, pa.uint64() if f.name == "phash" else _TYPES[f.type])  # type: ignore[index]  # types, not strings
     for f in fields(Measures)
 ]
 MEASURED = pa.schema(_ADDRESS + _MEASURED)
-# What became of it.
-_JUDGED = [
+# Its verdict.
+_VERDICT = [
     (
         "verdict",
         pa.string(),
@@ -61,14 +61,14 @@ _JUDGED = [
     ("repaired_sha256", pa.string()),
     ("since", pa.int64()),  # the first version that has this picture with these bytes
 ]
-MANIFEST = pa.schema(list(MEASURED) + [pa.field(*column) for column in _JUDGED])
-# What makes one picture of an input the same one as before.
+MANIFEST = pa.schema(list(MEASURED) + [pa.field(*column) for column in _VERDICT])
+# Columns that are equal when nothing has changed about a picture.
 IDENTITY = ("name", "sha256", "verdict", "reason", "repeats", "repaired_sha256")
 
 
 @dataclass(frozen=True)
 class Version:
-    """What `versions/NNNN.json` says."""
+    """The contents of `versions/NNNN.json`."""
 
     number: int
     # the version that this one was made from, and the sha256 of its JSON file; 0 and empty for the first
@@ -77,16 +77,16 @@ class Version:
     input: str
     # digest of the input's listing: paths, sizes and versions of its files
     listing: str
-    # digest of everything that decides about verdicts and repaired pixels, and of what decides about measurements
+    # digests of the settings that affect verdicts and repaired pixels, and of those that affect measurements
     settings: str
     measuring: str
     policy: Mapping[str, Any]
-    # digest that names the method of repair; empty where nothing was repaired
+    # digest of the repair method; empty where nothing was repaired
     repair: str
     # path of the manifest below the output, and its sha256
     manifest: str
     manifest_sha256: str
-    # pictures by verdict and by reason: of all, and of those that this version has first
+    # pictures by verdict and by reason: all, and those new in this version
     images: int
     verdicts: Mapping[str, int]
     reasons: Mapping[str, int]
@@ -95,12 +95,12 @@ class Version:
     new_images: int
     new_verdicts: Mapping[str, int]
     new_reasons: Mapping[str, int]
-    # pictures of the parent that are gone
+    # pictures of the parent that are no longer in the input
     deleted: int
 
     @property
     def path(self) -> str:
-        """Where it lies below the output."""
+        """Path below the output."""
         return f"{VERSIONS}/{self.number:04d}.json"
 
     def to_json(self) -> bytes:
@@ -108,7 +108,7 @@ class Version:
 
 
 class DamagedVersion(Refusal, ValueError):
-    """A version that can not be read; the command exits with code 2."""
+    """A version that cannot be read; the command exits with code 2."""
 
 
 def last_version(output: str) -> Version | None:
@@ -126,12 +126,12 @@ def read_version(output: str, number: int) -> Version:
         return Version(**json.loads(store.read_bytes(uri)))
     except (ValueError, TypeError) as error:
         raise DamagedVersion(
-            f"{uri} is no version that this program wrote ({error}); restore it from a copy"
+            f"{uri} is not a version written by this program ({error}); restore it from a copy"
         ) from error
 
 
 def read_manifest(output: str, version: Version) -> pa.Table:
-    """The rows of a version, by name. Raises StoreError, and DamagedVersion where they are not what it says."""
+    """The rows of a version, by name. Raises StoreError, and DamagedVersion on a wrong digest."""
     uri = store.join(output, version.manifest)
     data = store.read_bytes(uri)
     if hashlib.sha256(data).hexdigest() != version.manifest_sha256:
@@ -142,7 +142,7 @@ def read_manifest(output: str, version: Version) -> pa.Table:
 
 
 def write_version(output: str, version: Version, manifest: bytes) -> bool:
-    """Write a version, its manifest first; False when another start made that number meanwhile. Raises StoreError."""
+    """Write a version, its manifest first; False if another start has written that number. Raises StoreError."""
     store.write_bytes(store.join(output, version.manifest), manifest)
     uri = store.join(output, version.path)
     return store.create_bytes(uri, version.to_json()) or store.read_bytes(uri) == version.to_json()
@@ -156,12 +156,12 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def manifest_path(number: int, digest: str) -> str:
-    """Where a manifest of this sha256 lies: a start that was overtaken writes beside it, not over it."""
+    """Path of the manifest with this sha256: concurrent starts write different files."""
     return f"{VERSIONS}/{number:04d}-{digest[:16]}.parquet"
 
 
 def listing_digest(entries: Sequence[store.Entry]) -> str:
-    """Changes when a file of the input comes, goes or changes."""
+    """Digest of the input's listing: changes when a file is added, removed or changed."""
     digest = hashlib.sha256()
     for entry in entries:
         digest.update(f"{entry.path}\0{entry.size}\0{entry.version}\n".encode(errors="surrogateescape"))
@@ -169,7 +169,7 @@ def listing_digest(entries: Sequence[store.Entry]) -> str:
 
 
 def rows_of(table: pa.Table, entries: Sequence[store.Entry]) -> pa.Table:
-    """The rows whose file is in the listing, unchanged."""
+    """The rows of files in the listing that are unchanged."""
     there = pa.array([_key(*e) for e in ((plain(e.path), e.size, e.version) for e in entries)], pa.string())
     size = table.column("object_size").cast(pa.string())
     keys = pc.binary_join_element_wise(table.column("object"), size, table.column("object_version"), "\t")
@@ -181,7 +181,7 @@ def _key(path: str, size: int, version: str) -> str:
 
 
 def plain(name: str) -> str:
-    """A name as a manifest takes it: bytes that are no UTF-8 are escaped, as \\udce9."""
+    """A name for the manifest: bytes that are not UTF-8 are escaped, as \\udce9."""
     return escape_surrogates(name)
 
 
@@ -205,7 +205,7 @@ def tombstones(parent: pa.Table, table: pa.Table) -> pa.Table:
 
 
 def same_pictures(one: pa.Table, other: pa.Table) -> bool:
-    """Whether two manifests say the same of the same pictures, wherever and whenever these were written."""
+    """Whether two manifests have the same pictures with the same verdicts, wherever they are stored."""
     return one.num_rows == other.num_rows and all(one.column(n).equals(other.column(n)) for n in IDENTITY)
 
 

@@ -1,1 +1,1 @@
-"""The two trainings, alignment of training faces, export of presets."""
+"""Training of estimator and prior, alignment of training faces, export of presets."""

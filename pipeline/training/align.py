@@ -1,4 +1,4 @@
-"""Aligned face crops cut out of pictures, to train on."""
+"""Aligned face crops for training, cut out of pictures."""
 
 import io
 import json
@@ -27,13 +27,13 @@ from pipeline.records.rows import Row
 from pipeline.restoration.flow import connect, run_tasks
 from pipeline.stages.align import DetectorChoice, load_detector
 
-# Options that change what is written: crops of one output share them.
+# Options that affect the crops: all crops of one output share them.
 FIXED = ("image_column", "shard_images", "side", "central", "detector", "min_score", "min_face")
 
 
 @dataclass(frozen=True)
 class AlignConfig:
-    """One alignment of a data set."""
+    """The options of one alignment of a data set."""
 
     input: str = option(
         help="folder of pictures, tar or Parquet shards; local or s3://", group="what", metavar="PATH_OR_URI"
@@ -42,18 +42,18 @@ class AlignConfig:
         help="folder or s3:// prefix for the tar shards", group="what", metavar="PATH_OR_URI"
     )
     kind: Literal["auto", "folder", "tar", "parquet"] = option(
-        "auto", help="what the input is; auto looks at the names", group="what"
+        "auto", help="type of the input; auto decides by the file names", group="what"
     )
     image_column: str = option("image", help="Parquet column that holds the image bytes", group="what")
-    shard_images: int = option(1024, help="images of one output shard of a folder input", group="what")
-    side: int = option(64, help="side of the crops, pixels, which show what FFHQ's do", group="faces")
-    preset: str | None = option(
-        None, help="instead cut them as this preset's networks want them: its side and frame", group="faces"
+    shard_images: int = option(1024, help="images per output shard of a folder input", group="what")
+    side: int = option(
+        64, help="side of the crops, pixels; they show the region of FFHQ's crops", group="faces"
     )
+    preset: str | None = option(None, help="use side and frame of this preset instead", group="faces")
     central: float = option(
         0.24,
-        help="take only faces whose landmarks' mean lies within this share of the picture's side from its middle; "
-        "0 takes the largest face wherever it is",
+        help="take only faces whose mean landmark is within this fraction of the picture's longer side from its "
+        "centre; 0 takes the largest face anywhere",
         group="faces",
     )
     detector: Literal["centerface", "retinaface-mobile0.25", "retinaface-resnet50"] = option(
@@ -64,7 +64,7 @@ class AlignConfig:
         16, help="shorter side of a face box below which it is ignored, pixels", group="faces"
     )
     weights_dir: str | None = option(
-        None, help="where detector weights are looked for first", group="surroundings"
+        None, help="folder that is searched for detector weights first", group="surroundings"
     )
     ray_address: str | None = option(
         None, help="Ray cluster to join (default: RAY_ADDRESS, else local)", group="surroundings"
@@ -78,9 +78,9 @@ class AlignConfig:
         if self.shard_images < 1:
             raise UsageError(f"--shard-images must be at least 1, got {self.shard_images}")
 
-    @property  # a cached one has a lock, with which Ray can not take the class of a program run as `-m`
+    @property  # no cached_property: its lock cannot be pickled by Ray where the class is in __main__
     def frame(self) -> CropFrame:
-        """What the crops show. Raises PresetError."""
+        """The frame of the crops. Raises PresetError."""
         if self.preset is None:
             return CropFrame(self.side)
         preset = find_preset(self.preset)
@@ -91,7 +91,7 @@ class AlignConfig:
 class AlignShard:
     """Row with `work` (a whole shard as one unit) → row with `pictures` and `faces`; writes OUTPUT/NAME.tar.
 
-    `names`: of the crops of its pictures as JSON; without, they are unique within the shard.
+    `names`: JSON list of names for the pictures' crops; without it they are made unique within the shard.
     """
 
     config: AlignConfig
@@ -108,13 +108,13 @@ class AlignShard:
                     info = tarfile.TarInfo(name)
                     info.size = len(crop)
                     out.addfile(info, io.BytesIO(crop))
-        told = {"pictures": len(unit.images)} | counts
+        summary = {"pictures": len(unit.images)} | counts
         store.write_bytes(store.join(self.config.output, f"{unit.shard}.tar"), buffer.getvalue())
-        store.write_bytes(done_uri(self.config, unit.shard), json.dumps(told).encode())
-        return {"shard": unit.shard} | told
+        store.write_bytes(done_uri(self.config, unit.shard), json.dumps(summary).encode())
+        return {"shard": unit.shard} | summary
 
     def _crop(self, data: bytes) -> tuple[str, bytes]:
-        """What became of a picture, and its face as PNG bytes where there is one to take."""
+        """The outcome of a picture, and its face as PNG bytes, empty without one."""
         config = self.config
         try:
             picture = images.decode_rgb(data)
@@ -123,7 +123,7 @@ class AlignShard:
         find = load_detector(DetectorChoice(config.detector, config.min_score, config.weights_dir))
         found = select_faces(find(picture), Selection(min_face=config.min_face))
         wanted = [f for f in found if not config.central or is_central(f, picture.shape, config.central)]
-        # one that lies on its side would be cut wrongly
+        # a rotated face would be cropped wrongly
         face = upright(find, picture, wanted[0]) if wanted else ""
         if isinstance(face, str):
             return "no_face", b""
@@ -133,12 +133,12 @@ class AlignShard:
 
 
 def member_names(*units: Unit) -> list[str]:
-    """Names of the crops of these units' pictures, in order: no two are one WebDataset sample."""
+    """Names of the crops of these units' pictures, in order: each is a WebDataset sample of its own."""
     return webdataset_names([a.member for u in units for a in u.images], default=".png")
 
 
 def rows_of(units: Sequence[Unit]) -> list[Row]:
-    """Rows for AlignShard. The pictures of a folder lie in it together, whatever shards they are cut into."""
+    """Rows for AlignShard. Names of a folder's pictures are unique across its shards."""
     if units and units[0].kind == "folder":
         names = iter(member_names(*units))
         return [{"work": u.to_json(), "names": json.dumps([next(names) for _ in u.images])} for u in units]
@@ -146,25 +146,25 @@ def rows_of(units: Sequence[Unit]) -> list[Row]:
 
 
 def is_central(face: Face, shape: tuple[int, ...], share: float) -> bool:
-    """Whether a face's landmarks lie around the middle of a picture of this shape."""
+    """Whether a face's mean landmark lies near the centre of a picture of this shape."""
     height, width = shape[:2]
-    away = face.landmarks.mean(axis=0) - np.array([width / 2, height / 2])
-    return bool(np.hypot(*away) < share * max(height, width))
+    offset = face.landmarks.mean(axis=0) - np.array([width / 2, height / 2])
+    return bool(np.hypot(*offset) < share * max(height, width))
 
 
 def done_uri(config: AlignConfig, shard: str) -> str:
-    """The mark of a shard that was written: its counts."""
+    """The completion marker of a shard, with its counts."""
     return store.join(config.output, "_done", f"{shard}.json")
 
 
 def is_done(config: AlignConfig, shard: str) -> bool:
-    """Whether a second start may pass over the shard: it was written, and every picture of it could be read."""
+    """Whether the shard can be skipped: it was written, and every picture of it could be read."""
     uri = done_uri(config, shard)
     return store.exists(uri) and not json.loads(store.read_bytes(uri)).get("unread")
 
 
 def check_continues(config: AlignConfig) -> None:
-    """Remember the settings. Raises UsageError when the output holds crops made with others."""
+    """Record the settings. Raises UsageError when the output has crops made with others."""
     uri, settings = store.join(config.output, "_align.json"), {k: asdict(config)[k] for k in FIXED}
     settings |= {"side": config.frame.side}
     if not config.frame.is_ffhq:
@@ -181,12 +181,12 @@ def check_continues(config: AlignConfig) -> None:
     ]
     if changed:
         raise UsageError(
-            f"{config.output} holds crops made with {', '.join(changed)}; give those options or a new --output"
+            f"{config.output} has crops made with {', '.join(changed)}; give those options or a new --output"
         )
 
 
 def align(config: AlignConfig) -> int:
-    """Align every shard that is not aligned yet; says what came of every picture. Returns the exit code."""
+    """Align every shard that is not done yet, and print the outcomes. Returns the exit code."""
     config = replace(config, input=store.absolute(config.input), output=store.absolute(config.output))
     store.check_readable(config.input)
     store.check_writable(config.output)
@@ -205,17 +205,17 @@ def align(config: AlignConfig) -> int:
         for row in run_tasks(pending, AlignShard(config)):
             counts = Counter({k: v for k, v in row.items() if k != "shard"})
             total += counts
-            print(f"{row['shard']}: {account(counts)}", flush=True)
+            print(f"{row['shard']}: {describe_counts(counts)}", flush=True)
     if len(pending) > 1:
-        print(f"in all: {account(total)}")
+        print(f"in all: {describe_counts(total)}")
     if total["unread"]:
-        print("pictures that could not be read are tried again by the same command", file=sys.stderr)
+        print("run the same command again to retry the pictures that could not be read", file=sys.stderr)
         return HAD_FAILURES
     return OK
 
 
-def account(counts: Counter[str]) -> str:
-    """The pictures and what became of them, in words."""
+def describe_counts(counts: Counter[str]) -> str:
+    """The pictures and their outcomes, as text."""
     return (
         f"{counts['faces']:,} faces of {counts['pictures']:,} pictures; {counts['no_face']:,} without a face to take, "
         f"{counts['broken']:,} broken, {counts['unread']:,} unread"

@@ -1,4 +1,4 @@
-"""The training of an estimator."""
+"""Training of an estimator."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +14,11 @@ from pipeline.training.validation import EstimatorPreview, EstimatorScores
 
 @dataclass(frozen=True)
 class EstimatorOptions(TrainingOptions):
-    """One training of an estimator: the shared defaults are its own."""
+    """The options of one training of an estimator: the shared defaults."""
 
 
 def make_task(options: EstimatorOptions, preset: presets.Preset) -> Task:
-    """The preset's estimator, taught to undo the synthetic degradation, or to fill holes where it takes a mask."""
-    spoil = make_hole if takes_mask(preset.estimator) else degrade_face
+    """The preset's estimator, trained to undo the synthetic degradation, or to fill holes where it takes a mask."""
+    degrade = make_hole if takes_mask(preset.estimator) else degrade_face
     scores = partial(EstimatorScores, options.weights_dir)
-    return Task("estimator", preset.estimator, EstimatorL1(), EstimatorPreview(), scores, spoil)
+    return Task("estimator", preset.estimator, EstimatorL1(), EstimatorPreview(), scores, degrade)

@@ -1,4 +1,4 @@
-"""A trained network as a preset: its weights, and the small file that every job's --preset takes."""
+"""Export of a trained network as a preset: its weights, and the preset file for --preset."""
 
 import json
 import shutil
@@ -16,8 +16,7 @@ from pipeline.io.weights import digest_of
 from pipeline.networks import presets
 from pipeline.networks.checkpoint import write_state
 from pipeline.networks.presets import as_toml
-from pipeline.training import workers
-from pipeline.training.loop import load_checkpoint
+from pipeline.training.checkpoint import CHECKPOINT, load_checkpoint, write_averaged
 from pipeline.training.options import TrainingOptions
 from pipeline.training.task import Role, Task
 
@@ -30,11 +29,11 @@ def export_preset(
     licence: str,
     max_step: int | None,
 ) -> presets.Preset:
-    """Write weights and preset file; the preset as it reads back, its new network loaded once.
+    """Write weights and preset file. Returns the preset as read back, after loading its new network once.
 
-    The other network and the method's defaults are the base's. path: of the file, NAME.toml; the weights lie beside
-    it, and so does the other network's file where the base has it in a folder of its own. max_step: highest step that
-    a prior was trained on.
+    The other network and the method's defaults are the base's. path: of the file, NAME.toml. The weights are written
+    beside it, and the other network's file is copied there where the base has it in a folder of its own. max_step:
+    highest step that a prior was trained on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = path.with_name(f"{path.stem}_{role}.safetensors")
@@ -63,7 +62,7 @@ def export_preset(
 
 
 def _beside(spec: presets.NetworkSpec, folder: Path) -> presets.NetworkSpec:
-    """The specification with a file of a folder of its own copied beside the new preset; names stay as they are."""
+    """The specification after copying its file into `folder`; one with a bare file name is returned unchanged."""
     source = Path(spec.file)
     if source.name == spec.file or not source.is_file():
         return spec
@@ -73,20 +72,20 @@ def _beside(spec: presets.NetworkSpec, folder: Path) -> presets.NetworkSpec:
     return replace(spec, file=target.name)
 
 
-# What terms hold for weights that nobody gave any.
+# Licence of weights for which none was given.
 TERMS = "that of whoever trained it"
 
 
 def export(options: TrainingOptions, task: Task, base: presets.Preset) -> int:
-    """Write the averaged weights of the output's checkpoint, and a preset with them, checked against the network."""
+    """Write the averaged weights of the output's checkpoint, or a preset with them. Returns the exit code."""
     output = store.absolute(options.output)
-    uri = store.join(output, workers.CHECKPOINT)
+    uri = store.join(output, CHECKPOINT)
     state = load_checkpoint(uri)
     if state is None:
         raise UsageError(f"no checkpoint at {uri}; train first, or give the --output it was trained with")
     if options.export:
         target = store.absolute(options.export)
-        workers.export(state, target)
+        write_averaged(state, target)
         if not store.is_remote(target):
             presets.load_network(task.spec, target)
         print(f"averaged weights of step {state['step']:,} written to {target}")
@@ -102,10 +101,10 @@ def export(options: TrainingOptions, task: Task, base: presets.Preset) -> int:
 
 
 def preset_path(place: str, name: str) -> Path:
-    """Where the preset file is written. Raises UsageError on what is no place on this machine."""
+    """Path of the preset file. Raises UsageError for a remote address."""
     if store.is_remote(place):
         raise UsageError(
-            f"--export-preset wants a place on this machine, got {place}; write it here and put it there with "
+            f"--export-preset needs a local path, got {place}; write it locally and copy it with "
             "`python -m jobs.models mirror NAME.toml --to ...`"
         )
     path = Path(store.absolute(place))
@@ -113,7 +112,7 @@ def preset_path(place: str, name: str) -> Path:
 
 
 def terms(trained: dict[str, Any]) -> str:
-    """The licence of weights for which none is given; those that began as others' keep their terms."""
+    """The licence of weights for which none is given; fine-tuned ones keep that of the original weights."""
     if not trained.get("init"):
         return TERMS
     return f"{trained['init_licence']}; trained further from weights under these terms"

@@ -1,13 +1,10 @@
-"""One training loop for estimators and priors: same samples, same checkpoints, whatever stops it."""
+"""The training loop of estimators and priors; a resumed training gives the same weights as an uninterrupted one."""
 
-import io
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -18,36 +15,32 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline import Refusal
-from pipeline.io import store
+from pipeline.training.checkpoint import UnusableCheckpoint
 
 Metrics = dict[str, float]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class Objective(Protocol):
-    """What is minimised: a model and a batch give a scalar loss."""
+    """A loss function of model and batch."""
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """The mean loss over the batch."""
 
 
 class TrainingDiverged(Refusal, ArithmeticError):
-    """Too many steps in a row whose gradient is not finite."""
-
-
-class UnusableCheckpoint(Refusal, ValueError):
-    """A checkpoint that is not one of this training."""
+    """Too many consecutive steps with a non-finite gradient."""
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how hard to train."""
+    """Hyperparameters and intervals of a training."""
 
-    # optimiser steps in all, counted over restarts
+    # total optimiser steps, over all restarts
     steps: int
-    # faces a step, over all workers
+    # faces per step, over all workers
     batch: int = 32
-    # parts of a worker's share of the batch that go through the network one after the other, to save memory
+    # gradient accumulation: parts into which a worker's share of the batch is split, to save memory
     accumulate: int = 1
     # AdamW's learning rate after the warm-up
     lr: float = 5e-5
@@ -56,7 +49,7 @@ class LoopConfig:
     # steps over which the learning rate rises from 0
     warmup: int = 100
     weight_decay: float = 0.0
-    # largest gradient norm; 0 leaves gradients as they are
+    # maximum gradient norm; 0 disables clipping
     clip: float = 1.0
     # decay of the exponential moving average of the weights
     ema: float = 0.999
@@ -68,10 +61,10 @@ class LoopConfig:
     checkpoint_every: int = 500
     # steps between validations; 0 never validates
     validate_every: int = 0
-    # seed of the networks' own randomness (dropout); samples carry their own
+    # seed of the networks' randomness (dropout); samples are seeded separately
     seed: int = 0
-    # steps in a row that may be left out for a gradient that is not finite
-    patience: int = 20
+    # consecutive steps that may be skipped for a non-finite gradient
+    max_bad_steps: int = 20
 
 
 def learning_rate(step: int, config: LoopConfig) -> float:
@@ -83,9 +76,9 @@ def learning_rate(step: int, config: LoopConfig) -> float:
 
 
 def warm_ema(decay: float) -> Callable[[Any, Any, Any], None]:
-    """The update of an exponential moving average whose memory grows from a few steps to 1 / (1 - decay).
+    """The update of an exponential moving average whose horizon grows from a few steps to 1 / (1 - decay).
 
-    With the full decay from the start, a run of a few thousand steps would keep a share of its random beginning.
+    With the full decay from the start, the average of a few thousand steps would still contain initial weights.
     """
 
     @torch.no_grad()
@@ -97,9 +90,9 @@ def warm_ema(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 class Trainer:
-    """A model in training with all that a checkpoint needs: weights, EMA, optimiser, step.
+    """A model in training with the state of its checkpoint: weights, EMA, optimiser, step.
 
-    rank: which of several workers this is. All workers walk the same steps and hold the same weights.
+    rank: of this worker. All workers take the same steps and have the same weights.
     """
 
     def __init__(self, network: nn.Module, config: LoopConfig, device: torch.device, rank: int = 0) -> None:
@@ -116,7 +109,7 @@ class Trainer:
         self._bad_steps = 0
 
     def state(self) -> dict[str, Any]:
-        """Everything that continues this training exactly."""
+        """Everything needed to continue this training exactly."""
         state = {
             "step": self.step,
             "network": self.network.state_dict(),
@@ -127,7 +120,7 @@ class Trainer:
         return state | {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else state
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` gave. Raises UnusableCheckpoint when it belongs to another network."""
+        """Load what `state` returned. Raises UnusableCheckpoint when it belongs to another network."""
         try:
             self.network.load_state_dict(state["network"])
             self.ema.module.load_state_dict(state["ema"])
@@ -152,11 +145,11 @@ class Trainer:
         on_validation: Callable[[int], None] | None = None,
         on_passed_over: Callable[[set[int]], None] | None = None,
     ) -> None:
-        """Train until `config.steps`. model: the network, wrapped for several workers where there are several.
+        """Train until `config.steps`. model: the network, wrapped (DDP) where there are several workers.
 
-        Metrics are the means over the steps since they were last reported; a checkpoint always reports, so
-        that a continued run reports what an undisturbed one does. on_passed_over hears the numbers of faces that
-        some worker could not use. on_checkpoint is called on every worker.
+        Metrics are means over the steps since the last report; a checkpoint always reports, so that a resumed run
+        reports the same numbers as an uninterrupted one. on_passed_over gets the indices of faces that some worker
+        could not use. on_checkpoint is called on every worker.
         """
         config = self.config
         window = _Window(config.batch)
@@ -184,8 +177,8 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """One optimiser step → the loss and the gradient's norm.
 
-        A step whose gradient is not finite leaves the weights as they are. The norm is taken after the
-        workers' gradients were averaged, so all workers leave out the same steps.
+        A step with a non-finite gradient does not change the weights. The norm is computed after averaging the
+        workers' gradients, so that all workers skip the same steps.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
@@ -199,9 +192,9 @@ class Trainer:
             self._bad_steps = 0
         else:
             self._bad_steps += 1
-            if self._bad_steps > self.config.patience:
+            if self._bad_steps > self.config.max_bad_steps:
                 raise TrainingDiverged(
-                    f"the gradient was not finite for {self._bad_steps} steps in a row (loss {loss.item():g} at step "
+                    f"the gradient was not finite in {self._bad_steps} consecutive steps (loss {loss.item():g} at step "
                     f"{self.step}); lower --lr and run again, training continues from the last checkpoint"
                 )
         self.scaler.update()
@@ -209,7 +202,7 @@ class Trainer:
         return loss, norm.detach()
 
     def _backward(self, model: nn.Module, objective: Objective, batch: dict[str, Tensor]) -> Tensor:
-        """Gradients of the batch's mean loss, part by part, and that loss; with the last the workers' are averaged."""
+        """Accumulate gradients over the batch's parts. Returns the mean loss; the last part averages over workers."""
         parts = self.config.accumulate
         size = len(next(iter(batch.values()))) // parts
         losses = []
@@ -217,8 +210,8 @@ class Trainer:
             part = {
                 k: v[n * size : (n + 1) * size].to(self.device, non_blocking=True) for k, v in batch.items()
             }
-            waits = n < parts - 1 and isinstance(model, DistributedDataParallel)
-            with DistributedDataParallel.no_sync(model) if waits else nullcontext():  # type: ignore[arg-type]
+            deferred = n < parts - 1 and isinstance(model, DistributedDataParallel)
+            with DistributedDataParallel.no_sync(model) if deferred else nullcontext():  # type: ignore[arg-type]
                 with self.precision():
                     loss = objective(model, part) / parts
                 self.scaler.scale(loss).backward()
@@ -226,7 +219,7 @@ class Trainer:
         return torch.stack(losses).sum()
 
     def _seed(self) -> None:
-        """Give this step and worker their own random numbers, the same after a restart."""
+        """Seed torch by step and worker, so that a restart draws the same numbers."""
         words = np.random.SeedSequence([self.config.seed, 3, self.step, self.rank]).generate_state(2)
         torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
@@ -238,7 +231,7 @@ class Trainer:
 
 
 class _Window:
-    """Losses since the last report."""
+    """Losses and gradient norms since the last report."""
 
     def __init__(self, batch: int) -> None:
         self._batch = batch
@@ -254,7 +247,7 @@ class _Window:
             self._passed_over.append(passed_over)
 
     def metrics(self, device: torch.device) -> tuple[Metrics, set[int]]:
-        """Means over the window, and over the workers where there are several; and the faces passed over."""
+        """Means over the window and over all workers, and the indices of skipped faces."""
         norms = torch.stack(self._norms)
         good = torch.isfinite(norms)
         loss = torch.stack(self._losses)[good].float().mean() if good.any() else torch.tensor(math.nan)
@@ -274,33 +267,3 @@ class _Window:
             "passed_over": float(len(faces)),
             "faces_per_second": len(norms) * self._batch / max(time.monotonic() - self._began, 1e-9),
         }, {int(face) for face in faces}
-
-
-def save_checkpoint(state: dict[str, Any], uri: Path | str) -> None:
-    """Write whole and last, so that a killed run never leaves a half checkpoint. uri: local, or what store opens."""
-    if store.is_remote(str(uri)):
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        store.write_bytes(str(uri), buffer.getvalue())
-        return
-    path = Path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:  # straight to the disk: a large network's state would not fit twice
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def load_checkpoint(uri: Path | str) -> dict[str, Any] | None:
-    """The state of the last checkpoint, or None where there is none. Raises UnusableCheckpoint."""
-    remote = store.is_remote(str(uri))
-    if not (store.exists(str(uri)) if remote else Path(uri).exists()):
-        return None
-    source = io.BytesIO(store.read_bytes(str(uri))) if remote else Path(uri)
-    try:
-        state: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise UnusableCheckpoint(f"{uri} is not a training checkpoint; move it away to start anew") from error
-    return state

@@ -1,4 +1,4 @@
-"""What the two trainings minimise."""
+"""The losses of the two trainings."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,8 +27,8 @@ class PriorEps:
     """mean ‖ε - ε_θ(x_t, t)‖² with t uniform below `max_step` (Ho et al., Eq. 14).
 
     A network that also predicts a variance (six channels) gets the rescaled variational bound for it, through
-    which no gradient reaches ε (Nichol & Dhariwal, section 3.1). A prior that is only ever entered at step N
-    needs no training above it.
+    which no gradient reaches ε (Nichol & Dhariwal, section 3.1). A prior that is only entered at step N needs no
+    training above it.
     """
 
     # seed of the timesteps and noises
@@ -50,7 +50,7 @@ class PriorEps:
         return loss
 
     def errors(self, model: nn.Module, batch: dict[str, Tensor], low: int, high: int) -> Tensor:
-        """[B] mean ‖ε - ε_θ(x_t, t)‖² of each face, with t from low to below high."""
+        """[B] mean ‖ε - ε_θ(x_t, t)‖² of each face, with t in [low, high)."""
         x0 = batch["hq"] * 2 - 1
         t, eps = self.draw(batch["index"], tuple(x0.shape[1:]), x0.device, low, high)
         predicted = model(self._noised(x0, t, eps), t).float()
@@ -66,7 +66,7 @@ class PriorEps:
     ) -> tuple[Tensor, Tensor]:
         """The timesteps [B] and noises [B, *shape] of the samples with these numbers.
 
-        Timesteps lie from low to below high, `max_step` where none is given.
+        Timesteps are in [low, high); high defaults to `max_step`.
         """
         high = self.max_step if high is None else high
         numbers = [int(i) for i in index.cpu()]

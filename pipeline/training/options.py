@@ -9,7 +9,7 @@ from pipeline.training.configs import config_names
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """One training run. A command overrides the defaults that are its own."""
+    """The options of one training. Each command may override defaults."""
 
     output: str = option(
         help="folder or s3:// prefix for checkpoint, weights, metrics and sample grids; the same command run "
@@ -19,8 +19,8 @@ class TrainingOptions:
     )
     config: str | None = option(
         None,
-        help=f"options from a file: one of {', '.join(config_names())}, or a TOML file of your own; options on the "
-        "command line come before it",
+        help=f"options from a file: one of {', '.join(config_names())}, or the path of a TOML file; options on the "
+        "command line override it",
         group="what",
         metavar="NAME_OR_FILE",
     )
@@ -39,49 +39,47 @@ class TrainingOptions:
         metavar="PATH_OR_URI",
     )
     preset: str = option(
-        "small-swinir", help="preset, or preset file, that names the networks' shapes", group="what"
+        "small-swinir", help="preset, or preset file, that defines the networks", group="what"
     )
     init: str | None = option(
         None,
-        help="start from the weights of this preset, or weights file, in place of random ones",
+        help="start from the weights of this preset, or weights file, instead of random ones",
         group="what",
         metavar="PRESET_OR_FILE",
     )
     export: str | None = option(
         None,
-        help="write the averaged weights of the last checkpoint to this safetensors file, and do nothing else",
+        help="only write the averaged weights of the last checkpoint to this safetensors file",
         group="what",
         metavar="FILE",
     )
     export_preset: str | None = option(
         None,
-        help="write the averaged weights and a preset file that names them, the other network being that of --preset, "
-        "and do nothing else: FOLDER/NAME.toml, or a folder",
+        help="only write the averaged weights and a preset file for them, with the other network of --preset: "
+        "FOLDER/NAME.toml, or a folder",
         group="what",
         metavar="PATH",
     )
     licence: str | None = option(
         None,
-        help="with --export-preset: the terms of the weights (default: those of --init's weights, else yours to say)",
+        help="with --export-preset: licence of the weights (default: that of --init's weights, else unspecified)",
         group="what",
         metavar="TEXT",
     )
 
-    steps: int = option(300_000, help="optimiser steps in all, counted over restarts", group="training")
-    batch: int = option(32, help="faces a step, over all workers", group="training")
+    steps: int = option(300_000, help="total optimiser steps, over all restarts", group="training")
+    batch: int = option(32, help="faces per step, over all workers", group="training")
     accumulate: int = option(
         1,
-        help="parts of the batch that each worker computes one after the other, in less memory; the step is the same",
+        help="gradient accumulation: parts into which each worker's batch is split to save memory",
         group="training",
     )
     lr: float = option(5e-5, help="AdamW's learning rate after the warm-up", group="training")
     lr_final: float = option(5e-6, help="learning rate at the end of the cosine decay", group="training")
     warmup: int = option(0, help="steps over which the learning rate rises from 0", group="training")
     weight_decay: float = option(0.0, help="AdamW's weight decay", group="training")
-    clip: float = option(1.0, help="largest gradient norm; 0 leaves gradients as they are", group="training")
-    ema: float = option(
-        0.999, help="decay of the averaged weights, which are the ones exported", group="training"
-    )
+    clip: float = option(1.0, help="maximum gradient norm; 0 disables clipping", group="training")
+    ema: float = option(0.999, help="decay of the averaged weights, which are exported", group="training")
     flip: bool = option(False, help="mirror half of the faces", group="training")
     seed: int = option(0, help="seed of weights, order, degradations and noises", group="training")
     precision: Literal["float32", "bfloat16", "float16"] = option(
@@ -95,7 +93,7 @@ class TrainingOptions:
     mlflow_uri: str | None = option(
         None,
         help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output; with "
-        "workers on several machines give a server); `none` tracks nothing",
+        "workers on several machines use a server); `none` disables tracking",
         group="reports",
     )
     experiment: str = option("difface-train", help="MLflow experiment", group="reports")
@@ -103,35 +101,35 @@ class TrainingOptions:
 
     weights_dir: str | None = option(
         None,
-        help="folder or s3:// prefix where weights (of --init, and of LPIPS) are looked for before the cache",
+        help="folder or s3:// prefix that is searched for weights (of --init, and of LPIPS) before the cache",
         group="surroundings",
         metavar="PATH_OR_URI",
     )
     workers: int = option(1, help="Ray Train workers, one GPU each with --device gpu", group="surroundings")
     device: Literal["auto", "cpu", "gpu"] = option(
-        "auto", help="auto takes GPUs where the cluster has one for every worker", group="surroundings"
+        "auto", help="auto uses GPUs where the cluster has one for every worker", group="surroundings"
     )
     cpus_per_worker: int = option(1, help="CPUs (and threads) of each worker", group="surroundings")
     loaders: int = option(
         0,
-        help="processes of each worker that read and degrade faces; 0 does so in the worker",
+        help="data loader processes of each worker; 0 loads in the worker itself",
         group="surroundings",
     )
     max_failures: int = option(
-        2, help="how often lost workers are replaced, going on from the checkpoint", group="surroundings"
+        2, help="how often lost workers are replaced, resuming from the checkpoint", group="surroundings"
     )
     ray_address: str | None = option(
         None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
     )
     dry_run: bool = option(
         False,
-        help="check everything, say what would be trained and how far it is, and stop",
+        help="check everything, print what would be trained and the steps already done, and stop",
         group="surroundings",
     )
 
     def __post_init__(self) -> None:
         if self.licence is not None and self.export_preset is None:
-            raise UsageError("--licence says the terms of what --export-preset writes; give the two together")
+            raise UsageError("--licence is the licence of what --export-preset writes; give both")
         if self.shards is None and self.export is None and self.export_preset is None:
             raise UsageError("--shards is missing; give tar shards of aligned faces (made by jobs.align)")
         wanted = {

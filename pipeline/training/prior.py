@@ -1,4 +1,4 @@
-"""The training of a prior."""
+"""Training of a prior."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +15,10 @@ LAST_STEP = 999
 
 @dataclass(frozen=True)
 class PriorOptions(TrainingOptions):
-    """One training of a prior."""
+    """The options of one training of a prior."""
 
-    steps: int = option(500_000, help="optimiser steps in all, counted over restarts", group="training")
-    batch: int = option(64, help="faces a step, over all workers", group="training")
+    steps: int = option(500_000, help="total optimiser steps, over all restarts", group="training")
+    batch: int = option(64, help="faces per step, over all workers", group="training")
     lr: float = option(1e-4, help="AdamW's learning rate after the warm-up", group="training")
     lr_final: float = option(1e-4, help="learning rate at the end of the cosine decay", group="training")
     max_step: int | None = option(
@@ -35,7 +35,7 @@ class PriorOptions(TrainingOptions):
 
 
 def make_task(options: PriorOptions, preset: presets.Preset) -> Task:
-    """The preset's prior, taught to tell the noise in a face."""
+    """The preset's prior, trained to predict the noise in a face."""
     highest = preset.max_step if options.max_step is None else options.max_step
     objective = PriorEps(options.seed, max_step=highest + 1)
     preview = PriorPreview(min(preset.start_step, highest))

@@ -1,4 +1,4 @@
-"""What a training says while it runs: a line on the screen, metrics.jsonl, and whatever tracks experiments."""
+"""Reports of a running training: terminal, metrics.jsonl, and the experiment tracker."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.io import images, store
 from pipeline.training.loop import Metrics
 
-# Seconds between two writes of metrics.jsonl: a stored file is written whole.
+# Seconds between two writes of metrics.jsonl, which is always rewritten completely.
 WRITE_EVERY = 10.0
 
 
@@ -22,17 +22,17 @@ class Tracker(Protocol):
     """The part of `pipeline.tracking.tracker.RunTracker` that a training uses."""
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
-        """Numbers of one step."""
+        """Log the metrics of one step."""
 
     def log_image(self, key: str, array: NDArray[np.uint8], step: int = 0) -> None:
-        """A picture of one step."""
+        """Log a picture of one step."""
 
     def finish(self, status: Status = "FINISHED", timeout: float = 30.0) -> int:
-        """Deliver what waits."""
+        """Deliver everything that is queued."""
 
 
 class MetricsLog:
-    """One JSON line per report. Lines beyond the step a run continues from are dropped: they are trained again."""
+    """metrics.jsonl: one line per report. Lines after the step that a run resumes from are dropped."""
 
     def __init__(self, uri: str, from_step: int) -> None:
         self._uri = uri
@@ -43,7 +43,7 @@ class MetricsLog:
             self._lines = [line for line in lines if line and json.loads(line)["step"] <= from_step]
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Keep the numbers; they are written every few seconds."""
+        """Add the metrics of a step; lines are written every few seconds."""
         finite = {name: value if np.isfinite(value) else None for name, value in metrics.items()}
         self._lines.append(json.dumps({"step": step} | finite))
         if time.monotonic() - self._written > WRITE_EVERY:
@@ -57,7 +57,7 @@ class MetricsLog:
 
 
 class Progress:
-    """Reports of one training from its one reporting worker."""
+    """Reports of one training, from its reporting worker."""
 
     def __init__(self, output: str, first: int, last: int, tracker: Tracker | None) -> None:
         self._output = output
@@ -69,7 +69,7 @@ class Progress:
             print(f"continuing from step {first:,} of {last:,}", flush=True)
 
     def metrics(self, step: int, metrics: Metrics) -> None:
-        """A window of steps is done."""
+        """Report the metrics of a window of steps."""
         rate = (step - self._first) / (time.monotonic() - self._began)
         print(progress_line(step, self._last, metrics, rate), flush=True)
         self._log.add(step, metrics)
@@ -77,9 +77,9 @@ class Progress:
             self._tracker.log_metrics(step, metrics)
 
     def validation(self, step: int, scores: Metrics, grid: NDArray[np.uint8]) -> None:
-        """A validation is done: its loss and scores, and its grid of samples."""
-        told = "  ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in scores.items())
-        print(f"step {step:,}: validation {told}", flush=True)
+        """Report a validation: its loss and scores, and its grid of samples."""
+        text = "  ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in scores.items())
+        print(f"step {step:,}: validation {text}", flush=True)
         named = {f"validation_{name}": value for name, value in scores.items()}
         self._log.add(step, named)
         store.write_bytes(
@@ -90,7 +90,7 @@ class Progress:
             self._tracker.log_image("samples", grid, step)
 
     def left_out(self, faces: Mapping[str, str]) -> None:
-        """These members, by name and with the reason, are not trained on; left_out.json keeps all of them."""
+        """Report members that are not trained on, name → reason; left_out.json has all of them."""
         uri = store.join(self._output, "left_out.json")
         known = json.loads(store.read_bytes(uri)) if store.exists(uri) else {}
         new = {name: why for name, why in faces.items() if name not in known}
@@ -100,11 +100,11 @@ class Progress:
             store.write_bytes(uri, json.dumps(known | new, indent=1, sort_keys=True).encode())
 
     def checkpoint(self) -> None:
-        """A checkpoint is about to be written: what led to it is written first."""
+        """Write the metrics before the checkpoint that they lead to."""
         self._log.write()
 
     def finish(self, finished: bool) -> None:
-        """The training ends here, done or failed."""
+        """Write and deliver the rest; finished: whether the training is complete."""
         try:
             self._log.write()
         finally:
@@ -113,7 +113,7 @@ class Progress:
 
 
 def progress_line(step: int, last: int, metrics: Metrics, rate: float) -> str:
-    """One line: how far, how well, how fast, how long still. rate: steps a second."""
+    """One line: step, loss, speed, time left. rate: steps per second."""
     left = (last - step) / rate if rate > 0 else float("inf")
     bad = f"  left out {metrics['left_out_steps']:.0f}" if metrics.get("left_out_steps") else ""
     return (
@@ -123,7 +123,7 @@ def progress_line(step: int, last: int, metrics: Metrics, rate: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `2 h 05 min`, `3 min 20 s`, `12 s`."""
+    """Seconds as text: `2 h 05 min`, `3 min 20 s`, `12 s`."""
     if not np.isfinite(seconds):
         return "unknown time"
     whole = round(seconds)

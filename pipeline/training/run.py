@@ -1,19 +1,14 @@
-"""What the two trainings share: from options to a finished training."""
+"""One start of a training command: export, dry run or training."""
 
-import json
 from collections.abc import Callable
 
 from pipeline.console.commands import OK
-from pipeline.io import store
-from pipeline.networks import memory, presets
-from pipeline.training import workers
+from pipeline.networks import presets
+from pipeline.training.continuation import check_continues
+from pipeline.training.description import describe
 from pipeline.training.export import export
-from pipeline.training.loop import (
-    load_checkpoint,
-)
 from pipeline.training.options import TrainingOptions
-from pipeline.training.plan import check_continues, make_plan
-from pipeline.training.progress import duration
+from pipeline.training.plan import make_plan
 from pipeline.training.ray_train import fit
 from pipeline.training.task import Task
 
@@ -21,7 +16,7 @@ CONTINUES = "interrupted; the same command continues from the last checkpoint"
 
 
 def run(options: TrainingOptions, make_task: Callable[[presets.Preset], Task]) -> int:
-    """Export, describe or train, as the options say. Returns the exit code."""
+    """Export, describe or train, by the options. Returns the exit code."""
     preset = presets.find_preset(options.preset)
     task = make_task(preset)
     if options.export or options.export_preset:
@@ -32,52 +27,3 @@ def run(options: TrainingOptions, make_task: Callable[[presets.Preset], Task]) -
         print(describe(plan, options.workers))
         return OK
     return fit(options, plan)
-
-
-def describe(plan: workers.TrainingPlan, number: int) -> str:
-    """What would be trained by that number of workers, and how far it is."""
-    step, loop = steps_done(plan), plan.loop
-    epochs = loop.steps * loop.batch / len(plan.faces)
-    shards = len({face.shard for face in plan.faces})
-    at_once = max(loop.batch // number // loop.accumulate, 1)
-    channels = 4 if presets.takes_mask(plan.spec) else 3
-    network, face = memory.bytes_of_training(plan.spec, plan.side, channels, loop.precision)
-    lines = [
-        f"network     {plan.spec.kind}, {network / memory.BYTES_PER_WEIGHT / 1e6:.2f} M parameters, "
-        f"{plan.side}x{plan.side} faces; starts from "
-        f"{f'{plan.init.file}, sha256 {plan.init.sha256}' if plan.init else 'random weights'}",
-        f"faces       {len(plan.faces):,} in {shards} shards; {len(plan.held_out):,} held out for validation",
-        f"training    {loop.steps:,} steps of {loop.batch} faces: each face {epochs:,.1f} times",
-        f"memory      about {size_of(network + at_once * face)} of each worker: {size_of(network)} for the network "
-        f"and {size_of(face)} for each of the {at_once} faces it computes at once ({loop.precision}; --accumulate "
-        "lowers it)",
-        f"output      {plan.output}: {f'continues from step {step:,}' if step else 'nothing there yet'}",
-    ]
-    if plan.left_out:
-        some = next(iter(plan.left_out.items()))
-        lines.insert(2, f"left out    {len(plan.left_out):,} members of the shards, as {some[0]}: {some[1]}")
-    rate = last_rate(plan)
-    if rate:
-        lines.append(
-            f"time left   {duration((loop.steps - step) * loop.batch / rate)} at the last {rate:,.1f} faces/s"
-        )
-    return "\n".join(lines)
-
-
-def size_of(size: int) -> str:
-    """Bytes for people."""
-    return f"{size / 2**30:,.1f} GiB" if size >= 1 << 30 else f"{size / 2**20:,.0f} MiB"
-
-
-def steps_done(plan: workers.TrainingPlan) -> int:
-    """Steps of the checkpoint in the output, 0 without one."""
-    state = load_checkpoint(store.join(plan.output, workers.CHECKPOINT))
-    return int(state["step"]) if state else 0
-
-
-def last_rate(plan: workers.TrainingPlan) -> float | None:
-    """Faces a second that the output's last report tells, if there is one."""
-    uri = store.join(plan.output, "metrics.jsonl")
-    reports = [json.loads(line) for line in store.read_bytes(uri).splitlines()] if store.exists(uri) else []
-    rates = [r["faces_per_second"] for r in reports if r.get("faces_per_second")]
-    return rates[-1] if rates else None

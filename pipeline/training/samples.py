@@ -1,7 +1,7 @@
-"""Aligned faces from tar shards or image files, as samples numbered from 0 without end.
+"""Aligned faces from tar shards or image files, as an endless sequence of samples.
 
-Sample i of a run depends on (seed, i) and the shards alone: which face, how it is degraded, its noise and its
-timestep. A run that is stopped and continued therefore sees the very samples it would have seen.
+Sample i of a run depends on (seed, i) and the shards alone: its face, degradation, noise and timestep. A resumed run
+therefore sees the same samples as an uninterrupted one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +17,8 @@ from pipeline.datasets.faces import UNREADABLE, FaceAddress, SampleError, requir
 from pipeline.datasets.holes import draw_hole
 from pipeline.io import images
 
-# A clean face and random numbers → the estimator's input, [C, S, S] float32 in [0, 1], and the face it is to find.
-Spoil = Callable[[NDArray[np.uint8], np.random.Generator], tuple[Tensor, NDArray[np.uint8]]]
+# A clean face and a generator → the estimator's input, [C, S, S] float32 in [0, 1], and its target.
+Degrade = Callable[[NDArray[np.uint8], np.random.Generator], tuple[Tensor, NDArray[np.uint8]]]
 
 
 def degrade_face(face: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tensor, NDArray[np.uint8]]:
@@ -28,24 +28,24 @@ def degrade_face(face: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Ten
 
 
 def make_hole(face: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tensor, NDArray[np.uint8]]:
-    """A hole to be filled: the face with 0 in it, and as a fourth channel where it is."""
+    """Inpainting: the face with a hole set to 0, and the hole as a fourth channel."""
     hole = torch.from_numpy(draw_hole(face.shape[0], rng)).float()[None]
     return torch.cat([to_tensor(face) * (1 - hole), hole]), face
 
 
 class FaceSamples(Dataset[dict[str, Tensor]]):
-    """Sample i: `hq`, [3, S, S] float32 in [0, 1], and `lq`, what `spoil` makes of it; `index`: i itself.
+    """Sample i: `hq`, [3, S, S] float32 in [0, 1], and `lq`, the output of `degrade`; `index`: i itself.
 
-    `passed_over`: [UNREADABLE] numbers of faces that could not be used and whose place the next one took, then -1.
+    `passed_over`: [UNREADABLE] indices of unusable faces that were replaced by the next one, padded with -1.
     """
 
     def __init__(
-        self, faces: Sequence[FaceAddress], side: int, seed: int, spoil: Spoil | None, flip: bool
+        self, faces: Sequence[FaceAddress], side: int, seed: int, degrade: Degrade | None, flip: bool
     ) -> None:
         self._faces = faces
         self._side = side
         self._seed = seed
-        self._spoil = spoil
+        self._degrade = degrade
         self._flip = flip
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
@@ -56,22 +56,24 @@ class FaceSamples(Dataset[dict[str, Tensor]]):
             picture = np.ascontiguousarray(picture[:, ::-1])
         sample = {"index": torch.tensor(i), "passed_over": torch.full((UNREADABLE,), -1)}
         sample["passed_over"][: len(passed_over)] = torch.tensor(passed_over, dtype=torch.int64)
-        if self._spoil is not None:
-            sample["lq"], picture = self._spoil(picture, rng)
+        if self._degrade is not None:
+            sample["lq"], picture = self._degrade(picture, rng)
         sample["hq"] = to_tensor(picture)
         return sample
 
     def why(self, number: int) -> str:
-        """Why a face was passed over."""
+        """The reason why a face was skipped."""
         try:
             self._read(number)
         except (images.ImageError, SampleError) as error:
             return str(error)
-        return "it can be read again: the file was replaced meanwhile"
+        return "it can be read now: the file was replaced in the meantime"
 
     def _picture(self, i: int) -> tuple[NDArray[np.uint8], list[int]]:
-        """The face of sample i, or the next usable one of its epoch; and those that were not: one bad file must not
-        end a long run. A storage that does not answer does end it: its faces are good ones."""
+        """The face of sample i, or the next usable one of its epoch, and the indices of those skipped.
+
+        One bad file must not end a long run. A storage error does: it is no fault of the face.
+        """
         epoch, place = divmod(i, len(self._faces))
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self._seed, 0, epoch]).permutation(len(self._faces)))
@@ -83,8 +85,8 @@ class FaceSamples(Dataset[dict[str, Tensor]]):
             except (images.ImageError, SampleError):
                 passed_over.append(number)
         raise SampleError(
-            f"{len(passed_over)} faces in a row are unreadable or no {self._side}x{self._side} pictures, the last of "
-            f"them {self._faces[passed_over[-1]].name}; make the shards anew with jobs.align"
+            f"{len(passed_over)} consecutive faces are unreadable or not {self._side}x{self._side}, the last "
+            f"{self._faces[passed_over[-1]].name}; make the shards again with jobs.align"
         )
 
     def _read(self, number: int) -> NDArray[np.uint8]:
@@ -93,7 +95,7 @@ class FaceSamples(Dataset[dict[str, Tensor]]):
 
 
 class StepSampler(Sampler[list[int]]):
-    """The sample numbers of each training step for one of `world` workers, from step `first` on."""
+    """The sample indices of each training step for one of `world` workers, from step `first` on."""
 
     def __init__(self, first: int, last: int, batch: int, rank: int, world: int) -> None:
         if batch % world:
@@ -111,5 +113,5 @@ class StepSampler(Sampler[list[int]]):
 
 
 def stack(samples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Samples → one batch: [B, ...] of every entry."""
+    """Samples → batch: every entry stacked to [B, ...]."""
     return {name: torch.stack([s[name] for s in samples]) for name in samples[0]}

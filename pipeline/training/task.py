@@ -1,4 +1,4 @@
-"""What is trained, and on what."""
+"""The network of a training command, with its loss, previews, scores and degradation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pipeline.networks import presets
 from pipeline.training.loop import Objective
-from pipeline.training.samples import Spoil
+from pipeline.training.samples import Degrade
 from pipeline.training.validation import Preview, Scores
 
 Role = Literal["prior", "estimator"]
@@ -14,13 +14,13 @@ Role = Literal["prior", "estimator"]
 
 @dataclass(frozen=True)
 class Task:
-    """What a training command trains, and on what."""
+    """What a training command trains."""
 
     role: Role
     spec: presets.NetworkSpec
     objective: Objective
     preview: Preview
-    # makes the scores of a validation, where it is made
+    # makes the scores of validations, on the reporting worker
     make_scores: Callable[[], Scores]
-    # makes the estimator's input of a clean face; a prior has none
-    spoil: Spoil | None = None
+    # makes the estimator's input from a clean face; None for a prior
+    degrade: Degrade | None = None

@@ -1,4 +1,4 @@
-"""How a training is doing, seen on a batch that never changes: its loss, its scores, and a grid to look at."""
+"""Validation on a fixed batch: loss, scores, and a grid of pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.io.weights import METRIC_WEIGHTS, WeightsError, resolve
 from pipeline.training.loop import Metrics, Objective
 from pipeline.training.objectives import PriorEps
-from pipeline.training.samples import FaceSamples, Spoil, stack
+from pipeline.training.samples import Degrade, FaceSamples, stack
 
 # Faces shown in a grid.
 SHOWN = 8
-# Sample numbers of the fixed batch: far from those of any training, whose noise a sample's number decides.
+# First sample index of the fixed batch, beyond those of any training: the index determines a sample's noise.
 FIRST = 1 << 48
 
 
 class Preview(Protocol):
-    """Makes the columns of the grid."""
+    """Computes the columns of the grid."""
 
     def __call__(self, network: nn.Module, batch: dict[str, Tensor]) -> list[Tensor]:
         """Columns, each [B, 3, S, S] in [0, 1]."""
@@ -42,11 +42,11 @@ class EstimatorPreview:
 
 @dataclass(frozen=True)
 class PriorPreview:
-    """noised to step N | walked back in a few steps | truth."""
+    """noised to step N | denoised in a few steps | truth."""
 
     # N: original step number; the kept step at or below it is taken
     start_step: int
-    # respacing of the walk back
+    # respacing of the reverse chain
     steps: str = "ddim20"
 
     def __call__(self, network: nn.Module, batch: dict[str, Tensor]) -> list[Tensor]:
@@ -62,14 +62,14 @@ class PriorPreview:
 
 
 class Scores(Protocol):
-    """What is told of a network besides its loss."""
+    """Scores of a network besides its loss."""
 
     def __call__(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Each score's name and its values, one per face."""
+        """Name → [B] values of each score."""
 
 
 class EstimatorScores:
-    """PSNR, SSIM and, where its weights are at hand, LPIPS of the estimate against the truth."""
+    """PSNR, SSIM and, where its weights are available, LPIPS of the estimate against the truth."""
 
     def __init__(self, weights_dir: str | None = None) -> None:
         self._each: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
@@ -80,9 +80,9 @@ class EstimatorScores:
             lpips = METRIC_WEIGHTS["lpips"]
             self._each["lpips"] = LPIPS(resolve(lpips.file, lpips.url, lpips.sha256, weights_dir).path)
         except ImportError as error:
-            print(f"validation goes without some scores ({error}); install the extra `evaluate`", flush=True)
+            print(f"validation without some scores ({error}); install the extra `evaluate`", flush=True)
         except WeightsError as error:
-            print(f"validation goes without LPIPS: {error}", flush=True)
+            print(f"validation without LPIPS: {error}", flush=True)
 
     def __call__(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         estimate, truth = network(batch["lq"]).float().clamp(0, 1).cpu(), batch["hq"].cpu()
@@ -91,7 +91,7 @@ class EstimatorScores:
 
 @dataclass(frozen=True)
 class PriorScores:
-    """The loss of ε in each of some bands of steps: which noise levels are still being learnt."""
+    """The loss of ε by bands of steps: which noise levels are still being learnt."""
 
     objective: PriorEps
     bands: int = 4
@@ -106,18 +106,18 @@ class PriorScores:
 
 
 class FixedBatch:
-    """The same faces, degradations, timesteps and noises at every validation."""
+    """A batch with the same faces, degradations, timesteps and noises at every validation."""
 
     def __init__(
-        self, faces: Sequence[FaceAddress], side: int, seed: int, spoil: Spoil | None, count: int
+        self, faces: Sequence[FaceAddress], side: int, seed: int, degrade: Degrade | None, count: int
     ) -> None:
-        samples = FaceSamples(faces, side, seed, spoil, flip=False)
+        samples = FaceSamples(faces, side, seed, degrade, flip=False)
         self._samples = [samples[FIRST + i] for i in range(min(count, len(faces)))]
 
     def measure(
         self, network: nn.Module, objective: Objective, scores: Scores, device: torch.device, batch: int
     ) -> Metrics:
-        """Means over the faces of the objective, `loss`, and of the scores. batch: faces of one network call."""
+        """Means over the faces of the objective (`loss`) and of the scores. batch: faces per network call."""
         network.eval()
         totals: dict[str, float] = {}
         for i in range(0, len(self._samples), batch):

@@ -1,8 +1,8 @@
 """The variational bound that trains a prior's variance channels.
 
 Source: Nichol & Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (arXiv 2102.09672), Eqs. 4-10 and
-15. DDIM sampling does not use the variance; it is trained so that the six-channel layout of the published
-checkpoints means what it means there.
+15. DDIM sampling does not use the variance; it is trained so that the six channels have the same semantics as in
+the published checkpoints.
 """
 
 import math

@@ -8,10 +8,10 @@ from photographs import encoded, portrait
 from PIL import Image
 from skimage import data
 
-from pipeline.cleaning.assess import MISSING, look_at
+from pipeline.cleaning.assess import MISSING, measure_picture
 from pipeline.cleaning.checks import Measures, measure, perceptual_hash
 from pipeline.cleaning.policy import Policy
-from pipeline.cleaning.verdicts import judge
+from pipeline.cleaning.verdicts import assign_verdicts
 from pipeline.faces.detect import Face
 from pipeline.stages.align import DetectorChoice
 
@@ -21,7 +21,7 @@ ASTRONAUT = np.ascontiguousarray(data.astronaut()[0:330, 60:400])
 
 def numbers(picture: np.ndarray) -> dict:
     """What the stage measures of a picture."""
-    return look_at(encoded(Image.fromarray(picture), "PNG"), DETECTOR, 64, 1 << 30)
+    return measure_picture(encoded(Image.fromarray(picture), "PNG"), DETECTOR, 64, 1 << 30)
 
 
 def verdict_of(
@@ -38,7 +38,7 @@ def verdict_of(
     columns = {n: pa.array([r[n] for r in full]) for n in full[0] if n != "phash"}
     table = pa.table(columns | {"phash": pa.array([r["phash"] for r in full], pa.uint64())})
     mask = np.isin(np.arange(len(rows)), settled)
-    found = judge(table, mask, policy or Policy())
+    found = assign_verdicts(table, mask, policy or Policy())
     return list(zip(found.verdict.tolist(), found.names().tolist(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""A policy file says what is kept, repaired and dropped; what it can not mean is refused in one sentence."""
+"""A policy file says what is kept, repaired and dropped; an invalid one is refused in one sentence."""
 
 import ast
 from pathlib import Path
@@ -43,17 +43,17 @@ def test_thresholds_of_the_file_are_defaults_and_options_win(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("min_sid = 80", "min_sid is no setting"),
+        ("min_sid = 80", "min_sid is unknown"),
         ('min_side = "large"', "min_side must be a number, got 'large'"),
         ("min_side = true", "min_side must be a number"),
         ("min_side = 1.5", "min_side must be a number"),
-        ("min_side =", "is no TOML file"),
+        ("min_side =", "is not valid TOML"),
         ("actions = 3", "actions must be a table"),
-        ('[actions]\nugly = "drop"', "names no reason"),
-        ('[actions]\nno_face = "repair"', "no_face can not be repaired"),
-        ('[actions]\nunreadable = "keep"', "unreadable can not be kept"),
-        ('[actions]\nno_face = "burn"', "=keep or =repair was wanted"),
-        ("[restore]\noutput = 'x'", "[restore] output is no setting"),
+        ('[actions]\nugly = "drop"', "has no known reason"),
+        ('[actions]\nno_face = "repair"', "no_face cannot be repaired"),
+        ('[actions]\nunreadable = "keep"', "unreadable cannot be kept"),
+        ('[actions]\nno_face = "burn"', "=drop, =keep or =repair, got"),
+        ("[restore]\noutput = 'x'", "[restore] output is unknown"),
         ("[restore]\nsolver = 'magic'", "[restore] solver must be one of ddim, dpm++"),
         ("[restore]\neta = 'high'", "[restore] eta must be of type float"),
     ],

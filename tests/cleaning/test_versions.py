@@ -149,7 +149,7 @@ def dataset(tmp_path) -> Dataset:
     return Dataset(tmp_path / "in", tmp_path / "out")
 
 
-def test_a_killed_census_goes_on_where_it_was(dataset):
+def test_a_killed_measurement_resumes(dataset):
     whole = dataset.pending()
     assert len(whole) == 3
     dataset.measure(most=1)
@@ -171,7 +171,9 @@ def test_after_a_version_only_what_is_new_or_changed_is_measured(dataset, monkey
     touched = dataset.source / "p01.png"
     touched.write_bytes(touched.read_bytes())
     # the touched one is read and hashed, and not decoded
-    monkeypatch.setattr("pipeline.cleaning.assess.look_at", lambda data, *_: dataset.read.append(data) or {})
+    monkeypatch.setattr(
+        "pipeline.cleaning.assess.measure_picture", lambda data, *_: dataset.read.append(data) or {}
+    )
     assert [row["images"] for row in dataset.measure()] == [2]
     assert dataset.read == [b"no picture"]
     second = dataset.intake().table()

@@ -138,7 +138,7 @@ def test_a_doubled_start_says_that_another_is_at_work(first, clean, capsys):
 
 def test_versions_of_another_dataset_are_not_continued(first, clean, capsys):
     assert clean(first[0] / "a", first[1]) == 2
-    assert f"holds versions of {first[0]}, not of {first[0] / 'a'}" in capsys.readouterr().err
+    assert f"has versions of {first[0]}, not of {first[0] / 'a'}" in capsys.readouterr().err
 
 
 def test_starts_that_die_leave_no_version_and_the_next_makes_the_same(first, clean, monkeypatch):
@@ -148,7 +148,7 @@ def test_starts_that_die_leave_no_version_and_the_next_makes_the_same(first, cle
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for place in ("judge", "settle_method", "with_repairs", "write_report", "write_version"):
+    for place in ("assign_verdicts", "settle_method", "with_repairs", "write_report", "write_version"):
         with monkeypatch.context() as patch:
             patch.setattr(run, place, die)
             assert clean(source, again) == 130
@@ -159,7 +159,7 @@ def test_starts_that_die_leave_no_version_and_the_next_makes_the_same(first, cle
     assert versions(again) == versions(output)
 
 
-def test_a_dry_run_is_a_census_without_version_repair_or_cost(first, clean, tmp_path, capsys):
+def test_a_dry_run_measures_without_version_repair_or_cost(first, clean, tmp_path, capsys):
     output = tmp_path / "out"
     assert clean(first[0], output, "--dry-run", "--fail-if", "repair>0.5") == 0
     assert sorted(p.name for p in output.iterdir()) == ["_ledger", "measurements", "reports"]
@@ -225,7 +225,7 @@ def test_pictures_of_any_name_make_a_version_a_report_and_a_sample_each(clean, t
     assert clean(tmp_path / "in", tmp_path / "out", *keep) == 0
     assert set(rows(tmp_path / "out", 1)) == {*names[:-1], "caf\\udce9.jpg"}
     assert (tmp_path / "out" / "reports" / "0001" / "index.html").is_file()
-    assert len(samples(tmp_path / "out")) == len(names) - 1  # one name can not stand in a manifest
+    assert len(samples(tmp_path / "out")) == len(names) - 1  # one name cannot be stored in a manifest
 
 
 def test_rows_of_parquet_are_written_with_the_suffix_of_their_format(clean, tmp_path):
@@ -250,7 +250,7 @@ def samples(output: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--fail-if", "ugly>1"), "names nothing that is counted"),
+        (("--fail-if", "ugly>1"), "'ugly' is unknown"),
         (("--dry-run", "--materialise"), "writes no version"),
         (("--near-distance", "20"), "--near-distance must lie in"),
     ],
@@ -266,4 +266,4 @@ def test_a_policy_that_is_none_is_refused_before_anything_is_read(tmp_path, caps
     (tmp_path / "p.toml").write_text("min_syde = 3")
     places = ["--input", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")]
     assert job.main([*places, "--policy", str(tmp_path / "p.toml")]) == 2
-    assert "min_syde is no setting" in capsys.readouterr().err
+    assert "min_syde is unknown" in capsys.readouterr().err

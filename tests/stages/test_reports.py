@@ -95,7 +95,7 @@ def test_stages_that_nobody_watches_do_the_same(tmp_path):
     assert (watched["crops"], watched["faces"]) == (alone["crops"], alone["faces"])
 
 
-def test_a_census_reports_each_picture_with_its_faces(tmp_path):
+def test_a_measurement_reports_each_picture_with_its_faces(tmp_path):
     write_folder(tmp_path / "in", mixed())
     heard = Heard()
     row = row_of(tmp_path / "in")

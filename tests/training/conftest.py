@@ -12,7 +12,8 @@ from jobs import train_prior
 from pipeline.console.options import parse
 from pipeline.networks.presets import find_preset
 from pipeline.training import run, workers
-from pipeline.training.plan import check_continues, make_plan
+from pipeline.training.continuation import check_continues
+from pipeline.training.plan import make_plan
 from pipeline.training.prior import PriorOptions
 
 PRESET = """
@@ -113,4 +114,4 @@ def plan():
 @pytest.fixture
 def alone():
     """Trains as a command would, in this process and without Ray."""
-    return lambda command, argv: workers.train(plan_of(command, argv), workers.ALONE)
+    return lambda command, argv: workers.train(plan_of(command, argv), workers.SINGLE_PROCESS)

@@ -39,15 +39,15 @@ def train(plan, workers_=1, rank=-1, moment=""):
 
 
 def work(plan, rank, world, meeting, moment):
-    """One worker's whole life."""
+    """Train as one worker."""
     torch.set_num_threads(1)
-    wrap = workers.ALONE.wrap
+    wrap = workers.SINGLE_PROCESS.wrap
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
         wrap = DistributedDataParallel
     if moment:
         MOMENTS[moment]()
-    workers.train(plan, workers.Place(rank, world, CPU, wrap, report=lambda metrics: None))
+    workers.train(plan, workers.WorkerContext(rank, world, CPU, wrap, report=lambda metrics: None))
 
 
 def die():
@@ -77,12 +77,12 @@ def while_writing_the_checkpoint():
 def before_the_checkpoint_has_its_name():
     replace = Path.replace
 
-    def last_deed(path, target):
-        if path.suffix == ".partial" and loop.torch.load(path)["step"] == 4:
+    def killing_replace(path, target):
+        if path.suffix == ".partial" and torch.load(path)["step"] == 4:
             die()
         return replace(path, target)
 
-    Path.replace = last_deed
+    Path.replace = killing_replace
 
 
 MOMENTS = {
@@ -93,6 +93,6 @@ MOMENTS = {
 
 
 def curve(output):
-    """All that metrics.jsonl tells but the speed."""
+    """All of metrics.jsonl but the speed."""
     rows = [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "faces_per_second"} for row in rows]

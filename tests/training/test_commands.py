@@ -10,9 +10,9 @@ from jobs import train_estimator, train_prior
 from pipeline.console.options import parse
 from pipeline.networks.memory import bytes_of_training
 from pipeline.networks.presets import as_toml, build, find_preset, load_network, preset_names
+from pipeline.training.checkpoint import UnusableCheckpoint
 from pipeline.training.configs import config_names, read_config, with_config
 from pipeline.training.estimator import EstimatorOptions
-from pipeline.training.loop import UnusableCheckpoint
 from pipeline.training.prior import PriorOptions
 from pipeline.training.ray_train import known_cause
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_sentence(preset, argu
     assert "\n" not in str(refused.value)
 
 
-def test_of_a_failed_group_of_workers_the_cause_is_told():
+def test_the_cause_of_a_failed_group_of_workers_is_reported():
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     cause = UnusableCheckpoint("does not fit")
@@ -174,7 +174,7 @@ def test_a_schedule_for_the_other_command_or_with_an_unknown_entry_is_refused(tm
     cases = {
         "prior-512": "jobs.train_prior",
         str(tmp_path / "own.toml"): "learning",
-        "none": "can not be read",
+        "none": "cannot be read",
     }
     for name, told in cases.items():
         assert train_estimator.main(["--config", name, "--output", "o", "--shards", "s"]) == 2

@@ -79,7 +79,7 @@ def test_a_worker_under_ray_is_killed_then_the_driver_stopped_and_the_curve_is_t
     assert "run the same command again" in log.read_text()
 
     # the learning rate stays what it is, so that the number of steps may be another
-    done = killed.loop.load_checkpoint(checkpoint)["step"]
+    done = killed.checkpoint.load_checkpoint(checkpoint)["step"]
     planned = plan(train_estimator, [*whole, f"--steps={done + 5}"])
     straight = replace(planned, output=str(tmp_path / "straight"))
     assert killed.train(planned) == killed.train(straight) == [0]

@@ -11,7 +11,7 @@ from pipeline.datasets.faces import SampleError, find_faces
 from pipeline.io import store
 from pipeline.training.loop import LoopConfig, Trainer
 from pipeline.training.samples import FaceSamples, StepSampler, stack
-from pipeline.training.workers import ALONE
+from pipeline.training.workers import SINGLE_PROCESS
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,9 @@ def test_an_unreadable_face_is_passed_over_alike_by_every_worker_and_told_once_a
                 assert torch.equal(samples(find_faces(str(tmp_path)))[i]["hq"], alone[i]["hq"]), (rank, step)
 
     told, metrics = [], []
-    trainer = Trainer(torch.nn.Conv2d(3, 3, 1), LoopConfig(steps=3, batch=4, log_every=3), ALONE.device)
+    trainer = Trainer(
+        torch.nn.Conv2d(3, 3, 1), LoopConfig(steps=3, batch=4, log_every=3), SINGLE_PROCESS.device
+    )
     batches = [stack([data[i] for i in range(4 * step, 4 * step + 4)]) for step in range(3)]
     trainer.run(
         batches,
@@ -100,7 +102,7 @@ def test_an_unreadable_face_is_passed_over_alike_by_every_worker_and_told_once_a
 
 def test_too_many_unreadable_faces_in_a_row_end_the_training(pictures, tmp_path):
     (tmp_path / "a.tar").write_bytes(tar_of({name: b"no picture" for name in pictures}))
-    with pytest.raises(SampleError, match="6 faces in a row"):
+    with pytest.raises(SampleError, match="6 consecutive faces"):
         samples(find_faces(str(tmp_path)))[0]
 
 

@@ -27,7 +27,7 @@ def test_loss_does_not_depend_on_the_batch_and_the_grid_has_a_row_per_face(prese
     torch.manual_seed(0)
     network = build(find_preset(preset).estimator if estimates else find_preset(preset).prior)
     fixed = FixedBatch(
-        list_faces(find_shards(shards)), 32, seed=0, spoil=degrade_face if estimates else None, count=5
+        list_faces(find_shards(shards)), 32, seed=0, degrade=degrade_face if estimates else None, count=5
     )
     scores = EstimatorScores() if estimates else PriorScores(objective)
     whole, parts = (fixed.measure(network, objective, scores, CPU, batch) for batch in (5, 2))

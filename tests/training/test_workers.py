@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jobs import train_estimator
-from pipeline.training.loop import load_checkpoint
+from pipeline.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ def losses(output):
     return [row["loss"] for row in rows if "loss" in row]
 
 
-def test_two_workers_train_what_one_trains_and_one_of_them_tells_mlflow(arguments, alone, tmp_path):
+def test_two_workers_train_what_one_trains_and_one_of_them_logs_to_mlflow(arguments, alone, tmp_path):
     from mlflow import MlflowClient
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"

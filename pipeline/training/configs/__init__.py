@@ -1,6 +1,6 @@
-"""Ready-made schedules: TOML files whose entries are options of a training command by their names.
+"""Predefined training schedules: TOML files with options of a training command.
 
-`trains` says which of the two commands a file is for. A value is what stands behind the option on the command line.
+`trains` names the command that a file is for. Values are those of the command line.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def config_names() -> list[str]:
 
 
 def with_config(argv: Sequence[str], options: type[Any], trains: Trains) -> list[str]:
-    """The arguments, those of the file that --config names put before them. Raises UsageError."""
+    """The arguments, preceded by those of the file given by --config. Raises UsageError."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     name = parser.parse_known_args(list(argv))[0].config
@@ -35,7 +35,7 @@ def with_config(argv: Sequence[str], options: type[Any], trains: Trains) -> list
     known = {f.name for f in fields(options)} - {"config"}
     if unknown := sorted(set(values) - known):
         raise UsageError(
-            f"--config {name} holds {', '.join(unknown)}; its entries must be options of jobs.train_{trains}, "
+            f"--config {name} has {', '.join(unknown)}; its entries must be options of jobs.train_{trains}, "
             "with _ for -"
         )
     given = [word for option, value in values.items() for word in as_arguments(name, option, value)]
@@ -49,7 +49,7 @@ def read_config(name: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(
-            f"--config {name} can not be read ({error.strerror}); give one of {', '.join(config_names())}, "
+            f"--config {name} cannot be read ({error.strerror}); give one of {', '.join(config_names())}, "
             "or the path of a TOML file"
         ) from error
     except ValueError as error:
@@ -57,7 +57,7 @@ def read_config(name: str) -> dict[str, Any]:
 
 
 def as_arguments(name: str, option: str, value: Any) -> list[str]:
-    """One entry as it would stand on the command line. Raises UsageError on what no option can be."""
+    """One entry as command-line arguments. Raises UsageError for an invalid type."""
     flag = f"--{option.replace('_', '-')}"
     if isinstance(value, bool):
         return [flag] if value else []
