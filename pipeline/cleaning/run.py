@@ -40,7 +40,7 @@ from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.shards import list_input
 from pipeline.io.units import Kind
-from pipeline.ledger.lease import AlreadyDriven, Driver
+from pipeline.ledger.lease import AlreadyLeased, Lease
 from pipeline.ledger.ledger import Ledger
 from pipeline.networks.cost import face_cost, seconds_per_face
 from pipeline.records.fingerprint import fingerprint_digest
@@ -57,9 +57,9 @@ class Cleaning:
     """One start on an output that this process drives."""
 
     def __init__(
-        self, plan: Plan, kind: Kind, entries: Sequence[store.Entry], last: Version | None, driver: Driver
+        self, plan: Plan, kind: Kind, entries: Sequence[store.Entry], last: Version | None, lease: Lease
     ) -> None:
-        self.plan, self.config, self.driver = plan, plan.config, driver
+        self.plan, self.config, self.lease = plan, plan.config, lease
         self.entries, self.last = entries, last
         self.parent = MANIFEST.empty_table() if last is None else read_manifest(self.config.output, last)
         folder = store.join(self.config.output, "measurements", plan.measuring)
@@ -106,8 +106,8 @@ class Cleaning:
                         with closing(Board(say)) as board:
                             progress.follow(board.poll)
                             self._run_units(left, progress, board.report, careful)
-        if self.driver.follower is not None:
-            say(f"{self.driver.follower.who} has taken over this output; this start ends")
+        if self.lease.successor is not None:
+            say(f"{self.lease.successor.who} has taken over this output; this start ends")
         if self._ending:
             return INTERRUPTED
         if left:
@@ -116,7 +116,7 @@ class Cleaning:
 
     @property
     def _ending(self) -> bool:
-        return self._stopping or self.driver.follower is not None
+        return self._stopping or self.lease.successor is not None
 
     def _run_units(self, left: dict[str, Row], progress: Progress, report: Report, careful: bool) -> None:
         """Measure the units in `left`, removing those done.
@@ -132,7 +132,7 @@ class Cleaning:
             detector,
             c.max_pixels,
             c.image_column,
-            self.driver.stop_uri,
+            self.lease.stop_uri,
             careful,
             report,
         )
@@ -156,7 +156,7 @@ class Cleaning:
             os._exit(INTERRUPTED)
         self._stopping = True
         self._drain_until = time.monotonic() + DRAIN_SECONDS
-        self.driver.stop()
+        self.lease.stop()
         say("stopping: units in flight are finished first (press again to exit at once)")
 
     # ---- verdicts
@@ -210,14 +210,14 @@ class Cleaning:
             output = store.join(config.output, place)
             restore = with_values(plan.restore, output=output, run_name=f"{name} repairs {repair}")
             say(f"{len(new)} pictures to repair, {len(pictures) - len(new)} repaired before")
-            ledger = Ledger(output, settings, self.driver.drives)
+            ledger = Ledger(output, settings, self.lease.is_held)
             repeat = {"config": repeatable(restore), "preset": asdict(plan.preset)}
             ledger.claim(config.input, repeat)
             machine = restore.machine
             addresses, entries = [p.address for p in new.values()], [p.entry for p in new.values()]
             ledger.plan_pictures(addresses, entries, machine.shard_images, machine.unit_images)
             began, done = time.monotonic(), ledger.resume()
-            code = Restoration(restore, restorer, ledger, done, self.driver).run()
+            code = Restoration(restore, restorer, ledger, done, self.lease).run()
             if code != OK:
                 return code, repair, rows
             self.cost.repair_seconds = time.monotonic() - began
@@ -256,7 +256,7 @@ class Cleaning:
             print(summary(version, config))
             print(f"report         {store.join(config.output, folder, 'index.html')}")
             return gate_code(config, version)
-        if self.driver.follower is not None or not write_version(config.output, version, body):
+        if self.lease.successor is not None or not write_version(config.output, version, body):
             say(f"another start has written version {version.number}; this one ends")
             return BUSY
         self.intake.take_in()
@@ -329,10 +329,10 @@ def run(plan: Plan) -> int:
     if last and not config.dry_run and nothing_new(plan, last, listing_digest(entries)):
         return finish(plan, last)
     try:
-        with Driver.take(config.output, say) as driver:
-            # read again: the previous driver may have written another version
-            driver.exit_code = Cleaning(plan, kind, entries, last_version(config.output), driver).run()
-            return driver.exit_code
-    except AlreadyDriven as error:
+        with Lease.take(config.output, say) as lease:
+            # read again: the previous holder may have written another version
+            lease.exit_code = Cleaning(plan, kind, entries, last_version(config.output), lease).run()
+            return lease.exit_code
+    except AlreadyLeased as error:
         say(f"busy: {error}")
         return BUSY

@@ -1,10 +1,11 @@
 """The lease of an output: one process at a time works on it, so that nothing is restored twice.
 
 Every start makes `_ledger/drivers/NNNN.json`, the next number, by a conditional write: of several starts one gets it.
-The highest number drives. Its driver says every few seconds that it lives; one that died is followed at once on its
-own machine, elsewhere after it has kept silent for a while. No decision asks what time it is: clocks are set while
-machines run. A driver that was only paused finds, when it wakes, that it was followed, and writes nothing more
-(pipeline/io/fence.py). Until then both may finish the same units: markers are made by conditional writes too.
+The highest number holds the lease and renews it every few seconds. The lease of a process that died is taken at once
+on its own machine, elsewhere when it has not been renewed for a while. No decision depends on the time of day: clocks
+are set while machines run. A holder that was only paused finds, when it wakes, that it has a successor, and writes
+nothing more (pipeline/io/fence.py). Until then both may finish the same units: markers, too, are made by conditional
+writes.
 """
 
 import json
@@ -24,13 +25,13 @@ import psutil
 from pipeline import Refusal
 from pipeline.io import fence, layout, store
 
-# seconds between signs of life, and until a driver elsewhere that gives none counts as dead
+# seconds between renewals, and until a holder elsewhere that does not renew counts as dead
 BEAT, TIMEOUT = 10.0, 35.0
 START_BYTES = 1024
 
 
-class AlreadyDriven(Refusal, ValueError):
-    """Somebody else is at work on the output; the command exits with code 2."""
+class AlreadyLeased(Refusal, ValueError):
+    """Another process is at work on the output; the command exits with code 2."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,12 @@ class Start:
 
     @property
     def stop_path(self) -> str:
-        """While this object exists, no stage begins a further unit for this driver."""
+        """While this object exists, no stage begins a further unit for this start."""
         return layout.stop_path(self.number)
 
     @property
     def who(self) -> str:
-        """The driver, for people."""
+        """The process, for people."""
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.began_at))
         return f"process {self.pid} on {self.host}, started {began}"
 
@@ -130,24 +131,24 @@ def _boot() -> str:
         return ""
 
 
-class Driver:
-    """This process as the driver of an output. A context manager: its block is the time that this start is at work."""
+class Lease:
+    """This process as the holder of an output. A context manager: its block is the time that this start is at work."""
 
     def __init__(self, output: str, start: Start) -> None:
         self._output = output
         self._start = start
         self._done = threading.Event()
-        # the start that followed ours while we seemed to be dead
-        self.follower: Start | None = None
+        # the start that took the lease while we seemed to be dead
+        self.successor: Start | None = None
         self.exit_code: int | None = None
         # what ended this start, where that was no end of the work
         self.reason = ""
         self._withdrawn = False
-        self._thread = threading.Thread(target=self._beat, name="driver", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     @classmethod
-    def take(cls, output: str, say: Callable[[str], None], timeout: float = TIMEOUT) -> "Driver":
-        """Become the driver of an output. Raises AlreadyDriven while another one lives.
+    def take(cls, output: str, say: Callable[[str], None], timeout: float = TIMEOUT) -> "Lease":
+        """Take the lease of an output. Raises AlreadyLeased while another one lives.
 
         say: is given one sentence when we wait to see whether one does, for at most `timeout` seconds.
         """
@@ -166,7 +167,7 @@ class Driver:
                 _clear_stops(output)
                 return cls(output, mine)
 
-    def __enter__(self) -> "Driver":
+    def __enter__(self) -> "Lease":
         self._thread.start()
         return self
 
@@ -185,7 +186,7 @@ class Driver:
 
     @property
     def number(self) -> int:
-        """The how manieth start on this output we are."""
+        """The number of this start on the output, from 1."""
         return self._start.number
 
     @property
@@ -197,25 +198,25 @@ class Driver:
         """Let the stages finish what they began, and begin nothing more."""
         store.write_bytes(self.stop_uri, b"")
 
-    def drives(self) -> bool:
-        """Whether no start has followed this one, by a fresh look; else stops the stages. Raises StoreError."""
+    def is_held(self) -> bool:
+        """Whether no start has taken the lease since, by a fresh look; else stops the stages. Raises StoreError."""
         following = replace(self._start, number=self._start.number + 1)
-        if self.follower is None and store.exists(store.join(self._output, following.path)):
-            follower = _read(self._output, following.number)
+        if self.successor is None and store.exists(store.join(self._output, following.path)):
+            successor = _read(self._output, following.number)
             with suppress(store.StoreError):  # its workers notice for themselves whose output it is
                 self.stop()
-            self.follower = follower
-        return self.follower is None
+            self.successor = successor
+        return self.successor is None
 
     def withdraw(self) -> None:
         """Leave no trace at the end: this start was refused before it did anything."""
         self._withdrawn = True
 
     def _beat(self) -> None:
-        """The background thread: say that we live, and look whether we were followed."""
+        """The background thread: renew the lease, unless another start has it."""
         while not self._done.wait(BEAT):
             try:
-                if not self.drives():
+                if not self.is_held():
                     return
                 self._start = replace(self._start, seen_at=time.time())
                 store.write_bytes(store.join(self._output, self._start.path), self._start.to_json())
@@ -231,7 +232,7 @@ def _clear_stops(output: str) -> None:
 
 
 def _await_death(output: str, last: Start, say: Callable[[str], None], timeout: float) -> None:
-    """Return when the last driver is dead. Raises AlreadyDriven when it lives."""
+    """Return when the last holder is dead. Raises AlreadyLeased when it lives."""
     lives = last.lives()
     if lives is None:
         say(f"waiting up to {timeout:.0f} s to see whether {last.who} still works on this output")
@@ -241,7 +242,7 @@ def _await_death(output: str, last: Start, say: Callable[[str], None], timeout: 
             seen = _read(output, last.number)
             lives = False if seen.ended_at is not None else (seen.seen_at != last.seen_at or None)
     if lives:
-        raise AlreadyDriven(
+        raise AlreadyLeased(
             f"{store.name_of(output)} is being worked on by {last.who}; wait for its end (jobs.status shows how far "
             "it is), or stop it first"
         )

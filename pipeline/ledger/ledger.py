@@ -85,10 +85,10 @@ class Ledger:
     """The driver's view of one output. Only the driver holds one; stages write markers by name."""
 
     def __init__(
-        self, output: str, fingerprint: dict[str, Any], drives: Callable[[], bool] = lambda: True
+        self, output: str, fingerprint: dict[str, Any], is_held: Callable[[], bool] = lambda: True
     ) -> None:
-        """drives: whether this process still is the output's driver, by a fresh look; else nothing is written."""
-        self._output, self._drives = output, drives
+        """is_held: whether this process still holds the output's lease, by a fresh look; else nothing is written."""
+        self._output, self._is_held = output, is_held
         # identity of the run, once the output is claimed
         self.run = ""
         self.fingerprint = fingerprint
@@ -137,11 +137,11 @@ class Ledger:
         return False
 
     def _write_run(self, run: RunFile) -> None:
-        fence.write_while(self._drives, self._output, layout.RUN, run.to_json(), changes_owner=True)
+        fence.write_while(self._is_held, self._output, layout.RUN, run.to_json(), changes_owner=True)
 
     def _write(self, path: str, data: bytes) -> None:
         """Make or replace a file of the output, unless another start has followed ours. Raises Fenced or StoreError."""
-        fence.write_while(self._drives, self._output, path, data)
+        fence.write_while(self._is_held, self._output, path, data)
 
     def settle_precision(self, wanted: str) -> str:
         """The number type of every unit of this run: the one that was written down before the first, else `wanted`.

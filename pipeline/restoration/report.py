@@ -66,25 +66,25 @@ def _face_row(tiles: Pixels, decision: str) -> Row:
 
 
 def write_report(
-    output_uri: str, summary: Mapping[str, Any], drives: Callable[[], bool] = lambda: True
+    output_uri: str, summary: Mapping[str, Any], is_held: Callable[[], bool] = lambda: True
 ) -> None:
     """Write OUT/report/: contact_sheet.png, histograms.png, shards.parquet (where there are any) and index.html.
 
     Last comes `_ledger/report.json` with the size and sha256 of each, for verification.
 
     summary: `title`; `outcomes`, `settings`, `measured` and `means`, each a mapping; `shards`, a list of mappings;
-    any other value is a line of the table at the top. All may be missing. drives: whether the output still is ours to
+    any other value is a line of the table at the top. All may be missing. is_held: whether the output still is ours to
     write to, by a fresh look. Raises Fenced where it is not, or StoreError.
     """
     written: list[dict[str, Any]] = []
 
     def write(name: str, data: bytes) -> None:
         path = layout.report_path(name)
-        write_while(drives, output_uri, path, data)
+        write_while(is_held, output_uri, path, data)
         written.append({"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)})
 
     # a report of which only a part is new can not be compared
-    write_while(drives, output_uri, layout.REPORT_FILES, b"[]")
+    write_while(is_held, output_uri, layout.REPORT_FILES, b"[]")
     title = str(summary.get("title", store.name_of(output_uri)))
     sheet = contact_sheet(_read_strips(store.join(output_uri, layout.SAMPLES)), title)
     write("contact_sheet.png", images.encode_png(sheet))
@@ -98,7 +98,7 @@ def write_report(
         write("shards.parquet", _table_bytes(shards))
     parts = _sections(summary, shards, records, images.encode_jpeg(sheet, 90), plots)
     write("index.html", page.document(title, parts).encode())
-    write_while(drives, output_uri, layout.REPORT_FILES, json.dumps(written, indent=1).encode())
+    write_while(is_held, output_uri, layout.REPORT_FILES, json.dumps(written, indent=1).encode())
 
 
 def _sections(

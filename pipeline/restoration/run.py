@@ -21,7 +21,7 @@ from pipeline.console.commands import (
 from pipeline.console.options import values_of, with_values
 from pipeline.console.progress import Progress, WaitNotice, duration
 from pipeline.io import layout, store
-from pipeline.ledger.lease import Driver
+from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, Row
@@ -61,13 +61,13 @@ class Restoration:
         restorer: Restorer,
         ledger: Ledger,
         settled: list[Settled],
-        driver: Driver,
+        lease: Lease,
         reference: FeatureStatistics | None = None,
     ) -> None:
         self.reference = reference
         # of the restored faces as a set, once the run is done
         self.distances: dict[str, float] = {}
-        self.config, self.restorer, self.ledger, self.driver = config, restorer, ledger, driver
+        self.config, self.restorer, self.ledger, self.lease = config, restorer, ledger, lease
         self.mlflow_uri = settle_uri(config.tracking.mlflow_uri, config.output.uri)
         self.began = time.monotonic()
         self._stopping = False
@@ -90,7 +90,7 @@ class Restoration:
             | config.tracking.tag_values,
             state_uri=store.join(config.output.uri, layout.TRACKING),
             warn=lambda text: say(f"warning: {text}"),
-            owns=self.driver.drives,
+            owns=self.lease.is_held,
         )  # fmt: skip
 
     def run(self) -> int:
@@ -98,10 +98,10 @@ class Restoration:
         try:
             return self._run()
         except store.StoreError as error:
-            if self.driver.follower is not None:
+            if self.lease.successor is not None:
                 return self._leave_to_follower()
             say(f"error: {error}")
-            self.driver.reason = str(error)
+            self.lease.reason = str(error)
             self.tracker.finish(STATUSES.get(UNEXPECTED, "FAILED"))
             print_summary(self, UNEXPECTED, time.monotonic() - self.began)
             return UNEXPECTED
@@ -111,7 +111,7 @@ class Restoration:
         for shard in self.settled.values():
             self._track(shard)
         ended = self._restore() if self.ledger.units_pending else OK
-        if not self.driver.drives():
+        if not self.lease.is_held():
             return self._leave_to_follower()
         code = ended or self._verdict()
         if code not in (INTERRUPTED, UNEXPECTED):
@@ -126,8 +126,8 @@ class Restoration:
 
     def _leave_to_follower(self) -> int:
         """Another start has taken the output over: report and MLflow are its own to write."""
-        assert self.driver.follower is not None
-        say(f"{self.driver.follower.who} has taken this output over; this one leaves it to that")
+        assert self.lease.successor is not None
+        say(f"{self.lease.successor.who} has taken this output over; this one leaves it to that")
         return INTERRUPTED
 
     def _restore(self) -> int:
@@ -175,10 +175,10 @@ class Restoration:
             return self._follow(self._rows(resources, device, board, careful), progress)
 
     def _rows(self, resources: Resources, device: str, board: Board, careful: bool) -> Iterator[Row]:
-        config, restorer, stop_uri = self.config, self.restorer, self.driver.stop_uri
+        config, restorer, stop_uri = self.config, self.restorer, self.lease.stop_uri
         return run_flow(
             list(self.ledger.pending()),
-            LoadUnit(config.output.uri, self.driver.number),
+            LoadUnit(config.output.uri, self.lease.number),
             replace(read_stage(config, restorer, stop_uri, board.report), careful=careful),
             restore_stage(config, restorer, device, resources.threads, stop_uri, board.report),
             replace(publish_stage(config, restorer, device), careful=careful),
@@ -195,7 +195,7 @@ class Restoration:
                 return UNEXPECTED
             if row.get("marker") is None:
                 continue  # not begun, because the run is stopping, or not written
-            self._undelivered_in_a_row, self.driver.reason = 0, ""
+            self._undelivered_in_a_row, self.lease.reason = 0, ""
             counts, shard = self.ledger.add(row["marker"])
             self._leave_at = time.monotonic() + DRAIN_SECONDS
             progress.add(counts.images, counts.faces, counts.outcomes["failed"])
@@ -204,17 +204,17 @@ class Restoration:
                 self._track(shard)
             if self._over_budget():
                 return OVER_BUDGET
-        return INTERRUPTED if self._stopping or self.driver.follower else OK
+        return INTERRUPTED if self._stopping or self.lease.successor else OK
 
     def _undelivered(self, row: Row) -> bool:
         """Say that a unit could not be written; True when so many could not that nothing will be."""
         self._undelivered_units += 1
         self._undelivered_in_a_row += 1
-        self.driver.reason = str(row["undelivered"])
+        self.lease.reason = str(row["undelivered"])
         say(f"warning: unit {row['unit']} is not done, the next start does it again: {row['undelivered']}")
         if self._undelivered_in_a_row < MOST_UNDELIVERED:
             return False
-        self.driver.stop()
+        self.lease.stop()
         say(f"error: {MOST_UNDELIVERED} units in a row could not be written; stopping")
         return True
 
@@ -225,7 +225,7 @@ class Restoration:
             os._exit(INTERRUPTED)
         self._stopping = True
         self._leave_at = time.monotonic() + DRAIN_SECONDS
-        self.driver.stop()
+        self.lease.stop()
         say("stopping: units in flight are finished first (press again to leave at once)")
 
     def _track(self, shard: Settled) -> None:
@@ -266,7 +266,7 @@ class Restoration:
         self.tracker.log_metrics(len(self.ledger.shards), self.distances)
 
     def _report(self, code: int) -> None:
-        write_report(self.config.output.uri, summarise(self, code), self.driver.drives)
+        write_report(self.config.output.uri, summarise(self, code), self.lease.is_held)
         for name in ("contact_sheet.png", "index.html", "shards.parquet"):
             path = layout.report_path(name)
             if store.exists(uri := store.join(self.config.output.uri, path)):

@@ -12,7 +12,7 @@ from pipeline.console.progress import WaitNotice
 from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.shards import Listing, list_input
-from pipeline.ledger.lease import Driver
+from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger, Settled, read_run, unit_images_of
 from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.networks.presets import Preset
@@ -62,21 +62,21 @@ def run(config: RestoreConfig) -> int:
         restorer, settings = settle_method(config, preset, method)
     restorer = replace(restorer, metrics=settle_metrics(config, say))
     reference = load_reference(config)
-    with Driver.take(config.output.uri, say) as driver:
+    with Lease.take(config.output.uri, say) as lease:
         try:
-            ledger, settled = open_books(config, preset, settings, driver, listed)
+            ledger, settled = open_ledger(config, preset, settings, lease, listed)
         except Refusal:
-            driver.withdraw()
+            lease.withdraw()
             raise
-        driver.exit_code = Restoration(config, restorer, ledger, settled, driver, reference).run()
-        return driver.exit_code
+        lease.exit_code = Restoration(config, restorer, ledger, settled, lease, reference).run()
+        return lease.exit_code
 
 
-def open_books(
-    config: RestoreConfig, preset: Preset, settings: dict[str, Any], driver: Driver, listed: Listing
+def open_ledger(
+    config: RestoreConfig, preset: Preset, settings: dict[str, Any], lease: Lease, listed: Listing
 ) -> tuple[Ledger, list[Settled]]:
     """The output's ledger with its plan, and the shards that are done. Raises what refuses the run."""
-    ledger = Ledger(config.output.uri, settings, driver.drives)
+    ledger = Ledger(config.output.uri, settings, lease.is_held)
     repeat = {"config": repeatable(config), "preset": asdict(preset)}
     new = ledger.claim(config.input.uri, repeat, config.output.new_run)
     if not new and (text := other_metrics(config)):

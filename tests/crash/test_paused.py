@@ -24,10 +24,10 @@ ROOT = Path(__file__).parents[2]
 # A start on another machine: it can not see whether the first one's process lives, and waits for a sign of it.
 PROGRAM = """
 import socket, sys
-from pipeline.ledger.lease import Driver
+from pipeline.ledger.lease import Lease
 if sys.argv[1] != "here":
     socket.gethostname = lambda: sys.argv[1]
-    Driver.take.__func__.__defaults__ = (1.0,)
+    Lease.take.__func__.__defaults__ = (1.0,)
 from jobs import restore
 sys.exit(restore.main(sys.argv[2:]))
 """

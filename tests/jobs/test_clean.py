@@ -20,7 +20,7 @@ from pipeline.cleaning import run
 from pipeline.cleaning.outcome import BUSY, GATE_BROKEN
 from pipeline.io import store
 from pipeline.io.shards import cut_units, list_input, make_shards, sample_key
-from pipeline.ledger.lease import Driver
+from pipeline.ledger.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -130,7 +130,7 @@ def test_nothing_new_is_said_quickly_and_starts_no_cluster(first, clean, capsys,
 
 def test_a_doubled_start_says_that_another_is_at_work(first, clean, capsys):
     source, output = first
-    with Driver.take(str(output), lambda _: None) as other:
+    with Lease.take(str(output), lambda _: None) as other:
         assert clean(source, output, "--min-side", "70") == BUSY
         other.withdraw()
     assert "is being worked on by process" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from photographs import portraits, read_folder, write_folder
 
 from pipeline.io import store
-from pipeline.ledger.lease import Driver
+from pipeline.ledger.lease import Lease
 from pipeline.ledger.status import Observer
 from pipeline.restoration import run
 
@@ -32,7 +32,7 @@ def tracked(output: Path, uri: str) -> tuple[str, list[int]]:
 
 def test_an_output_that_somebody_works_on_is_refused_and_left_alone(photos, tmp_path, restore, capsys):
     output = tmp_path / "out"
-    with Driver.take(str(output), print):
+    with Lease.take(str(output), print):
         before = read_folder(output)
         assert restore(photos, output, *OPTIONS) == 2
         assert "error: out is being worked on by process" in capsys.readouterr().err

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.io import layout, store
 from pipeline.ledger import lease
-from pipeline.ledger.lease import AlreadyDriven, Driver, Start, last_start, process_identity
+from pipeline.ledger.lease import AlreadyLeased, Lease, Start, last_start, process_identity
 
 NOW = time.time()
 
@@ -29,8 +29,8 @@ def elsewhere(output: Path, number: int = 1, **values) -> Start:
     return start
 
 
-def take(output: Path, said: list[str] | None = None, patience: float = 0.2) -> Driver:
-    return Driver.take(str(output), (said if said is not None else []).append, patience)
+def take(output: Path, said: list[str] | None = None, patience: float = 0.2) -> Lease:
+    return Lease.take(str(output), (said if said is not None else []).append, patience)
 
 
 def test_a_start_is_written_down_with_its_end_and_the_next_has_the_next_number(tmp_path):
@@ -49,7 +49,7 @@ def test_a_second_driver_is_refused_while_the_first_lives_and_told_who_it_is(tmp
     with take(tmp_path):
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(
-            AlreadyDriven, match=rf"is being worked on by process {os.getpid()} on .*, started 20"
+            AlreadyLeased, match=rf"is being worked on by process {os.getpid()} on .*, started 20"
         ):
             take(tmp_path)
         assert sorted(tmp_path.rglob("*")) == before
@@ -63,12 +63,12 @@ def test_a_refused_start_leaves_no_trace(tmp_path):
 
 def test_a_killed_driver_of_this_machine_is_followed_at_once(tmp_path):
     program = (
-        "import sys, time\nfrom pipeline.ledger.lease import Driver\n"
-        f"with Driver.take({str(tmp_path)!r}, print):\n print('working', flush=True)\n time.sleep(60)"
+        "import sys, time\nfrom pipeline.ledger.lease import Lease\n"
+        f"with Lease.take({str(tmp_path)!r}, print):\n print('working', flush=True)\n time.sleep(60)"
     )
     killed = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert killed.stdout.readline() == b"working\n"
-    with pytest.raises(AlreadyDriven):
+    with pytest.raises(AlreadyLeased):
         take(tmp_path)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
@@ -95,7 +95,7 @@ def test_a_clock_that_is_set_makes_no_live_driver_dead(tmp_path, monkeypatch):
                 # what psutil and ps say a process began at moves with the clock
                 patch.setattr(psutil, "boot_time", lambda now=now: now)
                 assert last_start(str(tmp_path)).lives()
-                with pytest.raises(AlreadyDriven):
+                with pytest.raises(AlreadyLeased):
                     take(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_a_silent_driver_elsewhere_is_followed_after_a_while(tmp_path):
 def test_a_driver_elsewhere_that_gives_a_sign_of_life_is_not_followed(tmp_path):
     start = elsewhere(tmp_path)
     threading.Timer(0.2, lambda: elsewhere(tmp_path, seen_at=start.seen_at + 10)).start()
-    with pytest.raises(AlreadyDriven):
+    with pytest.raises(AlreadyLeased):
         take(tmp_path, patience=30)
 
 
@@ -134,7 +134,7 @@ def test_a_driver_elsewhere_that_ends_while_we_watch_is_followed_at_once(tmp_pat
 def test_a_driver_elsewhere_whose_clock_is_hours_behind_is_watched_all_the_same(tmp_path):
     start = elsewhere(tmp_path, seen_at=NOW - 400_000)
     threading.Timer(0.2, lambda: elsewhere(tmp_path, seen_at=start.seen_at + 10)).start()
-    with pytest.raises(AlreadyDriven):
+    with pytest.raises(AlreadyLeased):
         take(tmp_path, patience=30)
 
 
@@ -149,18 +149,18 @@ def test_a_driver_that_was_followed_while_it_was_paused_stops_its_stages(tmp_pat
     with take(tmp_path) as paused:
         elsewhere(tmp_path, number=2)
         give_up = time.monotonic() + 30
-        while paused.follower is None and time.monotonic() < give_up:
+        while paused.successor is None and time.monotonic() < give_up:
             time.sleep(0.01)
-        assert paused.follower.host == "elsewhere"
+        assert paused.successor.host == "elsewhere"
         assert store.exists(paused.stop_uri)
     assert not store.exists(paused.stop_uri)
 
 
 def test_whether_a_driver_drives_is_looked_at_afresh(tmp_path):
     with take(tmp_path) as paused:
-        assert paused.drives()
+        assert paused.is_held()
         elsewhere(tmp_path, number=2)
-        assert not paused.drives() and paused.follower.host == "elsewhere"
+        assert not paused.is_held() and paused.successor.host == "elsewhere"
 
 
 def test_the_end_of_a_start_is_written_on_a_full_disk_too(tmp_path, monkeypatch):
@@ -187,10 +187,10 @@ def test_a_working_driver_says_that_it_lives(tmp_path, monkeypatch):
 def race(output: str, begin, won) -> None:
     begin.wait()
     try:
-        with Driver.take(output, lambda _: None):
+        with Lease.take(output, lambda _: None):
             won.put(os.getpid())
             time.sleep(1.0)
-    except AlreadyDriven:
+    except AlreadyLeased:
         won.put(None)
 
 
@@ -210,9 +210,9 @@ def test_of_many_starts_at_once_one_drives(tmp_path):
 
 def test_it_works_on_an_object_store(s3):
     output = f"{s3.uri}/driven"
-    with Driver.take(output, lambda _: None) as first:
-        with pytest.raises(AlreadyDriven):
-            Driver.take(output, lambda _: None)
+    with Lease.take(output, lambda _: None) as first:
+        with pytest.raises(AlreadyLeased):
+            Lease.take(output, lambda _: None)
         first.stop()
         assert store.exists(first.stop_uri)
     assert not store.exists(first.stop_uri)
