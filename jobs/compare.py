@@ -13,7 +13,7 @@ EPILOG = """examples:
   python -m jobs.compare s3://archive/old s3://archive/new --by sharpness_after --output comparison
   python -m jobs.compare baseline candidate --mlflow-uri http://mlflow:5000 --fail-if 'lpips>0.01,outcome_failed>0'
 exit codes:
-  0 compared · 2 refused: no shared pictures, no run found, not finished · 3 a --fail-if holds · 130 interrupted"""
+  0 compared · 2 refused: no shared pictures, no run found, not finished · 5 a --fail-if holds · 130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.cleaning.gates import parse_gates
+from pipeline.cleaning.gates import version_gates
 from pipeline.cleaning.policy import Policy, read_policy
 from pipeline.console.options import UsageError, option
+from pipeline.tracking.address import mlflow_option
 
 # Options shared with jobs.restore; the [restore] table may set them.
 SHARED = (
@@ -86,12 +87,7 @@ class CleanConfig(Policy):
         group="engine",
     )
 
-    mlflow_uri: str | None = option(
-        None,
-        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output); `none` "
-        "disables tracking",
-        group="surroundings",
-    )  # fmt: skip
+    mlflow_uri: str | None = mlflow_option(group="surroundings")
     experiment: str = option("difface-clean", help="MLflow experiment", group="surroundings")
     ray_address: str | None = option(
         None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
@@ -115,7 +111,7 @@ class CleanConfig(Policy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse_gates(self.fail_if)
+        version_gates(self.fail_if)
         if self.gpu_tflops <= 0:
             raise UsageError(f"--gpu-tflops must be above 0, got {self.gpu_tflops}")
         if self.dry_run and self.materialise:

@@ -6,21 +6,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.cleaning.bundle import BundlePictures
-from pipeline.cleaning.gates import parse_gates
+from pipeline.cleaning.gates import gate_value, is_broken, version_gates
 from pipeline.cleaning.options import CleanConfig
 from pipeline.cleaning.plan import Plan, mlflow_uri
 from pipeline.cleaning.policy import EVERY_REASON
 from pipeline.cleaning.versions import Version, read_manifest
-from pipeline.console.commands import OK, UNEXPECTED, interrupt, on_stop_signals, say
+from pipeline.console.commands import GATE_BROKEN, OK, UNEXPECTED, interrupt, on_stop_signals, say
 from pipeline.io import layout, store
 from pipeline.io.webdataset import suffix_of, webdataset_names
 from pipeline.restoration.flow import MOST_DEATHS, connect, run_tasks
 from pipeline.restoration.run import STATUSES
 from pipeline.tracking.address import ui_command
 from pipeline.tracking.tracker import RunTracker
-
-# in addition to those of jobs.restore
-GATE_BROKEN, BUSY = 5, 75
 
 
 def finish(plan: Plan, version: Version, new: bool = False) -> int:
@@ -93,9 +90,9 @@ def summary(version: Version, config: CleanConfig) -> str:
 
 def gate_code(config: CleanConfig, version: Version) -> int:
     """GATE_BROKEN if a condition of --fail-if is true, else OK; prints those that are."""
-    broken = [gate for gate in parse_gates(config.fail_if) if gate.broken(version)]
+    broken = [gate for gate in version_gates(config.fail_if) if is_broken(gate, version)]
     for gate in broken:
-        say(f"gate broken: {gate.text}, it is {gate.value(version):.4g}")
+        say(f"gate broken: {gate.text}, it is {gate_value(gate, version):.4g}")
     return GATE_BROKEN if broken else OK
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.cleaning.gates import parse_gates
+from pipeline.cleaning.gates import gate_value, is_broken, version_gates
 from pipeline.cleaning.options import CleanConfig
 from pipeline.cleaning.policy import EVERY_REASON, REASONS
 from pipeline.cleaning.versions import Version
@@ -129,8 +129,8 @@ def write_report(
     for name, data in pictures.items():
         store.write_bytes(store.join(place, f"{name}.png"), data)
     gates = [
-        {"condition": g.text, "value": g.value(version), "broken": g.broken(version)}
-        for g in parse_gates(config.fail_if)
+        {"condition": g.text, "value": gate_value(g, version), "broken": is_broken(g, version)}
+        for g in version_gates(config.fail_if)
     ]
     summary = {
         "version": asdict(version),

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.cleaning.assess import UNREAD, AssessUnit
 from pipeline.cleaning.intake import Intake
-from pipeline.cleaning.outcome import BUSY, finish, gate_code, summary
+from pipeline.cleaning.outcome import finish, gate_code, summary
 from pipeline.cleaning.plan import SAME, Plan, nothing_new
 from pipeline.cleaning.repairs import Repaired, picture_of, read_results, with_repairs
 from pipeline.cleaning.report import Cost, write_report
@@ -32,7 +32,7 @@ from pipeline.cleaning.versions import (
     tombstones,
     write_version,
 )
-from pipeline.console.commands import INTERRUPTED, OK, UNEXPECTED, interrupt, on_stop_signals, say
+from pipeline.console.commands import BUSY, INTERRUPTED, OK, UNEXPECTED, interrupt, on_stop_signals, say
 from pipeline.console.options import UsageError, with_values
 from pipeline.console.progress import Progress, WaitNotice
 from pipeline.console.work_counts import Report

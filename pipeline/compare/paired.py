@@ -1,13 +1,14 @@
 """Paired differences with intervals, from sums that add.
 
-Faces of one picture are not independent, so a picture is one draw. Over n faces in G pictures, of which picture g has
-n_g with differences that sum to S_g, the mean difference d̄ has the jackknife's variance, each picture left out once:
+Faces of one picture are not independent, so that pictures are the clusters. Over n faces in G pictures, of which
+picture g has n_g with differences that sum to S_g, the mean difference d̄ has the leave-one-picture-out jackknife
+variance
 
     var(d̄) = (G - 1) / G · Σ_g (d̄_(-g) - d̄)²,    d̄_(-g) - d̄ = -(S_g - n_g d̄) / (n - n_g)
 
-and the interval takes Student's t with G - 1 degrees of freedom (CV3 of MacKinnon, Nielsen & Webb 2023, which stays
-honest where one picture holds most of the faces). With one face in each picture this is the paired t interval. Kept
-apart by n_g, the squares open into sums over pictures, so that parts of an archive are added.
+and the interval takes Student's t with G - 1 degrees of freedom (CV3 of MacKinnon, Nielsen & Webb 2023, which is
+reliable even where one picture has most of the faces). With one face in each picture this is the paired t interval.
+Grouped by n_g, the squares expand into sums over pictures, so that parts of an archive add.
 """
 
 import math
@@ -22,7 +23,7 @@ from pipeline.metrics.directions import Better
 Numbers = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-# by shard: faces n; pictures G; Σa, Σb; faces whose value rose, and fell
+# by shard: faces n; pictures G; Σa, Σb; faces whose value increased, and decreased
 SUMS = ("faces", "images", "a", "b", "rose", "fell")
 # by the number of faces in a picture: pictures; Σ_g S_g, Σ_g S_g²
 SPREADS = ("images", "s", "ss")
@@ -31,7 +32,7 @@ SAME = "the same"
 
 
 class PairedSums:
-    """Sums over pairs of one measurement, added part by part."""
+    """Sums over pairs of one measurement; parts are added one by one."""
 
     def __init__(self, shards: int) -> None:
         self.by_shard: Numbers = np.zeros((shards, len(SUMS)))
@@ -39,9 +40,9 @@ class PairedSums:
         self.spread: Numbers = np.zeros((0, len(SPREADS)))
 
     def add(self, a: Numbers, b: Numbers, image: Indices, shard: Indices) -> None:
-        """Faces with values a and b, [N] each; a pair without two finite numbers is left out.
+        """Add faces with values a and b, [N] each; pairs without two finite values are skipped.
 
-        image: number of each face's picture, all of whose faces come at once. shard: that of the picture's shard.
+        image: number of each face's picture; all faces of a picture must be in one call. shard: number of its shard.
         """
         known = np.isfinite(a) & np.isfinite(b)
         a, b, shard = a[known], b[known], shard[known]
@@ -67,35 +68,35 @@ class PairedSums:
 
 @dataclass(frozen=True)
 class Paired:
-    """What two runs measured of the same faces. `difference` is B less A."""
+    """The statistics of one measurement of the same faces in two runs. `difference` is B - A."""
 
     faces: int
     images: int
     a: float
     b: float
     difference: float
-    # ends of its interval; None for a single picture
+    # bounds of its confidence interval; None for a single picture
     low: float | None
     high: float | None
     # shares of the faces whose value is higher, and lower, in B
     rose: float
     fell: float
 
-    def better(self, way: Better) -> float | None:
-        """Share of the faces that are better in B; None where no way is better."""
-        return {"up": self.rose, "down": self.fell}.get(way)
+    def better(self, direction: Better) -> float | None:
+        """Share of the faces that are better in B; None where neither direction is better."""
+        return {"up": self.rose, "down": self.fell}.get(direction)
 
-    def verdict(self, way: Better) -> str:
-        """What the interval says, in two or three words."""
+    def verdict(self, direction: Better) -> str:
+        """The conclusion from the interval, in two or three words."""
         if not self.rose and not self.fell:
             return SAME
         if self.low is None or self.high is None:
             return "one picture only"
         if self.low <= 0 <= self.high:
             return "no difference shown"
-        if way == "neither":
+        if direction == "neither":
             return "B higher" if self.low > 0 else "B lower"
-        return "B better" if (self.low > 0) == (way == "up") else "A better"
+        return "B better" if (self.low > 0) == (direction == "up") else "A better"
 
 
 def _paired(sums: Numbers, spread: Numbers | None) -> Paired | None:
@@ -112,10 +113,10 @@ def _paired(sums: Numbers, spread: Numbers | None) -> Paired | None:
 
 
 def _variance(n: float, images: float, mean: float, spread: Numbers) -> float:
-    """Of the mean, as above."""
+    """Jackknife variance of the mean, see the module's docstring."""
     pictures, s, ss = spread.T
     size = np.arange(len(spread))
-    # rounding may leave less than nothing
+    # rounding may make it negative
     squares = np.maximum(ss - 2 * mean * size * s + mean**2 * size**2 * pictures, 0)
-    left = np.maximum(n - size, 1)  # no picture holds them all
+    left = np.maximum(n - size, 1)  # 0 only where one picture has all faces, and no interval
     return float((images - 1) / images * (squares / left**2).sum())

@@ -1,8 +1,8 @@
-"""The same faces in two runs, found by digest and number, and what was measured of them in both.
+"""The join of two runs face by face, and the statistics of all measurements over the pairs.
 
-A face is known by the sha256 of its picture and its number in it, wherever the picture lies. Rows go to temporary files
-in parts, by the first digits of the digest, so that memory holds one part at a time; digests being random, the first
-pairs in their order are a fair sample of all.
+A face is identified by the sha256 of its picture and its index in it, wherever the picture is stored. Rows are
+partitioned into temporary files by the first digits of the digest, so that memory holds one part at a time. Digests are
+random, so that the first pairs in their order are a fair sample.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,23 +22,23 @@ from pipeline.io import layout, store
 from pipeline.io.prefetch import ahead
 from pipeline.records.rows import OUTCOMES
 
-# rows of one part, about; parts at most; rows that wait to be written
-PART_ROWS, MOST_PARTS, WAITING_ROWS = 200_000, 256, 50_000
-# pairs kept for plots, and for each column those that changed most in either way
+# approximate rows per part; maximum number of parts; rows buffered before a write
+PART_ROWS, MOST_PARTS, PENDING_ROWS = 200_000, 256, 50_000
+# pairs kept for plots, and for each column those that increased and decreased most
 SAMPLE, EXTREMES = 20_000, 64
-# boxes that share less of their union than this are different faces
+# boxes with an IoU below this are different faces
 SAME_BOX = 0.3
-# columns of numbers that are no measurements: places, sizes, and settings that every face of a run has
+# numeric columns that are not measurements: positions, sizes, and settings of the run
 NOT_MEASURED = frozenset({"face", "width", "height", "attempts", "eta", "seed"})
 NEEDED = ("kind", "sha256", "face", "outcome", "kept", "error", "box")
-# more than the faces of any picture
+# above the number of faces of any picture
 FACES = 1 << 20
 
 Rows = NDArray[np.void]
 
 
 def columns_of(compared: Compared) -> list[str]:
-    """The measured columns of a run's record tables, as its first and its last have them."""
+    """The measured columns of a run's first and last record tables."""
     import pyarrow as pa
 
     kinds = (pa.types.is_floating, pa.types.is_integer)
@@ -48,20 +48,20 @@ def columns_of(compared: Compared) -> list[str]:
 
 
 def _read_table(compared: Compared, unit: str, columns: Sequence[str] | None = None) -> Any:
-    """A unit's records as a pyarrow Table; of these columns those that it has. Raises Refused or StoreError."""
+    """A unit's records as a pyarrow Table, with those of the columns that exist. Raises Refused or StoreError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     uri = store.join(compared.run.output, layout.records_path(unit))
     try:
         file = pq.ParquetFile(pa.BufferReader(store.read_bytes(uri)), pre_buffer=False)
-        lacking = set(NEEDED) - set(file.schema_arrow.names)
-        if lacking:
-            raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}")
+        missing = set(NEEDED) - set(file.schema_arrow.names)
+        if missing:
+            raise ValueError(f"missing columns {', '.join(sorted(missing))}")
         chosen = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
         return file.read(columns=chosen, use_threads=False)
     except (ValueError, OSError) as error:  # pyarrow's errors are among them
-        raise Refused(f"{uri}: a record table was wanted, it can not be read ({error})") from error
+        raise Refused(f"{uri}: expected a record table, it cannot be read ({error})") from error
 
 
 def read_record(compared: Compared, file: int) -> list[dict[str, Any]]:
@@ -71,17 +71,17 @@ def read_record(compared: Compared, file: int) -> list[dict[str, Any]]:
 
 
 def row_type(columns: int) -> np.dtype[np.void]:
-    """A row of a record table: an image's has face -1, and no box or values."""
+    """The dtype of a row of a record table; an image's row has face -1, and no box or values."""
     return np.dtype(
         [
             ("sha256", "S64"),
             ("face", np.int64),
-            # where it stands: number of the unit, and of the row in its table
+            # position: number of the unit, and of the row in its table
             ("file", np.int64),
             ("row", np.int64),
-            # place in OUTCOMES, -1 for another
+            # index in OUTCOMES, -1 for an unknown one
             ("outcome", np.int64),
-            # a face that was restored, in a picture that was
+            # a restored face of a restored picture
             ("restored", np.bool_),
             ("box", np.float64, (4,)),
             ("values", np.float64, (columns,)),
@@ -90,7 +90,7 @@ def row_type(columns: int) -> np.dtype[np.void]:
 
 
 def read_rows(compared: Compared, names: Sequence[str]) -> Iterator[Rows]:
-    """The rows of every finished unit, a unit at a time."""
+    """The rows of every finished unit, unit by unit."""
 
     def read(file: int) -> Rows:
         return _as_rows(_read_table(compared, compared.units[file], [*NEEDED, *names]), file, names)
@@ -124,42 +124,42 @@ def _zipped(column: dict[str, Any], *names: str) -> Iterator[tuple[Any, ...]]:
 
 
 class Parts:
-    """The rows of one run on disk, in parts whose digests follow each other."""
+    """The rows of one run on disk, partitioned by digest range."""
 
     def __init__(self, folder: Path, count: int, kind: np.dtype[np.void]) -> None:
         self._folder, self._count, self._kind = folder, count, kind
-        self._waiting: list[Rows] = []
+        self._pending: list[Rows] = []
         self._rows = 0
-        # images whose bytes were never read, so that they have no digest
+        # images without a digest, because they could not be read
         self.unread = 0
 
     def add(self, rows: Rows) -> None:
         known = rows["sha256"] != b""
         self.unread += int((~known & (rows["face"] < 0)).sum())
-        self._waiting.append(rows[known])
+        self._pending.append(rows[known])
         self._rows += len(rows)
-        if self._rows >= WAITING_ROWS:
+        if self._rows >= PENDING_ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        if not self._waiting:
+        """Write the buffered rows."""
+        if not self._pending:
             return
-        rows = np.concatenate(self._waiting)
+        rows = np.concatenate(self._pending)
         part = _first_digits(rows["sha256"]) * self._count >> 16
         for number in np.unique(part):
             with (self._folder / str(number)).open("ab") as file:
                 rows[part == number].tofile(file)
-        self._waiting, self._rows = [], 0
+        self._pending, self._rows = [], 0
 
     def read(self, number: int) -> Rows:
-        """One part, its rows in the order in which they were added."""
+        """One part, in the order in which rows were added."""
         path = self._folder / str(number)
         return np.fromfile(path, self._kind) if path.exists() else np.zeros(0, self._kind)
 
 
 def _first_digits(digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """The first four hexadecimal digits as numbers below 65536; what is no digit counts as 0."""
+    """The first four hexadecimal digits as numbers below 65536; any other character counts as 0."""
     value = np.zeros(256, np.int64)
     for digit in b"0123456789abcdef":
         value[digit] = int(chr(digit), 16)
@@ -170,48 +170,48 @@ def _first_digits(digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
 
 @dataclass
 class Tally:
-    """How many images and faces were held together, and how many could not be."""
+    """Numbers of images and faces that were compared, and that could not be."""
 
     images: int = 0
     faces: int = 0
-    # pictures that only one run has, and further copies of a picture that a run has already
+    # pictures in one run only, and repeated copies of a picture within a run
     images_only: list[int] = field(default_factory=lambda: [0, 0])
     copies: list[int] = field(default_factory=lambda: [0, 0])
     unread: list[int] = field(default_factory=lambda: [0, 0])
-    # faces of shared pictures that only one run found; that only one run restored
+    # faces of shared pictures that only one run detected; that only one run restored
     faces_only: list[int] = field(default_factory=lambda: [0, 0])
     restored_only: list[int] = field(default_factory=lambda: [0, 0])
-    # faces of one number whose boxes lie elsewhere
+    # faces of the same index with different boxes
     other_faces: int = 0
 
 
 @dataclass
 class Comparison:
-    """The sums over all pairs, and some of the pairs."""
+    """The sums over all pairs, and a selection of the pairs."""
 
     names: list[str]
-    # of B, by which the sums are kept apart
+    # of B; the sums are grouped by shard
     shards: list[str]
     tally: Tally
-    # of each column, over faces; of each outcome, over images: 1 for the outcome and 0 for others
+    # of each column, over faces; of each outcome, over images, with 1 for the outcome and 0 for others
     sums: list[PairedSums]
     outcomes: list[PairedSums]
     # images by outcome in A and in B
     moves: NDArray[np.int64]
-    # pairs of `pair_type`: the first in the digests' order; by column those that rose most, and fell most
+    # pairs of `pair_type`: the first by digest; by column those that increased and decreased most
     sample: Rows
     rose: list[Rows]
     fell: list[Rows]
 
 
 def pair_type(columns: int) -> np.dtype[np.void]:
-    """A face restored by both runs: the places of its two rows, and its values."""
+    """The dtype of a face restored by both runs: positions of its two rows, and its values."""
     places = [(f"{what}_{run}", np.int64) for run in "ab" for what in ("file", "row")]
     return np.dtype([*places, ("a", np.float64, (columns,)), ("b", np.float64, (columns,))])
 
 
 def compare(a: Compared, b: Compared, names: Sequence[str]) -> Comparison:
-    """Hold the two runs together. Raises Refused when they share no image, and as `read_rows`."""
+    """Compare two runs. Raises Refused when they share no image, and as `read_rows`."""
     count = min(max(1, (a.rows + b.rows) // PART_ROWS), MOST_PARTS)
     shards = sorted(set(b.shards))
     numbers = {name: number for number, name in enumerate(shards)}
@@ -225,7 +225,7 @@ def compare(a: Compared, b: Compared, names: Sequence[str]) -> Comparison:
     tally = joining.found.tally
     if not tally.images:
         raise Refused(
-            f"runs over the same pictures were wanted, the {tally.images_only[0]} of {a.run.output} and the "
+            f"expected runs over the same pictures, the {tally.images_only[0]} of {a.run.output} and the "
             f"{tally.images_only[1]} of {b.run.output} have none in common; compare runs over one archive"
         )
     return joining.found
@@ -241,11 +241,11 @@ def _spill(compared: Compared, folder: Path, count: int, names: Sequence[str]) -
 
 
 class _Joining:
-    """The comparison as its parts come."""
+    """Builds the comparison, part by part."""
 
     def __init__(self, names: list[str], shards: list[str], shard_of: NDArray[np.int64]) -> None:
         self._shard_of = shard_of
-        nobody = np.zeros(0, pair_type(len(names)))
+        no_pairs = np.zeros(0, pair_type(len(names)))
         self.found = Comparison(
             names,
             shards,
@@ -253,9 +253,9 @@ class _Joining:
             [PairedSums(len(shards)) for _ in names],
             [PairedSums(len(shards)) for _ in OUTCOMES],
             np.zeros((len(OUTCOMES), len(OUTCOMES)), np.int64),
-            nobody,
-            [nobody] * len(names),
-            [nobody] * len(names),
+            no_pairs,
+            [no_pairs] * len(names),
+            [no_pairs] * len(names),
         )
 
     def add(self, a: Rows, b: Rows) -> None:
@@ -270,7 +270,7 @@ class _Joining:
     def _add_images(
         self, a: Rows, b: Rows, image_a: NDArray[np.int64], image_b: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Take the rows of images; the numbers of those that both runs have."""
+        """Add the rows of images. Returns the numbers of those in both runs."""
         found, tally = self.found, self.found.tally
         only_a, first_a = np.unique(image_a, return_index=True)
         only_b, first_b = np.unique(image_b, return_index=True)
@@ -282,14 +282,14 @@ class _Joining:
         mine, theirs = a[first_a[at_a]], b[first_b[at_b]]
         shard = self._shard_of[theirs["file"]]
         for place in range(len(OUTCOMES)):
-            held_a, held_b = ((rows["outcome"] == place).astype(np.float64) for rows in (mine, theirs))
-            found.outcomes[place].add(held_a, held_b, shared, shard)
+            has_a, has_b = ((rows["outcome"] == place).astype(np.float64) for rows in (mine, theirs))
+            found.outcomes[place].add(has_a, has_b, shared, shard)
         known = (mine["outcome"] >= 0) & (theirs["outcome"] >= 0)
         np.add.at(found.moves, (mine["outcome"][known], theirs["outcome"][known]), 1)
         return shared
 
     def _add_faces(self, a: Rows, b: Rows, image_a: NDArray[np.int64], image_b: NDArray[np.int64]) -> None:
-        """Take the rows of faces in pictures that both runs have."""
+        """Add the rows of faces in shared pictures."""
         found, tally = self.found, self.found.tally
         every_a, first_a = np.unique(image_a * FACES + a["face"], return_index=True)
         every_b, first_b = np.unique(image_b * FACES + b["face"], return_index=True)
@@ -310,13 +310,13 @@ class _Joining:
         self._choose(_pairs(mine, theirs))
 
     def _choose(self, pairs: Rows) -> None:
-        """Keep the pairs that are shown."""
+        """Update the pairs selected for display."""
         found = self.found
         if len(found.sample) < SAMPLE:
             found.sample = np.concatenate([found.sample, pairs[: SAMPLE - len(found.sample)]])
         for place in range(len(found.names)):
-            for held, way in ((found.rose, 1), (found.fell, -1)):
-                held[place] = _most(np.concatenate([held[place], _most(pairs, place, way)]), place, way)
+            for kept, sign in ((found.rose, 1), (found.fell, -1)):
+                kept[place] = _most(np.concatenate([kept[place], _most(pairs, place, sign)]), place, sign)
 
 
 def _pairs(a: Rows, b: Rows) -> Rows:
@@ -326,16 +326,16 @@ def _pairs(a: Rows, b: Rows) -> Rows:
     return pairs
 
 
-def _most(pairs: Rows, place: int, way: int) -> Rows:
-    """Those of the pairs whose value changed most in one way, the most first."""
-    change = way * (pairs["b"][:, place] - pairs["a"][:, place])
+def _most(pairs: Rows, place: int, sign: int) -> Rows:
+    """The pairs whose value changed most in the direction of `sign`, largest change first."""
+    change = sign * (pairs["b"][:, place] - pairs["a"][:, place])
     order = np.argsort(-np.where(change > 0, change, -np.inf), kind="stable")[:EXTREMES]
     chosen: Rows = pairs[order[change[order] > 0]]
     return chosen
 
 
 def overlap(a: Numbers, b: Numbers) -> Numbers:
-    """[N] share of their union that boxes have in common, [N, 4] each as x0, y0, x1, y1; NaN for an unknown box."""
+    """[N] IoU of boxes, [N, 4] each as x0, y0, x1, y1; NaN for an unknown box."""
     low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
     common = np.prod(np.maximum(high - low, 0), axis=1)
     areas = [np.prod(np.maximum(box[:, 2:] - box[:, :2], 0), axis=1) for box in (a, b)]

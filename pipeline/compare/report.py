@@ -10,7 +10,7 @@ from pipeline.compare.crops import Face, both_saved, cut_faces
 from pipeline.compare.draw import Measured, ShownFace, differences_plot, faces_sheet
 from pipeline.compare.paired import LEVEL, SAME, Paired, PairedSums
 from pipeline.compare.pairs import Comparison, columns_of, compare
-from pipeline.compare.runs import Compared, Refused, comparable, difference_of_settings, reservations
+from pipeline.compare.runs import Compared, Refused, caveats, comparable, difference_of_settings
 from pipeline.io import store
 from pipeline.metrics.directions import METRIC_INFO, metric_info
 from pipeline.records.rows import OUTCOMES
@@ -111,7 +111,7 @@ def values(result: Result) -> dict[str, Any]:
         "b": _run_values(b),
         "shared": asdict(found.tally),
         "how": HOW,
-        "reservations": reservations(a, b),
+        "reservations": caveats(a, b),
         "metrics": {n: _paired_values(n, p) for n, p in result.paired().items()},
         "left_out": dict(result.left_out),
         "pixels": None if result.pixels is None else asdict(result.pixels),

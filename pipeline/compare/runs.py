@@ -1,4 +1,4 @@
-"""A run as a comparison sees it: its settings, its finished units, and what they cost."""
+"""A run to be compared: its settings, its finished units, and their cost."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +17,8 @@ from pipeline.tracking.delivery import Delivered
 
 READERS = 16
 STAGES = ("seconds_read", "seconds_restore", "seconds_paste")
-# Orders to one start of a run, and places; no settings of what it does.
-ORDERS = frozenset(
+# Options that are no settings of the restoration: paths, and options of a single start.
+NOT_SETTINGS = frozenset(
     [
         *("input", "output", "weights_dir", "retry", "reason"),
         *("new_run", "redo_changed", "dry_run", "strict", "max_error_rate"),
@@ -27,7 +27,7 @@ ORDERS = frozenset(
 
 
 class Refused(Refusal, ValueError):
-    """Runs that can not be compared; the command exits with code 2."""
+    """Runs that cannot be compared; the command exits with code 2."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Compared:
     shards: tuple[str, ...]
     units_planned: int
     totals: ShardMetrics
-    # types of the devices that its faces were restored on
+    # device types that restored its faces
     devices: tuple[str, ...] = ()
-    # of MLflow; empty where it was told nothing
+    # MLflow run id; empty where nothing was tracked
     run_id: str = ""
 
     @property
@@ -51,22 +51,22 @@ class Compared:
 
     @property
     def side(self) -> int:
-        """Of its crops, in pixels; 0 where the run file does not say."""
+        """Side of its crops, pixels; 0 where unknown."""
         preset = self.run.repeat.get("preset", {})
         return int(self.run.fingerprint.get("preset_side") or preset.get("side") or 0)
 
     @property
     def rows(self) -> int:
-        """About how many rows its record tables have."""
+        """Approximate number of rows in its record tables."""
         counts = self.totals.counts
         return counts.images + counts.faces
 
     def setting(self, name: str) -> Any:
-        """One that changes pixels, or another option; None where it is not set or not known."""
+        """A setting of the fingerprint, or another option; None where it is unset or unknown."""
         return self.run.fingerprint.get(name, self.run.repeat.get("config", {}).get(name))
 
     def seconds(self) -> dict[str, float]:
-        """Of work for each restored face, by stage and in all; empty where there are no faces."""
+        """Seconds of work per restored face, by stage and in total; empty without faces."""
         faces = self.totals.counts.faces
         if not faces:
             return {}
@@ -75,23 +75,23 @@ class Compared:
 
 
 def open_compared(output: str, partial_run: bool = False) -> Compared:
-    """The run of an output.
+    """Open the run of an output.
 
-    partial_run: take what is finished of one that is not. Raises Refused, NoRun or StoreError.
+    partial_run: accept an unfinished run. Raises Refused, NoRun or StoreError.
     """
     run, findings = open_run(output)
     plan, more = open_plan(run)
     wrong = [f.sentence for f in findings + more]
     if wrong:
-        raise Refused(f"{output}: a whole run was wanted; {wrong[0]}")
+        raise Refused(f"{output}: expected an intact run; {wrong[0]}")
     markers = _read_markers(output)
     planned = sum(p.units for p in plan)
     if not markers:
-        raise Refused(f"{output}: a run with finished units was wanted, it has none; let it run first")
+        raise Refused(f"{output}: the run has no finished units; let it run first")
     if len(markers) < planned and not partial_run:
         raise Refused(
-            f"{output}: a finished run was wanted, {len(markers)} of {planned} units are done; finish it by the same "
-            "restore command, or compare what there is with --partial"
+            f"{output}: expected a finished run, {len(markers)} of {planned} units are done; finish it with the same "
+            "restore command, or compare the finished units with --partial"
         )
     totals, devices = ShardMetrics(), set()
     for marker in markers:
@@ -103,7 +103,7 @@ def open_compared(output: str, partial_run: bool = False) -> Compared:
 
 
 def _read_markers(output: str) -> list[Marker]:
-    """The markers that can be read; a damaged one counts as none."""
+    """The readable markers; damaged ones are skipped."""
     folder = store.join(output, layout.DONE)
     entries = store.list_files(folder) if store.exists(folder) else []
 
@@ -120,7 +120,7 @@ def _read_markers(output: str) -> list[Marker]:
 
 
 def _tracking_id(output: str) -> str:
-    """The id of the run in MLflow."""
+    """The id of the run in MLflow, or empty."""
     try:
         return Delivered.from_json(store.read_bytes(store.join(output, layout.TRACKING))).run_id or ""
     except BROKEN:
@@ -128,14 +128,14 @@ def _tracking_id(output: str) -> str:
 
 
 def settings(compared: Compared) -> dict[str, Any]:
-    """Everything a run was made with, flat: its fingerprint, its other options, its preset."""
+    """All settings of a run, flattened: its fingerprint, its other options, its preset."""
     run = compared.run
-    options = {k: v for k, v in run.repeat.get("config", {}).items() if k not in ORDERS}
+    options = {k: v for k, v in run.repeat.get("config", {}).items() if k not in NOT_SETTINGS}
     preset = {f"preset.{k}": v for k, v in run.repeat.get("preset", {}).items()}
-    # what the options left open, the fingerprint says
-    told = options | preset | run.fingerprint
-    told |= {"input": redact(run.input), "device": "+".join(compared.devices) or options.get("device")}
-    return _flat(told)
+    # the fingerprint has the resolved values of options that were not given
+    values = options | preset | run.fingerprint
+    values |= {"input": redact(run.input), "device": "+".join(compared.devices) or options.get("device")}
+    return _flat(values)
 
 
 def difference_of_settings(a: Compared, b: Compared) -> list[tuple[str, Any, Any]]:
@@ -152,38 +152,38 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def reservations(a: Compared, b: Compared) -> list[str]:
-    """Why some of it can not be compared, or only with care; a sentence each."""
-    told = []
+def caveats(a: Compared, b: Compared) -> list[str]:
+    """Limits of the comparison, a sentence each."""
+    sentences = []
     if a.side != b.side:
-        told.append(
+        sentences.append(
             f"Crops of A have {a.side or 'unknown'} pixels to a side and those of B {b.side or 'unknown'}: "
-            "what is measured on crops is left out."
+            "measurements on crops are left out."
         )
-    for name, what in _MATTERS.items():
+    for name, what in _CAVEATS.items():
         if a.setting(name) != b.setting(name):
-            told.append(f"{name} is {a.setting(name)} in A and {b.setting(name)} in B: {what}.")
-    told += [
+            sentences.append(f"{name} is {a.setting(name)} in A and {b.setting(name)} in B: {what}.")
+    sentences += [
         f"{name} is not finished: {len(run.units)} of {run.units_planned} units are compared."
         for name, run in (("A", a), ("B", b))
         if len(run.units) < run.units_planned
     ]
-    return told
+    return sentences
 
 
-# Settings with which the same numbers mean something else.
-_MATTERS: Mapping[str, str] = {
-    "task": "the two were asked for different things",
-    "mask": "the two were shown different holes",
-    "method": "distance to the estimate is left out, which is 0 without a chain",
-    "truth": "psnr, ssim, lpips, ids and lmd are distances to different pictures",
-    "aligned": "faces are cut differently, and may be others",
-    "detector": "faces may be others; only those whose boxes agree are compared",
+# Settings that change what the measurements mean.
+_CAVEATS: Mapping[str, str] = {
+    "task": "the runs have different tasks",
+    "mask": "the runs have different holes",
+    "method": "distance to the estimate is left out, as it is 0 without a chain",
+    "truth": "psnr, ssim, lpips, ids and lmd refer to different pictures",
+    "aligned": "faces are cropped differently, and may be different ones",
+    "detector": "faces may be different ones; only those whose boxes agree are compared",
 }
 
 
 def comparable(names: Sequence[str], a: Compared, b: Compared, at_side: Sequence[str]) -> dict[str, str]:
-    """Of these columns those that mean different things in the two runs, each with the reason."""
+    """Column → reason of each of these columns that is not comparable between the two runs."""
     left_out = {}
     for name in names:
         if a.side != b.side and name in at_side:

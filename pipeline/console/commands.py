@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pipeline import Refusal
 from pipeline.console.progress import write_line
 
-OK, UNEXPECTED, BAD_ARGUMENTS, OVER_BUDGET, HAD_FAILURES, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, UNEXPECTED, BAD_ARGUMENTS, OVER_BUDGET, HAD_FAILURES, GATE_BROKEN = range(6)
+# another process is at work, try later (sysexits.h); and 128 + SIGINT
+BUSY, INTERRUPTED = 75, 130
 RESUMABLE = "interrupted; the same command goes on where this one stopped"
 
 

@@ -26,7 +26,7 @@ from pipeline.io.weights import resolve
 from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.presets import Preset, find_preset, load_network, takes_mask
 from pipeline.networks.unet import UNet
-from pipeline.tracking.address import settle_uri
+from pipeline.tracking.address import mlflow_option, settle_uri
 from pipeline.tracking.tracker import RunTracker
 
 FIGURES = {
@@ -72,12 +72,7 @@ class FiguresConfig:
     batch: int = option(8, help="faces of one network call", group="surroundings")
     device: str = option("cpu", help="cpu or cuda", group="surroundings")
     weights_dir: str | None = option(None, help="where weights are looked for first", group="surroundings")
-    mlflow_uri: str | None = option(
-        None,
-        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output); `none` "
-        "tracks nothing",
-        group="surroundings",
-    )  # fmt: skip
+    mlflow_uri: str | None = mlflow_option(group="surroundings")
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.figures.split(",")) - set(FIGURES))

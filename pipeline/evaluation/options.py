@@ -8,6 +8,7 @@ from pipeline.datasets.holes import HOLES, Hole
 from pipeline.diffusion.task import TaskName
 from pipeline.evaluation.realworld import LEVELS
 from pipeline.restoration.config import BLIND_PRESET
+from pipeline.tracking.address import mlflow_option
 
 DEFAULT_PRESETS: dict[TaskName, str] = {"restore": "small-swinir,small-srcnn", "inpaint": "small-inpaint"}
 # of the real-world grid
@@ -91,12 +92,7 @@ class EvaluateConfig:
     weights_dir: str | None = option(
         None, help="folder or s3:// prefix searched for weights first", group="surroundings"
     )
-    mlflow_uri: str | None = option(
-        None,
-        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output); `none` "
-        "tracks nothing",
-        group="surroundings",
-    )  # fmt: skip
+    mlflow_uri: str | None = mlflow_option(group="surroundings")
     experiment: str = option("difface-evaluate", help="MLflow experiment", group="surroundings")
     ray_address: str | None = option(
         None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"

@@ -12,12 +12,12 @@ Box = tuple[slice, slice]
 class Canvas:
     """[H, W, 3] float32, 0..255: a picture's rgb with edits inside the given boxes.
 
-    rgb: uint8, the pixels outside of the boxes. redrawn: rgb is not the original picture, so that every pixel counts as
+    rgb: uint8, the pixels outside of the boxes. replaced: rgb is not the original picture: every pixel counts as
     edited. Used by `images.encode` and the paste functions of faces.geometry.
     """
 
-    def __init__(self, rgb: NDArray[np.uint8], boxes: Iterable[Box], redrawn: bool = False) -> None:
-        self._rgb, self._redrawn = rgb, redrawn
+    def __init__(self, rgb: NDArray[np.uint8], boxes: Iterable[Box], replaced: bool = False) -> None:
+        self._rgb, self._replaced = rgb, replaced
         self._edited = [(box, rgb[box].astype(np.float32)) for box in disjoint(boxes)]
 
     @property
@@ -38,7 +38,7 @@ class Canvas:
         """The pixels of any box, as a copy; None where the original picture is unedited there."""
         wanted = (rows, columns)
         meeting = [(box, pixels) for box, pixels in self._edited if _meet(box, wanted)]
-        if not meeting and not self._redrawn:
+        if not meeting and not self._replaced:
             return None
         copied = self._rgb[wanted].astype(np.float32)
         for box, pixels in meeting:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pipeline.console.options import UsageError, option, require
 from pipeline.diffusion.task import Task
+from pipeline.tracking.address import mlflow_option
 
 
 @dataclass(frozen=True)
@@ -413,11 +414,7 @@ class MachineOptions:
 class TrackingOptions:
     """The MLflow run."""
 
-    mlflow_uri: str | None = option(
-        None,
-        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output); `none` "
-        "tracks nothing",
-    )  # fmt: skip
+    mlflow_uri: str | None = mlflow_option()
     experiment: str = option("difface-restore", help="MLflow experiment")
     run_name: str | None = option(None, help="MLflow run name (default: the output's name)")
     tags: str = option(

@@ -92,7 +92,7 @@ def paste_on_enhanced(
         enlarge_crop(np.array(face.affine).reshape(2, 3), background.upscale)
         for face in (*(f for f, _, _ in faces), *kept)
     ]
-    edited = Canvas(enhanced, _boxes(enhanced.shape, [(c, side) for c in to_crops]), redrawn=True)
+    edited = Canvas(enhanced, _boxes(enhanced.shape, [(c, side) for c in to_crops]), replaced=True)
     for to_crop in to_crops:
         put_back(edited, original.rgb, to_crop, side)
     for (face, before, after), to_crop in zip(faces, to_crops, strict=False):

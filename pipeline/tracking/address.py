@@ -5,8 +5,10 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
+from pipeline.console.options import option
 from pipeline.io import store
 from pipeline.io.errors import redact
 
@@ -15,6 +17,16 @@ NO_TRACKING = "none"
 SQLITE = "sqlite:///"
 # In the address of a database these end the path, or begin an escape.
 RESERVED = re.compile("[%?#]")
+
+
+def mlflow_option(store_beside: str = "the output", further: str = "", group: str | None = None) -> Any:
+    """The option --mlflow-uri of a job. store_beside: where the default store lies; further: more about it."""
+    return option(
+        None,
+        help=f"MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside {store_beside}"
+        f"{further}); `none` disables tracking",
+        group=group,
+    )
 
 
 def settle_uri(given: str | None, output_uri: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.console.options import UsageError, option
+from pipeline.tracking.address import mlflow_option
 from pipeline.training.configs import config_names
 
 
@@ -90,11 +91,8 @@ class TrainingOptions:
     checkpoint_every: int = option(500, help="steps between checkpoints", group="reports")
     validate_every: int = option(1000, help="steps between validations; 0 never validates", group="reports")
     validation_faces: int = option(64, help="faces of the fixed validation batch", group="reports")
-    mlflow_uri: str | None = option(
-        None,
-        help="MLflow server or database (default: MLFLOW_TRACKING_URI, else a SQLite file beside the output; with "
-        "workers on several machines use a server); `none` disables tracking",
-        group="reports",
+    mlflow_uri: str | None = mlflow_option(
+        further="; with workers on several machines use a server", group="reports"
     )
     experiment: str = option("difface-train", help="MLflow experiment", group="reports")
     run_name: str | None = option(None, help="MLflow run name (default: the output's name)", group="reports")

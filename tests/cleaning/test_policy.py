@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from jobs.clean import parse_clean
-from pipeline.cleaning.gates import parse_gates
-from pipeline.cleaning.outcome import BUSY, GATE_BROKEN
+from pipeline.cleaning.gates import version_gates
 from pipeline.cleaning.plan import make_plan
 from pipeline.cleaning.policy import REASONS, Policy, read_policy
+from pipeline.console.commands import BUSY, GATE_BROKEN
 from pipeline.console.options import UsageError
 
 PLACES = ["--input", "in", "--output", "out"]
@@ -84,11 +84,11 @@ def test_only_what_changes_a_verdict_or_a_pixel_changes_the_settings():
 @pytest.mark.parametrize("text", ["no_face", "no_face=1", "ugly>0.1", "no_face>1.2.3", "new.>1"])
 def test_a_gate_that_means_nothing_is_refused(text):
     with pytest.raises(UsageError, match="--fail-if"):
-        parse_gates(text)
+        version_gates(text)
 
 
 def test_every_reason_can_be_a_gate():
-    assert len(parse_gates(",".join(f"new.{reason}>=0.5" for reason in REASONS))) == len(REASONS)
+    assert len(version_gates(",".join(f"new.{reason}>=0.5" for reason in REASONS))) == len(REASONS)
 
 
 def test_the_airflow_example_asks_for_what_the_job_knows():
@@ -101,6 +101,6 @@ def test_the_airflow_example_asks_for_what_the_job_knows():
     }
     assert values["COMMAND"][:3] == ["python", "-m", "jobs.clean"]
     config, _ = parse_clean(values["COMMAND"][3:])
-    assert len(parse_gates(config.fail_if)) == 2
+    assert len(version_gates(config.fail_if)) == 2
     codes = next(line for line in example.read_text().splitlines() if line.startswith("GATE_BROKEN"))
     assert codes == f"GATE_BROKEN, BUSY = {GATE_BROKEN}, {BUSY}"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.cleaning.assess import AssessUnit
 from pipeline.cleaning.bundle import BundlePictures
-from pipeline.cleaning.gates import parse_gates
+from pipeline.cleaning.gates import is_broken, version_gates
 from pipeline.cleaning.intake import Intake
 from pipeline.cleaning.report import picture_of
 from pipeline.cleaning.versions import (
@@ -101,12 +101,12 @@ def test_what_is_gone_leaves_a_tombstone_once():
      ("new.no_face>0.9", True), ("new.images>2", False), ("images<11", True), ("deleted>0", False)],
 )  # fmt: skip
 def test_a_gate_looks_at_shares_of_all_or_of_the_new(gate, broken):
-    assert [g.broken(VERSION) for g in parse_gates(gate)] == [broken]
+    assert [is_broken(g, VERSION) for g in version_gates(gate)] == [broken]
 
 
 def test_a_gate_on_new_pictures_is_silent_where_there_are_none():
-    (gate,) = parse_gates("new.keep<0.5")
-    assert not gate.broken(replace(VERSION, new_images=0, new_verdicts={}))
+    (gate,) = version_gates("new.keep<0.5")
+    assert not is_broken(gate, replace(VERSION, new_images=0, new_verdicts={}))
 
 
 class Dataset:

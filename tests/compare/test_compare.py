@@ -62,7 +62,7 @@ def runs(tmp_path) -> tuple[Path, Path]:
 
 def test_a_comparison_says_what_changed_and_leaves_page_pictures_and_values(runs, capsys):
     gate = ("--fail-if", "sharpness_after>3", "--faces", "4")
-    assert job.main([*map(str, runs), "--mlflow-uri", "none", *gate]) == 3
+    assert job.main([*map(str, runs), "--mlflow-uri", "none", *gate]) == 5
     output = runs[1] / "compare" / "a"
     found = json.loads((output / "compare.json").read_bytes())
     sharpness = found["metrics"]["sharpness_after"]
@@ -107,7 +107,7 @@ def test_many_parts_on_disk_give_what_one_part_gives(runs, monkeypatch):
     names = columns_of(a)
     whole = compare(a, b, names)
     monkeypatch.setattr(pairs_module, "PART_ROWS", 2)
-    monkeypatch.setattr(pairs_module, "WAITING_ROWS", 5)
+    monkeypatch.setattr(pairs_module, "PENDING_ROWS", 5)
     apart = compare(a, b, names)
     assert vars(apart.tally) == vars(whole.tally)
     for one, other in zip(whole.sums + whole.outcomes, apart.sums + apart.outcomes, strict=True):
@@ -227,7 +227,7 @@ def test_a_gate_holds_where_the_difference_lies_beyond_its_bound():
     ("options", "part"),
     [
         (["--by", "lpips"], "--by lpips: one of pixels, sharpness_after"),
-        (["--fail-if", "lpips>0"], "--fail-if lpips: one of sharpness_after"),
+        (["--fail-if", "lpips>0"], "--fail-if lpips: expected one of sharpness_after"),
     ],
 )
 def test_a_measurement_that_is_not_there_is_refused(runs, tmp_path, capsys, options, part):
@@ -245,7 +245,7 @@ def test_what_can_not_be_compared_is_refused_in_one_sentence(runs, tmp_path, cap
         "have none in common": (runs[1], others),
         "holds no run": (runs[1], tmp_path / "empty"),
         "there is nothing of that name": (runs[1], tmp_path / "nowhere"),
-        "both runs are": (runs[1], runs[1]),
+        "two different runs, both are": (runs[1], runs[1]),
         "2 of 3 units are done": runs,
     }
     for part, pair in places.items():
@@ -259,7 +259,7 @@ def test_what_can_not_be_compared_is_refused_in_one_sentence(runs, tmp_path, cap
     marker.write_bytes(body)
     next((runs[0] / "records").iterdir()).write_bytes(b"PAR1")
     assert run_job(tmp_path / "again", *runs)[0] == 2
-    assert "a record table was wanted, it can not be read" in capsys.readouterr().err
+    assert "expected a record table, it cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [["a"], ["a", "b", "--faces", "1"], ["a", "b", "--fail-if", "lpips=1"]])
@@ -289,7 +289,7 @@ def test_mlflow_finds_runs_by_name_and_gets_the_differences(runs, tmp_path, monk
     assert tracked.data.metrics["diff/sharpness_after"] == 3.5
     assert {f.path for f in client.list_artifacts(tracked.info.run_id)} >= {"index.html", "faces.png"}
     assert job.main([str(runs[1]), "nobody", *options]) == 2
-    assert "was wanted, none has that name" in capsys.readouterr().err
+    assert "mlflow.db, none has that name" in capsys.readouterr().err
 
 
 def test_a_run_on_s3_is_compared_there_and_the_page_written_there(runs, s3: S3Server):

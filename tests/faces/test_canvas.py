@@ -44,7 +44,7 @@ def test_a_part_is_a_copy_and_none_where_nothing_was_edited():
 
 
 def test_where_the_picture_is_another_one_every_part_counts_as_edited():
-    canvas, whole = edited([BOX], redrawn=True)
+    canvas, whole = edited([BOX], replaced=True)
     assert (canvas.part(slice(20, 40), slice(0, 50)) == whole[20:]).all()
 
 

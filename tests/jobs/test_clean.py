@@ -17,7 +17,7 @@ from skimage import data
 
 from jobs import clean as job
 from pipeline.cleaning import run
-from pipeline.cleaning.outcome import BUSY, GATE_BROKEN
+from pipeline.console.commands import BUSY, GATE_BROKEN
 from pipeline.io import store
 from pipeline.io.shards import cut_units, list_input, make_shards, sample_key
 from pipeline.ledger.lease import Lease
