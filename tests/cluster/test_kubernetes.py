@@ -8,7 +8,6 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +132,10 @@ def commands() -> dict[str, list[str]]:
 def test_the_restoration_takes_its_options():
     python, dash_m, module, *options = commands()["restore"]
     assert (python, dash_m, module) == ("python", "-m", "jobs.restore")
-    config = parse(RestoreConfig, options, description="")
-    assert (config.device, config.engines > 0, config.readers > 0) == ("cuda", True, True)
+    machine = parse(RestoreConfig, options, description="").machine
+    assert (machine.device, machine.engines > 0, machine.readers > 0) == ("cuda", True, True)
 
 
-@pytest.mark.skipif(find_spec("jobs.clean") is None, reason="the cleaning job is not there yet")
 def test_both_cleanings_are_the_same_and_take_their_options():
     assert commands()["clean-raycronjob"] == commands()["clean-cronjob"]
     python, dash_m, module, *options = commands()["clean-cronjob"]

@@ -54,7 +54,7 @@ def measuring(place, found):
 def deliver(folder, found, change, digest="d"):
     """A run's output, whose pictures are the set's with a change."""
     (folder / "_ledger").mkdir(parents=True)
-    (folder / "_ledger" / "run.json").write_text(json.dumps({"digest": digest}))
+    (folder / "_ledger" / "run.json").write_text(json.dumps({"digest": digest, "fingerprint": {}}))
     (folder / "images").mkdir()
     for name in found.names:
         picture = change(found.read(found.degraded, name), found.read(found.truth, name.partition("-")[0]))
@@ -103,7 +103,9 @@ def test_nothing_is_measured_twice_and_another_run_is(place, measuring, found, t
     again = Delivered(found, str(place / "measured"), str(place / "weights"))
     for was, now in zip(before, (again.came, again.of_run(better)), strict=True):
         assert all((was[name] == now[name]).all() for name in was)
-    (tmp_path / "better" / "_ledger" / "run.json").write_text(json.dumps({"digest": "another"}))
+    (tmp_path / "better" / "_ledger" / "run.json").write_text(
+        json.dumps({"digest": "another", "fingerprint": {}})
+    )
     with pytest.raises(AssertionError, match="measured again"):
         again.of_run(better)
 
