@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.evaluation import plots
 from pipeline.evaluation.delivered import METRICS
-from pipeline.evaluation.harm import ANY, CLEAN, FINE, MOST_LOST, Change, Cuts, Judged, gain
+from pipeline.evaluation.harm import ANY, CLEAN, FINE, MOST_LOST, Change, Cuts, VariantResult, gain
 from pipeline.evaluation.photographs import PhotographSet, head_box
 from pipeline.evaluation.report import Table, columns, markdown
 from pipeline.evaluation.scores import Faces, Numbers, Score, mean
@@ -32,7 +32,7 @@ RULE = (
 class RealReport:
     """Everything that is told at the end. Columns of numbers are in the order of the set's sheet."""
 
-    ways: Sequence[Judged]
+    ways: Sequence[VariantResult]
     cuts: Cuts
     # PNG of faces, and what was left out of the set, in words
     faces: bytes
@@ -106,7 +106,7 @@ class RealReport:
             "faces.png": self.faces,
         }
 
-    def _gains(self, way: Judged, name: str) -> dict[str, Score]:
+    def _gains(self, way: VariantResult, name: str) -> dict[str, Score]:
         """Gain of a metric by level; of PSNR at damaged levels only, where it is no matter of equal pictures' 68 dB."""
         values = gain(name, way.came[name], way.out[name])
         levels = {
@@ -131,7 +131,7 @@ class RealReport:
         return page.document(title, parts)
 
 
-def cost_table(ways: Sequence[Judged]) -> Table:
+def cost_table(ways: Sequence[VariantResult]) -> Table:
     """What each way takes."""
     table = []
     for way in ways:
@@ -143,7 +143,7 @@ def cost_table(ways: Sequence[Judged]) -> Table:
     return table
 
 
-def level_table(level: str, ways: Sequence[Judged], rows: Faces, cuts: Cuts) -> Table:
+def level_table(level: str, ways: Sequence[VariantResult], rows: Faces, cuts: Cuts) -> Table:
     """A level: a row for each way."""
     table = []
     for way in ways:
@@ -155,7 +155,7 @@ def level_table(level: str, ways: Sequence[Judged], rows: Faces, cuts: Cuts) -> 
     return table
 
 
-def group_table(way: Judged, cuts: Cuts) -> Table:
+def group_table(way: VariantResult, cuts: Cuts) -> Table:
     """A way: a row for each group, gains over the damaged levels and how many were harmed at each level."""
     table = []
     for group, inside in cuts.groups.items():
@@ -171,7 +171,7 @@ def group_table(way: Judged, cuts: Cuts) -> Table:
     return table
 
 
-def told(way: Judged, rows: Faces) -> dict[str, Any]:
+def told(way: VariantResult, rows: Faces) -> dict[str, Any]:
     """Some rows of a way, for programs."""
     changes = {
         METRICS[name]: {
@@ -203,7 +203,7 @@ def signed(name: str, score: Score) -> str:
     return f"{score.value:+.{places}f}{half}"
 
 
-def draw_faces(found: PhotographSet, ways: Sequence[Judged], folders: Sequence[str]) -> bytes:
+def draw_faces(found: PhotographSet, ways: Sequence[VariantResult], folders: Sequence[str]) -> bytes:
     """PNG: a few photographs at every level, their measured face as it came, by each way, and truly.
 
     folders: where each way's delivered pictures lie.
@@ -220,7 +220,10 @@ def draw_faces(found: PhotographSet, ways: Sequence[Judged], folders: Sequence[s
 
 
 def _shown_face(
-    found: PhotographSet, placed: tuple[int, dict[str, Any]], ways: Sequence[Judged], folders: Sequence[str]
+    found: PhotographSet,
+    placed: tuple[int, dict[str, Any]],
+    ways: Sequence[VariantResult],
+    folders: Sequence[str],
 ) -> plots.Shown:
     """One row of the sheet: a photograph at one level."""
     place, row = placed

@@ -12,7 +12,7 @@ Box = tuple[slice, slice]
 class Canvas:
     """[H, W, 3] float32, 0..255: a picture's rgb with edits inside the given boxes.
 
-    rgb: uint8, the pixels outside of the boxes. replaced: rgb is not the original picture, so that every pixel counts as
+    rgb: uint8, the pixels outside of the boxes. replaced: rgb is not the original picture: every pixel counts as
     edited. Used by `images.encode` and the paste functions of faces.geometry.
     """
 

@@ -21,8 +21,8 @@ from pipeline.evaluation.calibration import (
     bins_of,
     choose,
     draw,
+    summarise,
     table,
-    tell,
 )
 from pipeline.evaluation.trial import Trial
 from pipeline.io import images
@@ -93,14 +93,14 @@ def test_a_share_of_harmed_faces_above_the_bound_refuses_a_treatment_unless_chan
         out = measured(FACES, psnr=31.0)
         out["lpips"][:harmed] = 0.6
         told = {LEFT: came, ESTIMATOR: out}
-        told = {c: tell(came, values, np.ones(FACES, bool)) for c, values in told.items()}
+        told = {c: summarise(came, values, np.ones(FACES, bool)) for c, values in told.items()}
         assert allowed(ESTIMATOR, told, Bounds()) == good, harmed
 
 
 def test_what_nobody_sees_refuses_nothing():
     """A sharp face may lose what lies above 45 dB."""
     came, out = measured(FACES, psnr=68.0), measured(FACES, psnr=50.0)
-    told = {c: tell(came, v, np.ones(FACES, bool)) for c, v in ((LEFT, came), (ESTIMATOR, out))}
+    told = {c: summarise(came, v, np.ones(FACES, bool)) for c, v in ((LEFT, came), (ESTIMATOR, out))}
     assert allowed(ESTIMATOR, told, Bounds())
 
 
