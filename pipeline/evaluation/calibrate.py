@@ -120,8 +120,8 @@ def measure(config: CalibrateConfig, faces: Sequence[tuple[int, FaceAddress]], f
         return
     say(f"{len(faces)} photographs, {config.draws} draws, {len(config.candidates)} treatments of each")
     trial = Trial(find_preset(config.preset), config.candidates, config.seed, config.weights_dir)
-    if trial.judge.left_out:
-        reasons = "; ".join(f"{name}: {why}" for name, why in trial.judge.left_out.items())
+    if trial.scorer.left_out:
+        reasons = "; ".join(f"{name}: {why}" for name, why in trial.scorer.left_out.items())
         raise UsageError(f"a fit wants PSNR, SSIM, LPIPS and identity, but {reasons}")
     with closing(trial), Progress(len(faces), len(faces) - len(pending)) as progress:
         for number, face in pending:
@@ -208,7 +208,7 @@ def describe(bins: Sequence[Bin]) -> str:
     head = "| δ | faces | chosen | PSNR in → out | angle in → out | LPIPS in → estimator → out | worse: LPIPS, any |"
     lines = [head, "|---" * 7 + "|"]
     for b in bins:
-        came, alone, out = (b.summaries[c] for c in (LEFT, ESTIMATOR, b.chosen))
+        came, alone, out = (b.stats[c] for c in (LEFT, ESTIMATOR, b.chosen))
         lines.append(
             f"| {b.least:.2f} - {b.most:.2f} | {b.faces} | {b.chosen.name} "
             f"| {came['psnr']:.2f} → {out['psnr']:.2f} | {came['angle']:.1f} → {out['angle']:.1f} "

@@ -1,7 +1,7 @@
-"""Which treatment helps at which δ: the table that fits faces of every degree of damage, treated in every way.
+"""Fit of the treatment table of a preset: the best treatment as a function of δ.
 
-δ is how far the estimator changes a face (pipeline/diffusion/treatment.py). Chosen is, bin by bin of δ, the least LPIPS
-whose loss of fidelity and whose harm stay within bounds.
+δ is how much the estimator changes a face (pipeline/diffusion/treatment.py). Per bin of δ, the treatment with the
+lowest LPIPS is chosen whose loss of fidelity and harm stay within bounds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,23 +18,24 @@ from pipeline.evaluation.realworld import LEVELS, Damage, Level, draw_damage
 
 Numbers = NDArray[np.float64]
 
-# Between the levels of the real-world grid, the clean one as damage that leaves a picture nearly as it is.
+# The levels of the real-world grid, the clean one replaced by almost no damage, to interpolate between.
 _STEPS = [
     Level(blur=0.0, shrink=1.0, noise=0.0, quality=98.0),
     *(v for v in LEVELS.values() if v is not None),
 ]
-# A share of the faces stays wholly as it is.
+# Share of the faces that are not damaged at all.
 UNTOUCHED = 0.1
-# Below this chance a share is taken for above its bound.
+# Significance level of the test whether a share exceeds its bound.
 SIGNIFICANT = 0.05
-# LPIPS that a network call must bring to be worth its time.
+# LPIPS that a network call must gain to be worth its time.
 WORTH_OF_CALL = 0.0005
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way of treating a face."""
+    """One treatment of a face."""
 
+    # left, estimator or chain; a key of stored rows and of [[treatment]]
     way: str
     start_step: int = 0
     calls: int = 0
@@ -42,18 +43,18 @@ class Candidate:
 
     @classmethod
     def parse(cls, text: str) -> "Candidate":
-        """A chain of `N:CALLS:SIGMA`. Raises ValueError."""
+        """The chain given as `N:CALLS:SIGMA`. Raises ValueError."""
         start_step, calls, hold = text.split(":")
         return cls("chain", int(start_step), int(calls), float(hold))
 
     @property
     def rank(self) -> int:
-        """How much is done: more damaged faces never get less of it."""
+        """Strength of the treatment: it never decreases with δ."""
         return {"left": -2, "estimator": -1}.get(self.way, self.start_step)
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Its name in tables."""
         return (
             self.way if self.way != "chain" else f"N {self.start_step}, {self.calls} calls, σ {self.hold:g}"
         )
@@ -70,34 +71,34 @@ LEFT, ESTIMATOR = Candidate("left"), Candidate("estimator")
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a treatment may cost the faces of a bin of δ."""
+    """Limits of what a treatment may cost the faces of a bin of δ."""
 
     # mean PSNR below the estimator's, dB
     psnr_loss: float = 0.5
     # mean identity angle above the estimator's, degrees
     angle_loss: float = 0.3
-    # share of faces delivered worse than they came: in LPIPS, and in anything (PSNR, angle, LPIPS; harm.py)
+    # share of faces delivered worse than the input: in LPIPS, and in any of PSNR, angle, LPIPS (harm.py)
     harm_lpips: float = 0.05
     harm: float = 0.1
-    # the same share in anything where LPIPS wins less than `slight` in the mean: there chance is no excuse
+    # the share in any metric where mean LPIPS improves by less than `slight`, without a significance test
     harm_slight: float = 0.02
     slight: float = 0.02
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Faces of about one δ, and what is done with them."""
+    """Faces of similar δ, and their chosen treatment."""
 
     least: float
     most: float
     faces: int
     chosen: Candidate
     # of every candidate: mean LPIPS, PSNR, angle, and harm, by column
-    summaries: Mapping[Candidate, Mapping[str, float]]
+    stats: Mapping[Candidate, Mapping[str, float]]
 
 
 def draw(rng: np.random.Generator) -> Damage | None:
-    """Damage of a degree drawn evenly between none and heavy; None: the picture as it is."""
+    """Damage of a degree drawn uniformly between none and heavy; None: no damage."""
     if rng.random() < UNTOUCHED:
         return None
     low, share = divmod(rng.uniform(0, len(_STEPS) - 1), 1)
@@ -108,7 +109,7 @@ def draw(rng: np.random.Generator) -> Damage | None:
 
 
 def bins_of(delta: Numbers, each: int) -> list[NDArray[np.bool_]]:
-    """[F] masks of about `each` faces of rising δ."""
+    """[F] masks of about `each` faces, by ascending δ."""
     rank = delta.argsort(kind="stable").argsort()
     count = max(len(delta) // each, 1)
     return [rank * count // len(delta) == i for i in range(count)]
@@ -117,9 +118,9 @@ def bins_of(delta: Numbers, each: int) -> list[NDArray[np.bool_]]:
 def summarise(
     came: Mapping[str, Numbers], out: Mapping[str, Numbers], faces: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """Means of what was delivered of some faces, and harm. came, out: column → [F].
+    """Means over some delivered faces, and harm. came, out: column → [F] of input and output.
 
-    psnr_seen: no face counts for more than anybody sees.
+    psnr_seen: PSNR with each face capped at FINE.
     """
     summary = {name: float(np.nanmean(values[faces])) for name, values in out.items()}
     summary["psnr_seen"] = float(np.minimum(out["psnr"][faces], FINE).mean())
@@ -127,42 +128,42 @@ def summarise(
     return summary | {"faces": float(faces.sum())}
 
 
-def allowed(candidate: Candidate, summaries: Mapping[Candidate, Mapping[str, float]], bounds: Bounds) -> bool:
+def allowed(candidate: Candidate, stats: Mapping[Candidate, Mapping[str, float]], bounds: Bounds) -> bool:
     """Whether a treatment stays within the bounds in a bin."""
     if candidate == LEFT:
         return True
-    mine, alone, came = summaries[candidate], summaries[ESTIMATOR], summaries[LEFT]
+    mine, alone, came = stats[candidate], stats[ESTIMATOR], stats[LEFT]
     harmed = mine[f"harm_{ANY}"]
-    wins_little = came["lpips"] - mine["lpips"] < bounds.slight
+    gains_little = came["lpips"] - mine["lpips"] < bounds.slight
     return (
         mine["psnr_seen"] >= alone["psnr_seen"] - bounds.psnr_loss
         and mine["angle"] <= alone["angle"] + bounds.angle_loss
         and not _above(mine["harm_lpips"], bounds.harm_lpips, mine["faces"])
-        and not (harmed > bounds.harm_slight if wins_little else _above(harmed, bounds.harm, mine["faces"]))
+        and not (harmed > bounds.harm_slight if gains_little else _above(harmed, bounds.harm, mine["faces"]))
         and mine["psnr_seen"] >= came["psnr_seen"]
         and mine["angle"] <= came["angle"] + bounds.angle_loss
     )
 
 
 def _above(share: float, bound: float, faces: float) -> bool:
-    """Whether a share of so many faces is above a bound by more than chance explains (binomial, 5 %)."""
+    """Whether a share of `faces` exceeds a bound significantly (one-sided binomial test)."""
     return bool(binom.sf(round(share * faces) - 1, round(faces), bound) < SIGNIFICANT)
 
 
 def choose(
     delta: Numbers, measured: Mapping[Candidate, Mapping[str, Numbers]], each: int, bounds: Bounds
 ) -> list[Bin]:
-    """The bins with the treatments that together have the least LPIPS, of those that never do less at a larger δ.
+    """The bins with the treatments of minimum total LPIPS whose rank never decreases with δ (dynamic programming).
 
-    measured: of every candidate, LEFT among them, column → [F].
+    measured: candidate → column → [F]; includes LEFT.
     """
     came = measured[LEFT]
     masks = bins_of(delta, each)
-    summaries = [{c: summarise(came, out, faces) for c, out in measured.items()} for faces in masks]
+    stats = [{c: summarise(came, out, faces) for c, out in measured.items()} for faces in masks]
     ranked = sorted(measured, key=lambda c: c.rank)
-    # cost of the best choices up to a bin, by the candidate of that bin
+    # per bin and its candidate: minimum cost up to this bin, and the candidate of the previous bin
     best: list[dict[Candidate, tuple[float, Candidate | None]]] = []
-    for in_bin in summaries:
+    for in_bin in stats:
         here: dict[Candidate, tuple[float, Candidate | None]] = {}
         for candidate in ranked:
             if not allowed(candidate, in_bin, bounds):
@@ -172,8 +173,8 @@ def choose(
                 [(best[-1][b][0], b) for b in best[-1] if b.rank <= candidate.rank] if best else [(0.0, None)]
             )
             if before:
-                least, came_from = min(before, key=lambda pair: pair[0])
-                here[candidate] = (least + cost, came_from)
+                least, predecessor = min(before, key=lambda pair: pair[0])
+                here[candidate] = (least + cost, predecessor)
         best.append(here)
     chosen: list[Candidate] = []
     following: Candidate | None = min(best[-1], key=lambda c: best[-1][c][0])
@@ -183,12 +184,12 @@ def choose(
         following = here[following][1]
     return [
         Bin(float(delta[m].min()), float(delta[m].max()), int(m.sum()), c, t)
-        for m, c, t in zip(masks, reversed(chosen), summaries, strict=True)
+        for m, c, t in zip(masks, reversed(chosen), stats, strict=True)
     ]
 
 
 def table(bins: Sequence[Bin]) -> list[dict[str, Any]]:
-    """The rows of a preset's [[treatment]]: a bound lies midway between the bins on its sides."""
+    """The rows of a preset's [[treatment]]; bounds are midway between adjacent bins."""
     rows = [bins[0].chosen.row(0)]
     for before, here in pairwise(bins):
         if here.chosen != before.chosen:

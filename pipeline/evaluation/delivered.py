@@ -1,7 +1,7 @@
-"""What runs delivered of a set of photographs, measured against the true ones at their own size.
+"""Measurements of delivered photographs against the ground truth, at full size.
 
-Measured is the box of the pictures that holds the head (photographs.head_box), and the identity in an FFHQ crop of
-512 px by the true picture's landmarks. What was measured is kept as Parquet, so that it is measured once.
+The pixels of the box around the head (photographs.head_box) are compared, and the identity in an FFHQ crop of 512 px
+by the landmarks of the ground truth. Measurements are stored as Parquet and reused.
 """
 
 import hashlib
@@ -36,18 +36,18 @@ from pipeline.metrics.identity import FaceReader, angle, find_models
 
 log = logging.getLogger(__name__)
 
-# Raised when the same picture measures otherwise.
+# Incremented when the same picture gives other values.
 VERSION = 1
 # Column → its name in tables.
 METRICS: Mapping[str, str] = {"psnr": "PSNR", "angle": "angle", "lpips": "LPIPS", "ssim": "SSIM"}
-# Least mean squared error of a PSNR, on the 0..1 scale: equal pictures have 68 dB, and a number.
+# Lower bound of the mean squared error, on the 0..1 scale: equal pictures have a finite PSNR, 68 dB.
 LEAST_ERROR = (0.1 / 255) ** 2
-# where the identity is read
+# frame of the identity metric
 CROP = CropFrame(512)
 
-# [128] an embedding; empty where there is none
+# [128] an embedding; empty if unavailable
 Embedding = NDArray[np.float64]
-NOBODY: Embedding = np.empty(0)
+NO_EMBEDDING: Embedding = np.empty(0)
 # column → its value of one picture
 Values = dict[str, float]
 
@@ -58,8 +58,8 @@ def psnr(picture: Pixels, truth: Pixels) -> float:
     return float(-10 * np.log10(max(error, LEAST_ERROR)))
 
 
-class Judge:
-    """Measures single pictures; may be called by several threads at once."""
+class Scorer:
+    """Measures single pictures. Thread-safe."""
 
     def __init__(self, weights_dir: str | None) -> None:
         self._weights_dir = weights_dir
@@ -79,7 +79,7 @@ class Judge:
 
     def _load_structure(self) -> None:
         if find_spec("torchmetrics") is None:
-            raise ImportError("SSIM wants the package torchmetrics")
+            raise ImportError("SSIM needs the package torchmetrics")
 
     def _load_lpips(self) -> None:
         published = METRIC_WEIGHTS["lpips"]
@@ -91,7 +91,7 @@ class Judge:
 
     @contextmanager
     def _reader(self) -> Iterator[FaceReader]:
-        """A reader for one thread; there are as many as were ever wanted at once."""
+        """A reader for the calling thread, from a pool that grows on demand."""
         try:
             reader = self._readers.get_nowait()
         except queue.Empty:
@@ -100,21 +100,21 @@ class Judge:
         self._readers.put(reader)
 
     def embedding(self, picture: Pixels, landmarks: NDArray[np.floating]) -> Embedding:
-        """Whose face that of these landmarks is, [128]; NOBODY where that can not be told."""
+        """The embedding of the face with these landmarks, [128]; NO_EMBEDDING if unavailable."""
         if "angle" not in self.names:
-            return NOBODY
+            return NO_EMBEDDING
         crop = warp_crop(picture, face_to_crop(landmarks, CROP), CROP.side)
         try:
             with self._reader() as reader:
                 return reader.embedding(crop)
-        except Exception as error:  # one face must not take the others along
+        except Exception as error:  # one face must not fail the others
             log.warning("a face could not be measured: %s: %s", type(error).__name__, error)
-            return NOBODY
+            return NO_EMBEDDING
 
     def __call__(
-        self, picture: Pixels, truth: Pixels, landmarks: NDArray[np.floating], truly: Embedding
+        self, picture: Pixels, truth: Pixels, landmarks: NDArray[np.floating], true_embedding: Embedding
     ) -> Values:
-        """Everything of one picture against its truth, [H, W, 3] both; truly: the true face's embedding."""
+        """The metrics of one picture against its ground truth, [H, W, 3] both; true_embedding: of the ground truth."""
         x0, y0, x1, y1 = head_box(landmarks, *truth.shape[:2])
         ours, theirs = picture[y0:y1, x0:x1], truth[y0:y1, x0:x1]
         found = {"psnr": psnr(ours, theirs)}
@@ -123,26 +123,26 @@ class Judge:
             found["ssim"] = float(ssim(*pair))
         if self._lpips is not None:
             found["lpips"] = float(self._lpips(*pair))
-        if len(truly) and len(mine := self.embedding(picture, landmarks)):
-            found["angle"] = angle(truly, mine)
+        if len(true_embedding) and len(mine := self.embedding(picture, landmarks)):
+            found["angle"] = angle(true_embedding, mine)
         return found
 
 
 class Delivered:
-    """What a set's photographs, and what runs made of them, measure; all of it is kept in a folder."""
+    """Measurements of a set's photographs and of runs over them, cached in a folder."""
 
     def __init__(self, found: PhotographSet, folder: str, weights_dir: str | None) -> None:
         self._set, self._folder = found, folder
-        self._judge = Judge(weights_dir)
+        self._scorer = Scorer(weights_dir)
 
     @property
     def left_out(self) -> Mapping[str, str]:
         """Why a metric is not measured, by its column."""
-        return self._judge.left_out
+        return self._scorer.left_out
 
     @cached_property
     def came(self) -> Mapping[str, Numbers]:
-        """Column → [R] of the damaged photographs, in the sheet's order; nan where nothing can be told."""
+        """Column → [R] of the damaged photographs, in the sheet's order; nan where undefined."""
         return self._measured("input", "", self._set.degraded)
 
     def of_run(self, output: str) -> Mapping[str, Numbers]:
@@ -155,42 +155,42 @@ class Delivered:
         if not store.exists(uri):
             known = self._embeddings
             jobs = [(rows, folder, known[rows[0][1]["number"]]) for rows in self._set.photographs()]
-            found = {i: values for part in self._spread(self._judge_photograph, jobs) for i, values in part}
+            found = {i: values for part in self._spread(self._measure_photograph, jobs) for i, values in part}
             rows = [found[i] for i in range(len(found))]
-            columns = {m: pa.array([row.get(m) for row in rows], pa.float64()) for m in self._judge.names}
+            columns = {m: pa.array([row.get(m) for row in rows], pa.float64()) for m in self._scorer.names}
             _write(uri, pa.table({"name": self._set.names} | columns))
         table = _read(uri)
-        return {m: table[m].to_numpy() for m in self._judge.names}
+        return {m: table[m].to_numpy() for m in self._scorer.names}
 
-    def _judge_photograph(
-        self, rows: Sequence[tuple[int, dict[str, Any]]], folder: str, truly: Embedding
+    def _measure_photograph(
+        self, rows: Sequence[tuple[int, dict[str, Any]]], folder: str, true_embedding: Embedding
     ) -> list[tuple[int, Values]]:
-        """One photograph at all its levels: each row's place, and what it measures."""
+        """Index and measurements of each row of one photograph, at all its levels."""
         first = rows[0][1]
         truth = self._set.read(self._set.truth, first["truth"])
         landmarks = np.reshape(first["landmarks"], (5, 2))
         pictures = ((i, images.decode_rgb(_bytes(folder, row["name"]))) for i, row in rows)
-        return [(i, self._judge(picture, truth, landmarks, truly)) for i, picture in pictures]
+        return [(i, self._scorer(picture, truth, landmarks, true_embedding)) for i, picture in pictures]
 
     @cached_property
     def _embeddings(self) -> Mapping[int, Embedding]:
-        """Photograph's number → its true face's embedding."""
+        """Photograph's number → embedding of its ground truth."""
         uri = self._place("truth", "")
         if not store.exists(uri):
             firsts = [rows[0][1] for rows in self._set.photographs()]
             numbers = [row["number"] for row in firsts]
-            found = [list(e) for e in self._spread(self._true_embedding, [(row,) for row in firsts])]
+            found = [list(e) for e in self._spread(self._embed_truth, [(row,) for row in firsts])]
             embeddings = pa.array(found, pa.list_(pa.float64()))
             _write(uri, pa.table({"number": numbers, "embedding": embeddings}))
         table = _read(uri)
         return {row["number"]: np.array(row["embedding"], np.float64) for row in table.to_pylist()}
 
-    def _true_embedding(self, row: Mapping[str, Any]) -> Embedding:
+    def _embed_truth(self, row: Mapping[str, Any]) -> Embedding:
         truth = self._set.read(self._set.truth, row["truth"])
-        return self._judge.embedding(truth, np.reshape(row["landmarks"], (5, 2)))
+        return self._scorer.embedding(truth, np.reshape(row["landmarks"], (5, 2)))
 
     def _spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The work's results in the jobs' order: a photograph a thread, each with one core of torch's."""
+        """The results of the jobs, in order; one thread per job, each with one torch thread."""
         if not jobs:
             return []
         before = torch.get_num_threads()
@@ -202,9 +202,9 @@ class Delivered:
             torch.set_num_threads(before)
 
     def _place(self, name: str, run: str) -> str:
-        """Where that lies which was measured of a run: named after all that decides its numbers."""
-        told = [VERSION, store.name_of(self._set.uri), run, *self._judge.names]
-        digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+        """URI of the measurements of a run; its name contains a digest of everything that affects them."""
+        inputs = [VERSION, store.name_of(self._set.uri), run, *self._scorer.names]
+        digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
         return store.join(self._folder, f"{name}-{digest}.parquet")
 
 

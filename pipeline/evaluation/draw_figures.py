@@ -20,7 +20,7 @@ from pipeline.datasets.faces import (
 from pipeline.diffusion.noise import noise_key
 from pipeline.diffusion.schedule import Schedule, chain_from, make_schedule
 from pipeline.evaluation import paper_figures
-from pipeline.evaluation.testset import Recipe, degraded_pictures
+from pipeline.evaluation.testset import Recipe, make_pictures
 from pipeline.io import images, store
 from pipeline.io.weights import resolve
 from pipeline.networks.inference_unet import InferenceUNet
@@ -167,7 +167,7 @@ def make_faces(
     batches = []
     for first in range(0, len(addresses), config.batch):
         numbers = range(first, min(first + config.batch, len(addresses)))
-        made = [degraded_pictures(addresses[n].picture(), n, recipe)[0] for n in numbers]
+        made = [make_pictures(addresses[n].picture(), n, recipe)[0] for n in numbers]
         truth, low = (torch.stack([to_tensor(m[name]) for m in made]) for name in ("truth", "degraded"))
         guess = estimator(low.to(config.device)).clamp(0, 1).cpu()
         batches.append(

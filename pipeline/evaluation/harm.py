@@ -1,4 +1,4 @@
-"""Who was harmed: faces delivered worse than they came, counted by level of damage, way and group of people."""
+"""Harm: faces delivered worse than the input, by level of damage, variant and group of people."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ import numpy as np
 from pipeline.evaluation.delivered import METRICS
 from pipeline.evaluation.scores import Faces, Numbers, Score, mean
 
-# How much worse a face must be delivered than it came to count as harmed. Rounding alone turns dlib's embedding by two
-# degrees. What is delivered at FINE dB or above differs from the truth by less than anybody sees.
+# A face counts as harmed if it is worse than the input by more than this. Rounding alone rotates dlib's embedding by
+# two degrees. A difference from the truth of FINE dB or more is invisible.
 MOST_LOST = {"psnr": 0.3, "angle": 2.0, "lpips": 0.01}
 FINE = 45.0
 ANY = "any"
-# Columns that are better when they are higher.
+# Columns where higher is better.
 HIGHER = ("psnr", "ssim")
 CLEAN = "clean"
 
 
 def worse(came: Mapping[str, Numbers], out: Mapping[str, Numbers]) -> dict[str, Faces]:
-    """[R] by each metric that was measured, True where a face was delivered worse than it came; ANY: by one of them.
+    """Measured metric → [R], True where a face was delivered worse than the input; ANY: by at least one metric.
 
-    came, out: column → [R] of what was to be restored, and of what was delivered; nan is never worse.
+    came, out: column → [R] of the input, and of the delivered pictures; nan is never worse.
     """
     found = {}
     for name, most in MOST_LOST.items():
@@ -34,7 +34,7 @@ def worse(came: Mapping[str, Numbers], out: Mapping[str, Numbers]) -> dict[str, 
 
 
 def gain(name: str, came: Numbers, out: Numbers) -> Numbers:
-    """[R] by how much better what was delivered is, in the column's unit."""
+    """[R] improvement of the delivered pictures, in the column's unit."""
     return out - came if name in HIGHER else came - out
 
 
@@ -49,24 +49,24 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a way made of a set: every number in the order of the set's sheet."""
+class VariantResult:
+    """The measurements of one variant, in the order of the set's sheet."""
 
     name: str
-    # column → [R] of what came and of what was delivered
+    # column → [R] of the input and of the delivered pictures
     came: Mapping[str, Numbers]
     out: Mapping[str, Numbers]
-    # seconds and network calls a picture, parameters in all; what is known
+    # known costs: seconds and network calls per picture, total parameters
     cost: Mapping[str, float]
 
     @cached_property
     def worse(self) -> dict[str, Faces]:
-        """As the function `worse`."""
+        """The result of the function `worse`."""
         return worse(self.came, self.out)
 
     @cached_property
     def untouched(self) -> Faces:
-        """[R], True where what was delivered measures as what came: the face was left as it is, or not found."""
+        """[R], True where input and output have equal measurements: the face was not restored, or not detected."""
         shared = [n for n in ("psnr", "ssim", "lpips") if n in self.came and n in self.out]
         same: Faces = np.all([self.came[n] == self.out[n] for n in shared], axis=0)
         return same
@@ -83,17 +83,17 @@ class Judged:
         return found
 
     def harm(self, rows: Faces) -> dict[str, float]:
-        """Share of these faces that were delivered worse than they came, by each metric and by ANY."""
+        """Share of these faces that were delivered worse than the input, by metric and by ANY."""
         return {name: float(faces[rows].mean()) for name, faces in self.worse.items() if rows.any()}
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """How the rows of a set are put together."""
+    """Groupings of the rows of a set."""
 
     # level → [R]
     levels: Mapping[str, Faces]
-    # group → [R]; empty where nobody said
+    # group → [R]; empty where unknown
     groups: Mapping[str, Faces]
     # [R] photograph of each row
     numbers: Sequence[int]
@@ -102,13 +102,13 @@ class Cuts:
         """How many photographs these rows are of."""
         return len(set(np.asarray(self.numbers)[rows].tolist()))
 
-    def gain(self, judged: Judged, name: str, rows: Faces) -> Score | None:
-        """Mean gain of a metric over the damaged levels of these rows; None where nothing is known.
+    def gain(self, result: VariantResult, name: str, rows: Faces) -> Score | None:
+        """Mean gain of a metric over the damaged levels of these rows; None without values.
 
-        A photograph's levels are averaged first: they are no independent faces.
+        A photograph's levels are averaged first: they are not independent.
         """
         damaged = rows & ~self.levels.get(CLEAN, np.zeros_like(rows))
-        values = gain(name, judged.came[name], judged.out[name])
+        values = gain(name, result.came[name], result.out[name])
         damaged = damaged & np.isfinite(values)
         if not damaged.any():
             return None
@@ -117,7 +117,7 @@ class Cuts:
 
 
 def cut(levels: Sequence[str], groups: Sequence[str | None], numbers: Sequence[int]) -> Cuts:
-    """The rows by level and group, each in the order in which they come; groups by name."""
+    """The rows by level, in order of appearance, and by group, sorted by name."""
     level, group = np.array(levels), np.array([g or "" for g in groups])
     return Cuts(
         {name: level == name for name in dict.fromkeys(levels)},

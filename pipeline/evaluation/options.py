@@ -1,4 +1,4 @@
-"""The options of an evaluation: what is scored on what, in which ways, and where."""
+"""The options of jobs.evaluate."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,14 +11,14 @@ from pipeline.restoration.config import BLIND_PRESET
 from pipeline.tracking.address import mlflow_option
 
 DEFAULT_PRESETS: dict[TaskName, str] = {"restore": "small-swinir,small-srcnn", "inpaint": "small-inpaint"}
-# of the real-world grid
+# default of the real-world grid
 REAL_PRESETS = BLIND_PRESET
 METRICS = "psnr,ssim,lpips,ids,lmd,quality,features"
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """One evaluation."""
+    """The options of one evaluation."""
 
     faces: str = option(
         help="clean aligned faces: tar shards made by jobs.align, a folder of them or 'FOLDER/test-*.tar'; with --grid "
@@ -32,8 +32,8 @@ class EvaluateConfig:
     )  # fmt: skip
     grid: Literal["paper", "real"] = option(
         "paper",
-        help="paper: aligned faces, degraded as the paper does; real: photographs at five levels of damage, from none "
-        "to heavy, restored and judged as they are delivered",
+        help="paper: aligned faces, degraded as in the paper; real: photographs at five levels of damage, from none to "
+        "heavy, restored and measured at full size",
         group="what",
     )
     levels: str = option(
@@ -48,7 +48,7 @@ class EvaluateConfig:
     holes: str = option(
         ",".join(HOLES), help="kinds of holes of an inpainting, separated by commas", group="what"
     )
-    factor: int = option(4, help="how many times smaller the faces of an upscaling are", group="what")
+    factor: int = option(4, help="downscaling factor of the faces of upscale", group="what")
     presets: str | None = option(
         None,
         help="presets to score, separated by commas (default: the small ones that fit the task; of --grid real "
@@ -57,20 +57,20 @@ class EvaluateConfig:
     )
     limit: int = option(
         0,
-        help="score this many faces, or photographs (each at every level), spread evenly over the shards; 0 takes all",
+        help="number of faces, or photographs (each at every level), evenly spaced over the shards; 0 takes all",
         group="what",
     )
     metrics: str = option(
         METRICS,
-        help="what is measured, as jobs.restore --metrics has it; features give FID (--grid real measures PSNR, SSIM, "
+        help="metrics, as in jobs.restore --metrics; features give FID (--grid real measures PSNR, SSIM, "
         "LPIPS and the identity's angle)",
         group="what",
     )
 
     start_steps: str | None = option(
         None,
-        help="starting steps N, separated by commas (default: the preset's, of one that treats each face by its damage "
-        "each face's own)",
+        help="starting steps N, separated by commas (default: the preset's, per face where it has a "
+        "treatment table)",
         group="sweep",
     )
     etas: str | None = option(
@@ -80,10 +80,10 @@ class EvaluateConfig:
         None, help="respacings, separated by commas (default: the preset's)", group="sweep"
     )
     calls: str = option(
-        "all", help="network calls a face, separated by commas; all: one at every kept step", group="sweep"
+        "all", help="network calls per face, separated by commas; all: one at every kept step", group="sweep"
     )
     solvers: str = option("ddim", help="solvers, ddim and dpm++, separated by commas", group="sweep")
-    seed: int = option(0, help="seed of test set and noises", group="sweep")
+    seed: int = option(0, help="seed of the test set and of the noise", group="sweep")
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", help="number type of the networks", group="surroundings"
@@ -98,7 +98,7 @@ class EvaluateConfig:
         None, help="Ray cluster to join (default: RAY_ADDRESS, else a local one)", group="surroundings"
     )
     dry_run: bool = option(
-        False, help="list the ways and what they will take; write nothing", group="surroundings"
+        False, help="list the variants and their estimated time; write nothing", group="surroundings"
     )
 
     def __post_init__(self) -> None:
@@ -112,14 +112,16 @@ class EvaluateConfig:
         self._check_grid()
 
     def _check_grid(self) -> None:
-        """Raise UsageError for what the chosen grid does not know."""
+        """Raise UsageError for options that do not apply to the chosen grid."""
         if self.grid == "paper":
             if self.level_names != tuple(LEVELS):
-                raise UsageError(f"--levels are those of --grid real; give it with --levels {self.levels}")
+                raise UsageError(
+                    f"--levels applies to --grid real only; give that with --levels {self.levels}"
+                )
             return
         if self.task != "restore":
             raise UsageError(
-                f"--grid real is for --task restore, got --task {self.task}; leave one of them out"
+                f"--grid real needs --task restore, got --task {self.task}; leave one of them out"
             )
         if self.metrics != METRICS:
             raise UsageError(
@@ -135,8 +137,8 @@ class EvaluateConfig:
     @property
     def level_names(self) -> tuple[str, ...]:
         """The levels of damage, each once, from none to heavy; unknown ones last."""
-        told = set(self.levels.split(","))
-        return (*(level for level in LEVELS if level in told), *sorted(told - set(LEVELS)))
+        given = set(self.levels.split(","))
+        return (*(level for level in LEVELS if level in given), *sorted(given - set(LEVELS)))
 
     @property
     def preset_names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Test sets of whole photographs: each damaged at every level at its own size, and the one face that is measured."""
+"""Test sets of whole photographs: each damaged at every level at full size, with the one face that is measured."""
 
 import hashlib
 import json
@@ -25,27 +25,27 @@ from pipeline.faces.geometry import CropFrame, UnusableLandmarks, face_to_crop
 from pipeline.io import images, store
 from pipeline.io.tar import DamagedTar, iter_members
 
-# Raised when the same settings give another set.
+# Incremented when the same settings give another set.
 VERSION = 1
-# Larger photographs are left out: at 36 Mpx one of them takes a gigabyte while it is damaged.
+# Larger photographs are left out: damaging one of 36 Mpx takes a gigabyte of memory.
 MOST_PIXELS = 36_000_000
-# What is measured around a face: as much of FFHQ's frame as holds head and chin.
+# The measured region: the part of FFHQ's frame with head and chin.
 HEAD = CropFrame(512, zoom=1.45, centre=(0.5, 0.57))
-# Shorter side of that box below which a face is too small to be measured, pixels.
+# Minimum shorter side of that box for a face to be measured, pixels.
 LEAST_BOX = 48
-# A face this much smaller than the largest one is in the background (by the side of a square as large as its box).
+# A face below this fraction of the largest one is in the background (by the square root of the box's area).
 LEAST_SHARE = 0.5
-# Photographs that are worked on at once.
+# Photographs processed concurrently.
 MOST_THREADS = 8
 NO_FACE, UNREADABLE = "no_face", "unreadable"
-# key of the sheet's metadata: how many photographs were left out, by the reason
+# key of the sheet's metadata: number of photographs left out, by reason
 LEFT_OUT = b"left_out"
 
 Box = tuple[int, int, int, int]
 SHEET = pa.schema(
     {
         "name": pa.string(),
-        # of the photograph, and its truth's name
+        # of the photograph, and the name of its ground truth
         "number": pa.int64(),
         "truth": pa.string(),
         "level": pa.string(),
@@ -53,10 +53,10 @@ SHEET = pa.schema(
         "member": pa.string(),
         "offset": pa.int64(),
         "group": pa.string(),
-        # of the true picture, x and y in pixels: x0, y0, x1, y1, and five points
+        # in the ground truth, pixels: x0, y0, x1, y1, and five points
         "box": pa.list_(pa.float64()),
         "landmarks": pa.list_(pa.float64()),
-        # null where nothing is done
+        # null where no damage is applied
         "blur": pa.float64(),
         "blur_across": pa.float64(),
         "angle": pa.float64(),
@@ -81,22 +81,22 @@ class PhotographSet(PictureSet):
 
     @cached_property
     def left_out(self) -> dict[str, int]:
-        """How many photographs are not in it, by NO_FACE and UNREADABLE."""
-        told: dict[str, int] = json.loads(self.sheet.schema.metadata[LEFT_OUT])
-        return told
+        """Number of photographs left out, by NO_FACE and UNREADABLE."""
+        counts: dict[str, int] = json.loads(self.sheet.schema.metadata[LEFT_OUT])
+        return counts
 
     @property
     def contents(self) -> str:
-        """What it holds, in words."""
+        """Its contents in words."""
         photographs = len(set(self.sheet["number"].to_pylist()))
         without, broken = self.left_out[NO_FACE], self.left_out[UNREADABLE]
-        told = [f"{without} without a face to measure"] if without else []
-        told += [f"{broken} unreadable"] if broken else []
-        left = f" ({' and '.join(told)} left out)" if told else ""
+        reasons = [f"{without} without a face to measure"] if without else []
+        reasons += [f"{broken} unreadable"] if broken else []
+        left = f" ({' and '.join(reasons)} left out)" if reasons else ""
         return f"{photographs} photographs at {len(self.levels)} levels{left}"
 
     def photographs(self) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-        """The sheet's rows with their places, those of one photograph together."""
+        """The sheet's rows with their indices, grouped by photograph."""
         columns = ("name", "number", "truth", "landmarks")
         rows = enumerate(self.sheet.select(columns).to_pylist())
         for _, together in groupby(rows, key=lambda row: row[1]["number"]):
@@ -106,20 +106,20 @@ class PhotographSet(PictureSet):
 def place_photographs(
     faces: Sequence[FaceAddress], seed: int, levels: Sequence[str], around: str
 ) -> PhotographSet:
-    """Where the set of these photographs lies, or will lie, below `around`.
+    """The set of these photographs below `around`, written or not.
 
-    Its folder is named after all that decides its pictures.
+    The name of its folder contains a digest of everything that affects its pictures.
     """
     middles = {level: middle and asdict(middle) for level in levels for middle in (LEVELS[level],)}
-    told = {"grid": "real", "version": VERSION, "seed": seed, "levels": middles}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    inputs = {"grid": "real", "version": VERSION, "seed": seed, "levels": middles}
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
     for face in faces:
         digest.update(f"{store.name_of(face.shard)} {face.offset} {face.length}\n".encode())
     return PhotographSet(store.join(around, f"real-{digest.hexdigest()[:12]}"), seed, tuple(levels))
 
 
 def write_photographs(found: PhotographSet, faces: Sequence[FaceAddress]) -> None:
-    """Write a set that is not there yet. Raises SampleError where no photograph shows a face."""
+    """Write a set unless it exists. Raises SampleError where no photograph has a face."""
     if found.is_whole:
         return
     sidecars = find_sidecars(faces)
@@ -137,8 +137,8 @@ def write_photographs(found: PhotographSet, faces: Sequence[FaceAddress]) -> Non
     rows = [row for part in parts if not isinstance(part, str) for row in part]
     if not rows:
         raise SampleError(
-            f"photographs with faces were wanted; of {len(faces)}, {left_out[NO_FACE]} show none and "
-            f"{left_out[UNREADABLE]} can not be read"
+            f"expected photographs with faces; of {len(faces)}, {left_out[NO_FACE]} have none and "
+            f"{left_out[UNREADABLE]} cannot be read"
         )
     metadata = {LEFT_OUT: json.dumps(left_out).encode()}
     found.finish(pa.Table.from_pylist(rows, SHEET).replace_schema_metadata(metadata))
@@ -147,7 +147,7 @@ def write_photographs(found: PhotographSet, faces: Sequence[FaceAddress]) -> Non
 def _write_photograph(
     found: PhotographSet, number: int, face: FaceAddress, group: str | None, detector: CenterFace
 ) -> list[dict[str, Any]] | str:
-    """Write one photograph and its damaged copies; its rows of the sheet, or why it is left out."""
+    """Write one photograph and its damaged copies. Returns its rows of the sheet, or why it is left out."""
     try:
         clean = images.decode(face.read(), MOST_PIXELS).rgb
     except images.ImageError:
@@ -177,7 +177,7 @@ def _write_photograph(
 
 
 def damaged(clean: Pixels, seed: int, number: int, level: str) -> tuple[Pixels, dict[str, Any]]:
-    """Picture `number` of a set at a level, and what was done to it by the sheet's columns."""
+    """Picture `number` of a set at a level, and its damage by the sheet's columns."""
     middle = LEVELS[level]
     if middle is None:
         return clean, {}
@@ -187,9 +187,9 @@ def damaged(clean: Pixels, seed: int, number: int, level: str) -> tuple[Pixels, 
 
 
 def measured_face(picture: Pixels, detector: CenterFace) -> Face | None:
-    """The face that is measured: nearest to the picture's middle of those that are not much smaller than the largest.
+    """The face that is measured: the nearest to the picture's centre of those not much smaller than the largest.
 
-    None where there is none, or it is too small.
+    None without a face of sufficient size.
     """
     height, width = picture.shape[:2]
     found = [f for f in select_faces(detector(picture), Selection()) if _is_measurable(f, height, width)]
@@ -198,7 +198,7 @@ def measured_face(picture: Pixels, detector: CenterFace) -> Face | None:
     sizes = [float(np.prod(box_size(f))) ** 0.5 for f in found]
     large = [f for f, size in zip(found, sizes, strict=True) if size >= LEAST_SHARE * max(sizes)]
     middle = np.array([width, height]) / 2
-    # the first, and largest, of several as near
+    # of several at the same distance the first, which is the largest
     return min(large, key=lambda f: float(np.hypot(*(np.reshape(f.box, (2, 2)).mean(axis=0) - middle))))
 
 
@@ -211,9 +211,9 @@ def _is_measurable(face: Face, height: int, width: int) -> bool:
 
 
 def head_box(landmarks: NDArray[np.floating], height: int, width: int) -> Box:
-    """The pixels x0, y0, x1, y1 (ends excluded) of a picture that hold head and chin of a face: [5, 2] landmarks.
+    """The upright box x0, y0, x1, y1 (ends excluded) around head and chin of a face, from its landmarks, [5, 2].
 
-    They hold the frame HEAD, upright, and end where the picture does. Raises UnusableLandmarks.
+    The bounding box of the frame HEAD, clipped to the picture. Raises UnusableLandmarks.
     """
     to_crop = face_to_crop(landmarks, HEAD)
     ends = (-0.5, HEAD.side - 0.5)
@@ -224,27 +224,27 @@ def head_box(landmarks: NDArray[np.floating], height: int, width: int) -> Box:
 
 
 def find_sidecars(faces: Sequence[FaceAddress]) -> dict[str, dict[str, tuple[int, int]]]:
-    """Of each tar that the photographs lie in: offset and length of its JSON members, by name."""
+    """Tar shard → name → offset and length of its JSON members."""
     return {shard: _json_members(shard) for shard in {f.shard for f in faces if f.member}}
 
 
 def read_group(face: FaceAddress, sidecars: Mapping[str, Mapping[str, tuple[int, int]]]) -> str | None:
-    """What `group` of the KEY.json beside KEY.jpg says; None where there is none."""
+    """The value of `group` in the KEY.json beside KEY.jpg; None without one."""
     if face.member:
         place = sidecars[face.shard].get(_sidecar(face.member))
         data = store.read_range(face.shard, *place) if place else b""
     else:
         uri = _sidecar(face.shard)
         data = store.read_bytes(uri) if store.exists(uri) else b""
-    with suppress(ValueError):  # other programs' files: what is no JSON has no group
-        told = json.loads(data)
-        if isinstance(told, Mapping) and isinstance(told.get("group"), str | int):
-            return str(told["group"])
+    with suppress(ValueError):  # the sidecar may be any file: invalid JSON has no group
+        values = json.loads(data)
+        if isinstance(values, Mapping) and isinstance(values.get("group"), str | int):
+            return str(values["group"])
     return None
 
 
 def _sidecar(name: str) -> str:
-    """KEY.jpg → KEY.json; an address keeps its slashes."""
+    """KEY.jpg → KEY.json; a URI keeps its slashes."""
     return name.removesuffix(PurePosixPath(name).suffix) + ".json"
 
 

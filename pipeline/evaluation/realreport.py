@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.evaluation import plots
 from pipeline.evaluation.delivered import METRICS
-from pipeline.evaluation.harm import ANY, CLEAN, FINE, MOST_LOST, Change, Cuts, Judged, gain
+from pipeline.evaluation.harm import ANY, CLEAN, FINE, MOST_LOST, Change, Cuts, VariantResult, gain
 from pipeline.evaluation.photographs import PhotographSet, head_box
 from pipeline.evaluation.report import Table, columns, markdown
 from pipeline.evaluation.scores import Faces, Numbers, Score, mean
@@ -32,7 +32,7 @@ RULE = (
 class RealReport:
     """All that is reported at the end. Columns of numbers are in the order of the set's sheet."""
 
-    variants: Sequence[Judged]
+    variants: Sequence[VariantResult]
     cuts: Cuts
     # PNG of faces, and what was left out of the set, in words
     faces: bytes
@@ -112,7 +112,7 @@ class RealReport:
             "faces.png": self.faces,
         }
 
-    def _gains(self, variant: Judged, name: str) -> dict[str, Score]:
+    def _gains(self, variant: VariantResult, name: str) -> dict[str, Score]:
         """Gain of a metric by level; of PSNR at damaged levels only, where it is no matter of equal pictures' 68 dB."""
         values = gain(name, variant.came[name], variant.out[name])
         levels = {
@@ -137,7 +137,7 @@ class RealReport:
         return page.document(title, parts)
 
 
-def cost_table(variants: Sequence[Judged]) -> Table:
+def cost_table(variants: Sequence[VariantResult]) -> Table:
     """What each variant takes."""
     table = []
     for variant in variants:
@@ -153,7 +153,7 @@ def cost_table(variants: Sequence[Judged]) -> Table:
     return table
 
 
-def level_table(level: str, variants: Sequence[Judged], rows: Faces, cuts: Cuts) -> Table:
+def level_table(level: str, variants: Sequence[VariantResult], rows: Faces, cuts: Cuts) -> Table:
     """A level: a row for each variant."""
     table = []
     for variant in variants:
@@ -165,7 +165,7 @@ def level_table(level: str, variants: Sequence[Judged], rows: Faces, cuts: Cuts)
     return table
 
 
-def group_table(variant: Judged, cuts: Cuts) -> Table:
+def group_table(variant: VariantResult, cuts: Cuts) -> Table:
     """A variant: a row for each group, gains over the damaged levels and how many were harmed at each level."""
     table = []
     for group, inside in cuts.groups.items():
@@ -183,7 +183,7 @@ def group_table(variant: Judged, cuts: Cuts) -> Table:
     return table
 
 
-def summary(variant: Judged, rows: Faces) -> dict[str, Any]:
+def summary(variant: VariantResult, rows: Faces) -> dict[str, Any]:
     """Scores and harm of a variant over some rows, for programs."""
     changes = {
         METRICS[name]: {
@@ -215,7 +215,7 @@ def signed(name: str, score: Score) -> str:
     return f"{score.value:+.{places}f}{half}"
 
 
-def draw_faces(found: PhotographSet, variants: Sequence[Judged], folders: Sequence[str]) -> bytes:
+def draw_faces(found: PhotographSet, variants: Sequence[VariantResult], folders: Sequence[str]) -> bytes:
     """PNG: a few photographs at every level, their measured face as it came, by each variant, and the true one.
 
     folders: where each variant's delivered pictures are.
@@ -235,7 +235,7 @@ def draw_faces(found: PhotographSet, variants: Sequence[Judged], folders: Sequen
 def _shown_face(
     found: PhotographSet,
     placed: tuple[int, dict[str, Any]],
-    variants: Sequence[Judged],
+    variants: Sequence[VariantResult],
     folders: Sequence[str],
 ) -> plots.ShownRow:
     """One row of the sheet: a photograph at one level."""

@@ -1,6 +1,7 @@
-"""Damage as real photographs have it, at five levels from none to heavy: blur → shrink → noise → JPEG → back to size.
+"""Realistic damage at five levels from none to heavy: blur → shrink → noise → JPEG → back to size.
 
-The paper's grid begins where real photographs end. All numbers are in the photograph's own pixels.
+The mildest degradation of the paper's grid is worse than most real photographs. All values are in pixels of the
+photograph.
 """
 
 import math
@@ -18,7 +19,7 @@ Resizing = Literal["linear", "cubic", "area"]
 
 @dataclass(frozen=True)
 class Level:
-    """The middle of a level's damage."""
+    """The mean damage of a level."""
 
     # standard deviation of the blur, pixels
     blur: float
@@ -29,7 +30,7 @@ class Level:
     quality: float
 
 
-# Level → its damage; None: the photograph as it is.
+# Level → its damage; None: no damage.
 LEVELS: Mapping[str, Level | None] = {
     "clean": None,
     "slight": Level(blur=0.6, shrink=1.3, noise=2, quality=92),
@@ -37,7 +38,7 @@ LEVELS: Mapping[str, Level | None] = {
     "medium": Level(blur=1.5, shrink=3.5, noise=8, quality=70),
     "heavy": Level(blur=2.5, shrink=6.0, noise=12, quality=50),
 }
-# Each picture's numbers are its level's, times a factor drawn from JITTER, within RANGES.
+# Each picture's values are its level's times a factor from JITTER, clipped to RANGES.
 JITTER = (0.8, 1.2)
 RANGES: Mapping[str, tuple[float, float]] = {
     "blur": (0, 2.5),
@@ -45,43 +46,43 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "noise": (0, 12),
     "quality": (50, 98),
 }
-# Shares of the drawn choices.
+# Probabilities of the random choices.
 ISOTROPIC, GREY_NOISE, GRAIN, SHARED_CHROMA = 0.5, 0.4, 0.25, 0.6
 INTERPOLATIONS: Mapping[Resizing, int] = {
     "linear": cv2.INTER_LINEAR,
     "cubic": cv2.INTER_CUBIC,
     "area": cv2.INTER_AREA,
 }
-# Area on the way up would repeat pixels, which no program does with photographs.
+# No area interpolation for enlarging: it repeats pixels, which is not realistic.
 DOWN: tuple[Resizing, ...] = ("linear", "cubic", "area")
 UP: tuple[Resizing, ...] = ("linear", "cubic")
-# Shorter side that a shrunk picture keeps.
+# Minimum shorter side of a shrunk picture.
 LEAST_SIDE = 8
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to one photograph."""
+    """The damage of one photograph."""
 
     # standard deviations of the blur along and across `angle` (radians), pixels
     blur: float
     blur_across: float
     angle: float
-    # how many times smaller it is on the way
+    # factor by which it is shrunk
     shrink: float
     down: Resizing
     up: Resizing
-    # of the shrunk picture: standard deviation, whether all channels share it, and the width of its grain (0: none)
+    # noise of the shrunk picture: standard deviation, whether all channels share it, and grain size (0: none)
     noise: float
     grey_noise: bool
     grain: float
-    # JPEG quality, and whether colours are kept at half the size (4:2:0, otherwise 4:4:4)
+    # JPEG quality, and whether chroma is subsampled (4:2:0, otherwise 4:4:4)
     quality: int
     shared_chroma: bool
 
 
 def generator(seed: int, number: int, level: str) -> np.random.Generator:
-    """The random numbers of picture `number` at a level; other levels and pictures have no say."""
+    """The random generator of picture `number` at a level, independent of other levels and pictures."""
     return np.random.default_rng([seed, 5, number, list(LEVELS).index(level)])
 
 
@@ -131,7 +132,7 @@ def blur_kernel(how: Damage) -> NDArray[np.float32]:
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     u = x * math.cos(how.angle) + y * math.sin(how.angle)
     v = -x * math.sin(how.angle) + y * math.cos(how.angle)
-    # below a tenth of a pixel a kernel is one pixel, and its exponents overflow
+    # below a tenth of a pixel the kernel is a single pixel, and the exponents would overflow
     along, across = max(how.blur, 0.1), max(how.blur_across, 0.1)
     kernel = np.exp(-0.5 * ((u / along) ** 2 + (v / across) ** 2))
     normalised: NDArray[np.float32] = (kernel / kernel.sum()).astype(np.float32)

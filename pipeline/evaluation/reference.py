@@ -1,4 +1,4 @@
-"""Statistics of a set of faces, to compare restored ones with by FID."""
+"""Feature statistics of a set of faces, as the reference of FID."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from pipeline.metrics.distribution import FeatureStatistics, FeatureSums, Incept
 
 @dataclass(frozen=True)
 class ReferenceConfig:
-    """One reference set."""
+    """The options of one reference set."""
 
     shards: str = option(
         help="tar shards of aligned faces: 'FOLDER/train-*.tar'", group="what", metavar="PATH_OR_URI"
     )
     output: str = option(help="the .npz to write", group="what", metavar="PATH_OR_URI")
     side: int = option(64, help="side of the faces, pixels", group="what")
-    limit: int = option(0, help="take this many faces, spread evenly; 0 takes all", group="what")
-    batch: int = option(16, help="faces of one call of the network", group="surroundings")
+    limit: int = option(0, help="number of faces, evenly spaced; 0 takes all", group="what")
+    batch: int = option(16, help="faces per network call", group="surroundings")
     device: str = option("cpu", help="cpu or cuda", group="surroundings")
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class ReferenceConfig:
 
 
 def run(config: ReferenceConfig) -> int:
-    """Make the statistics and save them. Returns the exit code."""
+    """Compute and save the statistics. Returns the exit code."""
     made = make_reference(config)
     made.save(config.output)
     print(f"{config.output}: {made.count} faces")
@@ -47,7 +47,7 @@ def make_reference(config: ReferenceConfig) -> FeatureStatistics:
     if config.limit and config.limit < len(faces):
         faces = [faces[i] for i in np.linspace(0, len(faces) - 1, config.limit).astype(int)]
     if len(faces) < 2:
-        raise UsageError(f"--shards {config.shards}: at least two faces were wanted, got {len(faces)}")
+        raise UsageError(f"--shards {config.shards}: expected at least two faces, got {len(faces)}")
     network = InceptionFeatures().to(config.device)
     sums = FeatureSums.nothing()
     for start in range(0, len(faces), config.batch):
@@ -58,5 +58,5 @@ def make_reference(config: ReferenceConfig) -> FeatureStatistics:
 def _sums_of(faces: Sequence[FaceAddress], network: InceptionFeatures, device: str) -> FeatureSums:
     pictures = np.stack([face.picture() for face in faces])
     batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device)
-    # as the records keep them
+    # as stored in records
     return FeatureSums.of(network(batch).cpu().numpy().astype(np.float16))

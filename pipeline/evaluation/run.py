@@ -22,13 +22,13 @@ from pipeline.datasets.faces import (
 )
 from pipeline.diffusion.task import TaskName
 from pipeline.evaluation.delivered import Delivered
-from pipeline.evaluation.harm import ANY, Judged, cut
+from pipeline.evaluation.harm import ANY, VariantResult, cut
 from pipeline.evaluation.options import EvaluateConfig
 from pipeline.evaluation.photographs import place_photographs, write_photographs
 from pipeline.evaluation.realreport import RealReport, draw_faces
 from pipeline.evaluation.report import Report, make_report
 from pipeline.evaluation.scores import Measured, hole_psnr, measure, strata
-from pipeline.evaluation.sweep import Sweep, Way, list_ways
+from pipeline.evaluation.sweep import Sweep, Variant, list_variants
 from pipeline.evaluation.testset import EvaluationSet, PictureSet, Recipe, naive, place_set, write_set
 from pipeline.io import layout, store
 from pipeline.networks.cost import seconds_per_face
@@ -58,18 +58,18 @@ def choose_faces(config: EvaluateConfig, side: int) -> list[FaceAddress]:
 
 
 def choose_presets(config: EvaluateConfig) -> dict[str, Preset]:
-    """The presets to score, by the names given. Raises UsageError for aligned faces of different sides."""
+    """The presets to score, by their given names. Raises UsageError where their sides differ and faces are aligned."""
     presets = {name: find_preset(name) for name in config.preset_names}
     if config.grid == "paper" and len({p.side for p in presets.values()}) > 1:
         sides = ", ".join(f"{p.name} {p.side}" for p in presets.values())
-        raise UsageError(f"--presets of one side were wanted, got {sides}")
+        raise UsageError(f"--presets must have the same side, got {sides}")
     return presets
 
 
-def choose_ways(config: EvaluateConfig, presets: dict[str, Preset], found: PictureSet) -> list[Way]:
-    """The rows of the table. Raises UsageError for a way that cannot be walked."""
+def choose_variants(config: EvaluateConfig, presets: dict[str, Preset], found: PictureSet) -> list[Variant]:
+    """The rows of the table. Raises UsageError for an invalid variant."""
     varied = (config.start_steps, config.etas, config.steps, config.calls, config.solvers)
-    sweep = Sweep(*(tuple((told or "").split(",")) for told in varied))
+    sweep = Sweep(*(tuple((values or "").split(",")) for values in varied))
     common = {
         "input": found.degraded,
         "mask": found.mask,
@@ -83,17 +83,17 @@ def choose_ways(config: EvaluateConfig, presets: dict[str, Preset], found: Pictu
         "precision": config.precision,
         "weights_dir": config.weights_dir,
     }
-    return list_ways(presets, sweep, common, store.join(config.output, "runs"))
+    return list_variants(presets, sweep, common, store.join(config.output, "runs"))
 
 
 def recipe(config: EvaluateConfig, side: int) -> Recipe:
-    """What the set is made of; options of other tasks have no say."""
+    """The recipe of the set; options of other tasks are ignored."""
     holes = config.kinds if config.task == "inpaint" else ()
     return Recipe(config.task, side, config.seed, holes, config.factor if config.task == "upscale" else 0)
 
 
 def evaluate(config: EvaluateConfig) -> int:
-    """Make the set, restore it every way, score, report. Returns the exit code."""
+    """Make the set, restore it with every variant, score, report. Returns the exit code."""
     return evaluate_photographs(config) if config.grid == "real" else evaluate_faces(config)
 
 
@@ -103,22 +103,22 @@ def evaluate_faces(config: EvaluateConfig) -> int:
     side = next(iter(presets.values())).side
     faces = choose_faces(config, side)
     found = place_set(faces, recipe(config, side), store.join(config.output, "sets"))
-    ways = choose_ways(config, presets, found)
+    variants = choose_variants(config, presets, found)
     if config.dry_run:
-        describe(ways, len(faces))
+        describe(variants, len(faces))
         return OK
     store.check_writable(config.output)
     write_set(found, faces)
-    say(f"{len(faces)} faces in {found.uri}, {len(ways)} ways to restore them")
+    say(f"{len(faces)} faces in {found.uri}, {len(variants)} variants")
     with open_tracker(config) as tracker:
         rows = [measure_naive(config, found)]
-        say(f"{rows[0].name}: {told(rows[0])}")
-        for way, code in walk(config, tracker, ways):
+        say(f"{rows[0].name}: {score_line(rows[0])}")
+        for variant, code in restore_variants(config, tracker, variants):
             if code != OK:
                 return code
-            rows.append(way.measured(found))
-            say(told(rows[-1]))
-        publish(config, tracker, compare(config, found, ways, rows))
+            rows.append(variant.measured(found))
+            say(score_line(rows[-1]))
+        publish(config, tracker, compare(config, found, variants, rows))
     return OK
 
 
@@ -127,48 +127,50 @@ def evaluate_photographs(config: EvaluateConfig) -> int:
     presets = choose_presets(config)
     pictures = spread(find_faces(config.faces, PHOTOGRAPHS).faces, config.limit)
     found = place_photographs(pictures, config.seed, config.level_names, store.join(config.output, "sets"))
-    ways = choose_ways(config, presets, found)
+    variants = choose_variants(config, presets, found)
     if config.dry_run:
-        describe(ways, len(pictures) * len(found.levels))
+        describe(variants, len(pictures) * len(found.levels))
         return OK
     store.check_writable(config.output)
     write_photographs(found, pictures)
-    say(f"{found.contents}, in {found.uri}; {len(ways)} ways to restore them")
+    say(f"{found.contents}, in {found.uri}; {len(variants)} variants")
     delivered = Delivered(found, store.join(config.output, "measured"), config.weights_dir)
     for name, why in delivered.left_out.items():
         say(f"warning: the metric {name} is left out: {why}")
     cuts = cut(*(found.sheet[name].to_pylist() for name in ("level", "group", "number")))
     with open_tracker(config) as tracker:
-        rows: list[Judged] = []
-        for way, code in walk(config, tracker, ways):
+        rows: list[VariantResult] = []
+        for variant, code in restore_variants(config, tracker, variants):
             if code != OK:
                 return code
-            say("measuring what was delivered")
-            out, cost = delivered.of_run(way.config.output.uri), way.cost(len(found.names))
-            rows.append(Judged(way.name, delivered.came, out, cost))
+            say("measuring the delivered pictures")
+            out, cost = delivered.of_run(variant.config.output.uri), variant.cost(len(found.names))
+            rows.append(VariantResult(variant.name, delivered.came, out, cost))
             harmed = (f"{level} {rows[-1].harm(here)[ANY]:.0%}" for level, here in cuts.levels.items())
-            say(f"delivered worse than they came: {', '.join(harmed)}")
-        faces = draw_faces(found, rows, [way.pictures for way in ways])
+            say(f"delivered worse than the input: {', '.join(harmed)}")
+        faces = draw_faces(found, rows, [variant.pictures for variant in variants])
         publish(config, tracker, RealReport(rows, cuts, faces, found.contents))
     return OK
 
 
-def walk(config: EvaluateConfig, tracker: RunTracker, ways: Sequence[Way]) -> Iterator[tuple[Way, int]]:
-    """Restore the set every way; each with its exit code, up to the first that was broken off."""
+def restore_variants(
+    config: EvaluateConfig, tracker: RunTracker, variants: Sequence[Variant]
+) -> Iterator[tuple[Variant, int]]:
+    """Restore the set with every variant; yields each with its exit code, up to the first that fails."""
     connect(config.ray_address)
-    around = surroundings(config, tracker)
-    for number, way in enumerate(ways, 1):
-        say(f"way {number} of {len(ways)}: {way.name}")
-        code = way.walk(around)
+    options = shared_options(config, tracker)
+    for number, variant in enumerate(variants, 1):
+        say(f"variant {number} of {len(variants)}: {variant.name}")
+        code = variant.restore(options)
         if code != OK:
             tracker.finish("KILLED" if code == INTERRUPTED else "FAILED")
-        yield way, code
+        yield variant, code
         if code != OK:
             return
 
 
 def measure_naive(config: EvaluateConfig, found: EvaluationSet) -> Measured:
-    """The row of what a program without networks makes of the faces."""
+    """The row of the baseline without networks."""
     pairs = ((naive(found, name), found.read(found.truth, name)) for name in found.names)
     row = measure(NAIVE[config.task], pairs, config.metrics, config.weights_dir)
     if found.mask is None:
@@ -177,13 +179,13 @@ def measure_naive(config: EvaluateConfig, found: EvaluationSet) -> Measured:
     return replace(row, values={"hole_psnr": np.array(inside)} | dict(row.values))
 
 
-def told(row: Measured) -> str:
-    """A row in one line."""
+def score_line(row: Measured) -> str:
+    """The scores of a row in one line."""
     return ", ".join(f"{name} {score}" for name, score in row.scores.items())
 
 
 def open_tracker(config: EvaluateConfig) -> RunTracker:
-    """The parent of the ways' runs."""
+    """The parent run of the variants' MLflow runs."""
     tracker = RunTracker.open(
         tracking_uri(config),
         config.experiment,
@@ -192,17 +194,17 @@ def open_tracker(config: EvaluateConfig) -> RunTracker:
         state_uri=store.join(config.output, layout.TRACKING_WITHOUT_LEDGER),
         warn=lambda text: say(f"warning: {text}"),
     )
-    tracker.flush()  # the ways want its run's id
+    tracker.flush()  # the variants need its run id
     return tracker
 
 
 def tracking_uri(config: EvaluateConfig) -> str:
-    """Where this evaluation is tracked."""
+    """The tracking URI of this evaluation."""
     return settle_uri(config.mlflow_uri, config.output)
 
 
-def surroundings(config: EvaluateConfig, parent: RunTracker) -> dict[str, Any]:
-    """What the ways are told beside their method."""
+def shared_options(config: EvaluateConfig, parent: RunTracker) -> dict[str, Any]:
+    """Options of jobs.restore shared by all variants that change no pixels."""
     return {
         "mlflow_uri": tracking_uri(config),
         "experiment": config.experiment,
@@ -213,23 +215,23 @@ def surroundings(config: EvaluateConfig, parent: RunTracker) -> dict[str, Any]:
 
 
 def compare(
-    config: EvaluateConfig, found: EvaluationSet, ways: Sequence[Way], rows: Sequence[Measured]
+    config: EvaluateConfig, found: EvaluationSet, variants: Sequence[Variant], rows: Sequence[Measured]
 ) -> Report:
-    """The report of rows that were measured, the naive one first."""
+    """The report of measured rows, the baseline first."""
     names = found.names[:SHOWN_FACES]
     shown = {rows[0].name: [naive(found, n) for n in names]}
-    shown |= {way.name: [way.picture(n) for n in names] for way in ways}
+    shown |= {variant.name: [variant.picture(n) for n in names] for variant in variants}
     shown |= {"truth": [found.read(found.truth, n) for n in names]}
     column, what = SEVERITY.get(config.task, SEVERITY["restore"])
-    bases = {way.name: way.base for way in ways if way.base}
-    chains = [way.name for way in ways if way.is_chain]
+    bases = {variant.name: variant.base for variant in variants if variant.base}
+    chains = [variant.name for variant in variants if variant.is_chain]
     report = make_report(rows, bases, chains, strata(found.sheet, column), what, shown)
-    # the paper's pattern is that of blind restoration
+    # the paper's pattern is for blind restoration only
     return report if config.task == "restore" else replace(report, verdicts=())
 
 
 def publish(config: EvaluateConfig, tracker: RunTracker, report: Report | RealReport) -> None:
-    """Write the report, tell MLflow, print the tables."""
+    """Write the report, log it to MLflow, print the tables."""
     title = f"Evaluation {store.name_of(config.output)}"
     files = {
         "scores.json": json.dumps(report.values(), indent=1).encode(),
@@ -247,14 +249,14 @@ def publish(config: EvaluateConfig, tracker: RunTracker, report: Report | RealRe
     print(f"MLflow  {ui_command(tracking_uri(config))}")
 
 
-def describe(ways: Sequence[Way], faces: int) -> None:
-    """What a dry run tells."""
-    print(f"{faces} faces; {len(ways)} ways to restore them:")
+def describe(variants: Sequence[Variant], faces: int) -> None:
+    """Print the variants and their estimated time."""
+    print(f"{faces} faces; {len(variants)} variants:")
     total = 0.0
-    for way in ways:
-        known = way.parameters is not None
-        seconds = faces * seconds_per_face(way.preset, way.calls) if known else 0.0
+    for variant in variants:
+        known = variant.parameters is not None
+        seconds = faces * seconds_per_face(variant.preset, variant.calls) if known else 0.0
         total += seconds
         about = f"about {duration(seconds)} on this machine's CPU" if known else "time not known"
-        print(f"  {way.name}: {way.calls} network calls a face, {about}")
-    print(f"in all about {duration(total)}, and what the metrics take")
+        print(f"  {variant.name}: {variant.calls} network calls per face, {about}")
+    print(f"total about {duration(total)}, plus the metrics")

@@ -1,6 +1,7 @@
-"""What the records of evaluation runs say: means with intervals, paired differences, strata by severity.
+"""Scores from the records of evaluation runs: means with intervals, paired differences, strata by severity.
 
-A run's records hold one row a face with the metrics of pipeline/metrics; here they meet the sheet of the test set.
+A run's records have one row per face with the metrics of pipeline/metrics; here they are joined with the test set's
+sheet.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from pipeline.metrics.suite import Face, Suite, parse_metrics
 
 Numbers = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
-# [F], True for some of a set's faces
+# [F] mask over a set's faces
 Faces = NDArray[np.bool_]
 READERS = 16
 # Record columns that are scored → their names in tables.
@@ -38,18 +39,18 @@ COLUMNS: Mapping[str, str] = {
     "quality_after": "BRISQUE",
 }
 FID = "FID"
-# Names of scores that are better when they are higher.
+# Names of scores where higher is better.
 HIGHER = frozenset({"PSNR in the hole"} | {n for c, n in COLUMNS.items() if metric_info(c).better == "up"})
 FEATURES = ("features", "features_truth")
 STRATA = 5
-# Half a 95 % interval in standard errors.
+# Half width of a 95 % interval in standard errors.
 Z = 1.96
 RESAMPLES = 20
 
 
 @dataclass(frozen=True)
 class Score:
-    """A mean, or a distance of sets, with the half width of its 95 % interval (nan for a single face)."""
+    """A mean, or FID, with the half width of its 95 % interval (nan for a single face)."""
 
     value: float
     half: float
@@ -61,26 +62,26 @@ class Score:
 
 @dataclass(frozen=True)
 class Measured:
-    """One row of the table: what was measured of each face, in the order of the test set's sheet."""
+    """One row of the table: the measurements of each face, in the order of the test set's sheet."""
 
     name: str
     # column → [F] float64, nan where a face has no value
     values: Mapping[str, Numbers]
-    # [F, 2048] of result and truth, rows of faces that have them; None where FID is not measured
+    # [F, 2048] of result and ground truth, of faces that have both; None where FID is not measured
     features: tuple[Numbers, Numbers] | None
-    # seconds and network calls a face, parameters in all; what is known
+    # known costs: seconds and network calls per face, total parameters
     cost: Mapping[str, float]
 
     @property
     def faces(self) -> int:
-        """Faces of the set."""
+        """Number of faces in the set."""
         return len(next(iter(self.values.values())))
 
     @cached_property
     def scores(self) -> dict[str, Score]:
         """Every score by its name in the table."""
-        told = [c for c in COLUMNS if c in self.values and np.isfinite(self.values[c]).any()]
-        found = {COLUMNS[c]: mean(self.values[c]) for c in told}
+        columns = [c for c in COLUMNS if c in self.values and np.isfinite(self.values[c]).any()]
+        found = {COLUMNS[c]: mean(self.values[c]) for c in columns}
         if self.features:
             found[FID] = fid(*self.features)
         return found
@@ -94,9 +95,9 @@ def mean(values: Numbers) -> Score:
 
 
 def fid(restored: Numbers, truth: Numbers) -> Score:
-    """FID of two sets of features, [F, D] each; its interval from drawing the faces anew, pairs together.
+    """FID of two sets of features, [F, D] each, with a bootstrap interval over pairs of faces.
 
-    The half width is that of the drawn distances around their own mean: drawing with replacement lifts their level.
+    The half width is that of the resampled distances around their own mean: resampling is biased upwards.
     """
     rng = np.random.default_rng(0)
     draws = [rng.integers(len(truth), size=len(truth)) for _ in range(RESAMPLES)]
@@ -122,7 +123,7 @@ def read_run(output: str, names: Sequence[str], name: str, cost: Mapping[str, fl
 
 
 def _faces_of(uri: str) -> pa.Table:
-    """A unit's rows of restored faces, with the columns that are scored."""
+    """A unit's rows of restored faces, with the scored columns."""
     file = pq.ParquetFile(pa.BufferReader(store.read_bytes(uri)), pre_buffer=False)
     wanted = {"kind", "member", "error", *COLUMNS, *FEATURES} & set(file.schema_arrow.names)
     rows = file.read(columns=sorted(wanted), use_threads=False)
@@ -130,7 +131,7 @@ def _faces_of(uri: str) -> pa.Table:
 
 
 def _features(rows: pa.Table) -> tuple[Numbers, Numbers] | None:
-    """[F, D] of results and truths, of the faces that have both."""
+    """[F, D] of results and ground truths, of faces that have both."""
     if not set(FEATURES) <= set(rows.column_names):
         return None
     both = rows.filter(pc.field(FEATURES[0]).is_valid() & pc.field(FEATURES[1]).is_valid())
@@ -143,7 +144,7 @@ def _features(rows: pa.Table) -> tuple[Numbers, Numbers] | None:
 def measure(
     name: str, pairs: Iterable[tuple[Pixels, Pixels]], metrics: str, weights_dir: str | None
 ) -> Measured:
-    """The row of pictures that no run made. pairs: picture and truth, [S, S, 3] each; metrics: as --metrics."""
+    """The row of pictures without a run. pairs: picture and ground truth, [S, S, 3] each; metrics: as --metrics."""
     suite = Suite(parse_metrics(metrics, with_truth=True), "cpu", weights_dir)
     found = suite([Face(picture, picture, truth) for picture, truth in pairs])
     columns = dict.fromkeys(c for values in found.values for c in values if c in COLUMNS)
@@ -164,7 +165,7 @@ def hole_psnr(found: EvaluationSet, name: str, picture: Pixels) -> float:
 
 
 def difference(row: Measured, base: Measured) -> dict[str, Score]:
-    """row - base, face by face; FID by drawing the same faces for both."""
+    """row - base, face by face; FID with the same resampled faces for both."""
     shared = [c for c in COLUMNS if c in row.values and c in base.values]
     found = {
         COLUMNS[c]: mean(gap) for c in shared if np.isfinite(gap := row.values[c] - base.values[c]).any()
@@ -175,7 +176,7 @@ def difference(row: Measured, base: Measured) -> dict[str, Score]:
 
 
 def fid_difference(row: tuple[Numbers, Numbers], base: tuple[Numbers, Numbers]) -> Score:
-    """FID of one set less that of another, both to the same truth."""
+    """Difference of the FIDs of two sets to the same ground truth."""
     rng = np.random.default_rng(0)
     draws = [rng.integers(len(row[1]), size=len(row[1])) for _ in range(RESAMPLES)]
     gaps = [frechet_distance(row[0][d], row[1][d]) - frechet_distance(base[0][d], base[1][d]) for d in draws]
@@ -184,7 +185,7 @@ def fid_difference(row: tuple[Numbers, Numbers], base: tuple[Numbers, Numbers]) 
 
 
 def strata(sheet: pa.Table, kind: str = "error") -> dict[str, Faces]:
-    """Faces by severity, mildest first: [F] masks by name. kind: a column of the sheet; numbers are cut in fifths."""
+    """Faces by severity, mildest first: [F] masks by name. kind: a column of the sheet; numbers are cut into fifths."""
     column = np.asarray(sheet[kind].to_pylist())
     if column.dtype.kind not in "fi":
         return {str(name): column == name for name in dict.fromkeys(column.tolist())}
@@ -199,18 +200,18 @@ def strata(sheet: pa.Table, kind: str = "error") -> dict[str, Faces]:
 
 
 def by_stratum(row: Measured, groups: Mapping[str, Faces]) -> dict[str, dict[str, Score]]:
-    """Column's name in the table → stratum → its mean."""
+    """Name in the table → stratum → mean."""
     found: dict[str, dict[str, Score]] = {}
     for column in (c for c in COLUMNS if c in row.values):
         values = row.values[column]
-        told = {g: mean(values[inside]) for g, inside in groups.items() if np.isfinite(values[inside]).any()}
-        if told:
-            found[COLUMNS[column]] = told
+        means = {g: mean(values[inside]) for g, inside in groups.items() if np.isfinite(values[inside]).any()}
+        if means:
+            found[COLUMNS[column]] = means
     return found
 
 
 def nearest_to_ideal(points: Mapping[str, tuple[float, float]]) -> str:
-    """The point nearest to the best of both axes, each scaled to the points' own range. points: smaller is better."""
+    """The point nearest to the ideal of both axes, each scaled to the points' range. points: smaller is better."""
     values = np.array(list(points.values()))
     low, high = values.min(axis=0), values.max(axis=0)
     scaled = (values - low) / np.where(high > low, high - low, 1)

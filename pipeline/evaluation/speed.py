@@ -1,4 +1,4 @@
-"""How fast the engine and the pipeline are on this machine."""
+"""Benchmark of the engine and the pipeline on this machine."""
 
 import json
 import os
@@ -44,16 +44,16 @@ LEVER_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What to measure."""
+    """The options of one benchmark."""
 
     preset: str = option(BLIND_PRESET, help="preset whose networks are measured", group="what")
     faces: int = option(16, help="faces restored in each measurement", group="what")
-    start_step: int = option(40, help="N; a short chain measures as well as a long one", group="what")
+    start_step: int = option(40, help="N; a short chain is as representative as a long one", group="what")
     slots: str = option("1,auto", help="numbers of slots to measure, separated by commas", group="what")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", help="number type of the engine's networks; the plain way is always float32", group="what"
+        "auto", help="number type of the engine's networks; the plain loop is always float32", group="what"
     )
-    repeats: int = option(3, help="measurements of each way; the spread is printed", group="what")
+    repeats: int = option(3, help="repeats of each measurement; the spread is printed", group="what")
     pipeline: bool = option(
         False,
         help="also restore the faces as a job with Ray, storage and records around the engine",
@@ -61,15 +61,15 @@ class BenchConfig:
     )
     levers: bool = option(
         False,
-        help="instead measure one network call as it is, compiled, folded, in other layouts",
+        help="measure one network call instead: eager, compiled, folded, in other layouts",
         group="what",
     )
     soak: int = option(
-        0, help="instead restore so many faces in one engine and watch the memory", group="what"
+        0, help="restore this many faces with one engine instead, and report the memory", group="what"
     )
     device: str = option("cpu", help="cpu or cuda", group="what")
     output: str | None = option(
-        None, help="write the figures to this JSON file", group="what", metavar="FILE"
+        None, help="write the measurements to this JSON file", group="what", metavar="FILE"
     )
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class BenchConfig:
 
 
 class Subject:
-    """What is measured: a preset's networks, and faces to restore with them."""
+    """The measured preset: its networks, and faces to restore."""
 
     def __init__(self, config: BenchConfig) -> None:
         self.config = config
@@ -124,7 +124,7 @@ class Subject:
 
 
 def network(spec: NetworkSpec) -> nn.Module:
-    """The network with its weights, or with random ones where the file is not at hand: that costs the same time."""
+    """The network with its weights, or with random ones where the file is not available: they take the same time."""
     try:
         return load_network(spec, resolve(spec.file, None, spec.sha256).path)
     except WeightsError:
@@ -132,7 +132,7 @@ def network(spec: NetworkSpec) -> nn.Module:
 
 
 def run(config: BenchConfig) -> int:
-    """Measure, print, and write the JSON when asked to. Returns the exit code."""
+    """Measure, print, and write the JSON file if requested. Returns the exit code."""
     try:
         subject = Subject(config)
     except ValueError as error:
@@ -151,22 +151,22 @@ def run(config: BenchConfig) -> int:
 
 
 def bench(subject: Subject) -> dict[str, object]:
-    """Seconds a face of every way, repeat by repeat, and the machine's limits."""
+    """Seconds per face of every variant, by repeat, and the machine's limits."""
     config = subject.config
     faces, engines = config.faces, [subject.engine(slots) for slots in config.slots.split(",")]
-    ways: dict[str, Callable[[], float]] = {"plain": lambda: timed(lambda: subject.plain(faces)) / faces}
+    variants: dict[str, Callable[[], float]] = {"plain": lambda: timed(lambda: subject.plain(faces)) / faces}
     subject.plain(1)
     for engine in engines:
         through(engine, subject, engine.slots)
-        ways[f"engine, {engine.slots} slots"] = partial(through, engine, subject, faces)
+        variants[f"engine, {engine.slots} slots"] = partial(through, engine, subject, faces)
     with tempfile.TemporaryDirectory() as folder:
         if config.pipeline:
             write_faces(subject, Path(folder))
-            ways["pipeline"] = lambda: through_pipeline(subject, Path(folder))
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+            variants["pipeline"] = lambda: through_pipeline(subject, Path(folder))
+        seconds: dict[str, list[float]] = {name: [] for name in variants}
         for _ in range(config.repeats):
-            for name, way in ways.items():
-                seconds[name].append(way())
+            for name, variant in variants.items():
+                seconds[name].append(variant())
     fill = slot_fill(engines[-1], subject)
     for engine in engines:
         engine.close()
@@ -194,12 +194,12 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def through(engine: Engine, subject: Subject, faces: int) -> float:
-    """Seconds a face of so many through the engine."""
+    """Seconds per face for `faces` faces through the engine."""
     return timed(lambda: [f.result() for f in [engine.submit(subject.job(i)) for i in range(faces)]]) / faces
 
 
 def slot_fill(engine: Engine, subject: Subject) -> float | None:
-    """Share of the slots that had a face while others were waiting; None when none had to."""
+    """Share of slots in use while faces were queued; None if none had to wait."""
     futures = [engine.submit(subject.job(i)) for i in range(subject.config.faces)]
     results = [future.result() for future in futures]
     capacity = sum(r.capacity_saturated for r in results)
@@ -207,7 +207,7 @@ def slot_fill(engine: Engine, subject: Subject) -> float | None:
 
 
 def write_faces(subject: Subject, folder: Path) -> None:
-    """The faces as PNG files, as an input of the restore job."""
+    """Write the faces as PNG files, the input of the restore job."""
     (folder / "in").mkdir()
     for i in range(subject.config.faces):
         picture = np.roll(subject.crops[i % len(subject.crops)], i, axis=0)
@@ -215,7 +215,7 @@ def write_faces(subject: Subject, folder: Path) -> None:
 
 
 def through_pipeline(subject: Subject, folder: Path) -> float:
-    """Seconds a face of the restore job once it is under way: between its first unit's end and its last one's."""
+    """Seconds per face of the restore job in steady state: from the end of its first unit to that of the last."""
     out = folder / "out"
     command = [
         sys.executable,
@@ -241,30 +241,30 @@ def through_pipeline(subject: Subject, folder: Path) -> float:
 
 
 def table(figures: dict[str, object]) -> str:
-    """The figures for people."""
-    ways, calls = figures["seconds_per_face"], figures["calls_per_face"]
-    assert isinstance(ways, dict) and isinstance(calls, int)
+    """The measurements as a table."""
+    variants, calls = figures["seconds_per_face"], figures["calls_per_face"]
+    assert isinstance(variants, dict) and isinstance(calls, int)
     ceilings = Ceilings(**figures["ceilings"])  # type: ignore[arg-type]  # as bench wrote them
     cost = CallCost(**figures["call"])  # type: ignore[arg-type]
     floor = calls * cost.floor(ceilings)
     bound = "FLOPs" if cost.flops / ceilings.matmul > cost.bytes / ceilings.copy else "bytes"
     lines = [
         f"{figures['preset']} on {figures['device']}, {figures['precision']}, {figures['cores']} cores, "
-        f"{calls} calls a face",
+        f"{calls} calls per face",
         f"one call: {cost.flops / 1e9:.2f} GFLOP, {cost.bytes / 1e9:.3f} GB; "
         f"ceilings here: {ceilings.matmul / 1e9:.0f} GFLOP/s, {ceilings.copy / 1e9:.1f} GB/s; bound by {bound}",
-        f"{'way':<20} {'s/face':>9} {'x plain':>8} {'spread':>13} {'of limit':>9}",
+        f"{'variant':<20} {'s/face':>9} {'x plain':>8} {'spread':>13} {'of limit':>9}",
     ]
-    for way, seconds in ways.items():
-        ratios = sorted(p / s for p, s in zip(ways["plain"], seconds, strict=True))
+    for variant, seconds in variants.items():
+        ratios = sorted(p / s for p, s in zip(variants["plain"], seconds, strict=True))
         spread = f"{ratios[0]:.2f} - {ratios[-1]:.2f}"
         middle = statistics.median(seconds)
         lines.append(
-            f"{way:<20} {middle:>9.4f} {statistics.median(ratios):>8.2f} {spread:>13} {floor / middle:>9.0%}"
+            f"{variant:<20} {middle:>9.4f} {statistics.median(ratios):>8.2f} {spread:>13} {floor / middle:>9.0%}"
         )
-    engine = [name for name in ways if name.startswith("engine")][-1]
-    if "pipeline" in ways:
-        shares = sorted(p / e for p, e in zip(ways["pipeline"], ways[engine], strict=True))
+    engine = [name for name in variants if name.startswith("engine")][-1]
+    if "pipeline" in variants:
+        shares = sorted(p / e for p, e in zip(variants["pipeline"], variants[engine], strict=True))
         lines.append(
             f"the pipeline takes {statistics.median(shares):.3f} times the engine's time "
             f"({shares[0]:.3f} - {shares[-1]:.3f})"
@@ -275,7 +275,7 @@ def table(figures: dict[str, object]) -> str:
 
 
 def levers(subject: Subject) -> dict[str, dict[str, float]]:
-    """Milliseconds a face of one network call, in each form that was tried, by batch and threads."""
+    """Milliseconds per face of one network call, by implementation, batch and threads."""
     prior, side, device = subject.prior, subject.preset.side, subject.config.device
     steps = [int(t) for t in subject.schedule.t]
     last = torch.channels_last
@@ -299,28 +299,28 @@ def levers(subject: Subject) -> dict[str, dict[str, float]]:
                     torch.randn(batch, 3, side, side, device=device),
                     torch.full((batch,), 4, device=device),
                 )
-                a_second = rate(lambda f=form, x=x, t=t: f(x, t), device, LEVER_SECONDS)  # type: ignore[misc]
-                found[name][f"batch {batch}, {threads} threads"] = 1000 / a_second / batch
+                per_second = rate(lambda f=form, x=x, t=t: f(x, t), device, LEVER_SECONDS)  # type: ignore[misc]
+                found[name][f"batch {batch}, {threads} threads"] = 1000 / per_second / batch
             print(
-                f"{name:<20} " + ", ".join(f"{k}: {v:.1f} ms a face" for k, v in found[name].items()),
+                f"{name:<20} " + ", ".join(f"{k}: {v:.1f} ms per face" for k, v in found[name].items()),
                 flush=True,
             )
     return found
 
 
 def soak(subject: Subject) -> dict[str, list[float]]:
-    """Memory of this process, MiB, at every tenth of the way through many faces."""
+    """Memory of this process, MiB, after each tenth of the faces."""
     engine, process = subject.engine("auto"), psutil.Process()
-    waiting, seen = [], []
+    pending, memory = [], []
     ahead, each = 4 * engine.slots, max(subject.config.soak // 10, 1)
     for number in range(subject.config.soak):
-        waiting.append(engine.submit(subject.job(number)))
-        if len(waiting) > ahead:
-            waiting.pop(0).result()
+        pending.append(engine.submit(subject.job(number)))
+        if len(pending) > ahead:
+            pending.pop(0).result()
         if number % each == each - 1:
-            seen.append(process.memory_info().rss / 2**20)
-            print(f"{number + 1:>8} faces: {seen[-1]:.0f} MiB", flush=True)
-    for future in waiting:
+            memory.append(process.memory_info().rss / 2**20)
+            print(f"{number + 1:>8} faces: {memory[-1]:.0f} MiB", flush=True)
+    for future in pending:
         future.result()
     engine.close()
-    return {"rss_mib": seen}
+    return {"rss_mib": memory}

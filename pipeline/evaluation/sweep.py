@@ -1,4 +1,4 @@
-"""The ways in which an evaluation restores its set: each a run of jobs.restore. Not a command itself."""
+"""The variants of an evaluation: each restores the test set with one configuration, as a run of jobs.restore."""
 
 import io
 import json
@@ -25,13 +25,13 @@ from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import choose_method
 
 NOTE = "evaluation.json"
-# Tasks that an estimator alone can be asked for.
+# Tasks that an estimator can do without a chain.
 ALONE = ("restore", "inpaint")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is varied: each as it was given, an empty text for the preset's own."""
+    """The varied settings, as given on the command line; an empty text is the preset's default."""
 
     start_step: tuple[str, ...] = ("",)
     eta: tuple[str, ...] = ("",)
@@ -39,62 +39,62 @@ class Sweep:
     calls: tuple[str, ...] = ("all",)
     solver: tuple[str, ...] = ("ddim",)
 
-    def wishes(self) -> list[dict[str, str]]:
-        """Every combination, by name."""
+    def combinations(self) -> list[dict[str, str]]:
+        """Every combination, as setting → value."""
         return [dict(zip(vars(self), values, strict=True)) for values in product(*vars(self).values())]
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way of restoring the set: a row of the table."""
+class Variant:
+    """One configuration that restores the set: a row of the table."""
 
     name: str
-    # the row of the same estimator alone; None for that row itself, and where an estimator cannot do the task
+    # the row of the same estimator without a chain; None for that row itself, and where an estimator cannot do the task
     base: str | None
     preset: Preset
     config: RestoreConfig
 
     @property
     def is_chain(self) -> bool:
-        """Whether the prior takes part."""
+        """Whether the prior is used."""
         return self.config.method.name != "estimator"
 
     @property
     def calls(self) -> int:
-        """Network calls a face, 0 for an estimator alone; of an N of each face's own those of the typical one."""
+        """Network calls per face, 0 for an estimator alone; the typical number where N depends on the face."""
         if not self.is_chain:
             return 0
         return choose_method(self.config, self.preset)[1].network_calls
 
     @property
     def parameters(self) -> float | None:
-        """Parameters of its networks; None where only a file knows them."""
+        """Number of parameters of its networks; None where only the weights file determines it."""
         specs = [self.preset.estimator, *([self.preset.prior] if self.is_chain else [])]
         if any(spec.kind == "spandrel" for spec in specs):
             return None
         return float(sum(p.numel() for spec in specs for p in preset_files.build(spec).parameters()))
 
-    def walk(self, surroundings: Mapping[str, Any]) -> int:
-        """Restore the set with the pipeline; its exit code. What it took is noted where nothing broke it off.
+    def restore(self, options: Mapping[str, Any]) -> int:
+        """Restore the set with the pipeline. Returns the exit code; records the time of an uninterrupted run.
 
-        surroundings: options of jobs.restore that change no pixels.
+        options: options of jobs.restore that change no pixels.
         """
         output = self.config.output.uri
         fresh = not store.exists(store.join(output, layout.RUN))
-        told = io.StringIO()
+        printed = io.StringIO()
         began = time.monotonic()
-        with redirect_stdout(told):
-            code = carry_out(partial(start.run, with_values(self.config, **surroundings)))
+        with redirect_stdout(printed):
+            code = carry_out(partial(start.run, with_values(self.config, **options)))
         if code == OK and fresh:
             spent = {"seconds": time.monotonic() - began}
             store.write_bytes(store.join(output, NOTE), json.dumps(spent).encode())
         if code not in (OK, INTERRUPTED):
-            print(told.getvalue())
+            print(printed.getvalue())
             say(f"error: {self.name} ended with exit code {code}; its output is {output}")
         return code
 
     def measured(self, found: EvaluationSet) -> Measured:
-        """Its row of the table, once it was walked."""
+        """Its row of the table, after `restore`."""
         output, names = self.config.output.uri, found.names
         row = read_run(output, names, self.name, self.cost(len(names)))
         if found.mask is None:
@@ -103,7 +103,7 @@ class Way:
         return replace(row, values={"hole_psnr": inside} | dict(row.values))
 
     def cost(self, faces: int) -> dict[str, float]:
-        """What is known of its cost, once it was walked: parameters, calls and seconds a face."""
+        """Its known costs, after `restore`: parameters, calls and seconds per face."""
         cost = {"calls": float(self.calls)} if self.is_chain else {}
         size = self.parameters
         cost |= {} if size is None else {"parameters": size}
@@ -113,63 +113,65 @@ class Way:
         return cost
 
     def picture(self, name: str) -> "np.typing.NDArray[np.uint8]":
-        """One face as it was delivered, [S, S, 3]."""
+        """One delivered face, [S, S, 3]."""
         return images.decode_rgb(store.read_bytes(store.join(self.pictures, f"{name}.png")))
 
     @property
     def pictures(self) -> str:
-        """The folder of what it delivered, under the names of the set's pictures."""
+        """The folder of delivered pictures, which have the names of the set's."""
         return store.join(self.config.output.uri, layout.IMAGES)
 
 
-def list_ways(
+def list_variants(
     presets: Mapping[str, Preset], sweep: Sweep, common: Mapping[str, Any], output: str
-) -> list[Way]:
-    """Every combination of presets and sweep, each preset after its estimator alone.
+) -> list[Variant]:
+    """Every combination of presets and sweep, each preset preceded by its estimator alone.
 
-    Raises UsageError when one cannot be walked. presets: by the name that was given. common: options of jobs.restore
-    that all ways share. output: where each way gets a folder of its own.
+    Raises UsageError for an invalid one. presets: by the given name. common: options of jobs.restore shared by all
+    variants. output: parent of the variants' folders.
     """
     found = []
-    for (given, preset), called in zip(presets.items(), row_names(list(presets.values())), strict=True):
+    for (given, preset), row_name in zip(presets.items(), row_names(list(presets.values())), strict=True):
         options = {**common, "preset": given}
-        alone = called if common["task"] in ALONE else None
+        alone = row_name if common["task"] in ALONE else None
         if alone:
-            found.append(_way(alone, None, preset, options | {"method": "estimator"}, output))
-        for wished in sweep.wishes():
-            name = _name(wished, preset, called, common["task"], len(sweep.eta) > 1)
-            found.append(_way(name, alone, preset, options | _parsed(wished), output))
+            found.append(_variant(alone, None, preset, options | {"method": "estimator"}, output))
+        for setting in sweep.combinations():
+            name = _name(setting, preset, row_name, common["task"], len(sweep.eta) > 1)
+            found.append(_variant(name, alone, preset, options | _parsed(setting), output))
     return found
 
 
 def row_names(presets: list[Preset]) -> list[str]:
-    """What each preset is called in the table: its estimator, or its own name where two have the same estimator."""
+    """The name of each preset in the table: its estimator, or its own name where two have the same estimator."""
     kinds = [p.estimator.kind for p in presets]
     return [p.estimator.kind if kinds.count(p.estimator.kind) == 1 else p.name for p in presets]
 
 
-def _name(wished: dict[str, str], preset: Preset, called: str, task: str, several_etas: bool) -> str:
-    """A way in the table: N, and what else was varied; by the preset's name alone where that says what faces get."""
-    words = [f"η = {wished['eta'] or preset.eta}"] if several_etas else []
-    words += [wished["steps"]] if wished["steps"] else []
-    words += [f"{wished['calls']} calls"] if wished["calls"] != "all" else []
-    words += [wished["solver"]] if wished["solver"] != "ddim" else []
-    if preset.treatment and task == "restore" and not wished["start_step"]:
+def _name(setting: dict[str, str], preset: Preset, row_name: str, task: str, several_etas: bool) -> str:
+    """The name of a variant in the table: N and what else is varied, or the preset where treatment is per face."""
+    words = [f"η = {setting['eta'] or preset.eta}"] if several_etas else []
+    words += [setting["steps"]] if setting["steps"] else []
+    words += [f"{setting['calls']} calls"] if setting["calls"] != "all" else []
+    words += [setting["solver"]] if setting["solver"] != "ddim" else []
+    if preset.treatment and task == "restore" and not setting["start_step"]:
         return ", ".join([preset.name, *words])
-    return ", ".join([f"DifFace({called})", f"N = {wished['start_step'] or preset.start_of(task)}", *words])
+    return ", ".join(
+        [f"DifFace({row_name})", f"N = {setting['start_step'] or preset.start_of(task)}", *words]
+    )
 
 
-def _parsed(wished: dict[str, str]) -> dict[str, Any]:
-    """A way's settings as jobs.restore takes them. Raises UsageError for what it does not take."""
-    if wished["solver"] not in ("ddim", "dpm++"):
-        raise UsageError(f"--solvers must be among ddim, dpm++, got {wished['solver']!r}")
+def _parsed(setting: dict[str, str]) -> dict[str, Any]:
+    """A variant's settings as options of jobs.restore. Raises UsageError for invalid ones."""
+    if setting["solver"] not in ("ddim", "dpm++"):
+        raise UsageError(f"--solvers must be among ddim, dpm++, got {setting['solver']!r}")
     try:
         return {
-            "start_step": int(wished["start_step"]) if wished["start_step"] else None,
-            "eta": float(wished["eta"]) if wished["eta"] else None,
-            "steps": wished["steps"] or None,
-            "calls": None if wished["calls"] == "all" else int(wished["calls"]),
-            "solver": wished["solver"],
+            "start_step": int(setting["start_step"]) if setting["start_step"] else None,
+            "eta": float(setting["eta"]) if setting["eta"] else None,
+            "steps": setting["steps"] or None,
+            "calls": None if setting["calls"] == "all" else int(setting["calls"]),
+            "solver": setting["solver"],
         }
     except ValueError as error:
         raise UsageError(
@@ -177,12 +179,12 @@ def _parsed(wished: dict[str, str]) -> dict[str, Any]:
         ) from error
 
 
-def _way(name: str, base: str | None, preset: Preset, options: Mapping[str, Any], output: str) -> Way:
-    """The way with these options of jobs.restore. Raises UsageError when it cannot be walked."""
+def _variant(name: str, base: str | None, preset: Preset, options: Mapping[str, Any], output: str) -> Variant:
+    """The variant with these options of jobs.restore. Raises UsageError for an invalid one."""
     slug = "".join(c if c.isalnum() or c in "=.-" else "_" for c in name.replace("η", "eta"))
     digest = fingerprint_digest({k: v for k, v in options.items() if k != "weights_dir"})[:8]
     source, place = options["input"], store.join(output, f"{slug}-{digest}")
     rest = {flag: value for flag, value in options.items() if flag != "input"}
     config = RestoreConfig.of(source, place, run_name=name, **rest)
     choose_method(config, preset)
-    return Way(name, base, preset, config)
+    return Variant(name, base, preset, config)

@@ -1,4 +1,4 @@
-"""Test sets made from any clean aligned faces: what is asked of a restorer, beside the truth that it should find.
+"""Test sets from clean aligned faces: degraded inputs and their ground truth.
 
 Sources: the restoration grid and the four kinds of holes of DifFace (arXiv 2212.06512, sections 4.1 and 4.4).
 """
@@ -29,58 +29,58 @@ from pipeline.io.tables import read_table
 
 Pixels = NDArray[np.uint8]
 
-# Raised when the same settings give another set, so that a set that lies there is not taken for it.
+# Incremented when the same settings give another set, so that an existing one is not reused.
 VERSION = 1
 SHEET = "set.parquet"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a test set is made of, but for its faces."""
+    """The settings of a test set, except its faces."""
 
     task: TaskName
     side: int
     seed: int
-    # of inpainting: kinds of holes, the faces take turns
+    # inpainting: kinds of holes, used in turn
     holes: tuple[Hole, ...] = ()
-    # of upscaling: how many times smaller the face is seen
+    # upscaling: downscaling factor of the input
     factor: int = 0
 
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A test set that lies in folders of one place; its sheet, written last, has a row for each picture to restore."""
+    """A stored test set; its sheet, written last, has a row for each picture to restore."""
 
     uri: str
 
     @cached_property
     def sheet(self) -> pa.Table:
-        """One row a picture: name, where it came from, how it was degraded."""
+        """One row per picture: name, source, degradation."""
         return read_table(store.read_bytes(store.join(self.uri, SHEET)))
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is written."""
+        """Whether it is completely written."""
         return store.exists(store.join(self.uri, SHEET))
 
     @property
     def degraded(self) -> str:
-        """Folder of what is to be restored."""
+        """Folder of the pictures to restore."""
         return store.join(self.uri, "degraded")
 
     @property
     def truth(self) -> str:
-        """Folder of the clean pictures."""
+        """Folder of the ground truth."""
         return store.join(self.uri, "truth")
 
     @property
     def mask(self) -> str | None:
-        """Folder of the holes, white; None where there are none."""
+        """Folder of the masks, white in the hole; None without any."""
         return None
 
     @property
     def names(self) -> list[str]:
-        """The names of what is to be restored, in the sheet's order."""
+        """The names of the pictures to restore, in the sheet's order."""
         found: list[str] = self.sheet["name"].to_pylist()
         return found
 
@@ -89,7 +89,7 @@ class PictureSet:
         return images.decode_rgb(store.read_bytes(store.join(folder, f"{name}.png")))
 
     def finish(self, sheet: pa.Table) -> None:
-        """Write the sheet, last: a set with a sheet is whole."""
+        """Write the sheet, last: it marks the set as complete."""
         buffer = io.BytesIO()
         pq.write_table(sheet, buffer)
         store.write_bytes(store.join(self.uri, SHEET), buffer.getvalue())
@@ -99,14 +99,14 @@ class PictureSet:
 class EvaluationSet(PictureSet):
     """A test set of aligned faces; pictures of one face have one name in each folder.
 
-    Its sheet also tells each face's error (root mean square, 0..255).
+    Its sheet also has each face's error (root mean square, 0..255).
     """
 
     recipe: Recipe
 
     @property
     def mask(self) -> str | None:
-        """Folder of the holes, white; None where the task has none."""
+        """Folder of the masks, white in the hole; None for other tasks."""
         return store.join(self.uri, "mask") if self.recipe.task == "inpaint" else None
 
     def hole(self, name: str) -> NDArray[np.bool_]:
@@ -116,9 +116,10 @@ class EvaluationSet(PictureSet):
 
 
 def place_set(faces: Sequence[FaceAddress], recipe: Recipe, around: str) -> EvaluationSet:
-    """Where the test set of these faces lies, or will lie, below `around`.
+    """The test set of these faces below `around`, written or not.
 
-    Its folder is named after all that decides its pictures, so that equal settings share a set.
+    The name of its folder contains a digest of everything that affects its pictures, so that equal settings give
+    the same set.
     """
     digest = hashlib.sha256(json.dumps([VERSION, asdict(recipe)], sort_keys=True).encode())
     for face in faces:
@@ -127,7 +128,7 @@ def place_set(faces: Sequence[FaceAddress], recipe: Recipe, around: str) -> Eval
 
 
 def write_set(found: EvaluationSet, faces: Sequence[FaceAddress]) -> None:
-    """Write the pictures of a set that is not there yet. Raises SampleError for a face of another side."""
+    """Write the pictures of a set unless it exists. Raises SampleError for a face of another side."""
     if found.is_whole:
         return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -136,10 +137,10 @@ def write_set(found: EvaluationSet, faces: Sequence[FaceAddress]) -> None:
 
 
 def _write_face(found: EvaluationSet, number: int, face: FaceAddress) -> dict[str, Any]:
-    """Write one face's pictures; its row of the sheet."""
+    """Write one face's pictures. Returns its row of the sheet."""
     recipe = found.recipe
     clean = require_side(images.decode_rgb(face.read()), recipe.side, face.shard)
-    pictures, how = degraded_pictures(clean, number, recipe)
+    pictures, how = make_pictures(clean, number, recipe)
     name = f"{number:06d}"
     for folder, picture in pictures.items():
         store.write_bytes(store.join(found.uri, folder, f"{name}.png"), images.encode_png(picture))
@@ -149,8 +150,8 @@ def _write_face(found: EvaluationSet, number: int, face: FaceAddress) -> dict[st
     return {"name": name} | place | how | {"error": float(error)}
 
 
-def degraded_pictures(clean: Pixels, number: int, recipe: Recipe) -> tuple[dict[str, Pixels], dict[str, Any]]:
-    """The pictures of face `number` by folder, and what was done to it. clean: [S, S, 3]."""
+def make_pictures(clean: Pixels, number: int, recipe: Recipe) -> tuple[dict[str, Pixels], dict[str, Any]]:
+    """The pictures of face `number` by folder, and its degradation. clean: [S, S, 3]."""
     rng = np.random.default_rng([recipe.seed, 4, number])
     if recipe.task == "inpaint":
         kind = recipe.holes[number % len(recipe.holes)]
@@ -170,7 +171,7 @@ def degraded_pictures(clean: Pixels, number: int, recipe: Recipe) -> tuple[dict[
 
 
 def naive(found: EvaluationSet, name: str) -> Pixels:
-    """What a program without networks makes of a face, [S, S, 3]: the input itself, enlarged or filled from around."""
+    """The baseline without networks, [S, S, 3]: the input, enlarged or with the hole filled from its border."""
     degraded = found.read(found.degraded, name)
     if found.mask:
         return fill(degraded, found.hole(name))

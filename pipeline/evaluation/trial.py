@@ -1,4 +1,4 @@
-"""Every treatment of one face tried: a photograph is damaged, its face treated in each way, pasted, and judged."""
+"""Trials for the calibration: a photograph is damaged, its face restored with every treatment, pasted and measured."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from pipeline.diffusion.request import FaceJob
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import Treatment
 from pipeline.evaluation.calibration import LEFT, Candidate, draw
-from pipeline.evaluation.delivered import Judge, Values
+from pipeline.evaluation.delivered import Scorer, Values
 from pipeline.evaluation.photographs import MOST_PIXELS, measured_face
 from pipeline.evaluation.realworld import Pixels, damage
 from pipeline.faces.colour import anchor_change
@@ -28,18 +28,18 @@ from pipeline.stages.restore import make_engine
 
 @dataclass(frozen=True)
 class Sample:
-    """One damaged photograph with every treatment of its face."""
+    """One damaged photograph, with the results of every treatment of its face."""
 
     delta: float
     # by candidate
     measured: Mapping[Candidate, Values]
-    # by candidate: [T, T, 3] uint8 of the delivered face, and the truth's
+    # by candidate: [S, S, 3] uint8 crop of the delivered face; and that of the ground truth
     pictures: Mapping[Candidate, Pixels]
     truth: Pixels
 
 
 class Trial:
-    """A preset's engine, and the judge of the pictures that it makes. Raises what missing weights raise."""
+    """A preset's engine with a scorer for its results. Raises WeightsError for missing weights."""
 
     def __init__(
         self, preset: Preset, candidates: Sequence[Candidate], seed: int, weights_dir: str | None
@@ -55,15 +55,15 @@ class Trial:
         self._engine = make_engine(
             preset, estimator, prior, self._schedule, "cpu", threads=os.cpu_count() or 1
         )
-        self.judge = Judge(weights_dir)
+        self.scorer = Scorer(weights_dir)
         self._detector = CenterFace()
 
     def close(self) -> None:
-        """Finish the faces in the engine, then stop it."""
+        """Finish the submitted faces, then stop the engine."""
         self._engine.close()
 
     def samples(self, number: int, face: FaceAddress, draws: int) -> Iterator[Sample]:
-        """So many draws of photograph `number`; none where it shows no face that can be measured."""
+        """`draws` damaged samples of photograph `number`; none without a measurable face."""
         try:
             truth = images.decode(face.read(), MOST_PIXELS).rgb
         except images.ImageError:
@@ -71,32 +71,34 @@ class Trial:
         found = measured_face(truth, self._detector)
         if found is None:
             return
-        truly = self.judge.embedding(truth, found.landmarks)
+        true_embedding = self.scorer.embedding(truth, found.landmarks)
         for turn in range(draws):
             rng = np.random.default_rng([self._seed, 6, number, turn])
             how = draw(rng)
             picture = truth if how is None else damage(truth, how, rng)
-            yield self._sample(picture, truth, found.landmarks, truly, f"{number:08x}{turn:02x}")
+            yield self._sample(picture, truth, found.landmarks, true_embedding, f"{number:08x}{turn:02x}")
 
-    def _sample(self, picture: Pixels, truth: Pixels, landmarks: Any, truly: Any, name: str) -> Sample:
-        """Every treatment of the face of one damaged picture."""
+    def _sample(
+        self, picture: Pixels, truth: Pixels, landmarks: Any, true_embedding: Any, name: str
+    ) -> Sample:
+        """The results of every treatment of the face of one damaged picture."""
         to_crop, side = face_to_crop(landmarks, self._frame), self._frame.side
         crop = warp_crop(picture, to_crop, side, self._frame.resampling)
         inside = inside_picture(to_crop, side, *picture.shape[1::-1])
         key = noise_key(self._seed, name, 0)
-        waiting = {
+        submitted = {
             c: self._engine.submit(FaceJob(crop, key, self._preset.eta, self._treatment(c), inside=inside))
             for c in self._candidates
         }
         measured, pictures, delta = {}, {}, 0.0
-        for candidate, future in waiting.items():
+        for candidate, future in submitted.items():
             result = future.result()
             delta = result.estimated_change
             delivered = picture.astype(np.float32)
             if candidate != LEFT:
                 paste_change(delivered, picture, crop, anchor_change(crop, result.restored), to_crop)
             rounded = np.rint(delivered).clip(0, 255).astype(np.uint8)
-            measured[candidate] = self.judge(rounded, truth, landmarks, truly)
+            measured[candidate] = self.scorer(rounded, truth, landmarks, true_embedding)
             pictures[candidate] = warp_crop(rounded, to_crop, side, "fine")
         return Sample(delta, measured, pictures, warp_crop(truth, to_crop, side, "fine"))
 

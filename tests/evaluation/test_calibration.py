@@ -92,16 +92,16 @@ def test_a_share_of_harmed_faces_above_the_bound_refuses_a_treatment_unless_chan
     for harmed, good in ((0, True), (2, True), (5, False), (20, False)):
         out = measured(FACES, psnr=31.0)
         out["lpips"][:harmed] = 0.6
-        summaries = {LEFT: came, ESTIMATOR: out}
-        summaries = {c: summarise(came, values, np.ones(FACES, bool)) for c, values in summaries.items()}
-        assert allowed(ESTIMATOR, summaries, Bounds()) == good, harmed
+        stats = {LEFT: came, ESTIMATOR: out}
+        stats = {c: summarise(came, values, np.ones(FACES, bool)) for c, values in stats.items()}
+        assert allowed(ESTIMATOR, stats, Bounds()) == good, harmed
 
 
 def test_what_nobody_sees_refuses_nothing():
     """A sharp face may lose what lies above 45 dB."""
     came, out = measured(FACES, psnr=68.0), measured(FACES, psnr=50.0)
-    summaries = {c: summarise(came, v, np.ones(FACES, bool)) for c, v in ((LEFT, came), (ESTIMATOR, out))}
-    assert allowed(ESTIMATOR, summaries, Bounds())
+    stats = {c: summarise(came, v, np.ones(FACES, bool)) for c, v in ((LEFT, came), (ESTIMATOR, out))}
+    assert allowed(ESTIMATOR, stats, Bounds())
 
 
 def test_damage_is_drawn_from_none_to_heavy_and_the_same_for_a_seed():

@@ -12,7 +12,7 @@ from torch import nn
 from pipeline.datasets.faces import find_faces
 from pipeline.evaluation import delivered
 from pipeline.evaluation.delivered import Delivered, psnr
-from pipeline.evaluation.harm import ANY, Judged, cut, gain, worse
+from pipeline.evaluation.harm import ANY, VariantResult, cut, gain, worse
 from pipeline.evaluation.photographs import place_photographs, write_photographs
 from pipeline.evaluation.realreport import RealReport, draw_faces
 from pipeline.io import images
@@ -79,14 +79,14 @@ def test_what_was_not_touched_measures_as_the_truth_or_as_it_came(measuring, fou
     assert 15 < came["psnr"][1] < 40 and came["lpips"][1] > 0 and came["angle"][1] > 2
     out = measuring.of_run(deliver(tmp_path / "same", found, lambda picture, _: picture))
     assert all((out[name] == came[name]).all() for name in came)
-    assert Judged("same", came, out, {}).untouched.all()
+    assert VariantResult("same", came, out, {}).untouched.all()
 
 
-def test_only_the_head_is_judged_by_its_pixels(measuring, found, tmp_path):
-    def blackened_corner(picture, _):
+def test_only_the_head_is_measured_by_its_pixels(measuring, found, tmp_path):
+    def damaged_corner(picture, _):
         return np.where(np.indices(picture.shape).sum(axis=0) < 40, np.uint8(0), picture)
 
-    out = measuring.of_run(deliver(tmp_path / "corner", found, blackened_corner))
+    out = measuring.of_run(deliver(tmp_path / "corner", found, damaged_corner))
     assert (out["psnr"] == measuring.came["psnr"]).all()
 
 
@@ -98,8 +98,8 @@ def test_nothing_is_measured_twice_and_another_run_is(place, measuring, found, t
     def never(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(delivered.Judge, "__call__", never)
-    monkeypatch.setattr(delivered.Judge, "embedding", never)
+    monkeypatch.setattr(delivered.Scorer, "__call__", never)
+    monkeypatch.setattr(delivered.Scorer, "embedding", never)
     again = Delivered(found, str(place / "measured"), str(place / "weights"))
     for was, now in zip(before, (again.came, again.of_run(better)), strict=True):
         assert all((was[name] == now[name]).all() for name in was)
@@ -149,16 +149,16 @@ def test_a_face_is_harmed_when_it_is_delivered_clearly_worse_than_it_came():
 
 
 def test_shares_and_changes_are_of_the_rows_that_are_asked_for():
-    judged = Judged("way", CAME, OUT, {})
+    result = VariantResult("variant", CAME, OUT, {})
     first, last = np.arange(8) < 4, np.arange(8) >= 4
-    assert judged.harm(first) == {"psnr": 0.25, "angle": 0.0, "lpips": 0.0, ANY: 0.25}
-    assert judged.harm(last)[ANY] == 0.5 and judged.untouched.tolist() == [False] * 4 + [
+    assert result.harm(first) == {"psnr": 0.25, "angle": 0.0, "lpips": 0.0, ANY: 0.25}
+    assert result.harm(last)[ANY] == 0.5 and result.untouched.tolist() == [False] * 4 + [
         True,
         False,
         True,
         True,
     ]
-    change = judged.changes(last)["angle"]
+    change = result.changes(last)["angle"]
     assert (change.came, change.difference.faces) == (9.0, 3)
     assert change.difference.value == pytest.approx(0.7)
     assert (
@@ -170,21 +170,23 @@ def test_gains_of_a_group_leave_clean_faces_out_and_count_a_photograph_once():
     cuts = cut(["clean", "mild", "heavy"] * 2, ["a"] * 3 + [None] * 3, [0, 0, 0, 5, 5, 5])
     assert list(cuts.levels) == ["clean", "mild", "heavy"] and list(cuts.groups) == ["a"]
     assert cuts.photographs(cuts.levels["mild"]) == 2 and cuts.photographs(cuts.groups["a"]) == 1
-    judged = Judged("way", {"psnr": np.zeros(6)}, {"psnr": np.array([-9.0, 1, 2, -9, 3, np.nan])}, {})
-    score = cuts.gain(judged, "psnr", np.ones(6, bool))
+    result = VariantResult(
+        "variant", {"psnr": np.zeros(6)}, {"psnr": np.array([-9.0, 1, 2, -9, 3, np.nan])}, {}
+    )
+    score = cuts.gain(result, "psnr", np.ones(6, bool))
     assert score.value == pytest.approx((1.5 + 3) / 2) and score.faces == 2
-    assert cuts.gain(judged, "psnr", cuts.levels["clean"]) is None
+    assert cuts.gain(result, "psnr", cuts.levels["clean"]) is None
 
 
 def test_a_report_tells_harm_by_level_way_and_group(measuring, found, tmp_path):
     worst = deliver(tmp_path / "worst", found, lambda picture, _: picture // 2)
-    judged = [
-        Judged(name, measuring.came, out, {"calls": 3.0})
+    results = [
+        VariantResult(name, measuring.came, out, {"calls": 3.0})
         for name, out in (("same", measuring.came), ("way", measuring.of_run(worst)))
     ]
     cuts = cut(*(found.sheet[name].to_pylist() for name in ("level", "group", "number")))
-    faces = draw_faces(found, judged, [found.degraded, f"{worst}/images"])
-    report = RealReport(judged, cuts, faces, found.contents)
+    faces = draw_faces(found, results, [found.degraded, f"{worst}/images"])
+    report = RealReport(results, cuts, faces, found.contents)
     assert report.values()[1]["levels"]["clean"]["harm"] == {"PSNR": 1, "angle": 1, "LPIPS": 1, "any": 1}
     assert report.values()[0]["groups"]["pilots"]["medium"]["harm"]["any"] == 0
     metrics = report.metrics()

@@ -154,9 +154,9 @@ def test_photographs_without_a_face_and_broken_ones_are_left_out_and_told(found)
 
 def test_a_group_is_taken_from_the_json_beside_a_photograph(found, tmp_path):
     assert found.sheet["group"].to_pylist() == ["pilots", "pilots", None, None]
-    for name, told in (("one", b'{"group": 7}'), ("two", b"[1]"), ("three", b"{broken")):
+    for name, contents in (("one", b'{"group": 7}'), ("two", b"[1]"), ("three", b"{broken")):
         (tmp_path / f"{name}.png").write_bytes(encoded(CAT[:9]))
-        (tmp_path / f"{name}.json").write_bytes(told)
+        (tmp_path / f"{name}.json").write_bytes(contents)
     faces = find_faces(str(tmp_path), PHOTOGRAPHS).faces
     assert [read_group(face, find_sidecars(faces)) for face in faces] == ["7", None, None]
 
@@ -178,7 +178,7 @@ def test_a_finished_set_is_reused_and_its_folder_named_after_all_that_decides_it
 
 def test_photographs_that_show_no_face_at_all_are_refused(tmp_path):
     (tmp_path / "cat.png").write_bytes(encoded(CAT))
-    with pytest.raises(SampleError, match="of 1, 1 show none and 0 can not be read"):
+    with pytest.raises(SampleError, match="of 1, 1 have none and 0 cannot be read"):
         make(tmp_path / "cat.png", tmp_path / "sets")
     with pytest.raises(SampleError, match="give tars of photographs, or a folder of them"):
         find_faces(str(tmp_path / "sets" / "*.tar"), PHOTOGRAPHS)

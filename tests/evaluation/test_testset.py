@@ -9,7 +9,7 @@ from PIL import Image
 from skimage import data
 
 from pipeline.datasets.faces import SampleError, find_shards, list_faces
-from pipeline.evaluation.testset import Recipe, degraded_pictures, naive, place_set, write_set
+from pipeline.evaluation.testset import Recipe, make_pictures, naive, place_set, write_set
 from pipeline.io import images
 
 FACE = np.ascontiguousarray(data.astronaut()[40:168, 150:278])
@@ -37,7 +37,7 @@ def make(faces, around, **settings):
     return found
 
 
-def test_a_set_holds_every_face_degraded_and_clean_and_says_how(faces, tmp_path):
+def test_a_set_has_every_face_degraded_and_clean_with_its_degradation(faces, tmp_path):
     found = make(faces, tmp_path)
     assert found.names == ["000000", "000001", "000002"]
     for name, face, error in zip(found.names, faces, found.sheet["error"].to_pylist(), strict=True):
@@ -80,7 +80,7 @@ def test_the_faces_of_an_inpainting_take_turns_with_the_kinds_of_holes(faces, tm
 
 @pytest.mark.parametrize(("task", "shape"), [("colourise", (128, 128, 3)), ("upscale", (32, 32, 3))])
 def test_what_is_known_of_a_face_is_all_that_is_left_of_it(task, shape):
-    pictures, _ = degraded_pictures(FACE, 0, Recipe(task, 128, 0, factor=4))
+    pictures, _ = make_pictures(FACE, 0, Recipe(task, 128, 0, factor=4))
     low = pictures["degraded"]
     assert low.shape == shape and (pictures["truth"] == FACE).all()
     if task == "colourise":

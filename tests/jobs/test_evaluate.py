@@ -14,7 +14,7 @@ from skimage import data
 from jobs import align, evaluate, restore
 from pipeline.console.options import UsageError
 from pipeline.evaluation import run as evaluation
-from pipeline.evaluation.sweep import Sweep, list_ways, row_names
+from pipeline.evaluation.sweep import Sweep, list_variants, row_names
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.networks.presets import find_preset
 from pipeline.training.align import AlignConfig, AlignShard
@@ -188,7 +188,7 @@ def real(tmp_path_factory):
 REAL_WAYS = ["swinir", "DifFace(swinir), N = 160, 2 calls"]
 
 
-def test_photographs_are_restored_and_judged_as_they_are_delivered(real):
+def test_photographs_are_restored_and_measured_as_delivered(real):
     base, _ = real
     rows = json.loads((base / "scores" / "scores.json").read_text())
     assert [row["name"] for row in rows] == REAL_WAYS
@@ -237,19 +237,19 @@ def test_a_dry_run_of_the_real_grid_counts_photographs_at_each_level(real, tmp_p
     base, _ = real
     places = ["--faces", str(base / "photographs"), "--output", str(tmp_path / "o"), "--limit", "2"]
     assert evaluate.main([*places, "--grid", "real", "--presets", "small-swinir", "--dry-run"]) == 0
-    assert "10 faces; 2 ways" in capsys.readouterr().out and not (tmp_path / "o").exists()
+    assert "10 faces; 2 variants" in capsys.readouterr().out and not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
-        (["--grid", "real", "--task", "inpaint"], "--grid real is for --task restore, got --task inpaint"),
+        (["--grid", "real", "--task", "inpaint"], "--grid real needs --task restore, got --task inpaint"),
         (
             ["--grid", "real", "--levels", "clean,awful"],
             "must be among clean, slight, mild, medium, heavy, got awful",
         ),
         (["--grid", "real", "--metrics", "psnr"], "leave --metrics psnr out"),
-        (["--levels", "mild"], "--levels are those of --grid real"),
+        (["--levels", "mild"], "--levels applies to --grid real only"),
     ],
 )
 def test_what_a_grid_does_not_know_is_refused_in_one_sentence(tmp_path, capsys, options, wanted):
@@ -318,7 +318,7 @@ def test_a_preset_that_treats_each_face_by_its_damage_is_called_by_its_name(tmp_
     treats = replace(find_preset("small-swinir"), name="mine", treatment=({"above": 0, "way": "estimator"},))
     common = {"input": "in", "task": "restore"}
     sweep = Sweep(start_step=("", "80"), calls=("all", "2"))
-    ways = list_ways({"mine.toml": treats}, sweep, common, str(tmp_path))
+    ways = list_variants({"mine.toml": treats}, sweep, common, str(tmp_path))
     assert [way.name for way in ways] == [
         "swinir", "mine", "mine, 2 calls", "DifFace(swinir), N = 80", "DifFace(swinir), N = 80, 2 calls",
     ]  # fmt: skip

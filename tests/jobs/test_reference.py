@@ -19,7 +19,7 @@ def test_the_statistics_of_a_shards_faces_are_written(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("options", "why"),
-    [(("--side", "32"), "32"), (("--limit", "1"), "at least two faces were wanted, got 1")],
+    [(("--side", "32"), "32"), (("--limit", "1"), "expected at least two faces, got 1")],
 )
 def test_faces_that_make_no_set_are_refused(tmp_path, capsys, options, why):
     shard = write_tar(tmp_path / "faces.tar", [("a.png", encoded(portrait(64, 64), "PNG"))] * 2)
