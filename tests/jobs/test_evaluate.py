@@ -154,11 +154,11 @@ def test_the_same_evaluation_again_restores_nothing_again(scored):
     assert (output / "scores.json").read_bytes() == before
 
 
-def test_a_dry_run_lists_the_ways_and_writes_nothing(aligned, tmp_path, capsys):
+def test_a_dry_run_lists_the_variants_and_writes_nothing(aligned, tmp_path, capsys):
     places = ["--faces", str(aligned / "aligned"), "--output", str(tmp_path / "o")]
     assert evaluate.main([*places, "--task", "inpaint", "--start-steps", "240,400", "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "4 faces; 3 ways" in shown and "DifFace(lama), N = 400: 100 network calls" in shown
+    assert "4 faces; 3 variants" in shown and "DifFace(lama), N = 400: 100 network calls" in shown
     assert not (tmp_path / "o").exists()
 
 
