@@ -372,7 +372,7 @@ class MachineOptions:
     device: str = option("auto", help="auto, cpu, cuda")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
-        help="number type of the networks; auto is bfloat16 on a GPU and on a CPU with AMX or AVX512_BF16, else "
+        help="number type of the networks; auto is float16 on a GPU, bfloat16 on a CPU with AMX or AVX512_BF16, else "
         "float32; the chain itself is float32. What a run begins with it keeps",
         pixels=True,
     )
