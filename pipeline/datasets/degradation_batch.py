@@ -155,7 +155,8 @@ def degrade_batch(
 def to_grey(faces: Tensor) -> Tensor:
     """[B, 3, S, S] levels → the luma's whole level in all three channels."""
     red, green, blue = faces.split(1, dim=1)
-    return (0.299 * red + 0.587 * green + 0.114 * blue).round_().expand_as(faces)
+    luma: Tensor = 0.299 * red + 0.587 * green + 0.114 * blue
+    return luma.round_().expand_as(faces)
 
 
 def _similar(sides: Whole, together: int) -> Iterator[NDArray[np.intp]]:
@@ -268,7 +269,7 @@ def _smoothing(sigma: Tensor, size: int) -> Tensor:
 def _resizing(
     kinds: Whole, sides: Whole, side: int, canvas: int, device: torch.device, enlarge: bool = False
 ) -> Tensor:
-    """[B, 1, canvas, side] matrices that shrink a column to each face's own side; enlarge: [B, 1, side, canvas], back."""
+    """[B, 1, canvas, side] matrices that shrink a column to each face's own side; enlarge: the way back."""
     most = -(-max(side, canvas) // MCU) * MCU
     table = _resizing_table(side, most, enlarge, device)
     rows = table[_sent(kinds * (most + 1) + sides, device)][:, None]

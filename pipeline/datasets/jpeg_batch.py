@@ -1,4 +1,4 @@
-"""A JPEG round trip of many pictures at once, on any device: the tables and steps of libjpeg, without its entropy coding.
+"""A JPEG round trip of many pictures at once, on any device: the steps of libjpeg without its entropy coding.
 
 Source: ITU-T T.81, annex K (quantisation tables); libjpeg 6b (quality scale, chroma sampling, "fancy" upsampling). The
 DCT is in float32, so that a few pixels differ from libjpeg's integer DCT by one level.

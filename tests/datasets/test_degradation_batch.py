@@ -90,8 +90,11 @@ def test_a_batch_that_is_not_degraded_comes_back_bit_for_bit():
 
 def test_blur_and_resizing_agree_with_opencv():
     faces = crops(12)
-    hows = [realworld.Damage(2, 1, 0.4, 1 + i / 3, d, u, 0, False, 0, 98, False)
-            for i, (d, u) in enumerate((d, u) for d in realworld.DOWN for u in realworld.UP for _ in range(2))]  # fmt: skip
+    resizings = [(down, up) for down in realworld.DOWN for up in realworld.UP for _ in range(2)]
+    hows = [
+        realworld.Damage(2, 1, 0.4, 1 + i / 3, down, up, 0, False, 0, 98, False)
+        for i, (down, up) in enumerate(resizings)
+    ]
     ours = array(degrade_batch(tensor(faces), replace(from_damages(hows), quality=np.zeros(12, int)))[0])
     for face, how, mine in zip(faces, hows, ours, strict=True):
         blurred = cv2.filter2D(
