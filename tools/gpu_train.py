@@ -60,8 +60,8 @@ RECIPES = {
     "estimator": Recipe(rate=1e-3, batch=192, weight_decay=0.0, share=0.4, seed=1),
     "prior": Recipe(rate=4e-4, batch=128, weight_decay=1e-4, share=0.6, seed=2),
 }
-# Share of the rate for weights that are trained already.
-RATE_OF_TRAINED = 1 / 3
+# For weights that are trained already: share of the rate, and updates that their average counts from the start.
+RATE_OF_TRAINED, UPDATES_OF_TRAINED = 1 / 3, 100
 # Without a GPU, for a trial: faces of a step and of a validation, and validations between beginning and end.
 CPU_BATCH, CPU_HELD_OUT, CPU_VALIDATIONS = 4, 12, 1
 GPU_HELD_OUT, GPU_VALIDATIONS = 256, 5
@@ -125,13 +125,15 @@ class Session:
     def training(self, name: str, shared: bool) -> TimedTraining:
         """The training of a network, at the place where its saved state left it, if there is one."""
         args, recipe = self.args, RECIPES[name]
-        factor = args.rate_factor or (1.0 if args.start == "scratch" else RATE_OF_TRAINED)
+        untrained = args.start == "scratch"
+        factor = args.rate_factor or (1.0 if untrained else RATE_OF_TRAINED)
         validations = CPU_VALIDATIONS if self.device.type == "cpu" else GPU_VALIDATIONS
         config = TimedConfig(
             rate=recipe.rate * factor,
             seconds=None if args.steps else 60 * args.minutes * (recipe.share if shared else 1),
             steps=args.steps,
             weight_decay=recipe.weight_decay,
+            averaged=0 if untrained else UPDATES_OF_TRAINED,
             bfloat16=self.bfloat16,
             validations=validations if args.validations is None else args.validations,
         )
@@ -183,6 +185,7 @@ class Session:
 def start_network(spec: NetworkSpec, start: str) -> nn.Module:
     """A network with the package's weights, those of a folder of an earlier training, or untrained ones."""
     if start == "scratch":
+        torch.manual_seed(0)
         return build(spec)
     if start == "package":
         path = Path(spec.file)
@@ -194,8 +197,8 @@ def start_network(spec: NetworkSpec, start: str) -> nn.Module:
 
 def load_faces(sources: Sequence[str], preset: Preset) -> PackedFaces:
     """Packed faces, or those of tars."""
-    if len(sources) == 1 and sources[0].endswith(".npz"):
-        faces = read_packed(Path(sources[0]))
+    if all(source.endswith(".npz") for source in sources):
+        faces = read_packed([Path(source) for source in sources])
         if faces.side != preset.side:
             raise Refusal(
                 f"{sources[0]}: faces of {faces.side} px, expected the preset's {preset.side}; pack again"
@@ -254,7 +257,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description="train the portrait networks without Ray")
     commands = top.add_subparsers(required=True)
     p = commands.add_parser("train", help="train on packed faces")
-    p.add_argument("--faces", nargs="+", required=True, help="a file of `pack`, or tars of faces")
+    p.add_argument("--faces", nargs="+", required=True, help="files of `pack`, or tars of faces")
     p.add_argument("--out", default="trained", help="folder for weights, report, sheet and state")
     p.add_argument("--network", choices=(*RECIPES, "both"), default="both")
     p.add_argument("--minutes", type=float, default=10.0, help="of training, validations included")

@@ -110,8 +110,19 @@ def write_packed(faces: PackedFaces, path: Path, mib: float) -> int:
     )
 
 
-def read_packed(path: Path) -> PackedFaces:
-    """The faces of a file that `write_packed` wrote. Raises PackError."""
+def read_packed(paths: Sequence[Path]) -> PackedFaces:
+    """The faces of files that `write_packed` wrote, in order. Raises PackError."""
+    parts = [_read(path) for path in paths]
+    if len({(part.side, part.margin) for part in parts}) > 1:
+        sides = ", ".join(f"{path} {part.side} px" for path, part in zip(paths, parts, strict=True))
+        raise PackError(f"packed faces must be of one side, got {sides}; pack them again with one preset")
+    crops, inside, held_out = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("crops", "inside", "held_out")
+    )
+    return PackedFaces(crops, inside, held_out, parts[0].side)
+
+
+def _read(path: Path) -> PackedFaces:
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in ("webp", "ends", "inside", "held_out", "sides")}

@@ -42,6 +42,9 @@ class TimedConfig:
     clip: float = 1.0
     # decay of the exponential moving average of the weights
     ema: float = 0.999
+    # updates that the average counts from the start: with some, weights that are trained already do not vanish from it
+    # in the first steps, which an optimiser takes that knows nothing of their gradients yet
+    averaged: int = 0
     # the networks' activations in bfloat16
     bfloat16: bool = True
     # how often it is validated between beginning and end, and how often it reports
@@ -68,6 +71,7 @@ class TimedTraining:
         self.config, self.device = config, device
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.network, multi_avg_fn=warm_ema(config.ema)).eval()
+        self.average.n_averaged.fill_(config.averaged)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.rate,
