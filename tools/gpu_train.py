@@ -34,6 +34,7 @@ from pipeline.networks.checkpoint import write_state
 from pipeline.networks.precision import number_type
 from pipeline.networks.presets import PRESETS, NetworkSpec, Preset, build, find_preset, load_network
 from pipeline.training.face_batches import FaceBatches
+from pipeline.training.half_norms import keep_half
 from pipeline.training.held_out import HeldOut
 from pipeline.training.masked import MaskedEps, masked_l1
 from pipeline.training.timed import TimedConfig, TimedHooks, TimedTraining
@@ -80,6 +81,10 @@ class Session:
         self.networks = {
             name: start_network(getattr(self.preset, name), args.start).to(self.device) for name in RECIPES
         }
+        if not on_cpu:
+            torch.backends.cudnn.benchmark = True
+            for network in self.networks.values():
+                keep_half(network)
         faces = load_faces(args.faces, self.preset)
         held_out = faces.part(held_out=True)
         count = args.held_out_faces or (CPU_HELD_OUT if on_cpu else GPU_HELD_OUT)

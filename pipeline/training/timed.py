@@ -105,43 +105,28 @@ class TimedTraining:
         hooks: TimedHooks,
     ) -> bool:
         """Train to the end of the cosine. Returns False where it was stopped before. Raises TrainingDiverged."""
-        config, faces, total = self.config, 0, torch.zeros((), device=self.device)
         last = time.monotonic()
         hooks.validate(self.average.module)
-        self.network.train()
-        reported, validated = self.position, self.position
-        since_step, since = self.step, time.monotonic()
+        window, validated = _Window(self), self.position
         while self.position < 1 and not hooks.stops():
             batch = batches(self.step)
-            total += self._take_step(batch, loss_of)
-            faces += len(batch["hq"])
+            window.add(self._take_step(batch, loss_of), len(batch["hq"]))
             now = time.monotonic()
             self.spent, last = self.spent + now - last, now
             position = self.position
-            if position - reported >= 1 / config.reports or position == 1:
-                seconds, reported = now - since, position
-                hooks.report(
-                    {
-                        "step": self.step,
-                        "loss": float(total) / (self.step - since_step),
-                        "rate": self.rate,
-                        "position": round(position, 4),
-                        "faces": faces,
-                        "faces_per_second": round(faces / max(seconds, 1e-9), 2),
-                    }
-                )
-                faces, since_step, total = 0, self.step, torch.zeros_like(total)
-                since = time.monotonic()
-            if position < 1 and position - validated >= 1 / (config.validations + 1):
+            if position == 1 or position - window.position >= 1 / self.config.reports:
+                hooks.report(window.summary(self))
+                window = _Window(self)
+            if position < 1 and position - validated >= 1 / (self.config.validations + 1):
                 validated = position
                 hooks.validate(self.average.module)
-                self.network.train()
-                since += time.monotonic() - now
+                window.pause(time.monotonic() - now)
         hooks.validate(self.average.module)
         return self.position == 1
 
     def _take_step(self, batch: Batch, loss_of: Callable[[nn.Module, Batch], Tensor]) -> Tensor:
         """One optimiser step → its loss. A step whose gradient is not finite changes no weights."""
+        self.network.train()
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -199,3 +184,31 @@ class TimedTraining:
     def begin_anew(self) -> None:
         """Begin another cosine with these weights and this optimiser."""
         self.cosine_step, self.spent = 0, 0.0
+
+
+class _Window:
+    """Losses and faces since the last report."""
+
+    def __init__(self, training: TimedTraining) -> None:
+        self.position = training.position
+        self._losses: list[Tensor] = []
+        self._faces, self._began = 0, time.monotonic()
+
+    def add(self, loss: Tensor, faces: int) -> None:
+        self._losses.append(loss)
+        self._faces += faces
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time in which there was no training."""
+        self._began += seconds
+
+    def summary(self, training: TimedTraining) -> dict[str, Any]:
+        """The measurements of a report."""
+        return {
+            "step": training.step,
+            "loss": float(torch.stack(self._losses).mean()),
+            "rate": training.rate,
+            "position": round(training.position, 4),
+            "faces": self._faces,
+            "faces_per_second": round(self._faces / max(time.monotonic() - self._began, 1e-9), 2),
+        }

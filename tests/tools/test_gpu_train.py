@@ -20,7 +20,9 @@ from skimage import data
 from pipeline.datasets.packed_faces import PackError, crop_faces, read_packed, write_packed
 from pipeline.faces.geometry import CropFrame
 from pipeline.networks.checkpoint import CheckpointError, read_state
+from pipeline.networks.unet import UNet, UNetConfig
 from pipeline.training.face_batches import FaceBatches
+from pipeline.training.half_norms import keep_half
 from pipeline.training.timed import TimedConfig, TimedTraining
 from pipeline.training.weight_parts import read_parts, write_parts
 
@@ -226,6 +228,17 @@ def test_it_runs_without_ray_and_ends_in_order_when_it_is_stopped(packed, tmp_pa
         assert process.wait(60) == gpu_train.INTERRUPTED
     assert lines(out, "end")[0]["stopped"]
     read_state(out / "estimator.safetensors")
+
+
+def test_half_norms_change_a_prior_by_rounding_alone():
+    network = UNet(UNetConfig(16, 32, (1, 1), (1, 1), (8,), 32)).eval()
+    torch.nn.init.normal_(network.out[2].weight, std=0.1)
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([10, 300])
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        before = network(x, t).float()
+        keep_half(network)
+        after = network(x, t).float()
+    assert (after - before).abs().max() < 0.03 * before.abs().max()
 
 
 def test_weights_are_split_below_the_limit_and_joined_again(tmp_path):
