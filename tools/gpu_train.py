@@ -30,7 +30,7 @@ from pipeline.datasets.packed_faces import PackedFaces, crop_faces, read_packed,
 from pipeline.evaluation import realworld
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.images import encode_png
-from pipeline.networks.checkpoint import write_state
+from pipeline.networks.checkpoint import load_strict, write_state
 from pipeline.networks.precision import number_type
 from pipeline.networks.presets import PRESETS, NetworkSpec, Preset, build, find_preset, load_network
 from pipeline.training.face_batches import FaceBatches
@@ -188,16 +188,22 @@ class Session:
 
 
 def start_network(spec: NetworkSpec, start: str) -> nn.Module:
-    """A network with the package's weights, those of a folder of an earlier training, or untrained ones."""
+    """A network with the package's weights, those of a folder of an earlier training, or untrained ones.
+
+    The package's, too, where the folder has none of this network.
+    """
+    name = "prior" if spec.kind == "unet" else "estimator"
     if start == "scratch":
         torch.manual_seed(0)
         return build(spec)
-    if start == "package":
-        path = Path(spec.file)
-        return load_network(spec, path if path.is_file() else PRESETS / "weights" / spec.file)
-    network = build(spec)
-    network.load_state_dict(read_parts(Path(start), "prior" if spec.kind == "unet" else "estimator"))
-    return network
+    if start != "package" and any(Path(start).glob(f"{name}*.safetensors")):
+        network = build(spec)
+        load_strict(network, read_parts(Path(start), name), f"{start} as {spec.kind}")
+        return network
+    if start != "package" and not Path(start).is_dir():
+        raise Refusal(f"--from must be package, scratch or the --out folder of a training, got {start!r}")
+    path = Path(spec.file)
+    return load_network(spec, path if path.is_file() else PRESETS / "weights" / spec.file)
 
 
 def load_faces(sources: Sequence[str], preset: Preset) -> PackedFaces:

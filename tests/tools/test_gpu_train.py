@@ -179,6 +179,16 @@ def test_a_training_learns_and_leaves_everything(packed, tmp_path):
     # the finished training goes on as another cosine, from its weights
     assert gpu_train.main(options(packed, tmp_path, "--steps", "2", "--network", "prior")) == 0
     assert lines(tmp_path, "training")[-1]["step"] == 10
+    # another one starts from its averaged weights
+    more = ("--from", str(tmp_path), "--steps", "1", "--network", "prior")
+    assert gpu_train.main([*options(packed, tmp_path / "next"), *more]) == 0
+    before, after = (lines(d, "validation") for d in (tmp_path, tmp_path / "next"))
+    assert after[0]["eps_t200"] == pytest.approx(before[-1]["eps_t200"], rel=1e-2)
+
+
+def test_a_wrong_start_is_refused_in_one_sentence(packed, tmp_path, capsys):
+    assert gpu_train.main([*options(packed, tmp_path / "out"), "--from", str(tmp_path / "nothing")]) == 2
+    assert "--from must be package, scratch" in capsys.readouterr().err
 
 
 def test_a_killed_training_goes_on_to_the_weights_of_an_undisturbed_one(packed, tmp_path):
