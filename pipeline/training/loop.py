@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from pipeline import Refusal
+from pipeline.training.averaging import TrainingDiverged, warm_ema
 from pipeline.training.checkpoint import UnusableCheckpoint
 
 Metrics = dict[str, float]
@@ -26,10 +26,6 @@ class Objective(Protocol):
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """The mean loss over the batch."""
-
-
-class TrainingDiverged(Refusal, ArithmeticError):
-    """Too many consecutive steps with a non-finite gradient."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +69,6 @@ def learning_rate(step: int, config: LoopConfig) -> float:
         return config.lr * (step + 1) / config.warmup
     done = (step - config.warmup) / max(config.steps - config.warmup, 1)
     return config.lr_final + (config.lr - config.lr_final) * (1 + math.cos(math.pi * done)) / 2
-
-
-def warm_ema(decay: float) -> Callable[[Any, Any, Any], None]:
-    """The update of an exponential moving average whose horizon grows from a few steps to 1 / (1 - decay).
-
-    With the full decay from the start, the average of a few thousand steps would still contain initial weights.
-    """
-
-    @torch.no_grad()
-    def update(averaged: Any, current: Any, updates: Any) -> None:
-        n = float(updates)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
 
 
 class Trainer:

@@ -7,8 +7,9 @@ from torch.utils.data import DataLoader
 
 from pipeline.datasets.faces import SampleError, check_side, find_shards, list_faces
 from pipeline.networks.presets import build, find_preset
+from pipeline.training.averaging import TrainingDiverged, warm_ema
 from pipeline.training.checkpoint import UnusableCheckpoint, load_checkpoint, save_checkpoint
-from pipeline.training.loop import LoopConfig, Trainer, TrainingDiverged, learning_rate, warm_ema
+from pipeline.training.loop import LoopConfig, Trainer, learning_rate
 from pipeline.training.objectives import EstimatorL1, PriorEps
 from pipeline.training.samples import FaceSamples, StepSampler, degrade_face
 
