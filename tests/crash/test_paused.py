@@ -1,11 +1,13 @@
 """A run that is paused while another takes its output over mixes nothing of its own into it when it wakes."""
 
+import fcntl
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from photographs import portraits, read_folder, write_folder
 from processes import with_environment
 
 from jobs import restore
+from pipeline.io import layout
 from pipeline.ledger.ledger import read_run
 
 pytestmark = pytest.mark.slow
@@ -48,6 +51,19 @@ def signalled(log: Path, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def pause(log: Path, lock: Path) -> None:
+    """Stop every process of a start at a moment when none is inside the lock: who comes after it would wait for it."""
+    while True:
+        signalled(log, signal.SIGSTOP)
+        with lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                signalled(log, signal.SIGCONT)
+        time.sleep(0.1)
+
+
 def digests(output: Path) -> dict[str, str]:
     return {n: hashlib.sha256(c).hexdigest() for n, c in read_folder(output / "images").items()}
 
@@ -71,7 +87,7 @@ def test_nothing_of_a_paused_run_gets_into_the_one_that_took_its_output_over(tmp
     try:
         done = output / "_ledger" / "done"
         wait_for(lambda: len(list(done.glob("*/*.json"))) >= 2 or paused.poll() is not None)
-        signalled(paused_log, signal.SIGSTOP)
+        pause(paused_log, output / layout.LOCK)
         assert paused.poll() is None, paused_log.read_text()
         other = start("elsewhere", other_log, *mine, "--calls", "3", "--run-name", "other", "--new-run")
         assert other.wait(300) == 0, other_log.read_text()

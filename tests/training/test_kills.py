@@ -12,6 +12,7 @@ import pytest
 from processes import descendants, names
 
 from jobs import train_estimator, train_prior
+from pipeline.training.checkpoint import load_checkpoint
 from tests.training import killed
 
 pytestmark = pytest.mark.slow
@@ -79,7 +80,7 @@ def test_a_worker_under_ray_is_killed_then_the_driver_stopped_and_the_curve_is_t
     assert "the same command continues" in log.read_text()
 
     # the learning rate stays what it is, so that the number of steps may be another
-    done = killed.checkpoint.load_checkpoint(checkpoint)["step"]
+    done = load_checkpoint(checkpoint)["step"]
     planned = plan(train_estimator, [*whole, f"--steps={done + 5}"])
     straight = replace(planned, output=str(tmp_path / "straight"))
     assert killed.train(planned) == killed.train(straight) == [0]
