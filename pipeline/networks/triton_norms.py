@@ -27,7 +27,8 @@ _TILE_BYTES = 8192
 # Tiles that a face is divided into for its moments, at most: enough to occupy a GPU with one face, few enough for one
 # program to combine those of a group.
 _MOST_TILES = 256
-_WARPS = 4
+# How kernels are compiled. Multiply-adds are not fused, which Triton's versions decide differently.
+_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 
 @dataclass(frozen=True)
@@ -188,17 +189,17 @@ def group_norm(
     with torch.cuda.device_of(x):
         for first, width, source in zip((0, widths[0]), widths, sources, strict=False):
             _moments[of.tiles, width // of.block, b](
-                source, moments, pixels, first, width, channels, of.block, of.rows, of.steps, num_warps=_WARPS
+                source, moments, pixels, first, width, channels, of.block, of.rows, of.steps, **_OPTIONS
             )
         _affine[groups, b](
             moments, weight.contiguous(), shift.contiguous(), moments if rows is None else rows,
             moments if bias is None else bias, affine, eps, pixels, channels, group, triton.next_power_of_2(group),
             of.rows * of.steps, of.tiles, triton.next_power_of_2(of.tiles), rows is not None, bias is not None,
-            num_warps=_WARPS,
+            **_OPTIONS,
         )  # fmt: skip
         for first, width, source in zip((0, widths[0]), widths, sources, strict=False):
             _apply[triton.cdiv(pixels, of.rows), width // of.block, b](
-                source, affine, y, pixels, first, width, channels, of.block, of.rows, silu, num_warps=_WARPS
+                source, affine, y, pixels, first, width, channels, of.block, of.rows, silu, **_OPTIONS
             )
     return y
 
@@ -212,7 +213,7 @@ def add_biased(one: Tensor, two: Tensor, three: Tensor | None, bias: Tensor) -> 
     with torch.cuda.device_of(one):
         _add[(triton.cdiv(y.numel(), block),)](
             terms[0], terms[1], terms[-1], bias, y, y.numel(), one.shape[1], block, three is not None,
-            num_warps=_WARPS,
+            **_OPTIONS,
         )  # fmt: skip
     return y
 
