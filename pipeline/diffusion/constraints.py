@@ -8,7 +8,7 @@ alone, any differentiable function; `project` is its closed form, where it has o
 """
 
 import math
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 
 # Luminance of linear RGB is not meant here: these are the weights of the luma of JPEG and television (BT.601).
 LUMA = (0.299, 0.587, 0.114)
+# w·w in float32: known beforehand, so that no step waits for the device
+LUMA_SQUARED = float((torch.tensor(LUMA) ** 2).sum())
 
 
 class Degradation(Protocol):
@@ -52,18 +54,16 @@ class Inpaint:
 class Grey:
     """The luma is seen, the colour is not."""
 
+    # [3, 1, 1] float32, on the device of the faces
+    luma: Tensor = field(default_factory=lambda: torch.tensor(LUMA).view(3, 1, 1))
+
     def observe(self, x: Tensor) -> Tensor:
         """[3, S, S] → [1, S, S]."""
-        return (x * self._luma(x)).sum(0, keepdim=True)
+        return (x * self.luma).sum(0, keepdim=True)
 
     def project(self, x0: Tensor, seen: Tensor, weight: float) -> Tensor:
         """A step along the luma's direction w: x̂_0 + w (y - w·x̂_0) / (1/λ + w·w)."""
-        luma = self._luma(x0)
-        return x0 + luma * (seen - self.observe(x0)) / (1 / weight + float((luma**2).sum()))
-
-    @staticmethod
-    def _luma(like: Tensor) -> Tensor:
-        return torch.tensor(LUMA, dtype=like.dtype, device=like.device).view(3, 1, 1)
+        return x0 + self.luma * (seen - self.observe(x0)) / (1 / weight + LUMA_SQUARED)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Engine:
 
     estimator: [B, 3, S, S] float32 in [0, 1] → the same. prior: see NoisePredictor. batch: faces of one call of the
     prior. slots: faces in chains at once; 0 takes a full batch for every worker. On a CPU there is a worker for each of
-    `threads` cores, on a GPU one for every `batch` slots. estimator_batch: faces of one call of the estimator.
+    `threads` cores, on a GPU one for each full batch of slots. estimator_batch: faces of one call of the estimator.
     takes_mask: the estimator is given 4 channels, the face with 0 in its hole and 1 where that is.
     report: is given what is decided of faces and the steps they take, from the engine's own threads.
     """
@@ -66,8 +66,9 @@ class Engine:
 
         self._pool = WorkerPool(make_worker, batch, shapes.partial, device, self._scheduler)
         slots = slots or batch * (threads if on_cpu else 1)
-        workers = min(threads, slots) if on_cpu else -(-slots // batch)
-        self._pool.start(workers, -(-slots // workers) if on_cpu else batch)
+        # on a GPU every call has all the slots of its worker
+        workers = min(threads, slots) if on_cpu else max(slots // batch, 1)
+        self._pool.start(workers, -(-slots // workers) if on_cpu else min(slots, batch))
 
     @property
     def slots(self) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.diffusion.estimation import BatchEstimator, treat
 from pipeline.diffusion.recovery import isolate_failures, out_of_memory, release_memory
-from pipeline.diffusion.request import FaceJob, FaceResult, NonFiniteFace, Request
+from pipeline.diffusion.request import EngineFailure, FaceJob, FaceResult, NonFiniteFace, Request
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class EstimatorEngine:
         self._waiting: deque[Request] = deque()
         self._batch = batch
         self._closed = False
+        self._failure: EngineFailure | None = None
         self._threads = [
             threading.Thread(target=self._work, name=f"estimator-{i}", daemon=True) for i in range(workers)
         ]
@@ -50,10 +51,13 @@ class EstimatorEngine:
     def submit(self, job: FaceJob) -> "Future[FaceResult]":
         """The face's result, later; its treatment has no chain. Its exception is NonFiniteFace, or the network's.
 
-        Raises ValueError when the crop has another side, RuntimeError when the engine is closed.
+        Raises ValueError when the crop has another side, RuntimeError when the engine is closed, EngineFailure when it
+        has failed.
         """
         request = Request.of(job, self._side)
         with self._changed:
+            if self._failure:
+                raise self._failure
             if self._closed:
                 raise RuntimeError("this engine is closed and takes no more faces")
             self._waiting.append(request)
@@ -86,9 +90,23 @@ class EstimatorEngine:
             for request, outcome in isolate_failures(group, lambda requests: self._call(requests, batch)):
                 request.settle(outcome)
         except Exception as error:
-            if not out_of_memory(error):
-                raise
-            self._shrink(group, batch, error)
+            if out_of_memory(error):
+                self._shrink(group, batch, error)
+            else:
+                self._fail(group, error)
+
+    def _fail(self, group: Sequence[Request], error: Exception) -> None:
+        """End the engine by a fault of its own: every request gets an EngineFailure, so that no caller waits."""
+        log.error("the engine stops", exc_info=error)
+        failure = EngineFailure(f"the engine has stopped: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        with self._changed:
+            self._failure, self._closed = failure, True
+            requests = [*group, *self._waiting]
+            self._waiting.clear()
+            self._changed.notify_all()
+        for request in requests:
+            request.settle(failure)
 
     def _call(self, requests: Sequence[Request], batch: int) -> list[FaceResult | NonFiniteFace]:
         if not requests:

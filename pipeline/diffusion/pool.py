@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import traceback
 from collections.abc import Callable
 
 import torch
@@ -38,7 +39,7 @@ class WorkerPool:
         for worker in workers:
             self._scheduler.join(worker)
         self._threads = [
-            threading.Thread(target=self._run, args=(worker,), name=f"engine-{i}", daemon=True)
+            threading.Thread(target=self._run, args=([worker],), name=f"engine-{i}", daemon=True)
             for i, worker in enumerate(workers)
         ]
         for thread in self._threads:
@@ -51,6 +52,8 @@ class WorkerPool:
 
     def _fitting(self, count: int, slots: int) -> list[Worker]:
         workers: list[Worker] = []
+        if self._device.type != "cpu":  # there every call has all the slots of its worker
+            self._narrow(slots)
         while len(workers) < count:
             try:
                 workers.append(self._make_worker(slots, self._batch))
@@ -63,46 +66,74 @@ class WorkerPool:
                     break
                 count, slots = 1, slots // 2
                 log.warning("out of memory: trying %d slots", slots)
+                self._narrow(slots)
         return workers
 
-    def _run(self, worker: Worker) -> None:
-        """A thread: serve until the engine is closed, or memory does not carry the worker."""
-        torch.set_num_threads(1)
-        serving: Worker | None = worker
-        while serving is not None:
-            try:
-                serving.serve()
-                return
-            except Exception as error:
-                try:
-                    serving = self._recover(serving, error)
-                except Exception as fault:
-                    log.error("the engine stops", exc_info=fault)
-                    self._scheduler.fail(fault)
-                    return
+    def _run(self, handed: list[Worker]) -> None:
+        """A thread: serve until the engine is closed, or memory does not carry the worker.
 
-    def _recover(self, worker: Worker, error: Exception) -> Worker | None:
-        """Give up a worker that ran out of memory, or half the slots of the last one, and return its successor.
-
-        Its faces begin again, and end the same. Raises any other error.
+        handed: the worker, which is taken out: a thread keeps its arguments, and so would keep the worker's memory.
         """
-        if not out_of_memory(error):
-            raise error
+        torch.set_num_threads(1)
+        slots = self._serve(handed.pop())
+        while slots:
+            # nothing refers to the former worker any more: its memory is free for a smaller one
+            release_memory(self._device)
+            try:
+                successor = self._smaller(slots)
+            except Exception as fault:
+                self._fail(fault)
+                return
+            slots = self._serve(successor)
+            del successor
+
+    def _serve(self, worker: Worker) -> int:
+        """Let the worker restore faces to the end; the slots of its successor where memory did not carry it, else 0."""
+        try:
+            worker.serve()
+            return 0
+        except Exception as error:
+            if not out_of_memory(error):
+                self._fail(error)
+                return 0
+            try:
+                return self._give_up(worker, error)
+            except Exception as fault:
+                self._fail(fault)
+                return 0
+            finally:
+                # the frames that the error came through hold the worker, and the tensors of the call
+                traceback.clear_frames(error.__traceback__)
+                error.__traceback__ = None
+
+    def _give_up(self, worker: Worker, error: Exception) -> int:
+        """Withdraw a worker that ran out of memory; the slots of its successor, 0 where others go on.
+
+        Its faces begin again, and end the same.
+        """
         worker.deliver(wait=True)
         worker.report_restart()
-        slots = worker.slot_count
-        last = self._scheduler.withdraw(worker, error)
-        del worker
-        release_memory(self._device)
-        successor = self._smaller(max(slots // 2, 1)) if last else None
+        slots = max(worker.slot_count // 2, 1)
+        if self._scheduler.withdraw(worker, error):
+            return slots
         log.warning("out of memory: going on with %d slots", self._scheduler.slot_count)
-        return successor
+        return 0
+
+    def _fail(self, fault: Exception) -> None:
+        """End the engine: whoever waits for a face learns why."""
+        log.error("the engine stops", exc_info=fault)
+        self._scheduler.fail(fault)
 
     def _smaller(self, slots: int) -> Worker:
         """The only worker from here on, with so many slots."""
-        if slots < self._batch and not self._partial:
-            log.warning("out of memory: calls of %d faces, whose last bits may differ", slots)
-        self._batch = min(self._batch, slots)
+        self._narrow(slots)
         worker = self._make_worker(slots, self._batch)
         self._scheduler.join(worker)
+        log.warning("out of memory: going on with %d slots", self._scheduler.slot_count)
         return worker
+
+    def _narrow(self, slots: int) -> None:
+        """Let calls have no more faces than a worker has slots; said where that may change bits."""
+        if slots < self._batch and not self._partial:
+            log.warning("calls of %d faces instead of %d, whose last bits may differ", slots, self._batch)
+        self._batch = min(self._batch, slots)

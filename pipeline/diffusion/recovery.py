@@ -6,6 +6,25 @@ from typing import TypeVar
 
 import torch
 
+# What messages of exhausted memory contain.
+NO_MEMORY = (
+    "out of memory",
+    "DefaultCPUAllocator",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+# What messages of an error contain that every later call of the process repeats.
+LOST = (
+    "device-side assert",
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "unspecified launch failure",
+    "launch timed out",
+    "uncorrectable ECC error",
+    "CUDA error: unknown error",
+)
+
 G = TypeVar("G")
 T = TypeVar("T")
 
@@ -15,12 +34,12 @@ def isolate_failures(
 ) -> Iterator[tuple[G, T | Exception]]:
     """Each item of the batch with its result; where `work` raises, each is tried alone and gets its own error.
 
-    Out of memory is no item's fault and is raised.
+    Out of memory and a lost device are no item's fault and are raised.
     """
     try:
         yield from zip(batch, work(batch), strict=True)
     except Exception as error:
-        if out_of_memory(error):
+        if out_of_memory(error) or device_lost(error):
             raise
         if len(batch) == 1:
             yield batch[0], error
@@ -29,9 +48,24 @@ def isolate_failures(
             yield from isolate_failures([item], work)
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether the device or the host had no memory left for a call."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the host had no memory left for a call.
+
+    Libraries below PyTorch report it as errors of other types: cuBLAS, cuDNN, and the driver at a capture.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in NO_MEMORY)
+
+
+def device_lost(error: BaseException) -> bool:
+    """Whether no further call of this process can succeed on its device: such an error of CUDA stays for good."""
+    if out_of_memory(error):
+        return False
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
 
 
 def release_memory(device: torch.device) -> None:

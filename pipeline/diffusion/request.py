@@ -21,6 +21,10 @@ def ignore(**counts: int) -> None:
     """The report of an engine without a listener."""
 
 
+class EngineFailure(RuntimeError):
+    """The engine has stopped, by no fault of the face; in another process the face may be restored."""
+
+
 class NonFiniteFace(ArithmeticError):
     """A face with an estimate or a chain that is not finite; it fails alone."""
 

@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from typing import Protocol
 
-from pipeline.diffusion.request import Request
+from pipeline.diffusion.request import EngineFailure, Request
 
 
 class Member(Protocol):
@@ -47,10 +47,12 @@ class Scheduler:
     # -- for who submits -------------------------------------------------------------------------------------------
 
     def submit(self, request: Request) -> None:
-        """Put a request at the end of the queue. Raises RuntimeError when closed, from the failure if there was one."""
+        """Put a request at the end of the queue. Raises RuntimeError when closed, EngineFailure when it has failed."""
         with self._changed:
-            if self._closed or self._failure:
-                raise RuntimeError("this engine is closed and takes no more faces") from self._failure
+            if self._failure:
+                raise self._failure
+            if self._closed:
+                raise RuntimeError("this engine is closed and takes no more faces")
             self._waiting.append(request)
             self._changed.notify_all()
 
@@ -124,11 +126,13 @@ class Scheduler:
         return last
 
     def fail(self, error: Exception) -> None:
-        """End the engine by a fault of its own: every request is settled with the error, so that no caller waits."""
+        """End the engine by a fault of its own: every request gets an EngineFailure, so that no caller waits."""
+        failure = EngineFailure(f"the engine has stopped: {type(error).__name__}: {error}")
+        failure.__cause__ = error
         with self._changed:
-            self._failure = error
+            self._failure = failure
             requests = [*self._waiting, *(r for worker in self._workers for r in worker.requests)]
             self._waiting.clear()
             self._changed.notify_all()
         for request in requests:
-            request.settle(error)
+            request.settle(failure)

@@ -39,21 +39,29 @@ class Readback:
         return estimated, restored
 
 
-class PinnedInputs:
-    """Pinned copies of a step's inputs on the device. Two taken in turn let the host run at most two steps ahead."""
+class StepInputs:
+    """Host copies of a step's inputs on the device, pinned on a GPU.
+
+    Two taken in turn let the host run at most two steps ahead.
+    """
 
     def __init__(self, *on_device: Tensor) -> None:
         self._on_device = on_device
-        self._on_host = [tensor.cpu().pin_memory() for tensor in on_device]
-        self._sent = torch.cuda.Event()
+        on_gpu = on_device[0].is_cuda
+        self._on_host = [tensor.cpu().pin_memory() if on_gpu else tensor.clone() for tensor in on_device]
+        self._sent = torch.cuda.Event() if on_gpu else None
 
-    def send(self, slots: list[int], *values: Tensor) -> None:
-        """Rows of each tensor for these slots; the other slots keep what they have."""
-        self._sent.synchronize()
-        for host, device, rows in zip(self._on_host, self._on_device, values, strict=True):
+    def send(self, slots: list[int], *values: Tensor, whole: Tensor) -> None:
+        """Rows of each tensor for these slots, the other slots keep what they have; the last tensor as a whole."""
+        if self._sent is not None:
+            self._sent.synchronize()
+        for host, rows in zip(self._on_host[:-1], values, strict=True):
             host[slots] = rows
+        self._on_host[-1].copy_(whole)
+        for host, device in zip(self._on_host, self._on_device, strict=True):
             device.copy_(host, non_blocking=True)
-        self._sent.record()
+        if self._sent is not None:
+            self._sent.record()
 
 
 def to_bytes(image: Tensor) -> Tensor:

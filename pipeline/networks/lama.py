@@ -28,6 +28,9 @@ class LaMa(nn.Module):
     The input's colours are 0 in the hole, and its fourth channel is 1 there.
     """
 
+    # cuFFT has no bfloat16, and float16 only for sides that are powers of two
+    needs_float32 = True
+
     def __init__(self, config: LaMaConfig) -> None:
         super().__init__()
         from spandrel.architectures.LaMa.__arch.LaMa import FFCResNetGenerator

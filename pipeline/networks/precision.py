@@ -14,20 +14,23 @@ def fix_kernels(device: torch.device) -> None:
 
 
 def number_type(precision: str, on_cpu: bool) -> torch.dtype:
-    """The number type that `--precision` means on this device: bfloat16 where the hardware multiplies in it.
+    """The number type that `--precision` means on this device.
 
-    On a CPU that takes AMX (2.4 times as fast as float32) or AVX512_BF16 (1.7 times); without such units bfloat16 can
-    be many times slower.
+    auto: on a GPU float16, which is as fast as bfloat16 and eight times as exact (docs/engine.md). On a CPU bfloat16
+    where the hardware multiplies in it, with AMX (2.4 times as fast as float32) or AVX512_BF16 (1.7 times); without
+    such units bfloat16 can be many times slower, and it is float32.
     """
     if precision == "auto":
+        if not on_cpu:
+            return torch.float16
         multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if not on_cpu or multiplies else torch.float32
+        return torch.bfloat16 if multiplies else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
 def in_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """The network, its matrix products and convolutions in `dtype`."""
-    if dtype == torch.float32:
+    """The network, its matrix products and convolutions in `dtype`; in float32 where it says that it needs that."""
+    if dtype == torch.float32 or getattr(network, "needs_float32", False):
         return network
 
     def call(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from pipeline.io.units import Pending
 from pipeline.metrics.measure import MeasureFaces, MeasureSettings
 from pipeline.records.rows import Row
 from pipeline.restoration.cluster import hear_remark, join
+from pipeline.restoration.engine_actor import EngineActor
 from pipeline.restoration.telemetry import Watched, counted, watched_actor
 from pipeline.stages.load import LoadUnit
 from pipeline.stages.restore import RestoreFaces
@@ -197,7 +199,7 @@ def run_flow(
     restore: Any,
     publish: Callable[[Row], Row],
     resources: Resources,
-    engine: Callable[[Any], Callable[[Row], Row]] = RestoreFaces,
+    engine: type[Callable[[Row], Row]] = RestoreFaces,
     measure: MeasureSettings | None = None,
 ) -> Iterator[Row]:
     """Send units through load, read & align → restore (→ measure) → paste & publish; yields each unit's marker row.
@@ -219,7 +221,8 @@ def run_flow(
         .map(bounded(load), compute=readers, num_cpus=READER_CPUS)
         .map(bounded(Watched(read, "read")), compute=readers, num_cpus=READER_CPUS)
         .map(
-            watched_actor(engine, "restore"),  # a class is an actor's constructor
+            # a class is an actor's constructor
+            watched_actor(partial(EngineActor, engine), "restore", engine.__name__),
             fn_constructor_args=(restore,),
             compute=pool,
             num_cpus=resources.cpus_per_engine,
@@ -230,7 +233,7 @@ def run_flow(
     )
     if measure is not None:
         restored = restored.map(
-            watched_actor(MeasureFaces, "measure"),
+            watched_actor(MeasureFaces, "measure", "MeasureFaces"),
             fn_constructor_args=(measure,),
             compute=ActorPoolStrategy(size=resources.measurers),
             num_cpus=resources.cpus_per_measurer,

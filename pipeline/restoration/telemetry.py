@@ -74,8 +74,11 @@ class Watched:
         return watch(self._stage, self._name, row)
 
 
-def watched_actor(make: Callable[[Any], Callable[[Row], Row]], name: str) -> type:
-    """The class of an actor whose stage is made by `make` and reports what units took of it; named as that one."""
+def watched_actor(make: Callable[[Any], Callable[[Row], Row]], name: str, called: str) -> type:
+    """The class of an actor whose stage is made by `make` and reports what units took of it.
+
+    name: of the stage; called: by this name Ray's dashboard and process list show the actor.
+    """
 
     class Actor:
         def __init__(self, settings: Any) -> None:
@@ -87,8 +90,7 @@ def watched_actor(make: Callable[[Any], Callable[[Row], Row]], name: str) -> typ
                 _count_steps(json.loads(done["sums"]), json.loads(done["faces"]))
             return done
 
-    # by this name Ray's dashboard and process list show it
-    Actor.__name__ = Actor.__qualname__ = getattr(make, "__name__", "Actor")
+    Actor.__name__ = Actor.__qualname__ = called
     return Actor
 
 

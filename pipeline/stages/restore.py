@@ -19,7 +19,7 @@ from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.method import Method
 from pipeline.diffusion.noise import noise_key
-from pipeline.diffusion.request import FaceJob, FaceResult
+from pipeline.diffusion.request import EngineFailure, FaceJob, FaceResult
 from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.task import BLIND, Task
 from pipeline.diffusion.treatment import Treatment
@@ -30,6 +30,8 @@ from pipeline.io.errors import message, outline
 from pipeline.io.masks import Hole
 from pipeline.io.stop import is_stopping
 from pipeline.io.weights import resolve
+from pipeline.io.weights_cache import cache_dir
+from pipeline.networks.compiled import compiled
 from pipeline.networks.inference_nafnet import InferenceNAFNet
 from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.memory import bytes_per_slot
@@ -94,7 +96,7 @@ def make_engine(
         slots = fitting_slots(useful, each, int(free_bytes(place) * share))
     return Engine(
         inference_network(estimator.to(place), place, dtype),
-        InferenceUNet(prior.to(place), steps, dtype),
+        compiled(InferenceUNet(prior.to(place), steps, dtype), place, cache_dir() / "inductor"),
         schedule,
         preset.side,
         batch,
@@ -188,6 +190,10 @@ class RestoreFaces:
             try:
                 result = future.result()
                 self._note(face, result)
+            except EngineFailure:  # no face of this process can be restored any more
+                for one in waiting:
+                    one.cancel()
+                raise
             except Exception as error:  # the face fails, not the unit
                 face.error, face.traceback = f"{type(error).__name__}: {message(error)}", outline(error)
                 result = FaceResult(crop, crop, Treatment("left"), 0.0)

@@ -1,6 +1,7 @@
 """The engine gives every face the same bits in any batch, and agrees with Algorithm 1."""
 
 import threading
+import weakref
 from copy import deepcopy
 from dataclasses import replace
 
@@ -15,8 +16,9 @@ from pipeline.diffusion.constraints import Constraint, Grey, Inpaint, Shrink
 from pipeline.diffusion.difface import face_noise, restore
 from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.noise import noise_key
-from pipeline.diffusion.request import FaceJob, NonFiniteFace
+from pipeline.diffusion.request import EngineFailure, FaceJob, NonFiniteFace
 from pipeline.diffusion.schedule import chain_from, make_schedule
+from pipeline.diffusion.slots import Slots
 from pipeline.diffusion.transfers import to_bytes
 from pipeline.diffusion.treatment import Treatment
 from pipeline.diffusion.worker import Worker
@@ -256,7 +258,7 @@ def test_calls_of_fewer_faces_than_agreed_are_the_last_resort_and_are_logged(alo
     far = [np.abs(np.frombuffer(a, np.uint8).astype(int) - np.frombuffer(b, np.uint8)).max()
            for a, b in zip(results, alone, strict=False)]  # fmt: skip
     assert max(far) <= 1 and engine.slots == 2
-    assert "calls of 2 faces, whose last bits may differ" in caplog.text
+    assert "calls of 2 faces instead of 4, whose last bits may differ" in caplog.text
 
 
 def test_a_face_that_never_fits_fails_and_the_next_is_tried(alone):
@@ -313,10 +315,45 @@ def test_a_closed_engine_takes_no_face():
 def test_a_fault_of_the_engine_itself_reaches_whoever_waits(monkeypatch):
     engine = make_engine()
     monkeypatch.setattr(Worker, "_place", lambda worker: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(EngineFailure, match="the engine has stopped: ZeroDivisionError") as failed:
         engine.submit(make_job(0)).result(timeout=60)
-    with pytest.raises(RuntimeError, match="takes no more faces"):
+    assert isinstance(failed.value.__cause__, ZeroDivisionError)
+    with pytest.raises(EngineFailure, match="has stopped"):
         engine.submit(make_job(0))
+
+
+def test_a_lost_device_is_no_faces_fault_and_ends_the_engine():
+    def rule(x, t):
+        if (t > 0).any():
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    engine = make_engine(4, Guarded(rule))
+    futures = [engine.submit(make_job(i)) for i in range(3)]
+    for future in futures:
+        with pytest.raises(EngineFailure, match="illegal memory access"):
+            future.result(timeout=60)
+    with pytest.raises(EngineFailure):
+        engine.submit(make_job(0))
+
+
+def test_a_worker_that_ran_out_of_memory_is_gone_before_a_smaller_one_is_made(inference_unet, monkeypatch):
+    """Its slots, and the tensors of the call that failed, would take the memory that the smaller one needs."""
+    made, alive = [], []
+    init = Slots.__init__
+
+    def counted(self, *args, **options):
+        alive.append(sum(ref() is not None for ref in made))
+        init(self, *args, **options)
+        made.append(weakref.ref(self))
+
+    def rule(x, t):
+        if len(x) > 2 and (t > 0).any():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Slots, "__init__", counted)
+    engine = make_engine(4, Guarded(rule))
+    run(engine, [make_job(i) for i in range(4)])
+    assert len(made) == 2 and alive == [0, 0]
 
 
 def test_a_crop_of_another_size_is_refused_with_one_sentence():

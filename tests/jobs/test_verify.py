@@ -349,8 +349,18 @@ TAMPERED: dict[str, tuple[Callable[[Tree], None], str, str, str]] = {
         PLAN,
         "its checksum does not fit",
     ),
-    "a plan of another run": (lambda t: t.json(PLAN, lambda plan: plan.update(run="x")), "plan", PLAN, "plans anew"),
-    "a byte of the report": (lambda t: flip(t, "report/index.html"), "altered", "report/index.html", "anew"),
+    "a plan of another run": (
+        lambda t: t.json(PLAN, lambda plan: plan.update(run="x")),
+        "plan",
+        PLAN,
+        "plans it again",
+    ),
+    "a byte of the report": (
+        lambda t: flip(t, "report/index.html"),
+        "altered",
+        "report/index.html",
+        "writes the report again",
+    ),
     "a lost contact sheet": (
         lambda t: (t.output / "report/contact_sheet.png").unlink(),
         "missing",

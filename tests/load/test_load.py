@@ -83,7 +83,7 @@ def test_a_settled_unit_leaves_few_bytes_in_the_driver(tmp_path):
             for part in parts:
                 marker = {
                     "run": ledger.run, "unit": f"shard-{shard:05d}-{part:04d}",
-                    "shard": f"shard-{shard:05d}", "part": part,
+                    "shard": f"shard-{shard:05d}", "part": part, "last": False,
                     "images": 1, "faces": 1, "outcomes": dict.fromkeys(("restored",), 1)
                     | dict.fromkeys(("no_face", "skipped", "failed"), 0),
                     "sums": dict.fromkeys(SUMS, 1.0), "outputs": outputs, "finished_at": 1.0,

@@ -39,7 +39,7 @@ def test_a_watched_stage_gives_its_row_and_raises_its_error():
 
 
 def test_a_watched_actor_is_made_of_its_settings_and_keeps_its_name():
-    actor = watched_actor(Doubling, "measure")
+    actor = watched_actor(Doubling, "measure", "Doubling")
     assert actor.__name__ == "Doubling"
     assert actor(3)({"number": 4}) == {"number": 12}
 

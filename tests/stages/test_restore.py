@@ -149,7 +149,7 @@ def test_one_treatment_or_a_table_is_made_of_the_settings():
 
 
 @pytest.mark.parametrize(
-    ("wish", "device", "name"), [("float16", "cpu", "float16"), ("auto", "cuda", "bfloat16")]
+    ("wish", "device", "name"), [("float16", "cpu", "float16"), ("auto", "cuda", "float16")]
 )
 def test_a_number_type_is_settled_by_its_name(wish, device, name):
     assert settled_precision(wish, device) == name

@@ -76,7 +76,7 @@ def test_a_worker_under_ray_is_killed_then_the_driver_stopped_and_the_curve_is_t
     until(lambda: "continuing from step" in log.read_text(errors="replace"))
     job.send_signal(signal.SIGTERM)
     assert job.wait(120) == 130, log.read_text()
-    assert "run the same command again" in log.read_text()
+    assert "the same command continues" in log.read_text()
 
     # the learning rate stays what it is, so that the number of steps may be another
     done = killed.checkpoint.load_checkpoint(checkpoint)["step"]
