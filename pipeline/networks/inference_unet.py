@@ -29,7 +29,6 @@ from pipeline.networks.unet import (
     timestep_embedding,
 )
 
-
 Norms = Literal["eager", "triton"]
 
 
@@ -131,7 +130,7 @@ class Conv(nn.Module):
         return self._convolve(x, self.weight, None)
 
     def of_part(self, x: Tensor, first: int) -> Tensor:
-        """The convolution alone, of an input that is the channels from `first` on: the whole is the sum of its parts."""
+        """The convolution alone, of the input's channels from `first` on; the parts of an input add up to its own."""
         return self._convolve(x, self.weight[:, first : first + x.shape[1]], None)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -223,7 +222,15 @@ class TritonResidual(Residual):
     def forward(self, x: Tensor, rows: Tensor, skip: Tensor | None = None) -> Tensor:
         h = self.conv_in.without_bias(self.norm_in(x, skip))
         h = self._kernels.group_norm(
-            h, None, self.factor[:, :, 0, 0], self.offset[:, :, 0, 0], rows, self.conv_in.bias, self.groups, self.eps, True
+            h,
+            None,
+            self.factor[:, :, 0, 0],
+            self.offset[:, :, 0, 0],
+            rows,
+            self.conv_in.bias,
+            self.groups,
+            self.eps,
+            True,
         )
         h = self.conv_out.without_bias(h)
         parts = self._skipped(x, skip)

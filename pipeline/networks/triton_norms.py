@@ -3,12 +3,12 @@
 Two passes over memory: moments of tiles, then their affine and the activation. PyTorch's own group norm on a GPU takes
 NCHW only, so that in channels_last every norm costs two copies, an affine and a SiLU of its own.
 
-A face's bits depend on the face and the shape of one face, never on the batch: a program belongs to one face, tile sizes
-come from `tiling` and nothing else, no kernel is chosen by timing, nothing is added atomically, and sums are two-stage
-in a fixed order.
+A face's bits depend on the face and its shape, never on the batch: a program belongs to one face, tile sizes come from
+`tiling` and nothing else, no kernel is chosen by timing, nothing is added atomically, and sums are two-stage in a fixed
+order.
 
-The kernels need a CUDA device, or Triton's interpreter on a CPU: TRITON_INTERPRET=1 before Triton is imported. This file
-imports Triton and is therefore imported only by who uses it.
+The kernels need a CUDA device, or Triton's interpreter on a CPU: TRITON_INTERPRET=1 before Triton is imported. Not
+every build of PyTorch has Triton, so that this file is imported where it is used.
 """
 
 import math
@@ -54,7 +54,7 @@ def tiling(pixels: int, channels: int, element_size: int) -> Tiling:
     return Tiling(block, rows, steps, triton.cdiv(pixels, rows * steps))
 
 
-# -- kernels: activations [B, HW, C]; a program's face is the last axis of its grid --------------------------------------
+# -- kernels: activations [B, HW, C]; a program's face is the last axis of its grid ------------------------------------
 
 
 @triton.jit
@@ -143,9 +143,7 @@ def _apply(
 
 
 @triton.jit
-def _add(
-    one, two, three, bias, y, count, C: tl.constexpr, BLOCK: tl.constexpr, THIRD: tl.constexpr
-):
+def _add(one, two, three, bias, y, count, C: tl.constexpr, BLOCK: tl.constexpr, THIRD: tl.constexpr):
     """The sum of two or three tensors and a bias by channel, rounded once."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < count
@@ -157,7 +155,7 @@ def _add(
     tl.store(y + i, v.to(y.dtype.element_ty), mask=inside)
 
 
-# -- operators: opaque to torch.compile, and captured by CUDA graphs like any other --------------------------------------
+# -- operators: opaque to torch.compile, and captured by CUDA graphs like any other ------------------------------------
 
 
 @torch.library.custom_op("difface::group_norm", mutates_args=())

@@ -16,7 +16,7 @@ from pipeline.networks.unet import UNet, UNetConfig
 from tests import golden_data
 
 STEPS = [0, 20, 400]
-# relative error (root mean square) of one rounding to the number type, with slack; the interpreter truncates to bfloat16
+# relative error (root mean square) of a rounding to the number type, with slack; the interpreter truncates to bfloat16
 TYPES = {torch.float32: 1e-6, torch.float16: 4e-4, torch.bfloat16: 4e-3}
 
 
@@ -104,7 +104,9 @@ def test_a_face_has_the_same_bits_in_every_position_and_batch(dtype):
 
     lone = results(x, skip, torch.ones(1, dtype=torch.int64))
     for batch in (4, 16):
-        everywhere = results(*(s.repeat(batch, 1, 1, 1) for s in (x, skip)), torch.ones(batch, dtype=torch.int64))
+        everywhere = results(
+            *(s.repeat(batch, 1, 1, 1) for s in (x, skip)), torch.ones(batch, dtype=torch.int64)
+        )
         others = [drawn(batch, *s.shape[1:], dtype=dtype, seed=9) for s in (x, skip)]
         others[0][0::3] = torch.nan  # neighbours that left the finite numbers
         for other, own in zip(others, (x, skip), strict=True):
@@ -126,7 +128,13 @@ def test_sums_are_rounded_once(shape, dtype):
 
 
 def test_tiles_depend_on_the_shape_of_a_face_and_divide_its_channels():
-    for pixels, channels, size in ((512 * 512, 32, 2), (256 * 256, 64, 2), (64, 1024, 4), (35, 20, 2), (1, 32, 4)):
+    for pixels, channels, size in (
+        (512 * 512, 32, 2),
+        (256 * 256, 64, 2),
+        (64, 1024, 4),
+        (35, 20, 2),
+        (1, 32, 4),
+    ):
         of = tiling(pixels, channels, size)
         assert channels % of.block == 0 and of.tiles <= 256
         assert of.rows * of.steps * (of.tiles - 1) < pixels <= of.rows * of.steps * of.tiles
@@ -141,7 +149,7 @@ def test_the_operators_satisfy_pytorchs_own_checks():
     torch.library.opcheck(add_biased, (x, x, None, weight))
 
 
-# -- the network that is made of them ------------------------------------------------------------------------------------
+# -- the network that is made of them ----------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
