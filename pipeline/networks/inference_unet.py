@@ -13,7 +13,6 @@
 """
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Literal
 
 import torch
@@ -49,10 +48,11 @@ class InferenceUNet(nn.Module):
     ) -> None:
         super().__init__()
         device = next(unet.parameters()).device
-        kernels = _triton_norms(device) if norms == "triton" else None
+        if norms == "triton":
+            _register_triton_norms(device)
         self.precision = precision
         self.patch = unet.config.patch
-        by_channel = device.type == "cuda" or kernels is not None
+        by_channel = device.type == "cuda" or norms == "triton"
         self.layout = torch.channels_last if by_channel else torch.contiguous_format
         self.row_of: Tensor
         row_of = torch.zeros(max(steps) + 1, dtype=torch.int64, device=device)
@@ -65,7 +65,7 @@ class InferenceUNet(nn.Module):
             def converted(blocks: nn.Module) -> nn.ModuleList:
                 return nn.ModuleList(
                     nn.ModuleList(
-                        _inference_layer(layer, emb, precision, kernels) for layer in block.children()
+                        _inference_layer(layer, emb, precision, norms) for layer in block.children()
                     )
                     for block in blocks.children()
                 )
@@ -74,7 +74,7 @@ class InferenceUNet(nn.Module):
             self.middle = converted(nn.ModuleList([unet.middle_block]))
             norm, _, last = unet.out
             # a pixel-shuffle makes each channel of p² neighbouring ones: ε's are the first
-            self.norm = _norm(norm, precision, kernels, silu=True)
+            self.norm = _norm(norm, precision, norms, silu=True)
             self.last = Conv(last, precision, outputs=3 * self.patch**2)
         self.to(memory_format=self.layout)
         self.eval().requires_grad_(False)
@@ -161,12 +161,8 @@ class Norm(nn.Module):
 class TritonNorm(Norm):
     """A Norm by Triton kernels, which read a skip connection where it is."""
 
-    def __init__(self, norm: nn.Module, precision: torch.dtype, kernels: ModuleType, silu: bool) -> None:
-        super().__init__(norm, precision, silu)
-        self._kernels = kernels
-
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        y: Tensor = self._kernels.group_norm(
+        y: Tensor = torch.ops.difface.group_norm(
             x, skip, self.weight, self.bias, None, None, self.groups, self.eps, self.silu
         )
         return y
@@ -175,9 +171,7 @@ class TritonNorm(Norm):
 class Residual(nn.Module):
     """A ResBlock whose second norm, scale and shift are one looked-up product and sum."""
 
-    def __init__(
-        self, block: ResBlock, emb: Tensor, precision: torch.dtype, kernels: ModuleType | None
-    ) -> None:
+    def __init__(self, block: ResBlock, emb: Tensor, precision: torch.dtype, norms: Norms) -> None:
         super().__init__()
         scale, shift = block.emb_layers(emb).chunk(2, dim=1)
         norm_in, _, conv_in = block.in_layers
@@ -188,7 +182,7 @@ class Residual(nn.Module):
         self.register_buffer("factor", (norm_out.weight * (1 + scale)).to(precision)[:, :, None, None])
         self.register_buffer("offset", (norm_out.bias * (1 + scale) + shift).to(precision)[:, :, None, None])
         self.groups, self.eps = norm_out.num_groups, norm_out.eps
-        self.norm_in = _norm(norm_in, precision, kernels, silu=True)
+        self.norm_in = _norm(norm_in, precision, norms, silu=True)
         self.conv_in = Conv(conv_in, precision)
         self.conv_out = Conv(conv_out, precision)
         skip = block.skip_connection
@@ -212,16 +206,15 @@ class TritonResidual(Residual):
     residual. The 1x1 convolution of two sources is the sum of one of each.
     """
 
-    def __init__(self, block: ResBlock, emb: Tensor, precision: torch.dtype, kernels: ModuleType) -> None:
-        super().__init__(block, emb, precision, kernels)
-        self._kernels = kernels
+    def __init__(self, block: ResBlock, emb: Tensor, precision: torch.dtype) -> None:
+        super().__init__(block, emb, precision, "triton")
         self.bias: Tensor
         skip_bias = self.skip.bias.float() if isinstance(self.skip, Conv) else 0
         self.register_buffer("bias", self.conv_out.bias.float() + skip_bias)
 
     def forward(self, x: Tensor, rows: Tensor, skip: Tensor | None = None) -> Tensor:
         h = self.conv_in.without_bias(self.norm_in(x, skip))
-        h = self._kernels.group_norm(
+        h = torch.ops.difface.group_norm(
             h,
             None,
             self.factor[:, :, 0, 0],
@@ -234,7 +227,9 @@ class TritonResidual(Residual):
         )
         h = self.conv_out.without_bias(h)
         parts = self._skipped(x, skip)
-        out: Tensor = self._kernels.add_biased(h, parts[0], parts[1] if len(parts) > 1 else None, self.bias)
+        out: Tensor = torch.ops.difface.add_biased(
+            h, parts[0], parts[1] if len(parts) > 1 else None, self.bias
+        )
         return out
 
     def _skipped(self, x: Tensor, skip: Tensor | None) -> list[Tensor]:
@@ -249,9 +244,9 @@ class TritonResidual(Residual):
 class Attention(nn.Module):
     """An AttentionBlock over the pixels, its projections as 1x1 convolutions."""
 
-    def __init__(self, block: AttentionBlock, precision: torch.dtype, kernels: ModuleType | None) -> None:
+    def __init__(self, block: AttentionBlock, precision: torch.dtype, norms: Norms) -> None:
         super().__init__()
-        self.heads, self.norm = block.heads, _norm(block.norm, precision, kernels, silu=False)
+        self.heads, self.norm = block.heads, _norm(block.norm, precision, norms, silu=False)
         self.qkv, self.proj = Conv(block.qkv, precision), Conv(block.proj_out, precision)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -283,8 +278,8 @@ def _onednn_takes(precision: torch.dtype) -> bool:
     return precision == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _triton_norms(device: torch.device) -> ModuleType:
-    """The Triton kernels. Raises ValueError where they do not run: what is missing, and what does."""
+def _register_triton_norms(device: torch.device) -> None:
+    """Make torch.ops.difface. Raises ValueError where its kernels do not run."""
     try:
         from pipeline.networks import triton_norms
     except ImportError as error:
@@ -293,11 +288,10 @@ def _triton_norms(device: torch.device) -> ModuleType:
         raise ValueError(
             f'norms="triton" needs a CUDA device or TRITON_INTERPRET=1, got {device}; take "eager"'
         )
-    return triton_norms
 
 
-def _norm(norm: nn.Module, precision: torch.dtype, kernels: ModuleType | None, silu: bool) -> Norm:
-    return Norm(norm, precision, silu) if kernels is None else TritonNorm(norm, precision, kernels, silu)
+def _norm(norm: nn.Module, precision: torch.dtype, norms: Norms, silu: bool) -> Norm:
+    return (TritonNorm if norms == "triton" else Norm)(norm, precision, silu)
 
 
 def _joined(x: Tensor, skip: Tensor | None) -> Tensor:
@@ -305,16 +299,14 @@ def _joined(x: Tensor, skip: Tensor | None) -> Tensor:
     return x if skip is None else torch.cat([x, skip], dim=1)
 
 
-def _inference_layer(
-    layer: nn.Module, emb: Tensor, precision: torch.dtype, kernels: ModuleType | None
-) -> nn.Module:
+def _inference_layer(layer: nn.Module, emb: Tensor, precision: torch.dtype, norms: Norms) -> nn.Module:
     """One layer of the UNet, arranged for inference. emb: [steps, channels] timestep embeddings."""
     if isinstance(layer, ResBlock):
-        if kernels is not None:
-            return TritonResidual(layer, emb, precision, kernels)
-        return Residual(layer, emb, precision, None)
+        if norms == "triton":
+            return TritonResidual(layer, emb, precision)
+        return Residual(layer, emb, precision, norms)
     if isinstance(layer, AttentionBlock):
-        return Attention(layer, precision, kernels)
+        return Attention(layer, precision, norms)
     if isinstance(layer, Upsample):
         return Doubled(Conv(layer.conv, precision))
     return Conv(layer.op if isinstance(layer, Downsample) else layer, precision)
