@@ -52,7 +52,7 @@ DOORS: Mapping[str, frozenset[str]] = {
 TORCH_ALONE = ("pipeline/diffusion", "pipeline/networks")
 WHEN_LOADED = {"torch", "numpy"}
 INSIDE_FUNCTIONS = {"safetensors", "spandrel", "spandrel_extra_arches"}
-# Kernels are written in Triton, which not every build of torch has: this module is itself imported inside functions only.
+# Kernels in Triton, which not every build of torch has: this module is itself imported inside functions only.
 KERNELS = "pipeline/networks/triton_norms.py"
 
 
