@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DEMO := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check docs crash load bench fuzz image picture
+.PHONY: help setup demo test slow check docs crash load bench gpu fuzz image picture
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -57,3 +57,6 @@ image: $(STAMP)  ## carry out the steps of both images without a container engin
 
 bench: $(STAMP)  ## measure faces per second on this machine
 	@$(BIN)/python -m jobs.bench --pipeline --faces 64
+
+gpu: $(STAMP)  ## check and measure the engine on this machine's GPU, in GPU_SECONDS (300)
+	@$(BIN)/python tools/gpu_check.py --seconds $(or $(GPU_SECONDS),300)

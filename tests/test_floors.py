@@ -52,6 +52,8 @@ DOORS: Mapping[str, frozenset[str]] = {
 TORCH_ALONE = ("pipeline/diffusion", "pipeline/networks")
 WHEN_LOADED = {"torch", "numpy"}
 INSIDE_FUNCTIONS = {"safetensors", "spandrel", "spandrel_extra_arches"}
+# Kernels in Triton, which not every build of torch has: this module is itself imported inside functions only.
+KERNELS = "pipeline/networks/triton_norms.py"
 
 
 class Import(NamedTuple):
@@ -154,8 +156,18 @@ def test_the_mathematics_needs_torch_and_nothing_else():
         if found.name not in known and found.name.partition(".")[0] not in sys.stdlib_module_names
     }
     allowed_anywhere = WHEN_LOADED | INSIDE_FUNCTIONS
-    assert {f for f in foreign if f[1] not in (WHEN_LOADED if f[2] else allowed_anywhere)} == set()
+    beyond = {f for f in foreign if f[1] not in (WHEN_LOADED if f[2] else allowed_anywhere)}
+    assert beyond == {(KERNELS, "triton", True)}
     assert any(library == "torch" for _, library, _ in foreign)
+
+
+def test_the_kernels_are_imported_inside_functions_only():
+    known = modules()
+    kernels = KERNELS.removesuffix(".py").replace("/", ".")
+    found = [
+        i.on_load for file in known.values() for i in imports(file.read_text(), known) if i.name == kernels
+    ]
+    assert found and not any(found)
 
 
 @pytest.mark.parametrize(
