@@ -15,6 +15,7 @@ triton = pytest.importorskip("triton", reason="this build of torch has no Triton
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_kernels_are_right_in_the_interpreter():
     """In a process of its own: Triton decides when it is imported whether it interprets."""
     tests = Path(__file__).with_name("interpreted_triton_norms.py")

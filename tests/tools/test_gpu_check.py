@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "tools" / "gpu_check.py"
 # What a GPU machine need not have; spandrel's recordings are then skipped.
 ABSENT = ("ray", "mlflow", "s3fs", "spandrel", "pytest", "psutil", "pyarrow", "cv2", "PIL", "skimage")

@@ -26,6 +26,8 @@ from pipeline.training.half_norms import keep_half
 from pipeline.training.timed import TimedConfig, TimedTraining
 from pipeline.training.weight_parts import read_parts, write_parts
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tools" / "gpu_train.py"
 CPU = torch.device("cpu")
