@@ -26,7 +26,7 @@ test: $(STAMP)  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
 
 slow: $(STAMP)  ## run the tests that are slow by nature: kills, pauses, load, several workers
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m slow
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m slow $(SLOW)
 
 check: $(STAMP)  ## lint, formatting, types, and the floors
 	@$(BIN)/ruff check .
