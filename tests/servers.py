@@ -14,7 +14,7 @@ from pathlib import Path
 
 from s3fs import S3FileSystem
 
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 # SeaweedFS takes 12 s and more to stop when asked; a test's data is not worth that wait.
 STOP_SECONDS = 1.0
 ACCESS_KEY = "test-access-key"
