@@ -190,28 +190,28 @@ def chosen(**options):
 
 
 def test_without_a_wish_the_presets_table_is_taken():
-    told = chosen()
-    assert told.treatment == tuple(dict(row) for row in PRESET.treatment)
-    assert (told.start_step, told.calls, told.hold, told.start_rule) == (
+    method = chosen()
+    assert method.treatment == tuple(dict(row) for row in PRESET.treatment)
+    assert (method.start_step, method.calls, method.hold, method.start_rule) == (
         PRESET.start_step, PRESET.calls, PRESET.hold, "paper"
     )  # fmt: skip
-    assert told.network_calls == PRESET.calls
+    assert method.network_calls == PRESET.calls
 
 
 @pytest.mark.parametrize(("calls", "hold"), [(2, None), (None, 0.0), (1, 3.0)])
 def test_calls_and_hold_are_wishes_for_every_chain_of_the_table(calls, hold):
-    told = chosen(calls=calls, hold=hold)
-    for row, own in zip(told.treatment, PRESET.treatment, strict=True):
+    method = chosen(calls=calls, hold=hold)
+    for row, own in zip(method.treatment, PRESET.treatment, strict=True):
         wished = {} if "way" in own else {"calls": calls, "hold": hold}
         assert row == dict(own) | {name: value for name, value in wished.items() if value is not None}
-    assert told.calls == (PRESET.calls if calls is None else calls)
-    assert told.hold == (PRESET.hold if hold is None else hold)
+    assert method.calls == (PRESET.calls if calls is None else calls)
+    assert method.hold == (PRESET.hold if hold is None else hold)
 
 
 def test_a_start_step_or_difface_give_every_face_the_same_chain():
     assert (chosen(start_step=252).treatment, chosen(start_step=252).start_step) == ((), 252)
-    told = chosen(method="difface")
-    assert (told.treatment, told.start_step, told.calls, told.hold) == (
+    method = chosen(method="difface")
+    assert (method.treatment, method.start_step, method.calls, method.hold) == (
         (), PRESET.start_step, PRESET.calls, PRESET.hold
     )  # fmt: skip
     assert chosen(method="difface", hold=0.0, calls=7).hold == 0.0
@@ -219,15 +219,15 @@ def test_a_start_step_or_difface_give_every_face_the_same_chain():
 
 
 def test_the_estimator_alone_has_neither_table_nor_chain():
-    told = chosen(method="estimator")
-    assert (told.treatment, told.start_step, told.calls, told.hold) == ((), 0, None, 0.0)
-    assert told.network_calls == 0
+    method = chosen(method="estimator")
+    assert (method.treatment, method.start_step, method.calls, method.hold) == ((), 0, None, 0.0)
+    assert method.network_calls == 0
 
 
 def test_of_a_task_nothing_is_held_and_every_face_is_treated_alike():
-    told = chosen(preset="portrait", task="colourise")
-    assert (told.treatment, told.calls, told.hold) == ((), None, 0.0)
-    assert told.start_step == PRESET.start_of("colourise")
+    method = chosen(preset="portrait", task="colourise")
+    assert (method.treatment, method.calls, method.hold) == ((), None, 0.0)
+    assert method.start_step == PRESET.start_of("colourise")
     assert choose_method(RestoreConfig.of("in", "out", task="colourise"))[0].name == "small-swinir"
 
 
@@ -295,28 +295,28 @@ def staged(place: Path, files: dict[str, bytes], **options) -> tuple[dict[str, b
 BOTH = {name: FILES[name] for name in ("blurred.jpg", "sharp.jpg")}
 
 
-def told_of(faces) -> list[tuple]:
+def decisions_of(faces) -> list[tuple]:
     return [(f["treatment"], f["start_step"], f["calls"], f["hold"], f["kept"]) for f in faces]
 
 
 def test_asked_for_a_start_step_even_a_sharp_face_walks_its_chain(tmp_path, finished):
     delivered, faces = staged(tmp_path, BOTH, start_step=100, calls=2, hold=0.0)
-    assert told_of(faces) == [("chain", 100, 2, 0.0, "")] * 2
+    assert decisions_of(faces) == [("chain", 100, 2, 0.0, "")] * 2
     assert all(delivered[name] != BOTH[name] for name in BOTH)
     before = {f["member"]: f["estimated_change"] for f in rows(finished, "face")}
     assert [f["estimated_change"] for f in faces] == pytest.approx([before[n] for n in BOTH], abs=0.1)
 
 
 @pytest.mark.parametrize(
-    ("method", "told"),
+    ("method", "decided"),
     [
         ("difface", ("chain", PRESET.start_step, PRESET.calls, PRESET.hold, "")),
         ("estimator", ("estimator", None, None, None, "")),
     ],
 )
-def test_a_method_may_be_chosen_for_every_face(tmp_path, method, told):
+def test_a_method_may_be_chosen_for_every_face(tmp_path, method, decided):
     delivered, faces = staged(tmp_path, BOTH, method=method)
-    assert told_of(faces) == [told] * 2
+    assert decisions_of(faces) == [decided] * 2
     assert all(delivered[name] != BOTH[name] for name in BOTH)
 
 

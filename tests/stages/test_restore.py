@@ -30,7 +30,7 @@ CROPS = [
 
 
 def settings(**options):
-    """What an engine is told by a command with these options; nothing is looked for."""
+    """The settings of an engine by a command with these options; nothing is looked for."""
     config = RestoreConfig.of("in", "out", preset="small-srcnn", precision="float32", **options)
     preset, chosen = choose_method(config)
     return restore_stage(config, Restorer(preset, chosen, {}), "cpu", 1, "nowhere/stop")
@@ -45,11 +45,13 @@ def face(number, affine=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), **more) -> FaceRecord:
     return FaceRecord(0, number, [0.0] * 4, [0.0] * 10, list(affine), 0.9, 1.0, **more)
 
 
-def restored(told, faces=None, crops=CROPS):
+def restored(engine_settings, faces=None, crops=CROPS):
     """The records, estimates and restorations of faces in one picture, and the unit's sums."""
     faces = [face(i) for i in range(len(crops))] if faces is None else faces
     row = {"unit": "u", "images": dump_records([ImageRecord("a.png", "0" * 64, SIDE, SIDE)]), "holes": b""}
-    done = RestoreFaces(told)(row | {"faces": dump_records(faces), "crops": pack(crops), "sums": "{}"})
+    done = RestoreFaces(engine_settings)(
+        row | {"faces": dump_records(faces), "crops": pack(crops), "sums": "{}"}
+    )
     pictures = [unpack(done[name], SIDE) for name in ("estimated", "restored")]
     return load_faces(done), *pictures, json.loads(done["sums"])
 
@@ -72,8 +74,8 @@ def table(chains):
 
 
 def test_a_table_decides_of_each_face_by_how_far_the_estimator_changes_it(chains, table):
-    told = with_table(settings(**WALK, free_colour=True), table)
-    faces, estimated, pictures, sums = restored(told)
+    engine_settings = with_table(settings(**WALK, free_colour=True), table)
+    faces, estimated, pictures, sums = restored(engine_settings)
     assert [f.estimated_change for f in faces] == [f.estimated_change for f in chains[0]]
     assert np.array_equal(estimated, chains[1])
     by_change = sorted(range(3), key=lambda i: faces[i].estimated_change)
@@ -99,9 +101,9 @@ def test_a_table_decides_of_each_face_by_how_far_the_estimator_changes_it(chains
 
 @pytest.mark.parametrize(("pastes_change", "anchor"), [(True, anchor_change), (False, anchor_colour)])
 def test_a_restored_face_takes_the_pictures_colours_and_a_left_one_stays_exact(table, pastes_change, anchor):
-    told = replace(with_table(settings(**WALK), table), pastes_change=pastes_change)
-    faces, _, pictures, _ = restored(told)
-    free = restored(replace(told, free_colour=True))[2]
+    engine_settings = replace(with_table(settings(**WALK), table), pastes_change=pastes_change)
+    faces, _, pictures, _ = restored(engine_settings)
+    free = restored(replace(engine_settings, free_colour=True))[2]
     for i, face_of in enumerate(faces):
         wanted = CROPS[i] if face_of.treatment == "left" else anchor(CROPS[i], free[i])
         assert np.array_equal(pictures[i], wanted)
@@ -109,10 +111,10 @@ def test_a_restored_face_takes_the_pictures_colours_and_a_left_one_stays_exact(t
 
 def test_a_face_at_the_border_is_judged_by_what_lies_in_the_picture(chains):
     """The upper half of its crop is mirrored, and has no part in its change."""
-    told = settings(**WALK)
-    (whole,), *_ = restored(told, [face(0)], CROPS[2:])
+    engine_settings = settings(**WALK)
+    (whole,), *_ = restored(engine_settings, [face(0)], CROPS[2:])
     beyond = face(0, (1.0, 0.0, 0.0, 0.0, 1.0, SIDE / 2))
-    (half,), estimated, *_ = restored(told, [beyond], CROPS[2:])
+    (half,), estimated, *_ = restored(engine_settings, [beyond], CROPS[2:])
     lower = np.abs(estimated[0].astype(float) - CROPS[2])[SIDE // 2 :].mean()
     assert half.estimated_change == pytest.approx(lower, abs=0.2)
     assert whole.estimated_change == chains[0][2].estimated_change != half.estimated_change

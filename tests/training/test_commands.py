@@ -176,9 +176,9 @@ def test_a_schedule_for_the_other_command_or_with_an_unknown_entry_is_refused(tm
         str(tmp_path / "own.toml"): "learning",
         "none": "cannot be read",
     }
-    for name, told in cases.items():
+    for name, sentence in cases.items():
         assert train_estimator.main(["--config", name, "--output", "o", "--shards", "s"]) == 2
-        assert told in capsys.readouterr().err
+        assert sentence in capsys.readouterr().err
 
 
 def test_memory_of_a_training_grows_with_its_network_and_less_so_in_half_precision(preset):
