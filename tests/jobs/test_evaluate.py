@@ -286,8 +286,8 @@ def test_broken_and_unread_pictures_are_counted_and_unread_ones_tried_again(tmp_
     (shard,) = make_shards(*list_input(config.input, "auto"), config.shard_images)
     (unit,) = cut_units(shard, 100, "image")
     (source / "face.png").rename(away)
-    told = AlignShard(config)({"work": unit.to_json()})
-    assert {k: told[k] for k in ("pictures", "faces", "no_face", "broken", "unread")} == {
+    counts = AlignShard(config)({"work": unit.to_json()})
+    assert {k: counts[k] for k in ("pictures", "faces", "no_face", "broken", "unread")} == {
         "pictures": 2, "faces": 0, "no_face": 0, "broken": 1, "unread": 1,
     }  # fmt: skip
     away.rename(source / "face.png")
