@@ -11,7 +11,7 @@ from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.prefetch import ahead
 from pipeline.ledger.output import BROKEN, Run, open_plan, open_run
-from pipeline.records.marker import Marker
+from pipeline.records.marker import Marker, environment_text
 from pipeline.records.totals import ShardMetrics
 from pipeline.tracking.delivery import Delivered
 
@@ -40,8 +40,9 @@ class Compared:
     shards: tuple[str, ...]
     units_planned: int
     totals: ShardMetrics
-    # device types that restored its faces
+    # device types that restored its faces, and their environments in a line each
     devices: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
     # MLflow run id; empty where nothing was tracked
     run_id: str = ""
 
@@ -93,13 +94,17 @@ def open_compared(output: str, partial_run: bool = False) -> Compared:
             f"{output}: expected a finished run, {len(markers)} of {planned} units are done; finish it with the same "
             "restore command, or compare the finished units with --partial"
         )
-    totals, devices = ShardMetrics(), set()
+    totals = ShardMetrics()
+    devices: set[str] = set()
+    environments: set[str] = set()
     for marker in markers:
         totals = totals + marker.metrics
         devices.add(marker.device)
+        environments.add(environment_text(marker.environment))
     named = sorted((m.unit, m.shard) for m in markers)
     units, shards = (tuple(column) for column in zip(*named, strict=True))
-    return Compared(run, units, shards, planned, totals, tuple(sorted(devices - {""})), _tracking_id(output))
+    where = [tuple(sorted(found - {""})) for found in (devices, environments)]
+    return Compared(run, units, shards, planned, totals, where[0], where[1], _tracking_id(output))
 
 
 def _read_markers(output: str) -> list[Marker]:
@@ -135,6 +140,7 @@ def settings(compared: Compared) -> dict[str, Any]:
     # the fingerprint has the resolved values of options that were not given
     values = options | preset | run.fingerprint
     values |= {"input": redact(run.input), "device": "+".join(compared.devices) or options.get("device")}
+    values |= {"environment": " | ".join(compared.environments)} if compared.environments else {}
     return _flat(values)
 
 

@@ -1,4 +1,4 @@
-"""Which shapes a network may be called in on a CPU without changing a bit of any face."""
+"""Which calls of a network change no bit of any face: fewer faces and more threads on a CPU, any slot on a GPU."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,3 +41,16 @@ def find_call_shapes(call: Callable[[int], Tensor], batch: int, threads: int) ->
             return CallShapes(partial, power_of_two if shared else 1)
     finally:
         torch.set_num_threads(before)
+
+
+def slots_agree(call: Callable[[Tensor], Tensor], batch: int, shape: Sequence[int]) -> bool:
+    """Whether a face has the same bits in every slot of a call of `batch` faces, beside whatever others.
+
+    call: [batch, *shape] float32 → the network's output, a row per face. A library may choose a kernel that divides the
+    sum of one face otherwise than that of the next; it chooses by shapes, so that one test of a shape settles it.
+    """
+    faces = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        first = call(faces)[0]
+        everywhere = call(faces[:1].expand(batch, *shape).contiguous())
+        return bool(torch.equal(everywhere, first.expand_as(everywhere)))

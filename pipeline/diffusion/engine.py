@@ -2,17 +2,18 @@
 
 The engine is the front of its parts: `scheduler.py` says which face goes to which worker, `worker.py` moves the faces
 in the slots of one thread, `estimation.py` and `slots.py` are the calls of the two networks, `pool.py` runs the workers
-within the memory there is. A face's bits depend on the face, its settings and the device type alone; docs/engine.md
+within the memory there is. A face's bits depend on the face, its settings and the environment alone; docs/engine.md
 says what makes it so, and what it costs.
 """
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 
 import torch
 from torch import Tensor
 
-from pipeline.diffusion.call_shapes import CallShapes, find_call_shapes
+from pipeline.diffusion.call_shapes import CallShapes, find_call_shapes, slots_agree
 from pipeline.diffusion.difface import NoisePredictor
 from pipeline.diffusion.estimation import BatchEstimator, ChainEntry
 from pipeline.diffusion.graphed_slots import make_slots
@@ -21,6 +22,8 @@ from pipeline.diffusion.request import FaceJob, FaceResult, Report, Request, ign
 from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.scheduler import Scheduler
 from pipeline.diffusion.worker import StepTables, Worker
+
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -47,7 +50,9 @@ class Engine:
         takes_mask: bool = False,
         report: Report = ignore,
     ) -> None:
-        self._side = side
+        self._side, self.prior = side, prior
+        # whether a face has the same bits in every slot
+        self.slots_agree = True
         device = torch.device(device)
         on_cpu = device.type == "cpu"
         batches = BatchEstimator(estimator, side, device, takes_mask)
@@ -69,11 +74,31 @@ class Engine:
         # on a GPU every call has all the slots of its worker
         workers = min(threads, slots) if on_cpu else max(slots // batch, 1)
         self._pool.start(workers, -(-slots // workers) if on_cpu else min(slots, batch))
+        if not on_cpu:
+            self.slots_agree = self._test_slots(int(schedule.t[0]), device)
 
     @property
     def slots(self) -> int:
         """Faces in chains at most; running out of memory makes it fewer."""
         return self._scheduler.slot_count
+
+    @property
+    def batch(self) -> int:
+        """Faces of a call of the prior at most; running out of memory makes it fewer."""
+        return self._pool.batch
+
+    def _test_slots(self, timestep: int, device: torch.device) -> bool:
+        """Test, on a GPU, whether a face has the same bits in every slot, and say so where it has not."""
+        batch = self.batch
+        t = torch.full((batch,), timestep, device=device)
+        agree = slots_agree(lambda x: self.prior(x.to(device), t), batch, (3, self._side, self._side))
+        if not agree:
+            log.warning(
+                "calls of %d faces give a face other last bits in another slot: results may differ by rounding "
+                "between runs",
+                batch,
+            )
+        return agree
 
     def submit(self, job: FaceJob) -> "Future[FaceResult]":
         """The face's result, later. Its exception is NonFiniteFace, or what the networks raised.

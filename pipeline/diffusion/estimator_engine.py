@@ -39,7 +39,8 @@ class EstimatorEngine:
         # guards the requests waiting, the faces of a call, and the end
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
-        self._batch = batch
+        # faces of one call; running out of memory makes it fewer
+        self.batch = batch
         self._closed = False
         self._failure: EngineFailure | None = None
         self._threads = [
@@ -78,7 +79,7 @@ class EstimatorEngine:
             while True:
                 with self._changed:
                     self._changed.wait_for(lambda: self._waiting or self._closed)
-                    batch = self._batch
+                    batch = self.batch
                     group = [self._waiting.popleft() for _ in range(min(batch, len(self._waiting)))]
                 if not group:
                     return
@@ -123,7 +124,7 @@ class EstimatorEngine:
                 request.settle(error)
             return
         with self._changed:
-            self._batch = min(self._batch, batch // 2)
+            self.batch = min(self.batch, batch // 2)
             self._waiting.extendleft(reversed(group))
-            log.warning("out of memory: calls of %d faces, whose last bits may differ", self._batch)
+            log.warning("out of memory: calls of %d faces, whose last bits may differ", self.batch)
             self._changed.notify_all()

@@ -29,7 +29,9 @@ class WorkerPool:
         device: torch.device,
         scheduler: Scheduler,
     ) -> None:
-        self._make_worker, self._batch, self._partial = make_worker, batch, partial
+        self._make_worker, self._partial = make_worker, partial
+        # faces of one call; running out of memory makes it fewer
+        self.batch = batch
         self._device, self._scheduler = device, scheduler
         self._threads: list[threading.Thread] = []
 
@@ -56,7 +58,7 @@ class WorkerPool:
             self._narrow(slots)
         while len(workers) < count:
             try:
-                workers.append(self._make_worker(slots, self._batch))
+                workers.append(self._make_worker(slots, self.batch))
             except Exception as error:
                 if not out_of_memory(error) or (not workers and slots == 1):
                     raise
@@ -127,13 +129,13 @@ class WorkerPool:
     def _smaller(self, slots: int) -> Worker:
         """The only worker from here on, with so many slots."""
         self._narrow(slots)
-        worker = self._make_worker(slots, self._batch)
+        worker = self._make_worker(slots, self.batch)
         self._scheduler.join(worker)
         log.warning("out of memory: going on with %d slots", self._scheduler.slot_count)
         return worker
 
     def _narrow(self, slots: int) -> None:
         """Let calls have no more faces than a worker has slots; said where that may change bits."""
-        if slots < self._batch and not self._partial:
-            log.warning("calls of %d faces instead of %d, whose last bits may differ", slots, self._batch)
-        self._batch = min(self._batch, slots)
+        if slots < self.batch and not self._partial:
+            log.warning("calls of %d faces instead of %d, whose last bits may differ", slots, self.batch)
+        self.batch = min(self.batch, slots)

@@ -9,6 +9,7 @@ the run that they belong to, and nothing of one run is taken for another's.
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,7 +40,7 @@ from pipeline.ledger.plan import (
 )
 from pipeline.ledger.retries import Retries, load_retries
 from pipeline.records.fingerprint import fingerprint_digest
-from pipeline.records.marker import Marker
+from pipeline.records.marker import Marker, environment_text
 from pipeline.records.rows import Counts
 from pipeline.records.run_file import RunFile
 from pipeline.records.totals import SUMS, ShardMetrics
@@ -98,6 +99,8 @@ class Ledger:
         self._progress: dict[str, _Progress] = {}
         # measurements over everything done so far
         self.totals = ShardMetrics()
+        # units done, by the environment of their faces in a line (networks/environment.py)
+        self.environments: Counter[str] = Counter()
         self.retries = Retries()
         # units that are to be done again, and whether an earlier start ordered it
         self.retrying: set[str] = set()
@@ -330,6 +333,7 @@ class Ledger:
         if marker.part not in progress.parts:
             progress.add(marker)
             self.totals = self.totals + marker.metrics
+            self.environments.update([line] if (line := environment_text(marker.environment)) else [])
 
     def _settled(self, planned: PlannedShard) -> Settled | None:
         progress = self._progress.get(planned.shard.name, _Progress())

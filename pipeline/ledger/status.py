@@ -3,6 +3,7 @@
 Nothing is written and no process is asked: it works beside a run, after one, and on another machine.
 """
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from pipeline.ledger.ledger import READERS
 from pipeline.ledger.output import BROKEN, open_plan, open_run
 from pipeline.ledger.plan import PlannedShard
 from pipeline.ledger.retries import Retries, load_retries
-from pipeline.records.marker import Marker
+from pipeline.records.marker import Marker, environment_text
 from pipeline.records.rows import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome
 
 # The rate is that of the units finished so long before the last one.
@@ -49,6 +50,8 @@ class Seen:
     reasons: dict[str, dict[str, int]] | None
     attempts: int
     finished_at: float
+    # of its faces, in a line; empty where it was not recorded
+    environment: str = ""
 
     @property
     def failed(self) -> int:
@@ -86,6 +89,8 @@ class State:
     left_for: dict[LeftFor, int] = field(default_factory=dict)
     # images by outcome and `stage: reason`
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
+    # units done, by the environment of their faces in a line; the bits of two may differ by rounding
+    environments: dict[str, int] = field(default_factory=dict)
     # over the `rate_seconds` before the last unit; None where fewer than two units were finished in them
     images_per_second: float | None = None
     rate_seconds: float = 0.0
@@ -290,6 +295,7 @@ def _read_marker(entry: store.Entry, run: str | None) -> Seen | str:
             or None,
             attempts=int(marker.attempts),
             finished_at=float(marker.finished_at),
+            environment=sys.intern(environment_text(marker.environment)),
         )
     except BROKEN as error:
         return f"a whole marker was wanted, it can not be read ({type(error).__name__}: {error})"
@@ -315,6 +321,8 @@ def add_up(state: State, done: Sequence[Seen], plan: Sequence[PlannedShard]) -> 
             state.decisions[way] += number
         for why, number in seen.left_for.items():
             state.left_for[why] = state.left_for.get(why, 0) + number
+        if seen.environment:
+            state.environments[seen.environment] = state.environments.get(seen.environment, 0) + 1
         for outcome, causes in (seen.reasons or {}).items():
             reasons.setdefault(outcome, Counter()).update(causes)
     state.units_done, state.images, state.faces = len(done), images.total(), sum(s.faces for s in done)

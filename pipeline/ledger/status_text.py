@@ -37,6 +37,8 @@ def lines(state: State) -> Iterator[str]:
     if s.seconds_left is not None:
         yield counted("time left", duration(s.seconds_left))
     yield counted("last unit", *activity(s))
+    if len(s.environments) > 1:
+        yield from (counted("units", number, f"on {line}") for line, number in s.environments.items())
     code = exit_code(s)
     yield counted("exit code", code, MEANINGS[code])
     yield from problems(s)

@@ -43,6 +43,8 @@ class Marker:
     run: str = ""
     # type of the device that its faces were restored on; empty where that was not recorded
     device: str = ""
+    # what the last bits of its faces depend on beside the settings (networks/environment.py); empty where not recorded
+    environment: Mapping[str, str] = field(default_factory=dict)
     # whether its checksum fits: versions before it had one wrote "none"
     checksum: Literal["fits", "broken", "none"] = "none"
 
@@ -66,6 +68,7 @@ class Marker:
             reasons=values.get("reasons", {}),
             run=values.get("run", ""),
             device=str(values.get("device", "")),
+            environment={str(k): str(v) for k, v in values.get("environment", {}).items()},
             checksum=checksum,
         )
 
@@ -86,6 +89,7 @@ class Marker:
             "sums": self.sums,
             "finished_at": self.finished_at,
             "device": self.device,
+            "environment": dict(self.environment),
         }
         return json.dumps(sealed(values), indent=1)
 
@@ -108,3 +112,13 @@ class Marker:
         if reason is None or not causes:
             return self.counts.outcomes["failed"] > 0
         return any(reason in cause.split(": ", 1) for cause in causes)
+
+
+def environment_text(found: Mapping[str, str]) -> str:
+    """A marker's environment in a line; empty where the version that wrote it recorded none."""
+    if not found:
+        return ""
+    known = ("device", "torch", "kernels", "precision")
+    parts = [found.get("device", ""), f"torch {found.get('torch', '?')}"]
+    parts += [found[name] for name in known[2:] if name in found]
+    return ", ".join([*parts, *(f"{name} {value}" for name, value in found.items() if name not in known)])

@@ -15,6 +15,7 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | holes      | bytes | [F, S, S, 3] uint8, above 0 in the crops' holes; empty for none | read     | publish    |
 | estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
 | restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
+| environment| str   | what the bits depend on beside the settings, as JSON           | restore  | publish    |
 | features   | bytes | [F, 2048] float16 of `restored`, nan for none; with --metrics features | measure | publish |
 | features_truth | bytes | the same of the true faces                                 | measure  | publish    |
 | sums       | str   | additive measurements as JSON                                  | read     | -          |

@@ -271,6 +271,10 @@ class Restoration:
             path = layout.report_path(name)
             if store.exists(uri := store.join(self.config.output.uri, path)):
                 self.tracker.log_artifact(uri, path)
+        if len(units := self.ledger.environments) > 1:
+            each = "; ".join(f"{number} units on {line}" for line, number in units.items())
+            say(f"warning: last bits may differ between environments: {each}")
+        self.tracker.set_tags({"environment": " | ".join(units)} if units else {})
         waiting = self.tracker.finish(STATUSES.get(code, "FAILED"))
         print_summary(self, code, time.monotonic() - self.began)
         if waiting:
@@ -298,8 +302,11 @@ def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
     }
     summary |= {f"faces {DECISION_TEXTS[decision]}": number for decision, number in totals.decisions.items()}
     summary |= {f"faces left, {LEFT_TEXTS[why]}": number for why, number in totals.left_for.items()}
+    units = restoration.ledger.environments
     return summary | {
-        "settings": restoration.ledger.fingerprint | {"preset": restoration.restorer.preset.name},
+        "settings": restoration.ledger.fingerprint
+        | {"preset": restoration.restorer.preset.name}
+        | {f"environment {i}": f"{line} ({units[line]} units)" for i, line in enumerate(sorted(units), 1)},
         "measured": {name: str(interval) for name, interval in totals.intervals().items()}
         | restoration.distances,
         "means": totals.means(),

@@ -120,7 +120,8 @@ class Publish:
             for path, data in self._extras(unit, records, faces, crops, load_features(row))
         ]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
-        marker = make_marker(unit, records, faces, sums, outputs, self.measured, self.device)
+        environment = json.loads(row.get("environment") or "{}")
+        marker = make_marker(unit, records, faces, sums, outputs, self.measured, self.device, environment)
         owned = RunFence(self.output, unit.run, RunFile.identity)
         for left in (earlier.sha256.keys() if earlier else set()) - marker.sha256.keys():
             owned.delete(left)

@@ -121,6 +121,7 @@ def make_marker(
     outputs: Sequence[Output],
     measured: Sequence[str] = (),
     device: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> Marker:
     """The marker of a finished unit. Raises ValueError when an image has no outcome.
 
@@ -144,6 +145,7 @@ def make_marker(
         reasons={name: causes(images, name) for name in ("skipped", "failed")},
         run=unit.run,
         device=device,
+        environment=environment or {},
     )
 
 

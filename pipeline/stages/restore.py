@@ -32,6 +32,7 @@ from pipeline.io.stop import is_stopping
 from pipeline.io.weights import resolve
 from pipeline.io.weights_cache import cache_dir
 from pipeline.networks.compiled import compiled
+from pipeline.networks.environment import environment
 from pipeline.networks.inference_nafnet import InferenceNAFNet
 from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.memory import bytes_per_slot
@@ -146,7 +147,10 @@ def inference_network(
 
 
 class RestoreFaces:
-    """Row with `crops` → row with `estimated`, `restored`. Several threads may call one instance at once."""
+    """Row with `crops` → row with `estimated`, `restored`, `environment`.
+
+    Several threads may call one instance at once.
+    """
 
     def __init__(self, settings: RestoreSettings) -> None:
         s = self._settings = settings
@@ -219,7 +223,18 @@ class RestoreFaces:
             "estimated": pack([r.estimated for r in results]),
             "restored": pack([r.restored for r in results]),
             "sums": json.dumps(json.loads(row["sums"]) | sums),
+            "environment": json.dumps(self.environment),
         }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the bits of its faces depend on beside the settings."""
+        place, engine = torch.device(self._settings.device), self._engine
+        dtype = number_type(self._settings.precision, place.type == "cpu")
+        if isinstance(engine, EstimatorEngine):
+            return environment(place, dtype, engine.batch, is_compiled=False)
+        is_compiled = getattr(engine.prior, "is_compiled", False)
+        return environment(place, dtype, engine.batch, is_compiled, engine.slots_agree)
 
     @property
     def _keeps_colour(self) -> bool:

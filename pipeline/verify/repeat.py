@@ -6,9 +6,9 @@ engine one by one, the others several at a time.
 
 import io
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -21,15 +21,17 @@ from pipeline.io.readers import read_unit
 from pipeline.io.tables import read_table
 from pipeline.ledger.delivered import UNREADABLE, delivered_picture
 from pipeline.ledger.findings import Finding, redoable
+from pipeline.records.marker import environment_text
 from pipeline.records.rows import ImageRecord, Row, load_faces, load_images, unpack
 from pipeline.stages.align import ReadAndAlign
 from pipeline.stages.publish import Publish
 from pipeline.stages.record import ADDED_LATER, record_table, storable
 from pipeline.verify.unit import Candidate
 
-# On the run's device type the bytes must be equal. On another one rounding differs: the root mean square of the
-# difference, over the pixels changed by restoration, may reach this many of 255 levels. Measured on a CPU with the
-# small presets: other float32 kernels give up to 0.1, networks in bfloat16 up to 1.2, another seed 5 and more.
+# In the run's environment (networks/environment.py) the bytes must be equal. On another processor, or with other
+# libraries, rounding differs: the root mean square of the difference, over the pixels changed by restoration, may reach
+# this many of 255 levels. Measured on a CPU with the small presets: other float32 kernels give up to 0.1, networks in
+# bfloat16 up to 1.2, another seed 5 and more.
 TOLERANCE = 2.0
 # Pictures restored concurrently in the second half.
 MIXED = 4
@@ -56,8 +58,9 @@ class Repeat:
     read: ReadAndAlign
     restore: Callable[[Row], Row]
     publish: Publish
-    # device type of `restore`: cpu, cuda
+    # device type of `restore`: cpu, cuda; and what else the bits depend on (networks/environment.py)
     device: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def compare_all(self, candidates: Sequence[Candidate]) -> Iterator[Compared]:
         """Every candidate compared: the first half one by one, the rest concurrently."""
@@ -99,13 +102,16 @@ class Repeat:
             return self._differs(candidate, what, 0.0)
         return Compared(unit.name, member, "bits", 0.0)
 
-    def _same_device(self, candidate: Candidate) -> bool:
+    def _expects_bits(self, candidate: Candidate) -> bool:
+        """Whether the run restored it in this environment; of earlier versions the device type alone is known."""
+        if candidate.environment:
+            return candidate.environment == self.environment
         return candidate.device in ("", self.device)
 
     def _other_columns(self, candidate: Candidate, table: io.BytesIO) -> list[str]:
-        """The columns of the image's records that differ; none are compared on another device type."""
+        """The columns of the image's records that differ; none are compared in another environment."""
         rows = read_table(table.getvalue()).to_pylist()
-        if not self._same_device(candidate):
+        if not self._expects_bits(candidate):
             return []
         if len(rows) != len(candidate.rows):
             return ["number of faces"]
@@ -124,17 +130,19 @@ class Repeat:
             distance = rms(*pixels)
         except (store.StoreError, ValueError) as error:
             return self._differs(candidate, f"it cannot be compared with its original ({error})", None)
-        if not self._same_device(candidate) and distance <= TOLERANCE:
+        if not self._expects_bits(candidate) and distance <= TOLERANCE:
             return Compared(
                 candidate.unit.name, storable(candidate.unit.images[0].member), "tolerance", distance
             )
+        there = environment_text(candidate.environment) or candidate.device
         expected = (
             "expected the same bytes"
-            if self._same_device(candidate)
-            else f"expected at most {TOLERANCE:g} of 255 levels, as it was restored on {candidate.device}"
+            if self._expects_bits(candidate)
+            else f"expected at most {TOLERANCE:g} of 255 levels, as it was restored on {there}"
         )
-        what = f"{expected}, restored again on {self.device} it differs by {distance:.2f} levels (root mean square)"
-        if distance <= TOLERANCE:
+        here = environment_text(self.environment) or self.device
+        what = f"{expected}, restored again on {here} it differs by {distance:.2f} levels (root mean square)"
+        if distance <= TOLERANCE and not candidate.environment:
             what += "; another processor model may be the cause"
         return self._differs(candidate, what, distance)
 

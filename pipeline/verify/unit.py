@@ -41,8 +41,9 @@ class Candidate:
     place: int = field(compare=False)
     # the image's record, then those of its faces
     rows: list[dict[str, Any]] = field(compare=False)
-    # device type of the run; empty where the marker has none
+    # device type of the run, and its environment (networks/environment.py); empty where the marker has none
     device: str = field(compare=False)
+    environment: Mapping[str, str] = field(compare=False)
 
 
 @dataclass
@@ -105,7 +106,7 @@ class _Reading:
                 self._object(written, rows)
         if rows is not None and not audited.findings:
             done = replace(unit, attempts=marker.attempts)
-            audited.candidates = _draw(done, rows, marker.device, sample, seed)
+            audited.candidates = _draw(done, rows, marker, sample, seed)
 
     def _found(self, kind: Kind, where: str, what: str) -> None:
         self._audited.findings.append(redoable(kind, where, what, self._unit.marker_path))
@@ -312,7 +313,7 @@ def _by_image(rows: list[dict[str, Any]]) -> Rows:
     return groups
 
 
-def _draw(unit: Unit, rows: Rows, device: str, most: int, seed: str) -> list[Candidate]:
+def _draw(unit: Unit, rows: Rows, marker: Marker, most: int, seed: str) -> list[Candidate]:
     """The unit's restored pictures with the smallest draws."""
     found = []
     for place, (address, image) in enumerate(zip(unit.images, rows, strict=True)):
@@ -320,5 +321,6 @@ def _draw(unit: Unit, rows: Rows, device: str, most: int, seed: str) -> list[Can
             draw = hashlib.sha256(f"{seed}\0{unit.name}\0{place}".encode()).hexdigest()
             # index among the pictures in the delivered shard
             number = sum(is_held(a, r[0]) for a, r in zip(unit.images[:place], rows, strict=False))
-            found.append(Candidate(draw, replace(unit, images=(address,)), number, image, device))
+            one = replace(unit, images=(address,))
+            found.append(Candidate(draw, one, number, image, marker.device, marker.environment))
     return heapq.nsmallest(most, found)

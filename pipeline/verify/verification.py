@@ -161,7 +161,8 @@ class Verification:
             "seed": self.config.sample_seed or self.run.digest,
             "batching": self.repeater.batching,
             "device": self.repeater.device,
-            "tolerance_on_another_device": TOLERANCE,
+            "environment": self.repeater.environment,
+            "tolerance_in_another_environment": TOLERANCE,
             "pictures": [
                 {"unit": c.unit, "member": c.member, "same": c.same, "difference": c.difference}
                 for c in self.compared
@@ -178,7 +179,7 @@ class Verification:
         print(f"{'objects':<14} {audit.objects:>8}  {audit.bytes / 1e6:.1f} MB read")
         if self.repeater:
             asked, close = self.config.sample, self._equal("tolerance")
-            within = f", {close} within {TOLERANCE:g} levels on another device type" if close else ""
+            within = f", {close} within {TOLERANCE:g} levels in another environment" if close else ""
             print(f"{'restored again':<14} {len(self.compared):>8}  of {asked} asked; "
                   f"{self._equal('bits')} equal bit for bit{within}")  # fmt: skip
         print(f"{'differences':<14} {found.differences:>8}")
@@ -199,6 +200,7 @@ class Repeater:
 
         self._wanted_device = config.device
         self.device = self.batching = ""
+        self.environment: dict[str, str] = {}
         try:
             self._config, preset = recorded(run, config.weights_dir)
         except BROKEN as error:
@@ -234,11 +236,14 @@ class Repeater:
             settings, slots=other_slots(self._config, self._restorer.preset, self.device, threads)
         )
         self.batching = f"{settings.slots} slots, {settings.threads} threads, alone and in mixed batches"
+        restore = RestoreFaces(settings)
+        self.environment = restore.environment
         return Repeat(
             read_stage(self._config, self._restorer, never),
-            RestoreFaces(settings),
+            restore,
             publish_stage(self._config, self._restorer, self.device),
             self.device,
+            self.environment,
         )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.io import store
 from pipeline.io.units import Unit
+from pipeline.ledger import status_text
 from pipeline.ledger.lease import TIMEOUT, Start
 from pipeline.ledger.ledger import READERS, Ledger
 from pipeline.ledger.output import NoRun
@@ -124,15 +125,13 @@ def test_a_run_that_is_half_done_is_told_with_its_rate_and_the_time_left(output)
 
 
 def test_faces_left_by_size_or_number_are_shown_below_those_left(output):
-    from pipeline.ledger.status_text import lines
-
     output.plan(1, 2)
     left = {"faces_left": 60.0, "faces_left_small": 3.0, "faces_left_surplus": 56.0}
     output.marker(0, 0, "restored", faces=124, sums=left | {"faces_chain": 64.0})
     output.marker(0, 1, "restored", faces=5, sums={"faces_left": 2.0, "faces_left_small": 2.0})
     state = output.look()
     assert state.left_for == {"small": 5, "surplus": 56}
-    shown = [" ".join(line.split()) for line in lines(state)]
+    shown = [" ".join(line.split()) for line in status_text.lines(state)]
     at = shown.index("left as it was 62")
     assert shown[at + 1 : at + 3] == ["smaller than --min-face 5", "beyond --max-faces 56"]
 
@@ -147,6 +146,19 @@ def test_faces_are_told_apart_by_what_was_decided_of_them(output):
     output.marker(0, 0, "restored", faces=5, sums={"faces_kept": 2.0})
     state = output.look()
     assert (state.faces, state.decisions) == (6, {"left": 1, "estimator": 0, "chain": 0})
+
+
+def test_environments_whose_bits_may_differ_are_shown_where_there_are_two(output):
+    output.plan(1, 3)
+    card, processor = {"device": "NVIDIA H200", "torch": "2.15"}, {"device": "AMD EPYC", "torch": "2.15"}
+    output.marker(0, 0, "restored", "restored", environment=card)
+    output.marker(0, 1, "restored", "restored", environment=card)
+    state = output.look()
+    assert state.environments == {"NVIDIA H200, torch 2.15": 2}
+    assert not any("NVIDIA" in line for line in status_text.lines(state))
+    output.marker(0, 2, "restored", "restored", environment=processor)
+    shown = [" ".join(line.split()) for line in status_text.lines(output.look())]
+    assert {"units 2 on NVIDIA H200, torch 2.15", "units 1 on AMD EPYC, torch 2.15"} <= set(shown)
 
 
 def test_a_finished_run_balances_and_nobody_works_on_it(output):
