@@ -1,7 +1,7 @@
 """Measurements of delivered photographs against the ground truth, at full size.
 
-The pixels of the box around the head (photographs.head_box) are compared, and the identity in an FFHQ crop of 512 px
-by the landmarks of the ground truth. Measurements are stored as Parquet and reused.
+The pixels of the box around the head (photographs.head_box) are compared, and the identity in a crop by the landmarks
+of the ground truth. Measurements are stored as Parquet and reused.
 """
 
 import hashlib
@@ -9,10 +9,8 @@ import io
 import json
 import logging
 import os
-import queue
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
@@ -26,27 +24,24 @@ from numpy.typing import NDArray
 from pipeline.evaluation.photographs import MOST_THREADS, PhotographSet, head_box
 from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.scores import Numbers
-from pipeline.faces.geometry import CropFrame, face_to_crop, warp_crop
+from pipeline.faces.identity import CHIP, Embedder, Embedding, angle
 from pipeline.io import images, layout, store
 from pipeline.io.tables import read_table
 from pipeline.io.weights import METRIC_WEIGHTS, WeightsError, resolve
 from pipeline.ledger.ledger import read_run
 from pipeline.metrics.fidelity import LPIPS, ssim
-from pipeline.metrics.identity import FaceReader, angle, find_models
+from pipeline.metrics.suite import find_embedding
 
 log = logging.getLogger(__name__)
 
 # Incremented when the same picture gives other values.
-VERSION = 1
+VERSION = 2
 # Column → its name in tables.
 METRICS: Mapping[str, str] = {"psnr": "PSNR", "angle": "angle", "lpips": "LPIPS", "ssim": "SSIM"}
 # Lower bound of the mean squared error, on the 0..1 scale: equal pictures have a finite PSNR, 68 dB.
 LEAST_ERROR = (0.1 / 255) ** 2
-# frame of the identity metric
-CROP = CropFrame(512)
 
-# [128] an embedding; empty if unavailable
-Embedding = NDArray[np.float64]
+# that of a face without one
 NO_EMBEDDING: Embedding = np.empty(0)
 # column → its value of one picture
 Values = dict[str, float]
@@ -66,9 +61,9 @@ class Scorer:
         # why a metric is not measured, by its column
         self.left_out: dict[str, str] = {}
         self._lpips: LPIPS | None = None
-        self._readers: queue.SimpleQueue[FaceReader] = queue.SimpleQueue()
+        self._embedder: Embedder | None = None
         loads: dict[str, Callable[[], None]] = {
-            "ssim": self._load_structure, "lpips": self._load_lpips, "angle": self._load_reader
+            "ssim": self._load_structure, "lpips": self._load_lpips, "angle": self._load_embedder
         }  # fmt: skip
         for name, load in loads.items():
             try:
@@ -86,30 +81,14 @@ class Scorer:
         found = resolve(published.file, published.url, published.sha256, self._weights_dir)
         self._lpips = LPIPS(found.path)
 
-    def _load_reader(self) -> None:
-        self._readers.put(FaceReader(find_models()))
-
-    @contextmanager
-    def _reader(self) -> Iterator[FaceReader]:
-        """A reader for the calling thread, from a pool that grows on demand."""
-        try:
-            reader = self._readers.get_nowait()
-        except queue.Empty:
-            reader = FaceReader(find_models())
-        yield reader
-        self._readers.put(reader)
+    def _load_embedder(self) -> None:
+        self._embedder = Embedder(find_embedding(self._weights_dir), CHIP)
 
     def embedding(self, picture: Pixels, landmarks: NDArray[np.floating]) -> Embedding:
         """The embedding of the face with these landmarks, [128]; NO_EMBEDDING if unavailable."""
-        if "angle" not in self.names:
+        if self._embedder is None:
             return NO_EMBEDDING
-        crop = warp_crop(picture, face_to_crop(landmarks, CROP), CROP.side)
-        try:
-            with self._reader() as reader:
-                return reader.embedding(crop)
-        except Exception as error:  # one face must not fail the others
-            log.warning("a face could not be measured: %s: %s", type(error).__name__, error)
-            return NO_EMBEDDING
+        return self._embedder.of_picture(picture, landmarks)
 
     def __call__(
         self, picture: Pixels, truth: Pixels, landmarks: NDArray[np.floating], true_embedding: Embedding

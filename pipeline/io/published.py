@@ -40,6 +40,13 @@ DETECTOR_WEIGHTS = {
 
 # Networks that judge, by the metric of `metrics/suite.py` that wants them. The others' lie inside packages.
 METRIC_WEIGHTS = {
+    # in the package; the gates judge by it, too
+    "identity": Published(
+        file="face_embedding.safetensors",
+        url=None,
+        sha256="408bc3660ca8d3d18dee212daf7f9c0c09071cc951d8d075da054603eec15528",
+        licence="CC0-1.0 (Davis King, dlib_face_recognition_resnet_model_v1)",
+    ),
     # either torchvision's whole AlexNet, published at this address, or its feature layers alone
     "lpips": Published(
         file="alexnet_features.pth",

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.faces.geometry import CropFrame
+from pipeline.faces.identity import Embedder, Network, angle
 from pipeline.io.weights import METRIC_WEIGHTS, WeightsError, resolve
 from pipeline.metrics.distribution import DIMENSIONS, InceptionFeatures
 from pipeline.metrics.fidelity import LPIPS, psnr, ssim
-from pipeline.metrics.identity import FFHQ, FaceReader, angle, find_models, landmark_distance
+from pipeline.metrics.landmarks import FFHQ, LandmarkReader, find_models, landmark_distance
 from pipeline.metrics.quality import Brisque, find_brisque
+from pipeline.networks.face_embedding import load_embedding
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,12 @@ def parse_metrics(text: str, with_truth: bool) -> tuple[str, ...]:
     return tuple(name for name in METRICS if name in wanted)
 
 
+def find_embedding(weights_dir: str | None) -> Network:
+    """The face embedding. Raises WeightsError or CheckpointError."""
+    published = METRIC_WEIGHTS["identity"]
+    return load_embedding(resolve(published.file, published.url, published.sha256, weights_dir).path)
+
+
 @dataclass(frozen=True)
 class Face:
     """The crops of one face: [S, S, 3] uint8 RGB each."""
@@ -104,7 +112,7 @@ class Measured:
 class Suite:
     """The metrics of these names whose weights are available. Not thread-safe.
 
-    device: of torch's networks; dlib and the statistics run on the CPU. frame: that of the crops.
+    device: of torch's networks; embedding, dlib and the statistics run on the CPU. frame: that of the crops.
     """
 
     def __init__(
@@ -119,14 +127,15 @@ class Suite:
         # why a requested metric is not measured, by name
         self.left_out: dict[str, str] = {}
         self._paired: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
-        self._reader: FaceReader | None = None
+        self._landmark_reader: LandmarkReader | None = None
+        self._embedder: Embedder | None = None
         self._brisque: Brisque | None = None
         self._inception: InceptionFeatures | None = None
         makers: dict[str, Callable[[], None]] = {
-            "identity": self._load_reader,
-            "landmarks": self._load_reader,
-            "ids": self._load_reader,
-            "lmd": self._load_reader,
+            "identity": lambda: self._load_embedder(weights_dir),
+            "landmarks": self._load_landmarks,
+            "ids": lambda: self._load_embedder(weights_dir),
+            "lmd": self._load_landmarks,
             "quality": lambda: self._load_brisque(weights_dir),
             "features": self._load_inception,
             "psnr": lambda: self._paired.update(psnr=psnr),
@@ -140,8 +149,11 @@ class Suite:
                 self.left_out[name] = str(error)
         self.names = tuple(name for name in names if name not in self.left_out)
 
-    def _load_reader(self) -> None:
-        self._reader = self._reader or FaceReader(find_models(), self._frame)
+    def _load_embedder(self, weights_dir: str | None) -> None:
+        self._embedder = self._embedder or Embedder(find_embedding(weights_dir), self._frame)
+
+    def _load_landmarks(self) -> None:
+        self._landmark_reader = self._landmark_reader or LandmarkReader(find_models(), self._frame)
 
     def _load_brisque(self, weights_dir: str | None) -> None:
         self._brisque = Brisque(find_brisque(weights_dir).path)
@@ -188,18 +200,19 @@ class Suite:
     def _identity(self, face: Face) -> Values:
         others = {"identity_kept": face.before} if "identity" in self.names else {}
         others |= {"ids": face.truth} if "ids" in self.names and face.truth is not None else {}
-        if self._reader is None or not others:
+        if self._embedder is None or not others:
             return {}
-        ours = self._reader.embedding(face.after)
-        return {column: angle(self._reader.embedding(other), ours) for column, other in others.items()}
+        ours = self._embedder(face.after)
+        return {column: angle(self._embedder(other), ours) for column, other in others.items()}
 
     def _landmarks(self, face: Face) -> Values:
         others = {"landmark_shift": face.before} if "landmarks" in self.names else {}
         others |= {"lmd": face.truth} if "lmd" in self.names and face.truth is not None else {}
-        if self._reader is None or not others:
+        reader = self._landmark_reader
+        if reader is None or not others:
             return {}
-        ours = self._reader.landmarks(face.after)
-        return {c: landmark_distance(self._reader.landmarks(other), ours) for c, other in others.items()}
+        ours = reader.landmarks(face.after)
+        return {c: landmark_distance(reader.landmarks(other), ours) for c, other in others.items()}
 
     def _paired_values(self, faces: Sequence[Face]) -> Iterator[tuple[int, Values]]:
         """Index and full-reference metrics of the faces that have a ground truth."""

@@ -1,7 +1,4 @@
-"""Identity and landmarks: angles between embeddings, distances between landmarks.
-
-Embedding and landmarks are dlib's, from the files in `face_recognition_models` (both CC0), run by `dlib-bin`.
-"""
+"""The 68 landmarks of a face, and distances between them: dlib's, from the package `face_recognition_models`."""
 
 from dataclasses import replace
 from importlib.util import find_spec
@@ -22,7 +19,6 @@ SIDE = 512
 FACE_BOX = (95, 164, 405, 439)
 FFHQ = CropFrame(SIDE)
 LANDMARKS_FILE = "shape_predictor_68_face_landmarks.dat"
-EMBEDDING_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 
 
 def find_models() -> Path:
@@ -30,18 +26,17 @@ def find_models() -> Path:
     # not imported: it needs pkg_resources, which newer versions of setuptools lack
     found = find_spec("face_recognition_models")
     if found is None or found.origin is None or find_spec("dlib") is None:
-        raise WeightsError("identity and landmarks need the packages dlib-bin and face-recognition-models")
+        raise WeightsError("landmarks need the packages dlib-bin and face-recognition-models")
     return Path(found.origin).with_name("models")
 
 
-class FaceReader:
-    """Landmarks and embedding of crops of one frame; one call at a time, on the CPU."""
+class LandmarkReader:
+    """Landmarks of crops of one frame; one call at a time, on the CPU."""
 
     def __init__(self, models: Path, frame: CropFrame | None = None) -> None:
         import dlib
 
         self._landmarks: Any = dlib.shape_predictor(str(models / LANDMARKS_FILE))
-        self._embedding: Any = dlib.face_recognition_model_v1(str(models / EMBEDDING_FILE))
         # of the frame at side SIDE
         self._frame = replace(frame or FFHQ, side=SIDE)
         corners = self._frame.from_ffhq(np.array(FACE_BOX, dtype=np.float64).reshape(2, 2))
@@ -51,24 +46,6 @@ class FaceReader:
         """[S, S, 3] uint8 RGB → the 68 points of iBUG 300-W, [68, 2] x and y in pixels of FFHQ's frame of side 512."""
         parts = self._landmarks(_at_side(crop), self._box).parts()
         return self._frame.to_ffhq(np.array([(p.x, p.y) for p in parts], dtype=np.float64))
-
-    def embedding(self, crop: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """[S, S, 3] uint8 RGB → [128], close for faces of one person."""
-        large = _at_side(crop)
-        parts = self._landmarks(large, self._box)
-        return np.array(self._embedding.compute_face_descriptor(large, parts), dtype=np.float64)
-
-
-def angle(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Degrees between two embeddings; nan for one of length 0.
-
-    The paper's IDS is this angle between ArcFace's embeddings; dlib's gives smaller ones, so that values are comparable
-    only with each other. On 60 pairs of LFW at 64 px: 17 ± 3 for one person, 33 ± 4 for two.
-    """
-    lengths = np.linalg.norm(a) * np.linalg.norm(b)
-    if not lengths > 0:
-        return float("nan")
-    return float(np.degrees(np.arccos(np.clip(a @ b / lengths, -1, 1))))
 
 
 def landmark_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
