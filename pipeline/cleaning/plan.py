@@ -13,7 +13,7 @@ from pipeline.diffusion.method import Method
 from pipeline.io import layout, store
 from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig, fingerprint
-from pipeline.restoration.method import choose_method
+from pipeline.restoration.method import bounds_of, choose_method
 from pipeline.tracking.address import settle_uri
 
 # Listing and settings that led to the last version again although files were touched.
@@ -40,7 +40,11 @@ class Plan:
     @property
     def settings(self) -> str:
         """Digest of the settings that affect verdicts and repaired pixels."""
-        repair = fingerprint(self.restore, self.method.resolved | {"preset": asdict(self.preset)})
+        bounds = bounds_of(self.restore, self.preset)
+        gates = bounds.as_table if bounds else None
+        repair = fingerprint(
+            self.restore, self.method.resolved | {"preset": asdict(self.preset), "gates": gates}
+        )
         return digest([self.measuring, self.config.thresholds(), self.config.repair and repair])
 
 
@@ -53,8 +57,7 @@ def make_plan(config: CleanConfig, extra: Mapping[str, Any]) -> Plan:
     """The plan of a configuration. extra: further options of jobs.restore. Raises a Refusal for invalid ones."""
     config = replace(config, input=store.absolute(config.input), output=store.absolute(config.output))
     names = ("image_column", "weights_dir", "ray_address", "max_error_rate", "experiment")
-    values = {"max_crispness": config.min_crispness, "max_scale": config.max_scale} | dict(extra)
-    values |= {name: getattr(config, name) for name in (*SHARED, *names)}
+    values = dict(extra) | {name: getattr(config, name) for name in (*SHARED, *names)}
     values["mlflow_uri"] = mlflow_uri(config)
     restore = RestoreConfig.of(config.input, config.output, **values)
     return Plan(config, restore, *choose_method(restore))

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.diffusion.sampler import Solver
 from pipeline.diffusion.schedule import Schedule, StartRule, chain_from, make_schedule
-from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments
+from pipeline.diffusion.treatment import ESTIMATOR, Rung, Treatment, Treatments
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,30 @@ class Method:
     def _of_row(self, schedule: Schedule, row: Mapping[str, Any]) -> Treatment:
         if "way" in row:
             return Treatment(row["way"])
-        return self._chain(schedule, row["start_step"], row["calls"], row["hold"])
+        return self._chain(schedule, row["start_step"], row["calls"], row["hold"], row.get("eta"))
 
-    def _chain(self, schedule: Schedule, start_step: int, calls: int | None, hold: float) -> Treatment:
-        return Treatment("chain", chain_from(schedule, start_step, self.start_rule, calls), hold)
+    def _chain(
+        self, schedule: Schedule, start_step: int, calls: int | None, hold: float, eta: float | None = None
+    ) -> Treatment:
+        return Treatment("chain", chain_from(schedule, start_step, self.start_rule, calls), hold, eta)
+
+    def ladder(self, asked: Treatment, side: int) -> list[tuple[Rung, Treatment]]:
+        """What is tried with a face of this treatment, `asked` first; after the last it is left as it was.
+
+        side: of the crop, pixels; half of a hold of 0, which holds nothing, is one of side / 64.
+        """
+        tried: list[tuple[Rung, Treatment]] = [("asked", asked)]
+        if asked.chain is not None:
+            schedule, chain = self.schedule, asked.chain
+            sigma = asked.hold / 2 or side / 64
+            tried.append(("held", Treatment("chain", chain, sigma, asked.eta)))
+            lower = [int(t) for t in schedule.t[1:] if 2 * t <= schedule.t[chain.start]]
+            if lower:
+                calls = -(-len(chain.indices) // 2)
+                entered = chain_from(schedule, lower[-1], self.start_rule, calls)
+                tried.append(("lower_n", Treatment("chain", entered, sigma, asked.eta)))
+            tried.append(("estimator", ESTIMATOR))
+        return tried
 
     @property
     def start_steps(self) -> list[int]:

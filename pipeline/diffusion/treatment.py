@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from pipeline.diffusion.schedule import Chain
 
 Kind = Literal["left", "estimator", "chain"]
+# What is tried with a face, in this order, until a result passes the gates (faces/gates.py): the treatment that was
+# asked for; a chain held more, by half the σ; one entered at half the N, too; the estimator alone.
+Rung = Literal["asked", "held", "lower_n", "estimator"]
+RUNGS: tuple[Rung, ...] = ("asked", "held", "lower_n", "estimator")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Treatment:
     # width (standard deviation, pixels of the crop) of the Gaussian whose low frequencies each step is held to, those
     # of the estimate; 0 holds nothing
     hold: float = 0.0
+    # randomness of its chain; None: that of the face's job
+    eta: float | None = None
 
     def __post_init__(self) -> None:
         if (self.kind == "chain") != (self.chain is not None):

@@ -21,7 +21,7 @@ from pipeline.ledger.output import BROKEN, open_plan, open_run
 from pipeline.ledger.plan import PlannedShard
 from pipeline.ledger.retries import Retries, load_retries
 from pipeline.records.marker import Marker, environment_text
-from pipeline.records.rows import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome
+from pipeline.records.rows import DECISIONS, OUTCOMES, Decision, LeftFor, Outcome, Rung
 
 # The rate is that of the units finished so long before the last one.
 RATE_SECONDS = 600.0
@@ -46,6 +46,8 @@ class Seen:
     decisions: tuple[int, ...]
     # faces left for each of LEFT_TEXTS; without those that left none
     left_for: dict[LeftFor, int]
+    # faces by the treatment that passed the gates; without those that none had
+    rungs: dict[Rung, int]
     # images by outcome and `stage: reason`; None where all were restored or had no face
     reasons: dict[str, dict[str, int]] | None
     attempts: int
@@ -85,8 +87,9 @@ class State:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     # faces by what was decided of them
     decisions: dict[Decision, int] = field(default_factory=lambda: dict.fromkeys(DECISIONS, 0))
-    # of those left, by why that was no matter of their pixels
+    # of those left, by why; of the others, by the treatment that passed the gates
     left_for: dict[LeftFor, int] = field(default_factory=dict)
+    rungs: dict[Rung, int] = field(default_factory=dict)
     # images by outcome and `stage: reason`
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
     # units done, by the environment of their faces in a line; the bits of two may differ by rounding
@@ -291,6 +294,7 @@ def _read_marker(entry: store.Entry, run: str | None) -> Seen | str:
             outcomes=tuple(int(counts.outcomes[name]) for name in OUTCOMES),
             decisions=tuple(marker.metrics.decisions.values()),
             left_for=marker.metrics.left_for,
+            rungs=marker.metrics.rungs,
             reasons={o: {str(why): int(n) for why, n in c.items()} for o, c in marker.reasons.items() if c}
             or None,
             attempts=int(marker.attempts),
@@ -321,6 +325,8 @@ def add_up(state: State, done: Sequence[Seen], plan: Sequence[PlannedShard]) -> 
             state.decisions[way] += number
         for why, number in seen.left_for.items():
             state.left_for[why] = state.left_for.get(why, 0) + number
+        for rung, number in seen.rungs.items():
+            state.rungs[rung] = state.rungs.get(rung, 0) + number
         if seen.environment:
             state.environments[seen.environment] = state.environments.get(seen.environment, 0) + 1
         for outcome, causes in (seen.reasons or {}).items():

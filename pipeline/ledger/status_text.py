@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.console.progress import duration
 from pipeline.ledger.status import State
-from pipeline.records.rows import DECISION_TEXTS, LEFT_TEXTS
+from pipeline.records.rows import DECISION_TEXTS, LEFT_TEXTS, RUNG_TEXTS
 
 # Lines of one kind that are printed; the JSON has them all.
 SHOWN = 10
@@ -28,7 +28,9 @@ def lines(state: State) -> Iterator[str]:
     for way, number in s.decisions.items():
         yield f"  {DECISION_TEXTS[way]:<18} {number:>4}"
         if way == "left":
-            yield from (f"    {LEFT_TEXTS[why]:<22} {n:>4}" for why, n in s.left_for.items())
+            yield from (f"    {LEFT_TEXTS[why]:<44} {n:>4}" for why, n in s.left_for.items())
+    if set(s.rungs) - {"asked"}:
+        yield from (f"  {RUNG_TEXTS[rung]:<26} {number:>4}" for rung, number in s.rungs.items())
     for outcome, number in s.outcomes.items():
         yield counted(outcome, number)
         yield from reasons(s.reasons.get(outcome, {}))

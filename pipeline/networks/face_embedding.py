@@ -1,8 +1,8 @@
 """The face embedding of dlib as a PyTorch network: faces of one person lie close together.
 
 A residual network of 29 convolutions (dlib_face_recognition_resnet_model_v1, Davis King, CC0), whose scales of channels
-are folded into its convolutions (tools/convert_face_embedding.py). It gives dlib's own numbers up to rounding, in a fifth
-of the time on a CPU.
+are folded into its convolutions (tools/convert_face_embedding.py). It gives dlib's own numbers up to rounding, in a
+fifth of the time on a CPU.
 """
 
 from collections.abc import Callable

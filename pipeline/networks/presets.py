@@ -102,9 +102,12 @@ class Preset:
     # pipeline/faces/geometry.py. Empty: FFHQ's frame
     crop: Mapping[str, Any] = field(default_factory=dict)
     # what is done with a blind face by how far the estimator changes it: rows of `above` (levels of 0..255, rising
-    # from 0) with `way` "left" or "estimator", or with `start_step`, `calls`, `hold` of a chain. Empty: the same chain
-    # for every face
+    # from 0) with `way` "left" or "estimator", or with `start_step`, `calls`, `hold` of a chain, and its `eta` where
+    # that is not the preset's. Empty: the same chain for every face
     treatment: tuple[Mapping[str, Any], ...] = ()
+    # what a restored face may differ from the one that came, by `normal` and `strict`: tables of faces/gates.py. Empty:
+    # none were fitted
+    gates: Mapping[str, Any] = field(default_factory=dict)
     # N of tasks for which another one than `start_step` is better
     task_start: Mapping[str, Any] = field(default_factory=dict)
     # one sentence for people who choose
@@ -294,7 +297,9 @@ def _is_table(rows: Sequence[Mapping[str, Any]], max_step: int) -> bool:
     return rising and all(
         (set(row) == {"above", "way"} and row["way"] in ("left", "estimator"))
         or (
-            set(row) == {"above", "start_step", "calls", "hold"}
+            set(row) - {"eta"} == {"above", "start_step", "calls", "hold"}
+            and _is_number(row.get("eta", 0))
+            and 0 <= row.get("eta", 0) <= 1
             and type(row["start_step"]) is type(row["calls"]) is int
             and 0 < row["start_step"] <= max_step
             and row["calls"] >= 1
@@ -332,7 +337,12 @@ def _check_ranges(preset: Preset, where: str) -> None:
         (
             _is_table(preset.treatment, preset.max_step),
             '[[treatment]] rows must have `above`, rising from 0, and either way = "left" or "estimator", or '
-            f"start_step (1 to {preset.max_step}), calls and hold, got {[dict(row) for row in preset.treatment]}",
+            f"start_step (1 to {preset.max_step}), calls, hold and at will eta, got {[dict(row) for row in preset.treatment]}",
+        ),
+        (
+            set(preset.gates) <= {"normal", "strict"}
+            and all(isinstance(v, dict) for v in preset.gates.values()),
+            f"[gates] holds the tables normal and strict, got {', '.join(preset.gates)}",
         ),
         (
             all(type(n) is int and 0 < n <= preset.max_step for n in preset.task_start.values()),
@@ -359,8 +369,10 @@ def as_toml(preset: Preset) -> str:
     entries = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
     tables = {name: value for name, value in values.items() if isinstance(value, Mapping) and value}
     lines = [*_entries({name: value for name, value in entries.items() if name != "name"})]
+    gates = tables.pop("gates", {})
     for name, table in tables.items():
         lines += ["", f"[{name}]", *_entries(table)]
+    lines += gate_lines(gates)
     lines += treatment_lines(preset.treatment)
     for role, spec in (("prior", preset.prior), ("estimator", preset.estimator)):
         about = {name: getattr(spec, name) for name in ("kind", "file", "sha256", "url", "licence")}
@@ -371,6 +383,11 @@ def as_toml(preset: Preset) -> str:
 def treatment_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The lines of a preset's [[treatment]] table."""
     return [line for row in rows for line in ("", "[[treatment]]", *_entries(row))]
+
+
+def gate_lines(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The lines of a preset's [gates] tables."""
+    return [line for level, table in gates.items() for line in ("", f"[gates.{level}]", *_entries(table))]
 
 
 def _entries(table: Mapping[str, Any]) -> Iterator[str]:

@@ -51,12 +51,27 @@ DECISION_TEXTS: dict[Decision, str] = {
     "chain": "by diffusion",
 }
 
-# Why a face is left before a crop of it is looked at, where that is no matter of its pixels, and what people read.
-LeftFor = Literal["small", "surplus", "unfit"]
+# Which of the treatments that were tried passed the gates (diffusion/treatment.py), and what people read.
+Rung = Literal["asked", "held", "lower_n", "estimator"]
+RUNG_TEXTS: dict[Rung, str] = {
+    "asked": "as asked",
+    "held": "held more",
+    "lower_n": "from a smaller N",
+    "estimator": "by the estimator instead",
+}
+
+# Why a face is left as it was, and what people read: before a crop of it is looked at, because the estimator finds
+# nothing to change, or for the gate that no treatment passed.
+LeftFor = Literal["small", "surplus", "unfit", "sharp", "identity", "landmarks", "colour", "non_finite"]
 LEFT_TEXTS: dict[LeftFor, str] = {
     "small": "smaller than --min-face",
     "surplus": "beyond --max-faces",
     "unfit": "landmarks fit no face",
+    "sharp": "as good already as the preset can make them",
+    "identity": "would not look like the person any more",
+    "landmarks": "features would move",
+    "colour": "colours would change",
+    "non_finite": "left the finite numbers",
 }
 # Reasons of a skipped picture that is a good one: nothing of it is restored.
 NOT_RESTORED = frozenset({KEPT, *LEFT_TEXTS.values()})
@@ -120,7 +135,7 @@ class FaceRecord:
     strength: float = 1.0
     # why the face is left as it is; empty for a face that is restored
     kept: str = ""
-    # what kind of reason that is, where its pixels have no part in it
+    # what kind of reason that is; empty for a task that has nothing to do with the face
     left_for: LeftFor | Literal[""] = ""
     # whether it has a crop: it was not left before anything looked at it
     has_crop: bool = True
@@ -128,6 +143,10 @@ class FaceRecord:
     treatment: Decision | Literal[""] = ""
     # mean |f(y) - y| over the face, 0..255: how far the estimator changes it; None where it was not called
     estimated_change: float | None = None
+    # the treatment that passed the gates; empty for a face that is left as it was
+    rung: Rung | Literal[""] = ""
+    # every treatment that was tried, with its measurements and the gate that it did not pass
+    tried: list[dict[str, Any]] = field(default_factory=list)
     # step N at which its chain was entered, the network calls it took, and the width (pixels of the crop) of the
     # Gaussian whose low frequencies were held; None where there was no chain
     start_step: int | None = None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipeline.records.rows import DECISIONS, LEFT_TEXTS, Counts, Decision, LeftFor
+from pipeline.records.rows import DECISIONS, LEFT_TEXTS, RUNG_TEXTS, Counts, Decision, LeftFor, Rung
 
 # Sums that a unit's marker carries, besides its counts.
 SUMS = (
@@ -13,10 +13,9 @@ SUMS = (
     "faces_left",
     "faces_estimator",
     "faces_chain",
-    # of those left: LEFT_TEXTS of records.py
-    "faces_left_small",
-    "faces_left_surplus",
-    "faces_left_unfit",
+    # of those left, why: LEFT_TEXTS of rows.py; of the others, which treatment passed the gates: RUNG_TEXTS
+    *(f"faces_left_{why}" for why in LEFT_TEXTS),
+    *(f"faces_rung_{rung}" for rung in RUNG_TEXTS),
     # faces that an engine looked at
     "crops",
     "sharpness_before",
@@ -74,9 +73,15 @@ class ShardMetrics:
 
     @property
     def left_for(self) -> dict[LeftFor, int]:
-        """Faces that were left for each reason that is no matter of their pixels; without those that left none."""
+        """Faces that were left for each kind of reason; without those that left none."""
         counted = {why: round(self.sums.get(f"faces_left_{why}", 0.0)) for why in LEFT_TEXTS}
         return {why: number for why, number in counted.items() if number}
+
+    @property
+    def rungs(self) -> dict[Rung, int]:
+        """Faces by the treatment that passed the gates; without those that none had."""
+        counted = {rung: round(self.sums.get(f"faces_rung_{rung}", 0.0)) for rung in RUNG_TEXTS}
+        return {rung: number for rung, number in counted.items() if number}
 
     def intervals(self) -> dict[str, Interval]:
         """Of each column that was measured of any face."""
@@ -98,6 +103,7 @@ class ShardMetrics:
         }
         values |= {f"faces_{decision}": number for decision, number in self.decisions.items()}
         values |= {f"faces_left_{why}": number for why, number in self.left_for.items()}
+        values |= {f"faces_rung_{rung}": number for rung, number in self.rungs.items()}
         values |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
         values |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
         values |= {k: sums[k] for k in ("seconds_measure", "truths_missing") if sums[k]}

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.console.options import UsageError, from_values, options, options_of, require, values_of
 from pipeline.records.fingerprint import METHOD_VERSION
+from pipeline.restoration.gates import GateOptions
 from pipeline.restoration.options import (
     BackgroundOptions,
     FaceOptions,
@@ -22,6 +23,10 @@ from pipeline.restoration.options import (
 BLIND_PRESET, TASK_PRESET = "portrait", "small-swinir"
 
 
+# Options that there are no more, as fingerprints have them: outputs begun before, without them, are gone on with.
+FORMER = {"max_crispness": None, "max_scale": None}
+
+
 @dataclass(frozen=True)
 class RestoreConfig:
     """One restoration run."""
@@ -31,6 +36,7 @@ class RestoreConfig:
     task: TaskOptions = options("task", TaskOptions)
     method: MethodOptions = options("method", MethodOptions)
     faces: FaceOptions = options("faces", FaceOptions)
+    gate: GateOptions = options("gates", GateOptions)
     background: BackgroundOptions = options("background", BackgroundOptions)
     metrics: MetricOptions = options("metrics", MetricOptions)
     machine: MachineOptions = options("machine", MachineOptions)
@@ -95,4 +101,4 @@ def fingerprint(config: RestoreConfig, resolved: dict[str, Any]) -> dict[str, An
     """
     marked = {one.flag for one in options_of(RestoreConfig) if one.field.metadata["pixels"]}
     chosen = {flag: value for flag, value in values_of(config).items() if flag in marked}
-    return chosen | resolved | {"method_version": METHOD_VERSION}
+    return FORMER | chosen | resolved | {"method_version": METHOD_VERSION}

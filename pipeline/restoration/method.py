@@ -9,6 +9,7 @@ from pipeline.console.work_counts import Report, ignore
 from pipeline.diffusion.method import Method
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection
+from pipeline.faces.gates import Bounds
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import store
 from pipeline.io.weights import DETECTOR_WEIGHTS, find_upscaler, resolve
@@ -19,6 +20,7 @@ from pipeline.networks.presets import Preset, find_preset, load_network
 from pipeline.networks.spandrel_models import load_upscaler
 from pipeline.networks.tiling import MARGIN, TILE
 from pipeline.restoration.config import RestoreConfig, fingerprint
+from pipeline.restoration.gates import choose_bounds
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.background import Background
 from pipeline.stages.publish import Publish
@@ -35,6 +37,8 @@ class Restorer:
     method: Method
     # digests of the weights by role
     sha256: dict[str, str]
+    # what a restored face may differ from the one that came; None: whatever comes out is delivered
+    bounds: Bounds | None = None
     # what is measured besides, of --metrics what can be
     metrics: tuple[str, ...] = ()
 
@@ -87,7 +91,7 @@ def _treatment(config: RestoreConfig, preset: Preset) -> tuple[Mapping[str, Any]
     wanted = config.method
     if not config.task.is_blind or wanted.name != "auto" or wanted.start_step is not None:
         return ()
-    given = {"calls": wanted.calls, "hold": wanted.hold}
+    given = {"calls": wanted.calls, "hold": wanted.hold, "eta": wanted.eta}
     changed = {name: value for name, value in given.items() if value is not None}
     return tuple(dict(row) | (changed if "start_step" in row else {}) for row in preset.treatment)
 
@@ -128,6 +132,13 @@ def check_weights(config: RestoreConfig, preset: Preset) -> dict[str, str]:
     return digests
 
 
+def bounds_of(config: RestoreConfig, preset: Preset) -> Bounds | None:
+    """What the gates allow; None where none is asked. Raises UsageError where the preset's table is none."""
+    if not config.task.is_blind:  # what such a task knows of a face is kept
+        return None
+    return choose_bounds(config.gate, preset, config.faces.free_colour)
+
+
 def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tuple[Restorer, dict[str, Any]]:
     """The method with its weights found and checked, and the fingerprint of a run with it."""
     if config.task.name == "upscale" and not is_whole(config, CropFrame.from_table(preset.side, preset.crop)):
@@ -135,7 +146,8 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
             f"--task upscale enlarges whole crops, and those of {preset.name} show less than FFHQ's do; "
             "give crops that jobs.align made for it, with --alignment preset"
         )
-    restorer = Restorer(preset, method, check_weights(config, preset))
+    bounds = bounds_of(config, preset)
+    restorer = Restorer(preset, method, check_weights(config, preset), bounds)
     resolved = method.resolved | {"weights": restorer.sha256, "preset_side": preset.side}
     if (config.metrics.truth or "").startswith("sibling:"):
         resolved |= {"truth": config.metrics.truth}  # such pictures are not restored
@@ -143,6 +155,8 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
         resolved |= {"estimator_options": dict(preset.estimator.options)}
     if preset.crop:
         resolved |= {"crop": dict(preset.crop)}
+    if bounds is not None:
+        resolved |= {"gates": bounds.as_table}
     if config.background.network is not None:
         name = store.name_of(config.background.network)
         resolved |= {
@@ -197,8 +211,6 @@ def read_stage(
         selection=Selection(c.faces.min_face, c.faces.max_faces, c.faces.max_overlap),
         aligned=c.input.aligned,
         whole=is_whole(c, restorer.frame),
-        max_crispness=c.faces.max_crispness,
-        max_scale=c.faces.max_scale,
         # a preset that treats each face by its damage has judged already what may be pasted
         strength=1.0 if c.faces.strength is None and restorer.preset.treatment else c.faces.strength,
         max_pixels=c.most_pixels,
@@ -247,6 +259,7 @@ def restore_stage(
         threads=threads,
         stop_uri=stop_uri,
         task=c.task.task,
+        bounds=m.bounds,
         report=report,
     )
 

@@ -262,18 +262,6 @@ class FaceOptions:
         "their damage, less for a face that is sharp already or much larger than the preset's side)",
         pixels=True,
     )
-    max_crispness: float | None = option(
-        None,
-        help="leave a face as it is that is already this crisp at the preset's side: 0.5 is blurred, 1 is sharp, "
-        "0.85 leaves sharp faces alone (default: restore every face)",
-        pixels=True,
-    )
-    max_scale: float | None = option(
-        None,
-        help="leave a face as it is that is more than this many times larger than the preset's side "
-        "(default: restore every face)",
-        pixels=True,
-    )
     max_pixels: int = option(
         178_956_970,
         help="pictures above this many pixels are skipped, those of 16-bit colour above half as many; a worker takes "
@@ -287,8 +275,6 @@ class FaceOptions:
             "--max-overlap must lie in [0, 1]": 0 <= self.max_overlap <= 1,
             "--max-faces must be at least 1": self.max_faces >= 1,
             "--max-pixels must be at least 1": self.max_pixels >= 1,
-            "--max-crispness must be above 0": self.max_crispness is None or self.max_crispness > 0,
-            "--max-scale must be above 0": self.max_scale is None or self.max_scale > 0,
             "--strength must lie in [0, 1]": self.strength is None or 0 <= self.strength <= 1,
             "--keep-detail is for --paste crop": self.keep_detail is None or self.paste == "crop",
         }

@@ -24,7 +24,7 @@ from pipeline.io import layout, store
 from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
-from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, Row
+from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, RUNG_TEXTS, Row
 from pipeline.records.totals import ShardMetrics
 from pipeline.restoration.board import Board
 from pipeline.restoration.config import RestoreConfig
@@ -301,6 +301,7 @@ def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
         "faces": totals.counts.faces,
     }
     summary |= {f"faces {DECISION_TEXTS[decision]}": number for decision, number in totals.decisions.items()}
+    summary |= {f"faces restored {RUNG_TEXTS[rung]}": number for rung, number in totals.rungs.items()}
     summary |= {f"faces left, {LEFT_TEXTS[why]}": number for why, number in totals.left_for.items()}
     units = restoration.ledger.environments
     return summary | {
@@ -338,5 +339,8 @@ def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
 def decided(totals: ShardMetrics) -> str:
     """What was decided of the faces, in a line."""
     why = ", ".join(f"{number} {LEFT_TEXTS[why]}" for why, number in totals.left_for.items())
-    texts = DECISION_TEXTS | ({"left": f"{DECISION_TEXTS['left']} ({why})"} if why else {})
-    return ", ".join(f"{number} {texts[way]}" for way, number in totals.decisions.items() if number)
+    left = {"left": f"{DECISION_TEXTS['left']} ({why})"} if why else {}
+    texts = DECISION_TEXTS | left
+    ways = ", ".join(f"{number} {texts[way]}" for way, number in totals.decisions.items() if number)
+    rungs = ", ".join(f"{number} {RUNG_TEXTS[rung]}" for rung, number in totals.rungs.items())
+    return f"{ways}; of the restored {rungs}" if set(totals.rungs) - {"asked"} else ways

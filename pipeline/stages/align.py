@@ -81,9 +81,6 @@ class ReadAndAlign:
     # every picture is one aligned face: as FFHQ's are, or (whole) the very crop
     aligned: bool
     whole: bool
-    # crispness and scale above which a face is left as it is
-    max_crispness: float | None
-    max_scale: float | None
     # share of the restoration that is pasted; None chooses for each face
     strength: float | None
     max_pixels: int
@@ -252,7 +249,7 @@ class ReadAndAlign:
         record = _face_record(face, to_crop)
         record.crispness, record.sharpness_before = crisp, sharpness(crop)
         record.strength = strength if self.task.is_blind else 1.0
-        leave(record, self._why_not_task(scale, hole_of_face) or self._why_kept(crisp, scale))
+        leave(record, self._why_not_task(scale, hole_of_face))
         return record, crop, hole_of_face
 
     def _why_not_task(self, scale: float, hole: NDArray[np.uint8]) -> str:
@@ -263,21 +260,6 @@ class ReadAndAlign:
             side = self.frame.side
             return (
                 f"the face is not smaller than the preset's side of {side} px; say with --factor how it was"
-            )
-        return ""
-
-    def _why_kept(self, crisp: float, scale: float) -> str:
-        """Why a face is left as it is, in one sentence; empty when it is restored."""
-        side = self.frame.side
-        if self.max_scale is not None and scale > self.max_scale:
-            return (
-                f"the face is {scale:.1f} times larger than {side} px, above --max-scale {self.max_scale:g}; "
-                "take a preset of a larger side"
-            )
-        if self.max_crispness is not None and crisp > self.max_crispness:
-            return (
-                f"the face is sharp already at {side} px (crispness {crisp:.2f}, above --max-crispness "
-                f"{self.max_crispness:g})"
             )
         return ""
 

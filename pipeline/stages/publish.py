@@ -32,6 +32,7 @@ from pipeline.io.units import Address, Unit
 from pipeline.records.marker import Marker, Output
 from pipeline.records.rows import (
     KEPT,
+    LEFT_TEXTS,
     FaceRecord,
     ImageRecord,
     Row,
@@ -182,7 +183,9 @@ class Publish:
         broken = [f for f, _, _ in faces if f.error]
         gained = [face for face in faces if not face[0].kept]
         if faces and not gained and not broken and record.outcome is None:
-            record.settle("skipped", KEPT, "restore", faces[0][0].kept)
+            first = faces[0][0]
+            reason = LEFT_TEXTS[first.left_for] if first.left_for and first.left_for != "sharp" else KEPT
+            record.settle("skipped", reason, "restore", first.kept)
             if self.background is None:
                 return data
         if broken:

@@ -1,6 +1,7 @@
 """The unit's records as Parquet, and its marker."""
 
 import io
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 
 from pipeline.io.units import Unit
 from pipeline.records.marker import Marker, Output
-from pipeline.records.rows import DECISIONS, LEFT_TEXTS, OUTCOMES, Counts, FaceRecord, ImageRecord, with_crops
+from pipeline.records.rows import (
+    DECISIONS,
+    LEFT_TEXTS,
+    OUTCOMES,
+    RUNG_TEXTS,
+    Counts,
+    FaceRecord,
+    ImageRecord,
+    with_crops,
+)
 from pipeline.records.totals import PER_COLUMN
 
 SCHEMA = pa.schema(
@@ -40,11 +50,13 @@ SCHEMA = pa.schema(
         ("crispness", pa.float64()),
         ("strength", pa.float64()),
         ("treatment", pa.string()),  # left, estimator, chain
-        ("kept", pa.string()),  # why the face was left as it is; empty for a restored one
         (
-            "left_for",
+            "rung",
             pa.string(),
-        ),  # small, surplus or unfit (LEFT_TEXTS of records.py); empty for every other face
+        ),  # the treatment that passed the gates: asked, held, lower_n, estimator; empty for none
+        ("tried", pa.string()),  # every treatment that was tried, with what was measured, as JSON
+        ("kept", pa.string()),  # why the face was left as it is; empty for a restored one
+        ("left_for", pa.string()),  # the kind of that reason, as in LEFT_TEXTS of records/rows.py
         ("estimated_change", pa.float64()),  # mean |f(y) - y|, 0..255; null where nothing was estimated
         ("start_step", pa.int32()),  # these three null where there was no chain
         ("calls", pa.int32()),
@@ -58,7 +70,7 @@ SCHEMA = pa.schema(
     ]
 )
 # Columns that the outputs of earlier versions do not have.
-ADDED_LATER = frozenset({"left_for", "recoded"})
+ADDED_LATER = frozenset({"left_for", "recoded", "rung", "tried"})
 
 
 def record_table(
@@ -87,6 +99,7 @@ def record_table(
         for face in faces:
             if face.image == place:
                 values = {k: v for k, v in vars(face).items() if k != "image"} | face.measured
+                values |= {"tried": json.dumps(face.tried)}
                 values |= {n: v for n, v in vectors.get(id(face), {}).items() if np.isfinite(v).all()}
                 rows.append({"kind": "face"} | address | size | values | settings)
     columns = [pa.array([storable(row.get(f.name)) for row in rows], type=f.type) for f in schema]
@@ -150,11 +163,16 @@ def make_marker(
 
 
 def decided(faces: Sequence[FaceRecord]) -> dict[str, float]:
-    """How many faces were treated in each way, as `faces_WAY`, left for each reason, and how many had crops."""
+    """How many faces were treated in each way, passed the gates with each treatment, and were left for each reason.
+
+    Named as SUMS of records/totals.py.
+    """
     counted = Counter(f.treatment for f in faces if not f.error)
     left = Counter(f.left_for for f in faces)
+    rungs = Counter(f.rung for f in faces)
     return {f"faces_{way}": float(counted[way]) for way in DECISIONS} | {
         **{f"faces_left_{why}": float(left[why]) for why in LEFT_TEXTS if left[why]},
+        **{f"faces_rung_{rung}": float(rungs[rung]) for rung in RUNG_TEXTS if rungs[rung]},
         "crops": float(len(with_crops(faces))),
     }
 

@@ -4,9 +4,10 @@ import json
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import psutil
@@ -19,20 +20,23 @@ from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.method import Method
 from pipeline.diffusion.noise import noise_key
-from pipeline.diffusion.request import EngineFailure, FaceJob, FaceResult
+from pipeline.diffusion.request import FaceJob, FaceResult
 from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.task import BLIND, Task
 from pipeline.diffusion.treatment import Treatment
 from pipeline.faces.colour import anchor_change, anchor_colour
-from pipeline.faces.geometry import inside_picture
+from pipeline.faces.gates import Bounds, Gates
+from pipeline.faces.geometry import CropFrame, inside_picture
+from pipeline.faces.identity import Embedder
 from pipeline.faces.sharpness import sharpness
 from pipeline.io.errors import message, outline
 from pipeline.io.masks import Hole
 from pipeline.io.stop import is_stopping
-from pipeline.io.weights import resolve
+from pipeline.io.weights import METRIC_WEIGHTS, resolve
 from pipeline.io.weights_cache import cache_dir
 from pipeline.networks.compiled import compiled
 from pipeline.networks.environment import environment
+from pipeline.networks.face_embedding import load_embedding
 from pipeline.networks.inference_nafnet import InferenceNAFNet
 from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.memory import bytes_per_slot
@@ -41,8 +45,10 @@ from pipeline.networks.precision import fix_kernels, in_precision, number_type
 from pipeline.networks.presets import NetworkSpec, Preset, load_network, takes_mask
 from pipeline.networks.unet import UNet
 from pipeline.records.rows import (
+    LEFT_TEXTS,
     FaceRecord,
     ImageRecord,
+    LeftFor,
     Row,
     dump_records,
     load_faces,
@@ -51,6 +57,7 @@ from pipeline.records.rows import (
     unpack,
     with_crops,
 )
+from pipeline.stages.ladder import Climb, Ladder
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
 CALLS_ON_GPU = 2
@@ -75,6 +82,8 @@ class RestoreSettings:
     # while this object exists no further unit is begun, however many were read ahead
     stop_uri: str
     task: Task = BLIND
+    # what a restored face may differ from the one that came; None: whatever comes out is delivered
+    bounds: Bounds | None = None
     # is given what happens to networks and faces
     report: Report = ignore
 
@@ -158,6 +167,9 @@ class RestoreFaces:
         schedule = s.method.schedule
         self._treatment = s.method.treatments(schedule)
         self._engine = self._make_engine(schedule)
+        self._ladder = Ladder(
+            self._engine, partial(s.method.ladder, side=s.preset.side), self._gates(), self._finish
+        )
         s.report(WorkCounts(ready=1))
 
     def _make_engine(self, schedule: Schedule) -> Engine | EstimatorEngine:
@@ -170,6 +182,18 @@ class RestoreFaces:
         return make_engine(
             s.preset, estimator, prior, schedule, s.device, s.precision, s.slots, s.threads, s.report
         )
+
+    def _gates(self) -> Gates | None:
+        s = self._settings
+        if s.bounds is None:
+            return None
+        frame = CropFrame.from_table(s.preset.side, s.preset.crop)
+        embedder = None
+        if s.bounds.identity is not None:
+            published = METRIC_WEIGHTS["identity"]
+            found = resolve(published.file, published.url, published.sha256, s.weights_dir)
+            embedder = Embedder(load_embedding(found.path), frame)
+        return Gates(s.bounds, frame, embedder)
 
     def _load(self, spec: NetworkSpec) -> nn.Module:
         return load_network(spec, resolve(spec.file, spec.url, spec.sha256, self._settings.weights_dir).path)
@@ -185,43 +209,28 @@ class RestoreFaces:
         holes: list[Hole | None] = [None] * len(crops)
         if row.get("holes"):
             holes = [hole.any(axis=2) for hole in unpack(row["holes"], self._settings.preset.side)]
-        waiting = [
-            self._submit(images[f.image], f, crop, hole)
+        jobs = [
+            self._job(images[f.image], f, crop, hole)
             for f, crop, hole in zip(faces, crops, holes, strict=True)
         ]
-        results = []
-        for face, crop, future in zip(faces, crops, waiting, strict=True):
-            try:
-                result = future.result()
-                self._note(face, result)
-            except EngineFailure:  # no face of this process can be restored any more
-                for one in waiting:
-                    one.cancel()
-                raise
-            except Exception as error:  # the face fails, not the unit
-                face.error, face.traceback = f"{type(error).__name__}: {message(error)}", outline(error)
-                result = FaceResult(crop, crop, Treatment("left"), 0.0)
-            except BaseException:  # the unit is given up: its faces need no slots
-                for one in waiting:
-                    one.cancel()
-                raise
-            if face.treatment in ("estimator", "chain") and self._keeps_colour:
-                anchor = anchor_change if self._settings.pastes_change else anchor_colour
-                result = replace(result, restored=anchor(crop, result.restored))
-            face.sharpness_after = sharpness(result.restored)
-            face.distance = float(np.abs(result.restored.astype(np.float32) - result.estimated).mean())
-            results.append(result)
+        torch.set_num_threads(1)  # the gates' network; the engine's threads have their own number
+        results: dict[int, FaceResult] = {}
+        spent: list[FaceResult] = []
+        for i, climb in self._ladder.restore(jobs):
+            self._settings.report(WorkCounts(restored=1, decided=1 - max(len(climb.results), 1)))
+            results[i] = self._note(faces[i], climb)
+            spent += climb.results
         sums = {
             "seconds_restore": time.monotonic() - began,
-            "slot_steps": float(sum(r.steps for r in results)),
-            "slot_capacity": sum(r.capacity for r in results),
-            "slot_steps_pressed": float(sum(r.steps_saturated for r in results)),
-            "slot_capacity_pressed": sum(r.capacity_saturated for r in results),
+            "slot_steps": float(sum(r.steps for r in spent)),
+            "slot_capacity": sum(r.capacity for r in spent),
+            "slot_steps_pressed": float(sum(r.steps_saturated for r in spent)),
+            "slot_capacity_pressed": sum(r.capacity_saturated for r in spent),
         }
         return row | {
             "faces": dump_records(every),
-            "estimated": pack([r.estimated for r in results]),
-            "restored": pack([r.restored for r in results]),
+            "estimated": pack([results[i].estimated for i in range(len(jobs))]),
+            "restored": pack([results[i].restored for i in range(len(jobs))]),
             "sums": json.dumps(json.loads(row["sums"]) | sums),
             "environment": json.dumps(self.environment),
         }
@@ -236,38 +245,67 @@ class RestoreFaces:
         is_compiled = getattr(engine.prior, "is_compiled", False)
         return environment(place, dtype, engine.batch, is_compiled, engine.slots_agree)
 
-    @property
-    def _keeps_colour(self) -> bool:
-        return not self._settings.free_colour and self._settings.task.is_blind
+    def _finish(self, came: NDArray[np.uint8], restored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The restored crop with the colours of the picture, unless it keeps its own."""
+        if self._settings.free_colour or not self._settings.task.is_blind:
+            return restored
+        anchor = anchor_change if self._settings.pastes_change else anchor_colour
+        return anchor(came, restored)
 
-    def _note(self, face: FaceRecord, result: FaceResult) -> None:
-        """Put into the record what was decided of a face."""
+    def _note(self, face: FaceRecord, climb: Climb) -> FaceResult:
+        """Put into the record what became of a face; its result, of a failed one the crop as it came."""
+        face.tried = [tried.to_json() for tried in climb.tried]
+        if climb.outcome is None:
+            error = climb.error or RuntimeError("the face has no outcome")
+            face.error, face.traceback = f"{type(error).__name__}: {message(error)}", outline(error)
+            crop = climb.job.crop
+            return FaceResult(crop, crop, Treatment("left"), 0.0)
+        result = climb.outcome
         what = result.treatment
         face.treatment, face.estimated_change = what.kind, result.estimated_change
         face.start_step = result.start_step
         if what.chain is not None:
-            face.calls, face.hold = len(what.chain.indices), what.hold
+            face.calls, face.hold = what.steps, what.hold
         if what.kind == "left":
-            face.kept = (
-                f"the face has nothing to gain: the estimator changes it by {result.estimated_change:.2f} levels in "
-                "the mean"
-            )
-            bounds = [row["above"] for row in self._settings.method.treatment if row.get("way") != "left"]
-            if bounds and result.estimated_change < bounds[0]:
-                face.kept += f", below {bounds[0]:g}"
+            face.left_for, face.kept = self._why_left(climb)
+        else:
+            face.rung = climb.tried[-1].rung
+        face.sharpness_after = sharpness(result.restored)
+        face.distance = float(np.abs(result.restored.astype(np.float32) - result.estimated).mean())
+        return result
 
-    def _submit(
+    def _why_left(self, climb: Climb) -> tuple[LeftFor, str]:
+        """The kind of reason for which a face was left, and the reason as a sentence."""
+        first = climb.tried[0] if climb.tried else None
+        if first is None or first.failed in (None, "gain"):
+            change = climb.results[-1].estimated_change
+            why = f"the face has nothing to gain: the estimator changes it by {change:.2f} levels in the mean"
+            bounds = [row["above"] for row in self._settings.method.treatment if row.get("way") != "left"]
+            if first is not None:
+                why += f", and the result gains {first.measured['gain']:.2f}, below {first.bound:g}"
+            elif bounds and change < bounds[0]:
+                why += f", below {bounds[0]:g}"
+            return "sharp", why
+        gate = cast(LeftFor, first.failed)
+        why = (
+            f"the restored face {LEFT_TEXTS[gate]}"
+            if gate == "non_finite"
+            else f"restored, the face {LEFT_TEXTS[gate]}"
+        )
+        if first.bound is not None:
+            why += f": {gate} {first.measured[gate]:.3g}, at most {first.bound:.3g} is allowed"
+        more = len(climb.tried) - 1
+        return gate, why + (f"; {more} gentler treatments did not pass either" if more else "")
+
+    def _job(
         self, image: ImageRecord, face: FaceRecord, crop: NDArray[np.uint8], hole: Hole | None
-    ) -> "Future[FaceResult]":
+    ) -> FaceJob:
         s = self._settings
         known = s.task.constraint(crop, hole, face.scale)
         key = noise_key(s.method.seed, image.sha256, face.face)
         to_crop = np.array(face.affine).reshape(2, 3)
         inside = inside_picture(to_crop, len(crop), image.width, image.height)
-        job = FaceJob(crop, key, s.method.eta, self._treatment, s.method.solver, known, hole, inside)
-        future = self._engine.submit(job)
-        future.add_done_callback(lambda _: s.report(WorkCounts(restored=1)))
-        return future
+        return FaceJob(crop, key, s.method.eta, self._treatment, s.method.solver, known, hole, inside)
 
 
 # A call also needs its libraries' scratch space, and the process more than the engine.

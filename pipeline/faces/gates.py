@@ -1,0 +1,201 @@
+"""Gates: whether a restored face may be delivered, by measurements of its crop against the one that came.
+
+Each gate compares a measurement with a bound. The bounds belong to a preset, whose `[gates]` table `jobs.calibrate`
+fits on faces with a known truth; docs/gates.md says how, and shows the curves.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.restoration import estimate_sigma
+
+from pipeline.faces.colour import LUMA
+from pipeline.faces.detect import CenterFace
+from pipeline.faces.geometry import CropFrame
+from pipeline.faces.identity import Embedder, Embedding, angle
+from pipeline.faces.sharpness import sharpness
+
+Crop = NDArray[np.uint8]
+# In the order in which they are asked, and what people read of a face that is left for each.
+Gate = Literal["identity", "landmarks", "colour", "gain"]
+GATES: tuple[Gate, ...] = ("identity", "landmarks", "colour", "gain")
+# δ in levels → the bound there; between the given values it is interpolated, beyond them constant
+Curve = tuple[tuple[float, float], ...]
+
+# A crop is mirrored by this share of its side before its landmarks are found: the detector misses faces near a border.
+MARGIN = 3 / 16
+# Score from which landmarks count: the face is known to be there.
+LEAST_SCORE = 0.3
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a restored face may differ from the one that came, by gate; None: the gate is off."""
+
+    # largest angle between the embeddings, degrees, by δ
+    identity: Curve | None = None
+    # largest shift of a landmark, as a share of the distance between the eyes, by δ
+    landmarks: Curve | None = None
+    # largest change of colour that is broader than a sixteenth of the side, levels of 0..255
+    colour: float | None = None
+    # least gain: see Measurements.gain
+    gain: float | None = None
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> "Bounds":
+        """The bounds of a preset's table. Raises ValueError, a sentence, where they are none."""
+        if unknown := sorted(set(table) - set(GATES)):
+            raise ValueError(f"the gates are {', '.join(GATES)}, got {', '.join(unknown)}")
+        values: dict[str, Any] = {}
+        for name, value in table.items():
+            values[name] = _curve(name, value) if name in ("identity", "landmarks") else _number(name, value)
+        return cls(**values)
+
+    @property
+    def as_table(self) -> dict[str, Any]:
+        """As a preset's table has it."""
+        return {
+            name: [list(row) for row in bound] if isinstance(bound, tuple) else bound
+            for name in GATES
+            if (bound := getattr(self, name)) is not None
+        }
+
+    def at(self, gate: Gate, delta: float) -> float | None:
+        """The bound of a gate for a face of this δ."""
+        bound = getattr(self, gate)
+        if not isinstance(bound, tuple):
+            return float(bound) if bound is not None else None
+        return float(np.interp(delta, [d for d, _ in bound], [b for _, b in bound]))
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """A restored crop against the one that came."""
+
+    # degrees between the embeddings; None without an embedding
+    identity: float | None
+    # largest shift of a landmark, as a share of the distance between the eyes; None where none is found in what came,
+    # inf where none is found any more
+    landmarks: float | None
+    # largest change of broad colour, levels
+    colour: float
+    # the largest of three: by what factor it is sharper, as a power of two; and by how many levels there is less noise,
+    # at its size and, where grain is, at half of that
+    gain: float
+
+    @property
+    def rounded(self) -> dict[str, float]:
+        """By gate, for the records; what could not be measured is left out."""
+        return {name: round(value, 4) for name in GATES if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Judges restored crops of one frame. Thread-safe; everything is measured on the CPU in float32."""
+
+    bounds: Bounds
+    frame: CropFrame
+    # None: the identity is not measured
+    embedder: Embedder | None
+    _detector: CenterFace = field(default_factory=lambda: CenterFace(LEAST_SCORE), compare=False)
+    # the detector takes one picture at a time
+    _detecting: Lock = field(default_factory=Lock, compare=False)
+
+    def face(self, crop: Crop) -> "Judged":
+        """What is measured of a face that came once, whatever is tried with it."""
+        embedding = self.embedder(crop) if self.embedder and self.bounds.identity else None
+        landmarks = self._landmarks(crop) if self.bounds.landmarks else None
+        return Judged(crop, embedding, landmarks, sharpness(crop), noise(crop))
+
+    def measure(self, came: "Judged", restored: Crop) -> Measurements:
+        """A restored crop, [S, S, 3] uint8 RGB, against the one that came."""
+        turned = None
+        if self.embedder is not None and came.embedding is not None:
+            turned = angle(came.embedding, self.embedder(restored))
+        moved = None
+        if came.landmarks is not None:
+            there = self._landmarks(restored)
+            moved = shift(came.landmarks, there) if there is not None else float("inf")
+        sharper = float(np.log2((sharpness(restored) + 1e-3) / (came.sharpness + 1e-3)))
+        quieter = max(a - b for a, b in zip(came.noise, noise(restored), strict=True))
+        return Measurements(turned, moved, broad_colour(came.crop, restored), max(sharper, quieter))
+
+    def failed(self, found: Measurements, delta: float) -> Gate | None:
+        """The first gate that a restored face of this δ does not pass."""
+        for gate in GATES:
+            value, bound = getattr(found, gate), self.bounds.at(gate, delta)
+            if value is None or bound is None:
+                continue
+            if value < bound if gate == "gain" else not value <= bound:
+                return gate
+        return None
+
+    def _landmarks(self, crop: Crop) -> NDArray[np.float64] | None:
+        """[5, 2] pixels, of the face nearest to the frame's template; None where none is found."""
+        margin = round(len(crop) * MARGIN)
+        wider = cv2.copyMakeBorder(crop, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
+        with self._detecting:
+            faces = self._detector(np.asarray(wider, np.uint8))
+        found = [face.landmarks.astype(np.float64) - margin for face in faces]
+        template = self.frame.template
+        return min(found, key=lambda points: float(np.abs(points - template).sum()), default=None)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A face as it came, and what was measured of it."""
+
+    crop: Crop
+    embedding: Embedding | None
+    landmarks: NDArray[np.float64] | None
+    sharpness: float
+    noise: tuple[float, float]
+
+
+def shift(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Largest distance of a landmark, [5, 2] each, as a share of the distance between the eyes of `a`."""
+    eyes = max(float(np.linalg.norm(a[0] - a[1])), 1.0)
+    return float(np.linalg.norm(a - b, axis=1).max()) / eyes
+
+
+def noise(crop: Crop) -> tuple[float, float]:
+    """Standard deviation of the noise of the luma, levels, at full and at half size.
+
+    From the finest wavelets: Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage" (1994).
+    """
+    luma = crop.astype(np.float32) @ LUMA
+    half = cv2.resize(luma, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    full, coarse = (float(estimate_sigma(v)) for v in (luma, half))  # type: ignore[no-untyped-call]
+    return full, coarse
+
+
+def broad_colour(came: Crop, restored: Crop) -> float:
+    """Largest change of colour without its luma, averaged over a sixteenth of the side, in levels."""
+    change = restored.astype(np.float32) - came
+    colour = change - (change @ LUMA)[..., None]
+    broad = cv2.GaussianBlur(colour, (0, 0), len(came) / 16, borderType=cv2.BORDER_REPLICATE)
+    return float(np.abs(broad).max())
+
+
+def _curve(name: str, value: Any) -> Curve:
+    rows: Sequence[Any] = value if isinstance(value, list) else []
+    good = all(isinstance(row, list) and len(row) == 2 and all(map(_is_number, row)) for row in rows)
+    deltas = [row[0] for row in rows] if good else []
+    if not rows or not good or deltas != sorted(set(deltas)):
+        raise ValueError(f"{name} must hold rows of δ, rising, and the bound there, got {value!r}")
+    return tuple((float(d), float(b)) for d, b in rows)
+
+
+def _number(name: str, value: Any) -> float:
+    if not _is_number(value):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
