@@ -12,18 +12,21 @@ from pipeline.console.options import UsageError, option
 from pipeline.console.progress import Progress
 from pipeline.datasets.faces import PHOTOGRAPHS, FaceAddress, find_faces, spread
 from pipeline.evaluation.calibration import ESTIMATOR, LEFT, Bin, Bounds, Candidate, Numbers, choose, table
+from pipeline.evaluation.gate_fit import Restored, chosen, draw_gates, fit_gates
 from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
-from pipeline.networks.presets import find_preset, treatment_lines
+from pipeline.networks.presets import find_preset, gate_lines, treatment_lines
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.reporting.sheet import Card, Group, Line, Row, draw_sheet, tile_side
 from pipeline.restoration.config import BLIND_PRESET
 
 # Photographs on the sheet to look at.
 SHOWN = 40
+# Restored faces from which gates are fitted.
+LEAST_FACES = 24
 # N 300 held at σ 3 has even less LPIPS for the worst faces, but begins to invent: glasses, for one.
-CHAINS = "60:1:1,100:2:1,152:1:1.5,152:2:1.5,152:3:1,152:3:1.5,200:3:1.5,252:3:2,252:4:1.5,252:4:2"
+CHAINS = "60:1:1:.1,100:2:1:.1,152:2:1.5:.15,152:3:1:.1,152:3:1.5:.15,200:3:1.5:.15,252:3:2:.2,252:4:1.5:.15,252:4:2:.2"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,10 @@ class CalibrateConfig:
     )
     preset: str = option(BLIND_PRESET, help="preset whose networks are asked", group="what")
     chains: str = option(
-        CHAINS, help="chains to try, N:CALLS:SIGMA separated by commas", group="what", metavar="CHAINS"
+        CHAINS,
+        help="chains to try, N:CALLS:SIGMA or N:CALLS:SIGMA:ETA separated by commas",
+        group="what",
+        metavar="CHAINS",
     )
     limit: int = option(0, help="only the first so many photographs; 0 takes all", group="what")
     apart_from: int = option(
@@ -78,7 +84,7 @@ class CalibrateConfig:
             self.candidates  # noqa: B018 (evaluated for what it raises)
         except ValueError as error:
             raise UsageError(
-                f"--chains must be N:CALLS:SIGMA separated by commas, got {self.chains!r}"
+                f"--chains must be N:CALLS:SIGMA or N:CALLS:SIGMA:ETA separated by commas, got {self.chains!r}"
             ) from error
 
     @property
@@ -149,7 +155,11 @@ def is_of(row: Mapping[str, object], candidate: Candidate) -> bool:
 def rows_of(sample: Sample, turn: int) -> Iterator[dict[str, object]]:
     """A sample's rows: one a candidate."""
     for candidate, values in sample.measured.items():
-        yield {"turn": turn, "delta": sample.delta, **asdict(candidate), **values}
+        judged = {
+            "gates": dict(sample.gates.get(candidate, {})),
+            "embedding": sample.embeddings[candidate].round(5).tolist(),
+        }
+        yield {"turn": turn, "delta": sample.delta, **asdict(candidate), **values, **judged}
 
 
 def draw_column(candidates: Sequence[Candidate], sample: Sample) -> bytes:
@@ -203,6 +213,20 @@ def read_samples(
     return delta, by_candidate, places
 
 
+def read_restored(folder: str, numbers: Sequence[int], bins: Sequence[Bin]) -> list[Restored]:
+    """Every sample that the fitted table restores, with what the gates measure of it."""
+    found = []
+    for number in numbers:
+        rows = json.loads(store.read_bytes(store.join(folder, f"{number:06d}.json")))
+        came = {row["turn"]: np.array(row["embedding"]) for row in rows if is_of(row, LEFT)}
+        for row in rows:
+            what = chosen(row["delta"], bins)
+            if what != LEFT and is_of(row, what):
+                embedding = np.array(row["embedding"])
+                found.append(Restored(row["delta"], number, row["gates"], came[row["turn"]], embedding))
+    return found
+
+
 def describe(bins: Sequence[Bin]) -> str:
     """What was chosen and what it brings, for people: a table in Markdown."""
     head = "| δ | faces | chosen | PSNR in → out | angle in → out | LPIPS in → estimator → out | worse: LPIPS, any |"
@@ -235,5 +259,15 @@ def calibrate(config: CalibrateConfig) -> int:
     described = describe(bins) + "\nbounds: " + json.dumps(asdict(config.bounds)) + "\n"
     store.write_bytes(store.join(config.output, "treatment.toml"), text.encode())
     store.write_bytes(store.join(config.output, "treatment.md"), described.encode())
+    restored = read_restored(folder, [n for n, _ in faces], bins)
+    if len(restored) >= LEAST_FACES:
+        tables = fit_gates(restored)
+        text += "\n".join(gate_lines(tables)).lstrip("\n") + "\n"
+        store.write_bytes(store.join(config.output, "gates.png"), draw_gates(restored, tables))
+        store.write_bytes(store.join(config.output, "treatment.toml"), text.encode())
+    else:
+        say(
+            f"warning: gates are fitted to {LEAST_FACES} restored faces at least, and there are {len(restored)}"
+        )
     print(f"{described}\n{text}")
     return OK

@@ -40,12 +40,14 @@ class Candidate:
     start_step: int = 0
     calls: int = 0
     hold: float = 0.0
+    # randomness; None: the preset's
+    eta: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Candidate":
-        """The chain given as `N:CALLS:SIGMA`. Raises ValueError."""
-        start_step, calls, hold = text.split(":")
-        return cls("chain", int(start_step), int(calls), float(hold))
+        """The chain given as `N:CALLS:SIGMA` or `N:CALLS:SIGMA:ETA`. Raises ValueError."""
+        start_step, calls, hold, *eta = text.split(":")
+        return cls("chain", int(start_step), int(calls), float(hold), *map(float, eta))
 
     @property
     def rank(self) -> int:
@@ -55,15 +57,17 @@ class Candidate:
     @property
     def name(self) -> str:
         """Its name in tables."""
-        return (
-            self.way if self.way != "chain" else f"N {self.start_step}, {self.calls} calls, σ {self.hold:g}"
-        )
+        if self.way != "chain":
+            return self.way
+        eta = "" if self.eta is None else f", η {self.eta:g}"
+        return f"N {self.start_step}, {self.calls} calls, σ {self.hold:g}{eta}"
 
     def row(self, above: float) -> dict[str, Any]:
         """Its row of a preset's [[treatment]] table."""
         if self.way != "chain":
             return {"above": above, "way": self.way}
-        return {"above": above, "start_step": self.start_step, "calls": self.calls, "hold": self.hold}
+        row = {"above": above, "start_step": self.start_step, "calls": self.calls, "hold": self.hold}
+        return row if self.eta is None else row | {"eta": self.eta}
 
 
 LEFT, ESTIMATOR = Candidate("left"), Candidate("estimator")

@@ -58,6 +58,8 @@ class VariantResult:
     out: Mapping[str, Numbers]
     # known costs: seconds and network calls per picture, total parameters
     cost: Mapping[str, float]
+    # the variant that differs by having no gates, where there is one
+    ungated: str | None = None
 
     @cached_property
     def worse(self) -> dict[str, Faces]:

@@ -83,6 +83,12 @@ class EvaluateConfig:
         "all", help="network calls per face, separated by commas; all: one at every kept step", group="sweep"
     )
     solvers: str = option("ddim", help="solvers, ddim and dpm++, separated by commas", group="sweep")
+    gates: str = option(
+        "off,normal",
+        help="gates of jobs.restore, separated by commas: off, normal, strict; with off and another one the report has "
+        "the harm before and after the gates, and what they cost (--task restore)",
+        group="sweep",
+    )
     seed: int = option(0, help="seed of the test set and of the noise", group="sweep")
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(

@@ -43,12 +43,14 @@ class RealReport:
 
     @property
     def tables(self) -> list[Table]:
-        """What each variant costs, one table a level, and one a variant by group."""
+        """What each variant costs, what the gates bring and cost, one table a level, and one a variant by group."""
         levels = [
             level_table(level, self.variants, rows, self.cuts) for level, rows in self.cuts.levels.items()
         ]
         groups = [group_table(variant, self.cuts) for variant in self.variants] if self.cuts.groups else []
-        return [cost_table(self.variants), *levels, *groups]
+        named = {variant.name: variant for variant in self.variants}
+        gates = [gate_table(named[v.ungated], v, self.cuts) for v in self.variants if v.ungated in named]
+        return [cost_table(self.variants), *gates, *levels, *groups]
 
     @property
     def sentences(self) -> list[str]:
@@ -153,6 +155,27 @@ def cost_table(variants: Sequence[VariantResult]) -> Table:
     return table
 
 
+def gate_table(before: VariantResult, after: VariantResult, cuts: Cuts) -> Table:
+    """Harm before and after the gates, and how much of the gain in LPIPS is kept: a row for each level."""
+    table = []
+    for level, rows in cuts.levels.items():
+        row = {after.name: level, "n": str(cuts.photographs(rows))}
+        harm = before.harm(rows), after.harm(rows)
+        row |= {
+            f"{WORSE} {METRICS.get(name, name)}: before → after the gates": f"{harm[0][name]:.1%} → {share:.1%}"
+            for name, share in harm[1].items()
+        }
+        if "lpips" in before.out and "lpips" in after.out:
+            gains = [
+                float(np.nanmean(gain("lpips", v.came["lpips"][rows], v.out["lpips"][rows])))
+                for v in (before, after)
+            ]
+            row["gain in LPIPS: before → after"] = f"{gains[0]:.4f} → {gains[1]:.4f}"
+            row["kept"] = f"{gains[1] / gains[0]:.0%}" if gains[0] > 0 else ""
+        table.append(row)
+    return table
+
+
 def level_table(level: str, variants: Sequence[VariantResult], rows: Faces, cuts: Cuts) -> Table:
     """A level: a row for each variant."""
     table = []
@@ -179,6 +202,7 @@ def group_table(variant: VariantResult, cuts: Cuts) -> Table:
                 for n, s in variant.harm(rows & inside).items()
                 if n == ANY
             }
+        row |= {f"{WORSE} {ANY}": f"{variant.harm(inside)[ANY]:.1%}"}
         table.append(row)
     return table
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.evaluation import plots, scores
+from pipeline.evaluation.harm import ANY, MOST_LOST, worse
 from pipeline.evaluation.scores import Measured, Score
 from pipeline.reporting import page
 
 # Direction in which the scores of the paper's tables move from an estimator alone to DifFace with it.
 PATTERN = {"PSNR": -1, "LPIPS": -1, "FID": -1}
 BASED = "against its estimator alone"
+HARM = "worse than the input by PSNR, angle, LPIPS, any"
 
 # Scores that have a table of their own over the strata, where they were measured.
 BY_STRATUM = ("PSNR in the hole", "PSNR", "LPIPS")
@@ -33,6 +35,8 @@ class Report:
     pictures: Mapping[str, bytes]
     # of every row by its name
     strata: Mapping[str, Strata]
+    # share of faces worse than the degraded input, of every variant by stratum; empty for other tasks
+    harm: Mapping[str, Mapping[str, Mapping[str, float]]]
     # the variant nearest to the ideal, of several chains
     best: str | None = None
 
@@ -47,6 +51,13 @@ class Report:
                 tables.append(
                     [{score: name} | {g: str(s) for g, s in groups.items()} for name, groups in found.items()]
                 )
+        if self.harm:
+            tables.append(
+                [
+                    {HARM: name} | {g: shares(s) for g, s in groups.items()}
+                    for name, groups in self.harm.items()
+                ]
+            )
         return tables
 
     @property
@@ -60,6 +71,7 @@ class Report:
         return [
             {"name": r.name, "scores": numbers(r.scores), "cost": dict(r.cost)}
             | {"strata": {name: numbers(groups) for name, groups in self.strata[r.name].items()}}
+            | {"harm": {group: dict(found) for group, found in self.harm.get(r.name, {}).items()}}
             for r in self.rows
         ]
 
@@ -113,7 +125,28 @@ def make_report(
         pictures["tradeoff.png"] = plots.tradeoff(points, ("PSNR", realism), best or "")
     cut = {r.name: scores.by_stratum(r, groups) for r in rows}
     pictures["robustness.png"] = plots.robustness(cut, what)
-    return Report(rows, gaps, [verdict(n, g) for n, g in gaps.items()], pictures, cut, best)
+    harm = {row.name: harm_by_stratum(rows[0], row, groups) for row in rows[1:]}
+    return Report(rows, gaps, [verdict(n, g) for n, g in gaps.items()], pictures, cut, harm, best)
+
+
+def harm_by_stratum(
+    came: Measured, out: Measured, groups: Mapping[str, scores.Faces]
+) -> dict[str, dict[str, float]]:
+    """Stratum → metric → share of its faces that are worse than the degraded input (harm.py)."""
+    columns = {"psnr": "psnr", "ids": "angle", "lpips": "lpips"}
+    before, after = ({name: r.values[c] for c, name in columns.items() if c in r.values} for r in (came, out))
+    if not before.keys() & after.keys():
+        return {}
+    found = worse(before, after)
+    return {
+        group: {n: float(faces[inside].mean()) for n, faces in found.items()}
+        for group, inside in groups.items()
+    }
+
+
+def shares(found: Mapping[str, float]) -> str:
+    """Shares for people, in the order of HARM."""
+    return ", ".join(f"{found[name]:.0%}" if name in found else "-" for name in (*MOST_LOST, ANY))
 
 
 def score_table(rows: Sequence[Measured]) -> Table:

@@ -68,7 +68,8 @@ def choose_presets(config: EvaluateConfig) -> dict[str, Preset]:
 
 def choose_variants(config: EvaluateConfig, presets: dict[str, Preset], found: PictureSet) -> list[Variant]:
     """The rows of the table. Raises UsageError for an invalid variant."""
-    varied = (config.start_steps, config.etas, config.steps, config.calls, config.solvers)
+    gates = config.gates if config.task == "restore" else "normal"  # other tasks have none
+    varied = (config.start_steps, config.etas, config.steps, config.calls, config.solvers, gates)
     sweep = Sweep(*(tuple((values or "").split(",")) for values in varied))
     common = {
         "input": found.degraded,
@@ -145,7 +146,7 @@ def evaluate_photographs(config: EvaluateConfig) -> int:
                 return code
             say("measuring the delivered pictures")
             out, cost = delivered.of_run(variant.config.output.uri), variant.cost(len(found.names))
-            rows.append(VariantResult(variant.name, delivered.came, out, cost))
+            rows.append(VariantResult(variant.name, delivered.came, out, cost, variant.ungated))
             harmed = (f"{level} {rows[-1].harm(here)[ANY]:.0%}" for level, here in cuts.levels.items())
             say(f"delivered worse than the input: {', '.join(harmed)}")
         faces = draw_faces(found, rows, [variant.pictures for variant in variants])
@@ -227,7 +228,7 @@ def compare(
     chains = [variant.name for variant in variants if variant.is_chain]
     report = make_report(rows, bases, chains, strata(found.sheet, column), what, shown)
     # the paper's pattern is for blind restoration only
-    return report if config.task == "restore" else replace(report, verdicts=())
+    return report if config.task == "restore" else replace(report, verdicts=(), harm={})
 
 
 def publish(config: EvaluateConfig, tracker: RunTracker, report: Report | RealReport) -> None:

@@ -38,6 +38,7 @@ class Sweep:
     steps: tuple[str, ...] = ("",)
     calls: tuple[str, ...] = ("all",)
     solver: tuple[str, ...] = ("ddim",)
+    gate: tuple[str, ...] = ("normal",)
 
     def combinations(self) -> list[dict[str, str]]:
         """Every combination, as setting → value."""
@@ -53,6 +54,8 @@ class Variant:
     base: str | None
     preset: Preset
     config: RestoreConfig
+    # the row of the same configuration without gates, where there are both
+    ungated: str | None = None
 
     @property
     def is_chain(self) -> bool:
@@ -135,11 +138,21 @@ def list_variants(
         options = {**common, "preset": given}
         alone = row_name if common["task"] in ALONE else None
         if alone:
-            found.append(_variant(alone, None, preset, options | {"method": "estimator"}, output))
+            estimator = options | {"method": "estimator", "gate": "off"}
+            found.append(_variant(alone, None, preset, estimator, output))
         for setting in sweep.combinations():
             name = _name(setting, preset, row_name, common["task"], len(sweep.eta) > 1)
-            found.append(_variant(name, alone, preset, options | _parsed(setting), output))
+            variant = _variant(
+                _gated(name, setting, sweep), alone, preset, options | _parsed(setting), output
+            )
+            has_both = "off" in sweep.gate and setting["gate"] != "off"
+            found.append(replace(variant, ungated=_gated(name, {"gate": "off"}, sweep) if has_both else None))
     return found
+
+
+def _gated(name: str, setting: Mapping[str, str], sweep: Sweep) -> str:
+    """The name of a variant with its gates, where those are varied."""
+    return f"{name}, gates {setting['gate']}" if len(sweep.gate) > 1 else name
 
 
 def row_names(presets: list[Preset]) -> list[str]:
@@ -165,6 +178,8 @@ def _parsed(setting: dict[str, str]) -> dict[str, Any]:
     """A variant's settings as options of jobs.restore. Raises UsageError for invalid ones."""
     if setting["solver"] not in ("ddim", "dpm++"):
         raise UsageError(f"--solvers must be among ddim, dpm++, got {setting['solver']!r}")
+    if setting["gate"] not in ("off", "normal", "strict"):
+        raise UsageError(f"--gates must be among off, normal, strict, got {setting['gate']!r}")
     try:
         return {
             "start_step": int(setting["start_step"]) if setting["start_step"] else None,
@@ -172,6 +187,7 @@ def _parsed(setting: dict[str, str]) -> dict[str, Any]:
             "steps": setting["steps"] or None,
             "calls": None if setting["calls"] == "all" else int(setting["calls"]),
             "solver": setting["solver"],
+            "gate": setting["gate"],
         }
     except ValueError as error:
         raise UsageError(

@@ -18,9 +18,12 @@ from pipeline.evaluation.photographs import MOST_PIXELS, measured_face
 from pipeline.evaluation.realworld import Pixels, damage
 from pipeline.faces.colour import anchor_change
 from pipeline.faces.detect import CenterFace
+from pipeline.faces.gates import Bounds, Gates
 from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, paste_change, warp_crop
+from pipeline.faces.identity import Embedder, Embedding
 from pipeline.io import images
 from pipeline.io.weights import resolve
+from pipeline.metrics.suite import find_embedding
 from pipeline.networks.presets import Preset, load_network
 from pipeline.networks.unet import UNet
 from pipeline.stages.restore import make_engine
@@ -33,6 +36,10 @@ class Sample:
     delta: float
     # by candidate
     measured: Mapping[Candidate, Values]
+    # by candidate, of those that change the face: the measurements of its gates, by gate
+    gates: Mapping[Candidate, Mapping[str, float]]
+    # by candidate: [128] of the face
+    embeddings: Mapping[Candidate, Embedding]
     # by candidate: [S, S, 3] uint8 crop of the delivered face; and that of the ground truth
     pictures: Mapping[Candidate, Pixels]
     truth: Pixels
@@ -56,6 +63,10 @@ class Trial:
             preset, estimator, prior, self._schedule, "cpu", threads=os.cpu_count() or 1
         )
         self.scorer = Scorer(weights_dir)
+        embedder = Embedder(find_embedding(weights_dir), self._frame)
+        nothing = ((0.0, np.inf),)  # every gate is measured, and none refuses
+        self._gates = Gates(Bounds(nothing, nothing, np.inf, -np.inf), self._frame, embedder)
+        self._embedder = embedder
         self._detector = CenterFace()
 
     def close(self) -> None:
@@ -90,20 +101,24 @@ class Trial:
             c: self._engine.submit(FaceJob(crop, key, self._preset.eta, self._treatment(c), inside=inside))
             for c in self._candidates
         }
-        measured, pictures, delta = {}, {}, 0.0
+        measured, pictures, gates, embeddings, delta = {}, {}, {}, {}, 0.0
+        came = self._gates.face(crop)
         for candidate, future in submitted.items():
             result = future.result()
             delta = result.estimated_change
             delivered = picture.astype(np.float32)
+            restored = anchor_change(crop, result.restored)
+            embeddings[candidate] = self._embedder(restored)
             if candidate != LEFT:
-                paste_change(delivered, picture, crop, anchor_change(crop, result.restored), to_crop)
+                gates[candidate] = self._gates.measure(came, restored).rounded
+                paste_change(delivered, picture, crop, restored, to_crop)
             rounded = np.rint(delivered).clip(0, 255).astype(np.uint8)
             measured[candidate] = self.scorer(rounded, truth, landmarks, true_embedding)
             pictures[candidate] = warp_crop(rounded, to_crop, side, "fine")
-        return Sample(delta, measured, pictures, warp_crop(truth, to_crop, side, "fine"))
+        return Sample(delta, measured, gates, embeddings, pictures, warp_crop(truth, to_crop, side, "fine"))
 
     def _treatment(self, c: Candidate) -> Treatment:
         if c.way != "chain":
             return Treatment(c.way)  # type: ignore[arg-type]  # left or estimator
         chain = chain_from(self._schedule, c.start_step, self._preset.start_rule, c.calls)
-        return Treatment("chain", chain, c.hold)
+        return Treatment("chain", chain, c.hold, c.eta)

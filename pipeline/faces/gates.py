@@ -84,8 +84,9 @@ class Measurements:
     landmarks: float | None
     # largest change of broad colour, levels
     colour: float
-    # the largest of three: by what factor it is sharper, as a power of two; and by how many levels there is less noise,
-    # at its size and, where grain is, at half of that
+    # by what factor it is sharper, as a power of two, and by how many levels there is less noise, the two added: noise
+    # is sharp, too, and what is only blurred is quieter. Of the noise at full and at half size, where grain is, the
+    # larger loss counts
     gain: float
 
     @property
@@ -123,7 +124,7 @@ class Gates:
             moved = shift(came.landmarks, there) if there is not None else float("inf")
         sharper = float(np.log2((sharpness(restored) + 1e-3) / (came.sharpness + 1e-3)))
         quieter = max(a - b for a, b in zip(came.noise, noise(restored), strict=True))
-        return Measurements(turned, moved, broad_colour(came.crop, restored), max(sharper, quieter))
+        return Measurements(turned, moved, broad_colour(came.crop, restored), sharper + max(quieter, 0.0))
 
     def failed(self, found: Measurements, delta: float) -> Gate | None:
         """The first gate that a restored face of this δ does not pass."""

@@ -337,7 +337,8 @@ def _check_ranges(preset: Preset, where: str) -> None:
         (
             _is_table(preset.treatment, preset.max_step),
             '[[treatment]] rows must have `above`, rising from 0, and either way = "left" or "estimator", or '
-            f"start_step (1 to {preset.max_step}), calls, hold and at will eta, got {[dict(row) for row in preset.treatment]}",
+            f"start_step (1 to {preset.max_step}), calls, hold and, if wanted, eta, got "
+            f"{[dict(row) for row in preset.treatment]}",
         ),
         (
             set(preset.gates) <= {"normal", "strict"}

@@ -67,11 +67,11 @@ LEFT_TEXTS: dict[LeftFor, str] = {
     "small": "smaller than --min-face",
     "surplus": "beyond --max-faces",
     "unfit": "landmarks fit no face",
-    "sharp": "as good already as the preset can make them",
-    "identity": "would not look like the person any more",
+    "sharp": "as good already as the preset can make it",
+    "identity": "it would not look like the person any more",
     "landmarks": "features would move",
     "colour": "colours would change",
-    "non_finite": "left the finite numbers",
+    "non_finite": "its chain left the finite numbers",
 }
 # Reasons of a skipped picture that is a good one: nothing of it is restored.
 NOT_RESTORED = frozenset({KEPT, *LEFT_TEXTS.values()})

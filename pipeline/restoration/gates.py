@@ -48,8 +48,8 @@ class GateOptions:
     )
     gain: float | None = option(
         None,
-        help="least gain: how much sharper (as a power of two) or less noisy (in levels) a face comes out; -inf does not "
-        "ask (default: the preset's)",
+        help="least gain: how much sharper (as a power of two) or less noisy (in levels) a face comes out; -inf does "
+        "not ask (default: the preset's)",
         flag="gate_gain",
     )
 

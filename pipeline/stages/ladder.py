@@ -161,7 +161,8 @@ class Ladder:
         tried = Tried(rung, result.treatment, result.start_step)
         if self.gates is None:
             return tried
-        climb.came = climb.came or self.gates.face(climb.job.crop)
+        if climb.came is None:
+            climb.came = self.gates.face(climb.job.crop)
         found, delta = self.gates.measure(climb.came, result.restored), result.estimated_change
         gate = self.gates.failed(found, delta)
         bound = self.gates.bounds.at(gate, delta) if gate else None

@@ -287,13 +287,9 @@ class RestoreFaces:
                 why += f", below {bounds[0]:g}"
             return "sharp", why
         gate = cast(LeftFor, first.failed)
-        why = (
-            f"the restored face {LEFT_TEXTS[gate]}"
-            if gate == "non_finite"
-            else f"restored, the face {LEFT_TEXTS[gate]}"
-        )
+        why = f"restored as asked, {LEFT_TEXTS[gate]}"
         if first.bound is not None:
-            why += f": {gate} {first.measured[gate]:.3g}, at most {first.bound:.3g} is allowed"
+            why += f" ({gate} {first.measured[gate]:.3g}, at most {first.bound:.3g} is allowed)"
         more = len(climb.tried) - 1
         return gate, why + (f"; {more} gentler treatments did not pass either" if more else "")
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.faces.geometry import CropFrame, enlarge_crop, warp_crop
 from pipeline.io import images
-from pipeline.records.rows import FaceRecord
+from pipeline.records.rows import LEFT_TEXTS, RUNG_TEXTS, FaceRecord
 from pipeline.reporting.sheet import tile_side
 
 Pixels = NDArray[np.uint8]
@@ -72,11 +72,11 @@ def decision(face: FaceRecord) -> str:
     changed = "" if face.estimated_change is None else f"damage {face.estimated_change:.1f}: "
     if face.treatment == "chain":
         held = f", held below {face.hold:g} px" if face.hold else ""
-        return f"{changed}diffusion from step {face.start_step}, {face.calls} calls{held}"
-    return (
-        changed
-        + {"left": "left as it was", "estimator": "the estimator alone", "": "not treated"}[face.treatment]
-    )
+        rung = f" ({RUNG_TEXTS[face.rung]})" if face.rung and face.rung != "asked" else ""
+        return f"{changed}diffusion from step {face.start_step}, {face.calls} calls{held}{rung}"
+    texts = {"left": "left as it was", "estimator": "the estimator alone", "": "not treated"}
+    why = f": {LEFT_TEXTS[face.left_for]}" if face.left_for and face.tried else ""
+    return changed + texts[face.treatment] + why
 
 
 def sample_strip(samples: Collection[Sample]) -> bytes:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.diffusion.method import Method
 from pipeline.diffusion.schedule import Chain
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment, Treatments, estimated_change
 
@@ -96,3 +97,43 @@ def test_the_change_is_rounded_to_a_thousandth():
     assert estimated_change(crop, estimated) == 25.5
     estimated[:, 0, 0] += 0.1 / 255
     assert estimated_change(crop, estimated) == 25.507
+
+
+def method(**changed) -> Method:
+    values = {
+        "eta": 0.5,
+        "steps": "ddim250",
+        "start_rule": "paper",
+        "start_step": 252,
+        "calls": 4,
+        "hold": 2.0,
+    }
+    return Method(**values | changed)
+
+
+def test_gentler_treatments_hold_more_then_begin_lower_then_leave_the_chain_out():
+    gentle = method()
+    asked = gentle.treatments(gentle.schedule)
+    names, treatments = zip(*gentle.ladder(asked, 128), strict=True)
+    assert names == ("asked", "held", "lower_n", "estimator")
+    held, lower = treatments[1:3]
+    assert treatments[0] is asked and (held.chain, held.hold) == (asked.chain, 1.0)
+    assert int(gentle.schedule.t[lower.chain.start]) == 124 and (lower.steps, lower.hold) == (2, 1.0)
+    assert treatments[3] == ESTIMATOR
+
+
+def test_what_holds_nothing_is_held_by_the_crops_side_and_all_keep_their_randomness():
+    free = method(hold=0.0)
+    asked = Treatment("chain", Chain(63, (63, 30, 0)), eta=0.2)
+    assert [t.hold for _, t in free.ladder(asked, 128)] == [0.0, 2.0, 2.0, 0.0]
+    assert [t.eta for _, t in free.ladder(asked, 128)] == [0.2, 0.2, 0.2, None]
+
+
+@pytest.mark.parametrize("treatment", [LEFT, ESTIMATOR])
+def test_nothing_is_gentler_than_the_estimator_alone(treatment):
+    assert method().ladder(treatment, 128) == [("asked", treatment)]
+
+
+def test_a_chain_from_the_first_kept_step_has_no_lower_one():
+    lowest = Treatment("chain", Chain(1, (1, 0)), 2.0)
+    assert [name for name, _ in method().ladder(lowest, 128)] == ["asked", "held", "estimator"]
