@@ -7,6 +7,8 @@
 - On a CPU, convolutions go to oneDNN directly. torch.nn.functional.conv2d chooses between kernels by batch size and
   number of threads, and those round differently; oneDNN's own results were found to depend on neither.
 - On a GPU everything is channels_last. Not on a CPU, where its group norm is less exact and depends on threads.
+- On a CPU that multiplies in bfloat16, networks of large maps take that number type in a form of their own
+  (`packed_unet.py`).
 - Its norms come in two forms. "eager" is PyTorch's operations, and the reference. "triton" (`triton_norms.py`) takes
   norm, affine and SiLU in two passes, reads a skip connection in place, where the eager form concatenates, and adds the
   biases of a block's convolutions with its norm and its residual.
@@ -19,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.networks.packed_unet import PackedConv, PackedNorm, PackedResidual, packed_blocks
+from pipeline.networks.precision import multiplies_bfloat16
 from pipeline.networks.unet import (
     AttentionBlock,
     Downsample,
@@ -29,6 +33,9 @@ from pipeline.networks.unet import (
 )
 
 Norms = Literal["eager", "triton"]
+
+# Least side of the first level's maps for `packed_unet.py`; smaller ones gain little, or lose with several threads.
+PACKED_SIDE = 256
 
 
 class InferenceUNet(nn.Module):
@@ -52,7 +59,14 @@ class InferenceUNet(nn.Module):
             _register_triton_norms(device)
         self.precision = precision
         self.patch = unet.config.patch
-        by_channel = device.type == "cuda" or norms == "triton"
+        packed = (
+            norms == "eager"
+            and device.type == "cpu"
+            and precision == torch.bfloat16
+            and multiplies_bfloat16()
+            and unet.config.image_size >= PACKED_SIDE
+        )
+        by_channel = device.type == "cuda" or norms == "triton" or packed
         self.layout = torch.channels_last if by_channel else torch.contiguous_format
         self.row_of: Tensor
         row_of = torch.zeros(max(steps) + 1, dtype=torch.int64, device=device)
@@ -70,12 +84,20 @@ class InferenceUNet(nn.Module):
                     for block in blocks.children()
                 )
 
-            self.down, self.up = converted(unet.input_blocks), converted(unet.output_blocks)
-            self.middle = converted(nn.ModuleList([unet.middle_block]))
             norm, _, last = unet.out
             # a pixel-shuffle makes each channel of p² neighbouring ones: ε's are the first
-            self.norm = _norm(norm, precision, norms, silu=True)
-            self.last = Conv(last, precision, outputs=3 * self.patch**2)
+            outputs = 3 * self.patch**2
+            self.norm: Norm | PackedNorm
+            self.last: Conv | PackedConv
+            if packed:
+                self.down, self.middle, self.up = packed_blocks(unet, emb)
+                self.norm = PackedNorm(norm, silu=True)
+                self.last = PackedConv(last, unet.config.image_size, outputs=outputs)
+            else:
+                self.down, self.up = converted(unet.input_blocks), converted(unet.output_blocks)
+                self.middle = converted(nn.ModuleList([unet.middle_block]))
+                self.norm = _norm(norm, precision, norms, silu=True)
+                self.last = Conv(last, precision, outputs=outputs)
         self.to(memory_format=self.layout)
         self.eval().requires_grad_(False)
 
@@ -315,5 +337,5 @@ def _inference_layer(layer: nn.Module, emb: Tensor, precision: torch.dtype, norm
 def _through(block: nn.Module, h: Tensor, rows: Tensor, skip: Tensor | None = None) -> Tensor:
     """A block's layers in turn; its first, which then is a Residual, also takes the skip connection."""
     for layer in block.children():
-        h, skip = (layer(h, rows, skip) if isinstance(layer, Residual) else layer(h)), None
+        h, skip = (layer(h, rows, skip) if isinstance(layer, Residual | PackedResidual) else layer(h)), None
     return h

@@ -23,9 +23,13 @@ def number_type(precision: str, on_cpu: bool) -> torch.dtype:
     if precision == "auto":
         if not on_cpu:
             return torch.float16
-        multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if multiplies else torch.float32
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has units that multiply in bfloat16."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def in_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
