@@ -1,7 +1,7 @@
 """Fit of a preset's gates: how far restored faces of known truth move from the ones that came, by δ.
 
-A gate allows what the treatments of the preset's table do to all but a few faces: `normal` refuses about one in a
-hundred, `strict` one in ten. The identity never allows as much as there is between two persons.
+A gate allows what the treatments of the preset's table do to all but a few faces: `normal` refuses about one in
+fifty, `strict` one in ten. The identity never allows as much as there is between two persons.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,12 @@ from pipeline.reporting.plots import Figure
 
 Numbers = NDArray[np.float64]
 
-# Standard deviations above the mean that a level allows: of a Gaussian, 1 % and 10 % lie beyond.
-ALLOWED = {"normal": 2.33, "strict": 1.28}
+# Share of similar faces that a level lets pass as they were asked for.
+ALLOWED = {"normal": 0.98, "strict": 0.9}
 # Share of pairs of two persons whose angle the identity's bound may reach.
 TWO_PERSONS = {"normal": 0.05, "strict": 0.01}
+# Largest shift of a landmark that is ever allowed: those of two persons differ by 0.1 to 0.27.
+MOST_SHIFT = 0.3
 # Share of the largest change of colour, and of the smallest gain, that a level allows.
 COLOUR, GAIN = {"normal": 1.3, "strict": 0.7}, {"normal": 0.5, "strict": 1.0}
 # Knots of a curve at most.
@@ -56,9 +58,7 @@ def fit_gates(faces: Sequence[Restored]) -> dict[str, dict[str, Any]]:
         identity, landmarks = (_column(ordered, name) for name in ("identity", "landmarks"))
         found[level] = {
             "identity": curve(delta, identity, allowed, most, 1),
-            "landmarks": curve(
-                delta, np.where(np.isfinite(landmarks), landmarks, np.nan), allowed, np.inf, 2
-            ),
+            "landmarks": curve(delta, landmarks, allowed, MOST_SHIFT, 2),
             "colour": round(float(_column(ordered, "colour").max()) * COLOUR[level]),
             "gain": round(float(np.quantile(_column(ordered, "gain"), 0.01)) * GAIN[level], 2),
         }
@@ -77,16 +77,16 @@ def between(faces: Sequence[Restored]) -> Numbers:
 
 
 def curve(delta: Numbers, values: Numbers, allowed: float, most: float, places: int) -> list[list[float]]:
-    """Rows of δ and bound: `allowed` standard deviations above the mean of similar faces, rising, at most `most`.
+    """Rows of δ and bound: what this share of similar faces stays below, rising, and at most `most`.
 
-    delta: [F], rising. values: [F], nan where not measured. places: decimals of a bound.
+    delta: [F], rising. values: [F], nan where not measured. allowed: a share. places: decimals of a bound.
     """
     rows: list[list[float]] = []
     for faces in bins_of(delta, max(len(delta) // KNOTS, 2)):
         measured = values[faces][np.isfinite(values[faces])]
         if len(measured) < 2:
             continue
-        bound = min(float(measured.mean() + allowed * measured.std(ddof=1)), most)
+        bound = min(float(np.quantile(measured, allowed, method="lower")), most)
         bound = max([bound, *(row[1] for row in rows)])
         rows.append([round(float(delta[faces].mean()), 2), round(bound, places)])
     return rows

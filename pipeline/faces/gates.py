@@ -29,8 +29,11 @@ Curve = tuple[tuple[float, float], ...]
 
 # A crop is mirrored by this share of its side before its landmarks are found: the detector misses faces near a border.
 MARGIN = 3 / 16
-# Score from which landmarks count: the face is known to be there.
-LEAST_SCORE = 0.3
+# Score from which landmarks count: those of a restored face, and those of the face that came, which must be sure where
+# a shift is to be measured from them. Of faces that came with less, one in ten has a landmark half a face away.
+LEAST_SCORE, SURE_SCORE = 0.3, 0.5
+# A face whose landmarks lie further from the frame's template, in distances between the eyes, is a neighbour's.
+NEAR = 0.5
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Measurements:
 
     # degrees between the embeddings; None without an embedding
     identity: float | None
-    # largest shift of a landmark, as a share of the distance between the eyes; None where none is found in what came,
+    # largest shift of a landmark, as a share of the distance between the eyes; None where none is sure in what came,
     # inf where none is found any more
     landmarks: float | None
     # largest change of broad colour, levels
@@ -110,7 +113,7 @@ class Gates:
     def face(self, crop: Crop) -> "Judged":
         """What is measured of a face that came once, whatever is tried with it."""
         embedding = self.embedder(crop) if self.embedder and self.bounds.identity else None
-        landmarks = self._landmarks(crop) if self.bounds.landmarks else None
+        landmarks = self._landmarks(crop, SURE_SCORE) if self.bounds.landmarks else None
         return Judged(crop, embedding, landmarks, sharpness(crop), noise(crop))
 
     def measure(self, came: "Judged", restored: Crop) -> Measurements:
@@ -120,8 +123,8 @@ class Gates:
             turned = angle(came.embedding, self.embedder(restored))
         moved = None
         if came.landmarks is not None:
-            there = self._landmarks(restored)
-            moved = shift(came.landmarks, there) if there is not None else float("inf")
+            there = self._landmarks(restored, LEAST_SCORE)
+            moved = self._shift(came.landmarks, there) if there is not None else float("inf")
         sharper = float(np.log2((sharpness(restored) + 1e-3) / (came.sharpness + 1e-3)))
         quieter = max(a - b for a, b in zip(came.noise, noise(restored), strict=True))
         return Measurements(turned, moved, broad_colour(came.crop, restored), sharper + max(quieter, 0.0))
@@ -136,15 +139,21 @@ class Gates:
                 return gate
         return None
 
-    def _landmarks(self, crop: Crop) -> NDArray[np.float64] | None:
-        """[5, 2] pixels, of the face nearest to the frame's template; None where none is found."""
+    def _shift(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+        """Largest distance of a landmark, [5, 2] pixels each, as a share of the distance between the frame's eyes."""
+        left, right = self.frame.template[:2]
+        return float(np.linalg.norm(a - b, axis=1).max() / np.linalg.norm(left - right))
+
+    def _landmarks(self, crop: Crop, least: float) -> NDArray[np.float64] | None:
+        """[5, 2] pixels, of the face at the frame's template; None where none is found there with this score."""
         margin = round(len(crop) * MARGIN)
         wider = cv2.copyMakeBorder(crop, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
         with self._detecting:
             faces = self._detector(np.asarray(wider, np.uint8))
-        found = [face.landmarks.astype(np.float64) - margin for face in faces]
-        template = self.frame.template
-        return min(found, key=lambda points: float(np.abs(points - template).sum()), default=None)
+        found = [face.landmarks.astype(np.float64) - margin for face in faces if face.score >= least]
+        distances = [self._shift(self.frame.template, points) for points in found]
+        near = min(range(len(found)), key=distances.__getitem__, default=None)
+        return None if near is None or distances[near] > NEAR else found[near]
 
 
 @dataclass(frozen=True)
@@ -156,12 +165,6 @@ class Judged:
     landmarks: NDArray[np.float64] | None
     sharpness: float
     noise: tuple[float, float]
-
-
-def shift(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Largest distance of a landmark, [5, 2] each, as a share of the distance between the eyes of `a`."""
-    eyes = max(float(np.linalg.norm(a[0] - a[1])), 1.0)
-    return float(np.linalg.norm(a - b, axis=1).max()) / eyes
 
 
 def noise(crop: Crop) -> tuple[float, float]:

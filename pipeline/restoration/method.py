@@ -16,6 +16,7 @@ from pipeline.io.weights import DETECTOR_WEIGHTS, find_upscaler, resolve
 from pipeline.metrics.measure import MeasureSettings
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics
 from pipeline.networks.checkpoint import read_state
+from pipeline.networks.inference_unet import PACKED_SIDE
 from pipeline.networks.presets import Preset, find_preset, load_network
 from pipeline.networks.spandrel_models import load_upscaler
 from pipeline.networks.tiling import MARGIN, TILE
@@ -155,6 +156,8 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
         resolved |= {"estimator_options": dict(preset.estimator.options)}
     if preset.crop:
         resolved |= {"crop": dict(preset.crop)}
+    if preset.prior.options["image_size"] >= PACKED_SIDE:  # outputs begun before have other bits
+        resolved |= {"prior_form": "packed"}
     if bounds is not None:
         resolved |= {"gates": bounds.as_table}
     if config.background.network is not None:

@@ -51,7 +51,7 @@ def run_stages(
 ) -> Done:
     """Plan, read & align, restore, publish; and the records that they wrote."""
     read = ReadAndAlign(
-        CropFrame(SIDE), DetectorChoice("centerface", None, None), Selection(), False, False, None, None, None,
+        CropFrame(SIDE), DetectorChoice("centerface", None, None), Selection(), False, False, None,
         max_pixels, "image", str(output / "stop"),
     )  # fmt: skip
     same = {"eta": 0.5, "seed": 0}

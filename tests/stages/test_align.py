@@ -31,7 +31,7 @@ class Read:
         (self.unit,) = (u for s in make_shards(kind, entries, 64) for u in cut_units(s, 64, "image"))
         self.selection = Selection(**selection)
         stage = ReadAndAlign(
-            CropFrame(SIDE), CENTERFACE, self.selection, False, False, None, None, None, MAX_PIXELS, "image",
+            CropFrame(SIDE), CENTERFACE, self.selection, False, False, None, MAX_PIXELS, "image",
             str(folder / "stop"),
         )  # fmt: skip
         self.row = stage({"unit": self.unit.name, "work": self.unit.to_json()})

@@ -11,6 +11,7 @@ from PIL import ImageFilter
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment
 from pipeline.faces.colour import anchor_change, anchor_colour
+from pipeline.faces.gates import Bounds
 from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, load_faces, pack, unpack
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import Restorer, choose_method, restore_stage
@@ -156,3 +157,54 @@ def test_one_treatment_or_a_table_is_made_of_the_settings():
 def test_a_number_type_is_settled_by_its_name(wish, device, name):
     assert settled_precision(wish, device) == name
     assert settled_precision("auto", "cpu") in ("float32", "bfloat16")
+
+
+def gated(bounds: Bounds, **options):
+    """The settings of an engine with gates; the embedding is that of the package."""
+    return replace(settings(**WALK, **options), bounds=bounds)
+
+
+OPEN = Bounds(identity=((0.0, 180.0),), landmarks=((0.0, 1e9),), colour=1e9, gain=-1e9)
+
+
+def test_gates_that_all_pass_change_no_bit(chains):
+    faces, estimated, pictures, sums = restored(gated(OPEN, free_colour=True))
+    assert np.array_equal(pictures, chains[2]) and np.array_equal(estimated, chains[1])
+    assert [f.rung for f in faces] == ["asked"] * 3 and sums["slot_steps"] == 9
+    assert all(set(f.tried[0]) >= {"identity", "colour", "gain"} for f in faces)
+
+
+def test_a_gate_that_nothing_passes_leaves_every_face_as_it_was_and_says_why(chains):
+    faces, _, pictures, sums = restored(gated(replace(OPEN, identity=((0.0, 1e-6),))))
+    assert np.array_equal(pictures, np.stack(CROPS))
+    assert [(f.treatment, f.left_for, f.rung) for f in faces] == [("left", "identity", "")] * 3
+    assert [[t["rung"] for t in f.tried] for f in faces] == [["asked", "held", "lower_n", "estimator"]] * 3
+    assert all(
+        t["failed"] == "identity" and t["bound"] == pytest.approx(1e-6) for f in faces for t in f.tried
+    )
+    assert faces[0].kept.startswith(
+        "restored as asked, it would not look like the person any more (identity "
+    )
+    assert faces[0].kept.endswith("is allowed); 3 gentler treatments did not pass either")
+    # three calls of the chain, three held, one from step 20, the lower N
+    assert sums["slot_steps"] == 3 * (3 + 3 + 1)
+
+
+def test_a_face_is_delivered_by_the_first_treatment_that_turns_it_little_enough():
+    """The bound lies between what the first and the second treatment of a face do to it."""
+    every = restored(gated(replace(OPEN, identity=((0.0, 1e-6),))))[0]
+    turned = [[t["identity"] for t in face.tried] for face in every]
+    first = next(i for i, (asked, *gentler) in enumerate(turned) if min(gentler) < asked)
+    bound = (turned[first][0] + min(turned[first][1:])) / 2
+    faces, _, pictures, _ = restored(gated(replace(OPEN, identity=((0.0, bound),))))
+    wanted = next(t["rung"] for t in every[first].tried if t["identity"] < bound)
+    assert faces[first].rung == wanted != "asked" and faces[first].tried[-1].get("failed") is None
+    again = restored(gated(replace(OPEN, identity=((0.0, bound),))), [face(first)], [CROPS[first]])
+    assert np.array_equal(again[2][0], pictures[first]) and again[0][0].tried == faces[first].tried
+
+
+def test_a_face_that_gains_nothing_is_left_after_one_attempt():
+    faces, _, pictures, _ = restored(gated(replace(OPEN, gain=1e6)))
+    assert np.array_equal(pictures, np.stack(CROPS))
+    assert [(f.left_for, len(f.tried)) for f in faces] == [("sharp", 1)] * 3
+    assert "below 1e+06" in faces[0].kept and faces[0].kept.startswith("the face has nothing to gain")
