@@ -142,14 +142,14 @@ def measure(config: CalibrateConfig, faces: Sequence[tuple[int, FaceAddress]], f
 
 
 def has_all(folder: str, number: int, candidates: Sequence[Candidate]) -> bool:
-    """Whether a photograph was measured with every one of the candidates, or shows no face."""
+    """Whether a photograph was measured with every one of the candidates, its embeddings too, or shows no face."""
     rows = json.loads(store.read_bytes(store.join(folder, f"{number:06d}.json")))
-    return not rows or all(any(is_of(row, c) for row in rows) for c in candidates)
+    return not rows or all(any(is_of(row, c) and "embedding" in row for row in rows) for c in candidates)
 
 
 def is_of(row: Mapping[str, object], candidate: Candidate) -> bool:
     """Whether a row was measured of this candidate."""
-    return all(row[name] == value for name, value in asdict(candidate).items())
+    return all(row.get(name) == value for name, value in asdict(candidate).items())
 
 
 def rows_of(sample: Sample, turn: int) -> Iterator[dict[str, object]]:

@@ -8,10 +8,10 @@ from pipeline.console.options import UsageError, option, require
 from pipeline.faces.gates import GATES, Bounds
 from pipeline.networks.presets import Preset
 
-# The bounds for presets to which none were fitted: they refuse what is clearly another face.
+# The bounds for presets to which none were fitted: they refuse what is clearly another face, and what is no sharper.
 UNFITTED: dict[str, dict[str, Any]] = {
-    "normal": {"identity": [[0, 25]], "landmarks": [[0, 0.3]], "colour": 24},
-    "strict": {"identity": [[0, 20]], "landmarks": [[0, 0.2]], "colour": 12},
+    "normal": {"identity": [[0, 25]], "landmarks": [[0, 0.3]], "colour": 24, "gain": 0.1},
+    "strict": {"identity": [[0, 20]], "landmarks": [[0, 0.2]], "colour": 12, "gain": 0.3},
 }
 
 

@@ -45,7 +45,7 @@ def test_normal_gates_let_nearly_all_pass_and_strict_ones_fewer(faces):
         assert all(face.gates["gain"] >= bounds.gain for face in faces) or level == "strict"
         assert bounds.at("identity", 1.5) < bounds.at("identity", 8) < 22
     assert passed["normal", "identity"] > 0.95 > passed["strict", "identity"] > 0.8
-    assert passed["normal", "landmarks"] > passed["strict", "landmarks"]
+    assert passed["normal", "landmarks"] >= passed["strict", "landmarks"] > 0.8
 
 
 def test_the_identity_allows_no_more_than_few_pairs_of_two_persons_have(faces):

@@ -99,11 +99,14 @@ def test_a_report_holds_tables_pictures_and_the_best_way():
     faces = [RNG.integers(0, 255, (16, 16, 3), np.uint8)] * 3
     groups = {"mild": np.arange(8) < 4, "hard": np.arange(8) >= 4}
     report = make_report(rows, {"A": "srcnn", "B": "srcnn"}, ["A", "B"], groups, "error", {"input": faces})
+    # the mean PSNR rises from 20, and LPIPS from 0.2, by more than their spread
+    assert report.harm["A"]["mild"] == {"psnr": 0, "lpips": 0.75, "any": 0.75}
+    assert "| A | 0%, -, 75%, 75% |" in report.markdown()
     assert report.best == "A" and set(report.gaps) == {"A", "B"}
     assert "| 8 faces | PSNR ↑ | LPIPS ↓ | FID ↓ |" in report.markdown()
     assert "| against its estimator alone |" in report.markdown()
     assert "| PSNR | mild | hard |" in report.markdown()
     assert report.values()[2]["strata"]["PSNR"]["mild"]["faces"] == 4
     page = report.html("T")
-    assert page.count("<table") == 4 and page.count("data:image/png") == 3
+    assert page.count("<table") == 5 and page.count("data:image/png") == 3
     assert all(data.startswith(b"\x89PNG") for data in report.pictures.values())

@@ -64,7 +64,7 @@ def clean(restore, tmp_path_factory) -> CleanJob:
     """The job with the quick method, on the Ray of the restoring job."""
     policy = tmp_path_factory.mktemp("clean") / "policy.toml"
     policy.write_text(
-        '[restore]\npreset = "small-srcnn"\nsteps = "ddim50"\nstart_step = 60\nunit_images = 4\n'
+        '[restore]\npreset = "small-srcnn"\nsteps = "ddim50"\nstart_step = 60\ngate = "off"\nunit_images = 4\n'
     )
     return CleanJob(restore.mlflow_uri, str(policy))
 

@@ -65,6 +65,7 @@ def scored(aligned, tmp_path_factory):
     """An evaluation of one preset at two N, and what it left."""
     output = tmp_path_factory.mktemp("scores")
     options = ["--presets", "small-srcnn", "--start-steps", "40,80", "--steps", "ddim50", "--limit", "3"]
+    options += ["--gates", "off"]
     options += ["--metrics", "psnr,ssim,features", "--mlflow-uri", f"sqlite:///{output}/mlflow.db"]
     arguments = ["--faces", str(aligned / "aligned"), "--output", str(output), *options]
     assert evaluate.main(arguments) == 0
@@ -102,6 +103,7 @@ def test_the_restorations_are_those_of_the_restore_job(scored, tmp_path):
     output, _ = scored
     (degraded,) = (output / "sets").glob("*/degraded")
     method = ["--preset", "small-srcnn", "--start-step", "40", "--steps", "ddim50", "--mlflow-uri", "none"]
+    method += ["--gate", "off"]
     places = ["--input", str(degraded), "--output", str(tmp_path / "o"), "--aligned"]
     assert restore.main([*places, *method]) == 0
     (way,) = (output / "runs").glob("*N_=_40*/images")
@@ -179,6 +181,7 @@ def real(tmp_path_factory):
     (base / "weights").mkdir()
     (base / "weights" / "alexnet_features.pth").write_bytes(b"no weights")  # nothing is downloaded
     options = ["--grid", "real", "--levels", "clean,medium", "--presets", "small-swinir", "--calls", "2"]
+    options += ["--gates", "off"]
     options += ["--mlflow-uri", f"sqlite:///{base}/mlflow.db", "--weights-dir", str(base / "weights")]
     arguments = ["--faces", str(base / "photographs"), "--output", str(base / "scores"), *options]
     assert evaluate.main(arguments) == 0
@@ -237,7 +240,7 @@ def test_a_dry_run_of_the_real_grid_counts_photographs_at_each_level(real, tmp_p
     base, _ = real
     places = ["--faces", str(base / "photographs"), "--output", str(tmp_path / "o"), "--limit", "2"]
     assert evaluate.main([*places, "--grid", "real", "--presets", "small-swinir", "--dry-run"]) == 0
-    assert "10 faces; 2 variants" in capsys.readouterr().out and not (tmp_path / "o").exists()
+    assert "10 faces; 3 variants" in capsys.readouterr().out and not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(
@@ -303,6 +306,7 @@ def test_broken_and_unread_pictures_are_counted_and_unread_ones_tried_again(tmp_
         (["--start-steps", "161"], "nearest are"),
         (["--start-steps", "many"], "--start-steps, --etas and --calls must be numbers"),
         (["--presets", "none"], "is not known"),
+        (["--gates", "lax"], "--gates must be among off, normal, strict, got 'lax'"),
     ],
 )
 def test_a_method_that_cannot_be_is_refused_in_one_sentence(aligned, tmp_path, capsys, options, wanted):
@@ -322,6 +326,17 @@ def test_a_preset_that_treats_each_face_by_its_damage_is_called_by_its_name(tmp_
     assert [way.name for way in ways] == [
         "swinir", "mine", "mine, 2 calls", "DifFace(swinir), N = 80", "DifFace(swinir), N = 80, 2 calls",
     ]  # fmt: skip
+
+
+def test_varied_gates_are_named_and_each_has_its_row_without_any(tmp_path):
+    common = {"input": "in", "task": "restore"}
+    sweep = Sweep(start_step=("80",), gate=("off", "normal"))
+    ways = list_variants({"small-swinir": find_preset("small-swinir")}, sweep, common, str(tmp_path))
+    assert [(way.name, way.ungated, way.config.gate.level) for way in ways] == [
+        ("swinir", None, "off"),
+        ("DifFace(swinir), N = 80, gates off", None, "off"),
+        ("DifFace(swinir), N = 80, gates normal", "DifFace(swinir), N = 80, gates off", "normal"),
+    ]
 
 
 def test_presets_with_the_same_estimator_keep_rows_of_their_own():

@@ -14,6 +14,7 @@ from skimage import data
 from jobs import restore as job
 from jobs import verify
 from pipeline.console.options import UsageError
+from pipeline.faces.gates import Bounds
 from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, warp_crop
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.networks.presets import find_preset
@@ -175,6 +176,39 @@ def test_units_slots_and_shards_change_no_bit(source, finished, restore, tmp_pat
     assert decided[0] == decided[1]
 
 
+def test_every_restored_face_was_judged_and_records_and_marker_say_so(finished):
+    for face in rows(finished, "face"):
+        tried = json.loads(face["tried"])
+        if face["treatment"] == "left":
+            assert (face["rung"], face["left_for"], tried) == ("", "sharp", [])
+            continue
+        assert face["rung"] == "asked" == tried[-1]["rung"] and len(tried) == 1
+        bounds = Bounds.from_table(PRESET.gates["normal"])
+        assert tried[0]["identity"] <= bounds.at("identity", face["estimated_change"])
+        assert tried[0]["gain"] >= bounds.gain
+    [marker] = [json.loads(p.read_bytes()) for p in (finished / "_ledger/done").rglob("*.json")]
+    assert (marker["sums"]["faces_rung_asked"], marker["sums"]["faces_left_sharp"]) == (2, 2)
+
+
+def test_an_output_is_not_gone_on_with_under_other_gates(source, finished, restore, capsys):
+    for gate in ("strict", "off"):
+        assert run(restore, source, finished, "--save-faces", "--unit-images", "64", "--gate", gate) == 2
+        assert "gates" in capsys.readouterr().err
+
+
+def test_pictures_none_of_whose_faces_passes_are_delivered_as_they_came(source, restore, tmp_path, capsys):
+    assert run(restore, source, tmp_path / "out", "--gate-identity", "0.001") == 0
+    assert read_folder(tmp_path / "out/images") == FILES
+    reasons = {r["member"]: (r["outcome"], r["reason"]) for r in rows(tmp_path / "out", "image")}
+    assert reasons["blurred.jpg"] == ("skipped", "it would not look like the person any more")
+    assert reasons["sharp.jpg"] == ("skipped", "nothing to gain")
+    summary = capsys.readouterr().out
+    assert (
+        "2 as good already as the preset can make it, 2 it would not look like the person any more" in summary
+    )
+    assert verify.main(["--output", str(tmp_path / "out")]) == 0
+
+
 def test_a_dry_run_says_that_each_face_is_treated_by_its_damage(source, restore, tmp_path, capsys):
     assert run(restore, source, tmp_path / "out", "--dry-run") == 0
     shown = capsys.readouterr().out
@@ -300,7 +334,7 @@ def decisions_of(faces) -> list[tuple]:
 
 
 def test_asked_for_a_start_step_even_a_sharp_face_walks_its_chain(tmp_path, finished):
-    delivered, faces = staged(tmp_path, BOTH, start_step=100, calls=2, hold=0.0)
+    delivered, faces = staged(tmp_path, BOTH, start_step=100, calls=2, hold=0.0, gate="off")
     assert decisions_of(faces) == [("chain", 100, 2, 0.0, "")] * 2
     assert all(delivered[name] != BOTH[name] for name in BOTH)
     before = {f["member"]: f["estimated_change"] for f in rows(finished, "face")}
@@ -315,7 +349,7 @@ def test_asked_for_a_start_step_even_a_sharp_face_walks_its_chain(tmp_path, fini
     ],
 )
 def test_a_method_may_be_chosen_for_every_face(tmp_path, method, decided):
-    delivered, faces = staged(tmp_path, BOTH, method=method)
+    delivered, faces = staged(tmp_path, BOTH, method=method, gate="off")
     assert decisions_of(faces) == [decided] * 2
     assert all(delivered[name] != BOTH[name] for name in BOTH)
 

@@ -51,7 +51,18 @@ def test_a_run_in_a_batch_job_s_long_temporary_folder_prints_lines_of_its_own_al
         "--device",
         "cpu",
     ]
-    method = ["--preset", "small-srcnn", "--steps", "ddim50", "--start-step", "60", "--metrics", "features"]
+    method = [
+        "--preset",
+        "small-srcnn",
+        "--steps",
+        "ddim50",
+        "--start-step",
+        "60",
+        "--gate",
+        "off",
+        "--metrics",
+        "features",
+    ]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "PYTHONWARNINGS"))}
     done = subprocess.run(
         [sys.executable, "-W", "default", "-m", "jobs.restore", *places, *method],
