@@ -12,7 +12,8 @@ from functools import partial
 
 from pipeline.console.commands import carry_out
 from pipeline.console.options import parse
-from pipeline.evaluation.speed import BenchConfig, run
+from pipeline.evaluation.speed import run
+from pipeline.evaluation.subject import BenchConfig
 
 EPILOG = """examples:
   python -m jobs.bench                                        plain loop, engine with one slot and with many
