@@ -85,21 +85,22 @@ class CpuHistory:
 
 
 @dataclass(frozen=True)
-class JobCost:
-    """What a face takes of a restore job that is under way."""
+class FaceCost:
+    """What a face takes."""
 
     # wall time
     seconds: float
     # CPU seconds by role of the processes
     cpu: Mapping[str, float]
-    # wall time in the stages, by the markers' names
-    stages: Mapping[str, float]
+    # of a job: wall time in the stages, by the markers' names
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, history: CpuHistory, markers: Sequence[Marker]) -> "JobCost":
-        """The cost between the ends of two units, a quarter of all from the first and from the last.
+    def of(cls, history: CpuHistory, markers: Sequence[Marker]) -> "FaceCost":
+        """The cost in a restore job that is under way.
 
-        As many faces are then begun and not finished at either end.
+        Measured between the ends of two units, a quarter of all from the first and from the last: as many faces are
+        then begun and not finished at either end.
         """
         ended = sorted(markers, key=lambda marker: marker.finished_at)
         first, last = len(ended) // 4, len(ended) - 1 - len(ended) // 4
@@ -119,11 +120,11 @@ class JobCost:
         return sum(self.cpu.values())
 
 
-def watch_restoration(options: Mapping[str, str | int], source: Path, output: Path) -> JobCost:
+def watch_restoration(options: Mapping[str, str | int], source: Path, output: Path) -> FaceCost:
     """The cost of jobs.restore on a folder of crops. options: by flag. Raises RuntimeError where it fails."""
     history = watch([sys.executable, "-m", "jobs.restore", *restore_arguments(options, source, output)])
     markers = [Marker.from_json(m.read_bytes()) for m in sorted((output / layout.DONE).rglob("*.json"))]
-    return JobCost.of(history, markers)
+    return FaceCost.of(history, markers)
 
 
 def restore_arguments(options: Mapping[str, str | int], source: Path, output: Path) -> list[str]:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from pipeline.console.commands import OK
 from pipeline.console.options import UsageError
 from pipeline.diffusion.engine import Engine
-from pipeline.evaluation.job_cost import ENGINE, watch_restoration
+from pipeline.evaluation.job_cost import ENGINE, FaceCost, watch_restoration
 from pipeline.evaluation.plain_loop import PlainLoop
 from pipeline.evaluation.subject import BenchConfig, Subject
 from pipeline.io import images
@@ -28,16 +28,6 @@ from pipeline.networks.roofline import count_call, measure_ceilings, rate
 
 UNIT_IMAGES = 8
 LEVER_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a face took: wall time, CPU time of all processes, and of a job that by role and wall time by stage."""
-
-    seconds: float
-    cpu_seconds: float
-    cpu: Mapping[str, float] = field(default_factory=dict)
-    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 def run(config: BenchConfig) -> int:
@@ -64,7 +54,7 @@ def bench(subject: Subject) -> dict[str, Any]:
     """What a face took of every variant, by repeat, and the machine's limits."""
     config = subject.config
     engines = [subject.engine(slots) for slots in config.slots.split(",")]
-    variants: dict[str, Callable[[], Spent]] = {}
+    variants: dict[str, Callable[[], FaceCost]] = {}
     for name, loop in subject.plain_loops():
         in_plain_loop(loop, subject, loop.batch)
         variants[name] = partial(in_plain_loop, loop, subject, config.faces)
@@ -75,7 +65,7 @@ def bench(subject: Subject) -> dict[str, Any]:
         if config.pipeline:
             write_faces(subject, Path(folder))
             variants["pipeline"] = partial(through_pipeline, subject, Path(folder))
-        spent: dict[str, list[Spent]] = {name: [] for name in variants}
+        spent: dict[str, list[FaceCost]] = {name: [] for name in variants}
         for _ in range(config.repeats):
             for name, variant in variants.items():
                 spent[name].append(variant())
@@ -115,20 +105,22 @@ def limits(subject: Subject) -> dict[str, Any]:
     }
 
 
-def timed(work: Callable[[], object], faces: int) -> Spent:
+def timed(work: Callable[[], object], faces: int) -> FaceCost:
     """What each of so many faces took of `work`, in this process."""
     began, before = time.perf_counter(), time.process_time()
     work()
-    return Spent((time.perf_counter() - began) / faces, (time.process_time() - before) / faces)
+    return FaceCost(
+        (time.perf_counter() - began) / faces, {"process": (time.process_time() - before) / faces}
+    )
 
 
-def in_plain_loop(loop: PlainLoop, subject: Subject, faces: int) -> Spent:
+def in_plain_loop(loop: PlainLoop, subject: Subject, faces: int) -> FaceCost:
     """Faces through a plain loop, on all cores."""
     torch.set_num_threads(subject.cores)
     return timed(lambda: loop(subject.jobs(faces)), faces)
 
 
-def through(engine: Engine, subject: Subject, faces: int) -> Spent:
+def through(engine: Engine, subject: Subject, faces: int) -> FaceCost:
     """Faces through the engine."""
     return timed(lambda: [f.result() for f in [engine.submit(job) for job in subject.jobs(faces)]], faces)
 
@@ -149,14 +141,14 @@ def write_faces(subject: Subject, folder: Path) -> None:
         (folder / "in" / f"{i:05d}.png").write_bytes(images.encode_png(picture))
 
 
-def through_pipeline(subject: Subject, folder: Path) -> Spent:
+def through_pipeline(subject: Subject, folder: Path) -> FaceCost:
     """The faces as crops through the restore job, the engine of which has as much to do as that of `through`."""
     units = {"unit_images": UNIT_IMAGES, "shard_images": UNIT_IMAGES}
     slots = {"slots": subject.config.slots.split(",")[-1]}
     out = folder / "out"
     cost = watch_restoration(subject.config.restoration | slots | units, folder / "in", out)
     shutil.rmtree(out)
-    return Spent(cost.seconds, cost.cpu_seconds, cost.cpu, cost.stages)
+    return cost
 
 
 def table(figures: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.evaluation.job_cost import JobCost, ProcessTimes, restore_arguments, watch
+from pipeline.evaluation.job_cost import FaceCost, ProcessTimes, restore_arguments, watch
 from pipeline.records.marker import Marker
 from pipeline.records.rows import Counts
 
@@ -68,7 +68,7 @@ def marker(number):
 
 
 def test_a_face_takes_what_is_spent_between_the_quarters_of_a_run():
-    cost = JobCost.of(Steady(), [marker(n) for n in (7, 0, 1, 2, 3, 4, 5, 6)])
+    cost = FaceCost.of(Steady(), [marker(n) for n in (7, 0, 1, 2, 3, 4, 5, 6)])
     # from the end of the third unit to that of the sixth: 30 s, 12 faces
     assert cost.seconds == 2.5
     assert cost.cpu == {"engine": 5.0, "driver": 1.25} and cost.cpu_seconds == 6.25
@@ -76,7 +76,7 @@ def test_a_face_takes_what_is_spent_between_the_quarters_of_a_run():
 
 
 def test_of_two_units_the_second_counts():
-    assert JobCost.of(Steady(), [marker(0), marker(1)]).seconds == 2.5
+    assert FaceCost.of(Steady(), [marker(0), marker(1)]).seconds == 2.5
 
 
 def test_options_become_the_command_line(tmp_path):
