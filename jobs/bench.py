@@ -1,10 +1,10 @@
 """Measure the engine, and the pipeline around it, against a plain loop: `python -m jobs.bench`.
 
-The plain loop takes faces through Algorithm 1 with the networks as the official program has them, eager, one at a time
-in float32; --plain-batches and --plain-precisions add others, and speeds are given as ratios to the first and to the best
-of them. All variants are measured in turn in one process; absolute times depend on the machine, CPU seconds less so. The
-last column is the share of the machine's limit that a variant reaches: FLOPs and bytes of the network calls, counted
-operation by operation, over measured ceilings.
+The plain loop takes faces through Algorithm 1 with the networks as the official program has them, eager, one at a
+time in float32; --plain-batches and --plain-precisions add others, and speeds are given as ratios to the first and to
+the best of them. All variants are measured in turn in one process; absolute times depend on the machine, CPU seconds
+less so. The last column is the share of the machine's limit that a variant reaches: FLOPs and bytes of the network
+calls, counted operation by operation, over measured ceilings.
 """
 
 import sys
