@@ -1,9 +1,10 @@
 """Measure the engine, and the pipeline around it, against a plain loop: `python -m jobs.bench`.
 
-The plain loop takes one face at a time through Algorithm 1, eager float32, as the official program does. All variants
-are measured in turn in one process and printed as ratios; absolute times depend on the machine. The roofline column is
-the share of the machine's limit that a variant reaches: counted FLOPs and bytes of the network calls over measured
-ceilings.
+The plain loop takes faces through Algorithm 1 with the networks as the official program has them, eager, one at a
+time in float32; --plain-batches and --plain-precisions add others, and speeds are given as ratios to the first and to
+the best of them. All variants are measured in turn in one process; absolute times depend on the machine, CPU seconds
+less so. The last column is the share of the machine's limit that a variant reaches: FLOPs and bytes of the network
+calls, counted operation by operation, over measured ceilings.
 """
 
 import sys
@@ -12,10 +13,12 @@ from functools import partial
 
 from pipeline.console.commands import carry_out
 from pipeline.console.options import parse
-from pipeline.evaluation.speed import BenchConfig, run
+from pipeline.evaluation.speed import run
+from pipeline.evaluation.subject import BenchConfig
 
 EPILOG = """examples:
   python -m jobs.bench                                        plain loop, engine with one slot and with many
+  python -m jobs.bench --plain-batches 1,4 --plain-precisions float32,bfloat16
   python -m jobs.bench --pipeline --faces 96 --repeats 3      also the whole pipeline around the engine
   python -m jobs.bench --preset difface-512-swinir --faces 2 --start-step 8 --slots 1,2
   python -m jobs.bench --levers                               one network call in several implementations

@@ -1,7 +1,6 @@
 """What tools/gpu_check.py works with: the device, its networks and faces, the time that is left, a row of the report.
 
-Networks of the published size have random weights: how long a call takes does not depend on them, but zeros would run
-faster, so that the layers which training begins with at zero are drawn as well.
+Networks of the published size have random weights: how long a call takes does not depend on them.
 """
 
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.noise import noise_key
@@ -24,9 +23,10 @@ from pipeline.diffusion.request import FaceJob
 from pipeline.diffusion.schedule import Chain, make_schedule
 from pipeline.diffusion.treatment import Treatment
 from pipeline.networks.compiled import CompiledNetwork, compiled
+from pipeline.networks.drawn import drawn_network
 from pipeline.networks.inference_unet import InferenceUNet, Norms
 from pipeline.networks.precision import in_precision
-from pipeline.networks.presets import NetworkSpec, build, find_preset
+from pipeline.networks.presets import NetworkSpec, find_preset
 from pipeline.networks.roofline import Ceilings
 from pipeline.networks.unet import UNet
 from tests import golden_data
@@ -144,16 +144,6 @@ class Setting:
         left = self.deadline - time.monotonic()
         if seconds > left:
             raise OutOfTime(f"{what} takes about {seconds:.0f} s, and {max(left, 0):.0f} s are left")
-
-
-def drawn_network(spec: NetworkSpec) -> nn.Module:
-    """A network of random weights, none of them zero."""
-    torch.manual_seed(0)
-    network = build(spec).eval()
-    for parameter in network.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.02)
-    return network
 
 
 def milliseconds(call: Callable[[], object], setting: Setting, repeats: int = 8) -> float:

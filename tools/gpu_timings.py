@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -29,10 +28,9 @@ from pipeline.diffusion.schedule import chain_from
 from pipeline.diffusion.treatment import Treatment
 from pipeline.networks.inference_nafnet import InferenceNAFNet
 from pipeline.networks.inference_unet import InferenceUNet
-from pipeline.networks.precision import fix_kernels
+from pipeline.networks.precision import as_official, fix_kernels
 from pipeline.networks.presets import PRESETS, NetworkSpec, find_preset, load_network
 from pipeline.networks.roofline import count_call
-from pipeline.networks.unet import UNet
 
 
 def timing(s: Setting) -> Iterator[Row]:
@@ -90,11 +88,10 @@ def _plain_calls(s: Setting) -> Iterator[Row]:
     for mode, tf32 in modes:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.deterministic = False
-        network = official_half(s.prior) if mode == "float16" else s.prior
+        network = as_official(s.prior, torch.float16 if mode == "float16" else torch.float32)
         for batch in s.batches:
             what = f"plain network, {mode}, batch {batch}"
-            x, t = s.inputs(batch)
-            call = partial(network, x.half() if mode == "float16" else x, t)
+            call = partial(network, *s.inputs(batch))
 
             def rows(
                 what: str = what, batch: int = batch, call: Callable[[], object] = call
@@ -104,16 +101,6 @@ def _plain_calls(s: Setting) -> Iterator[Row]:
                 yield Row(what, found, "ms a face and call")
 
             yield from _measured(s, what, 0.15 * batch if s.on_gpu else 0.2, rows)
-
-
-def official_half(unet: UNet) -> UNet:
-    """The official program's half precision: float16 convolutions of all blocks but the last layer."""
-    half = deepcopy(unet)
-    for blocks in (half.input_blocks, half.middle_block, half.output_blocks):
-        for module in blocks.modules():
-            if isinstance(module, nn.Conv1d | nn.Conv2d):
-                module.half()
-    return half
 
 
 def _engine(
@@ -182,10 +169,14 @@ def profile(s: Setting) -> Iterator[Row]:
     activity = torch.profiler.ProfilerActivity.CUDA if s.on_gpu else torch.profiler.ProfilerActivity.CPU
     fix_kernels(s.device)
     if s.ceilings is not None:
-        cost = count_call(s.prior_spec, s.side, s.half)
-        unit = "ms a face and call"
-        yield Row("floor: arithmetic", cost.flops / s.ceilings.matmul * 1e3, unit)
-        yield Row("floor: bytes of eager kernels", cost.bytes / s.ceilings.copy * 1e3, unit)
+        cost = count_call(s.prior_spec, s.side, s.half, batch)
+        unit, each = "ms a face and call", 1e3 / batch
+        yield Row("floor: arithmetic", cost.flops / s.ceilings.matmul * each, unit)
+        yield Row("floor: bytes of eager kernels", cost.bytes / s.ceilings.copy * each, unit)
+        floor = cost.floor(s.ceilings) * each
+        yield Row("floor: eager kernels, operation by operation", floor, unit)
+        for kind, share in cost.shares(s.ceilings).items():
+            yield Row(f"floor: {kind}", share * floor, unit)
     x, t = s.inputs(batch)
     for norms in s.norms if s.on_gpu else ("eager",):
         network = s.inference(norms)

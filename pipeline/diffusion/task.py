@@ -34,14 +34,14 @@ class Task:
         self, crop: NDArray[np.uint8], hole: NDArray[np.bool_] | None, scale: float
     ) -> "Constraint | None":
         """What is known of a face. crop: [S, S, 3]; hole: [S, S]; scale: picture pixels per crop pixel."""
+        how = self._degradation(hole, scale, len(crop))
+        if how is None:
+            return None
         import torch
 
         from pipeline.diffusion.constraints import Constraint
 
         x = torch.from_numpy(crop.transpose(2, 0, 1).copy()).float() / 127.5 - 1
-        how = self._degradation(hole, scale, len(crop))
-        if how is None:
-            return None
         weight = float("inf") if self.weight is None else self.weight
         return Constraint(how, how.observe(x), weight, self.steps, self.rate)
 

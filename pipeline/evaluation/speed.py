@@ -1,143 +1,43 @@
 """Benchmark of the engine and the pipeline on this machine."""
 
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from torch import nn
 
 from pipeline.console.commands import OK
-from pipeline.console.options import UsageError, option
-from pipeline.diffusion.difface import face_noise, restore
+from pipeline.console.options import UsageError
 from pipeline.diffusion.engine import Engine
-from pipeline.diffusion.noise import noise_key
-from pipeline.diffusion.request import FaceJob
-from pipeline.diffusion.schedule import chain_from, make_schedule
-from pipeline.diffusion.treatment import Treatment
-from pipeline.io import images, layout
-from pipeline.io.weights import WeightsError, resolve
+from pipeline.evaluation.job_cost import ENGINE, FaceCost, watch_restoration
+from pipeline.evaluation.plain_loop import PlainLoop
+from pipeline.evaluation.subject import BenchConfig, Subject
+from pipeline.io import images
 from pipeline.networks.inference_unet import InferenceUNet
-from pipeline.networks.precision import number_type
-from pipeline.networks.presets import NetworkSpec, build, find_preset, load_network
-from pipeline.networks.roofline import CallCost, Ceilings, count_call, measure_ceilings, rate
-from pipeline.networks.unet import UNet
-from pipeline.records.marker import Marker
-from pipeline.restoration.config import BLIND_PRESET
-from pipeline.stages.restore import make_engine
+from pipeline.networks.roofline import count_call, measure_ceilings, rate
 
 UNIT_IMAGES = 8
 LEVER_SECONDS = 3.0
 
 
-@dataclass(frozen=True)
-class BenchConfig:
-    """The options of one benchmark."""
-
-    preset: str = option(BLIND_PRESET, help="preset whose networks are measured", group="what")
-    faces: int = option(16, help="faces restored in each measurement", group="what")
-    start_step: int = option(40, help="N; a short chain is as representative as a long one", group="what")
-    slots: str = option("1,auto", help="numbers of slots to measure, separated by commas", group="what")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", help="number type of the engine's networks; the plain loop is always float32", group="what"
-    )
-    repeats: int = option(3, help="repeats of each measurement; the spread is printed", group="what")
-    pipeline: bool = option(
-        False,
-        help="also restore the faces as a job with Ray, storage and records around the engine",
-        group="what",
-    )
-    levers: bool = option(
-        False,
-        help="measure one network call instead: eager, compiled, folded, in other layouts",
-        group="what",
-    )
-    soak: int = option(
-        0, help="restore this many faces with one engine instead, and report the memory", group="what"
-    )
-    device: str = option("cpu", help="cpu or cuda", group="what")
-    output: str | None = option(
-        None, help="write the measurements to this JSON file", group="what", metavar="FILE"
-    )
-
-    def __post_init__(self) -> None:
-        if not all(s == "auto" or (s.isdecimal() and int(s) > 0) for s in self.slots.split(",")):
-            raise UsageError(f"--slots must be auto or numbers above 0, got {self.slots}")
-        if min(self.faces, self.repeats) < 1:
-            raise UsageError(f"--faces and --repeats must be at least 1, got {self.faces}, {self.repeats}")
-
-
-class Subject:
-    """The measured preset: its networks, and faces to restore."""
-
-    def __init__(self, config: BenchConfig) -> None:
-        self.config = config
-        self.preset = find_preset(config.preset)
-        self.schedule = make_schedule(self.preset.steps)
-        self.chain = chain_from(self.schedule, config.start_step, self.preset.start_rule)
-        self.cores = os.cpu_count() or 1
-        self.precision = number_type(config.precision, config.device == "cpu")
-        torch.manual_seed(0)
-        self.estimator, prior = (network(s) for s in (self.preset.estimator, self.preset.prior))
-        assert isinstance(prior, UNet)
-        self.prior = prior.to(config.device)
-        self.estimator.to(config.device)
-        rng = np.random.default_rng(0)
-        side = self.preset.side
-        self.crops = rng.integers(0, 256, (min(config.faces, 64), side, side, 3), dtype=np.uint8)
-
-    def job(self, number: int) -> FaceJob:
-        crop = self.crops[number % len(self.crops)]
-        treatment = Treatment("chain", self.chain)
-        return FaceJob(crop, noise_key(0, f"{number:08x}", 0), self.preset.eta, treatment)
-
-    def engine(self, slots: str) -> Engine:
-        c = self.config
-        count = 0 if slots == "auto" else int(slots)
-        return make_engine(
-            self.preset, self.estimator, self.prior, self.schedule, c.device, c.precision, count, self.cores
-        )
-
-    @torch.inference_mode()
-    def plain(self, faces: int) -> None:
-        """One face at a time through Algorithm 1."""
-        torch.set_num_threads(self.cores)
-        for job in map(self.job, range(faces)):
-            face = (
-                torch.from_numpy(job.crop.transpose(2, 0, 1)[None].copy()).to(self.config.device).float()
-                / 255
-            )
-            noise = face_noise([job.key], self.preset.side, self.config.device)
-            restore(face, self.estimator, self.prior, self.schedule, self.chain, job.eta, noise)[1].cpu()
-
-
-def network(spec: NetworkSpec) -> nn.Module:
-    """The network with its weights, or with random ones where the file is not available: they take the same time."""
-    try:
-        return load_network(spec, resolve(spec.file, None, spec.sha256).path)
-    except WeightsError:
-        return build(spec)
-
-
 def run(config: BenchConfig) -> int:
     """Measure, print, and write the JSON file if requested. Returns the exit code."""
-    try:
-        subject = Subject(config)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    figures: dict[str, object]
+    if config.pipeline and config.faces < 2 * UNIT_IMAGES:
+        raise UsageError(
+            f"--pipeline takes two units of faces, --faces {2 * UNIT_IMAGES}, got {config.faces}"
+        )
+    subject = Subject(config)
+    figures: dict[str, Any]
     if config.soak:
         figures = dict(soak(subject))
     elif config.levers:
@@ -150,57 +50,84 @@ def run(config: BenchConfig) -> int:
     return OK
 
 
-def bench(subject: Subject) -> dict[str, object]:
-    """Seconds per face of every variant, by repeat, and the machine's limits."""
+def bench(subject: Subject) -> dict[str, Any]:
+    """What a face took of every variant, by repeat, and the machine's limits."""
     config = subject.config
-    faces, engines = config.faces, [subject.engine(slots) for slots in config.slots.split(",")]
-    variants: dict[str, Callable[[], float]] = {"plain": lambda: timed(lambda: subject.plain(faces)) / faces}
-    subject.plain(1)
+    engines = [subject.engine(slots) for slots in config.slots.split(",")]
+    variants: dict[str, Callable[[], FaceCost]] = {}
+    for name, loop in subject.plain_loops():
+        in_plain_loop(loop, subject, loop.batch)
+        variants[name] = partial(in_plain_loop, loop, subject, config.faces)
     for engine in engines:
         through(engine, subject, engine.slots)
-        variants[f"engine, {engine.slots} slots"] = partial(through, engine, subject, faces)
+        variants[f"engine, {engine.slots} slots"] = partial(through, engine, subject, config.faces)
     with tempfile.TemporaryDirectory() as folder:
         if config.pipeline:
             write_faces(subject, Path(folder))
-            variants["pipeline"] = lambda: through_pipeline(subject, Path(folder))
-        seconds: dict[str, list[float]] = {name: [] for name in variants}
+            variants["pipeline"] = partial(through_pipeline, subject, Path(folder))
+        spent: dict[str, list[FaceCost]] = {name: [] for name in variants}
         for _ in range(config.repeats):
             for name, variant in variants.items():
-                seconds[name].append(variant())
+                spent[name].append(variant())
     fill = slot_fill(engines[-1], subject)
     for engine in engines:
         engine.close()
     torch.set_num_threads(subject.cores)
-    ceilings = measure_ceilings(config.device, subject.precision)
-    cost = count_call(subject.preset.prior, subject.preset.side, subject.precision)
     return {
         "preset": subject.preset.name,
         "device": config.device,
         "precision": str(subject.precision).removeprefix("torch."),
         "cores": subject.cores,
-        "calls_per_face": len(subject.chain.indices),
-        "call": asdict(cost),
-        "ceilings": asdict(ceilings),
+        "calls_per_face": subject.treatment.steps,
         "slot_fill_while_faces_wait": fill,
-        "seconds_per_face": seconds,
+        "seconds_per_face": {name: [one.seconds for one in some] for name, some in spent.items()},
+        "cpu_seconds_per_face": {name: [one.cpu_seconds for one in some] for name, some in spent.items()},
+        "pipeline": [asdict(one) for one in spent.get("pipeline", [])],
+        **limits(subject),
     }
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that `work` took."""
-    began = time.perf_counter()
+def limits(subject: Subject) -> dict[str, Any]:
+    """The machine's ceilings, and the least time of a face's network calls in batches as the preset has them."""
+    preset, device = subject.preset, subject.config.device
+    faces = preset.lanes_cpu if device == "cpu" else preset.lanes_gpu
+    ceilings = measure_ceilings(device, subject.precision)
+    cost = count_call(preset.prior, preset.side, subject.precision, faces)
+    calls_per_face = subject.treatment.steps / faces
+    return {
+        "ceilings": asdict(ceilings),
+        "call": {"faces": faces, "flops": cost.flops, "bytes": cost.bytes},
+        "floor": {
+            "seconds_per_face": calls_per_face * cost.floor(ceilings),
+            "fused_seconds_per_face": calls_per_face * cost.fused_floor(ceilings),
+            "shares": cost.shares(ceilings),
+        },
+    }
+
+
+def timed(work: Callable[[], object], faces: int) -> FaceCost:
+    """What each of so many faces took of `work`, in this process."""
+    began, before = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - began
+    return FaceCost(
+        (time.perf_counter() - began) / faces, {"process": (time.process_time() - before) / faces}
+    )
 
 
-def through(engine: Engine, subject: Subject, faces: int) -> float:
-    """Seconds per face for `faces` faces through the engine."""
-    return timed(lambda: [f.result() for f in [engine.submit(subject.job(i)) for i in range(faces)]]) / faces
+def in_plain_loop(loop: PlainLoop, subject: Subject, faces: int) -> FaceCost:
+    """Faces through a plain loop, on all cores."""
+    torch.set_num_threads(subject.cores)
+    return timed(lambda: loop(subject.jobs(faces)), faces)
+
+
+def through(engine: Engine, subject: Subject, faces: int) -> FaceCost:
+    """Faces through the engine."""
+    return timed(lambda: [f.result() for f in [engine.submit(job) for job in subject.jobs(faces)]], faces)
 
 
 def slot_fill(engine: Engine, subject: Subject) -> float | None:
     """Share of slots in use while faces were queued; None if none had to wait."""
-    futures = [engine.submit(subject.job(i)) for i in range(subject.config.faces)]
+    futures = [engine.submit(job) for job in subject.jobs(subject.config.faces)]
     results = [future.result() for future in futures]
     capacity = sum(r.capacity_saturated for r in results)
     return sum(r.steps_saturated for r in results) / capacity if capacity else None
@@ -214,64 +141,80 @@ def write_faces(subject: Subject, folder: Path) -> None:
         (folder / "in" / f"{i:05d}.png").write_bytes(images.encode_png(picture))
 
 
-def through_pipeline(subject: Subject, folder: Path) -> float:
-    """Seconds per face of the restore job in steady state: from the end of its first unit to that of the last."""
+def through_pipeline(subject: Subject, folder: Path) -> FaceCost:
+    """The faces as crops through the restore job, the engine of which has as much to do as that of `through`."""
+    units = {"unit_images": UNIT_IMAGES, "shard_images": UNIT_IMAGES}
+    slots = {"slots": subject.config.slots.split(",")[-1]}
     out = folder / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "jobs.restore",
-        "--input",
-        str(folder / "in"),
-        "--output",
-        str(out),
-        "--aligned",
-    ]
-    command += ["--preset", subject.config.preset, "--start-step", str(subject.config.start_step)]
-    command += ["--unit-images", str(UNIT_IMAGES), "--shard-images", str(UNIT_IMAGES)]
-    command += ["--device", subject.config.device, "--precision", subject.config.precision]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the restore job ended with {done.returncode}: {done.stderr[-2000:]}")
-    markers = [Marker.from_json(m.read_bytes()) for m in sorted((out / layout.DONE).rglob("*.json"))]
-    markers.sort(key=lambda m: m.finished_at)
-    faces = sum(m.counts.faces for m in markers[1:])
+    cost = watch_restoration(subject.config.restoration | slots | units, folder / "in", out)
     shutil.rmtree(out)
-    return (markers[-1].finished_at - markers[0].finished_at) / faces
+    return cost
 
 
-def table(figures: dict[str, object]) -> str:
+def table(figures: Mapping[str, Any]) -> str:
     """The measurements as a table."""
-    variants, calls = figures["seconds_per_face"], figures["calls_per_face"]
-    assert isinstance(variants, dict) and isinstance(calls, int)
-    ceilings = Ceilings(**figures["ceilings"])  # type: ignore[arg-type]  # as bench wrote them
-    cost = CallCost(**figures["call"])  # type: ignore[arg-type]
-    floor = calls * cost.floor(ceilings)
-    bound = "FLOPs" if cost.flops / ceilings.matmul > cost.bytes / ceilings.copy else "bytes"
+    seconds, cpu = figures["seconds_per_face"], figures["cpu_seconds_per_face"]
+    middles = {name: statistics.median(some) for name, some in seconds.items()}
+    plain = [name for name in seconds if name.startswith("plain")]
+    official, best = plain[0], min(plain, key=lambda name: middles[name])
+    floor = figures["floor"]["seconds_per_face"]
     lines = [
         f"{figures['preset']} on {figures['device']}, {figures['precision']}, {figures['cores']} cores, "
-        f"{calls} calls per face",
-        f"one call: {cost.flops / 1e9:.2f} GFLOP, {cost.bytes / 1e9:.3f} GB; "
-        f"ceilings here: {ceilings.matmul / 1e9:.0f} GFLOP/s, {ceilings.copy / 1e9:.1f} GB/s; bound by {bound}",
-        f"{'variant':<20} {'s/face':>9} {'x plain':>8} {'spread':>13} {'of limit':>9}",
+        f"{figures['calls_per_face']} calls per face",
+        *limit_lines(figures),
+        f"{'variant':<26} {'s/face':>9} {'CPU s':>9} {'x plain':>8} {'spread':>13} {'x best':>7} {'of limit':>9}",
     ]
-    for variant, seconds in variants.items():
-        ratios = sorted(p / s for p, s in zip(variants["plain"], seconds, strict=True))
-        spread = f"{ratios[0]:.2f} - {ratios[-1]:.2f}"
-        middle = statistics.median(seconds)
-        lines.append(
-            f"{variant:<20} {middle:>9.4f} {statistics.median(ratios):>8.2f} {spread:>13} {floor / middle:>9.0%}"
+    for name, some in seconds.items():
+        to_official, to_best = (
+            sorted(p / s for p, s in zip(seconds[other], some, strict=True)) for other in (official, best)
         )
-    engine = [name for name in variants if name.startswith("engine")][-1]
-    if "pipeline" in variants:
-        shares = sorted(p / e for p, e in zip(variants["pipeline"], variants[engine], strict=True))
+        spread = f"{to_official[0]:.2f} - {to_official[-1]:.2f}"
         lines.append(
-            f"the pipeline takes {statistics.median(shares):.3f} times the engine's time "
-            f"({shares[0]:.3f} - {shares[-1]:.3f})"
+            f"{name:<26} {middles[name]:>9.4f} {statistics.median(cpu[name]):>9.4f} "
+            f"{statistics.median(to_official):>8.2f} {spread:>13} {statistics.median(to_best):>7.2f} "
+            f"{floor / middles[name]:>9.0%}"
         )
+    lines.append(f"x plain: times as fast as '{official}', the official program's use; x best: as '{best}'")
+    engine = [name for name in seconds if name.startswith("engine")][-1]
+    if "pipeline" in seconds:
+        lines += pipeline_lines(figures, engine)
     if (fill := figures["slot_fill_while_faces_wait"]) is not None:
         lines.append(f"slots filled while faces wait: {fill:.3f}")
     return "\n".join(lines)
+
+
+def limit_lines(figures: Mapping[str, Any]) -> list[str]:
+    """The work of a call, the ceilings, and the least time that follows, with its shares by class of operations."""
+    call, ceilings, floor = figures["call"], figures["ceilings"], figures["floor"]
+    shares = [f"{kind} {share:.0%}" for kind, share in floor["shares"].items()]
+    return [
+        f"one call of {call['faces']} faces: {call['flops'] / 1e9:.2f} GFLOP, {call['bytes'] / 1e9:.3f} GB; "
+        f"ceilings here: {ceilings['matmul'] / 1e9:.0f} GFLOP/s, {ceilings['copy'] / 1e9:.1f} GB/s",
+        f"limit of the calls of a face: {floor['seconds_per_face']:.4f} s operation by operation "
+        f"({', '.join(shares)}); {floor['fused_seconds_per_face']:.4f} s if arithmetic and movement overlap",
+    ]
+
+
+def pipeline_lines(figures: Mapping[str, Any], engine: str) -> list[str]:
+    """What the restore job takes beside the engine."""
+    lines = []
+    for key, unit in (("seconds_per_face", "time"), ("cpu_seconds_per_face", "CPU time")):
+        pairs = zip(figures[key]["pipeline"], figures[key][engine], strict=True)
+        shares = sorted(p / e for p, e in pairs)
+        lines.append(
+            f"the pipeline takes {statistics.median(shares):.3f} times the {unit} of '{engine}' "
+            f"({shares[0]:.3f} - {shares[-1]:.3f})"
+        )
+    jobs = figures["pipeline"]
+    names = {role for job in jobs for role in job["cpu"]}
+    roles = {role: statistics.median(job["cpu"].get(role, 0.0) for job in jobs) for role in names}
+    lines.append("CPU ms a face of the job's processes, and their share of the engine's:")
+    for role, spent in sorted(roles.items(), key=lambda one: -one[1]):
+        lines.append(f"  {role:<32} {1000 * spent:>8.1f} {spent / roles[ENGINE]:>8.1%}")
+    stages = {name: statistics.median(job["stages"][name] for job in jobs) for name in jobs[0]["stages"]}
+    parts = [f"{name.removeprefix('seconds_')} {1000 * spent:.1f}" for name, spent in stages.items()]
+    lines.append(f"wall ms a face in the stages, units of a stage side by side: {', '.join(parts)}")
+    return lines
 
 
 def levers(subject: Subject) -> dict[str, dict[str, float]]:
@@ -279,7 +222,7 @@ def levers(subject: Subject) -> dict[str, dict[str, float]]:
     prior, side, device = subject.prior, subject.preset.side, subject.config.device
     steps = [int(t) for t in subject.schedule.t]
     last = torch.channels_last
-    moved = network(subject.preset.prior).to(device, memory_format=last)  # type: ignore[call-overload]
+    moved = deepcopy(prior).to(memory_format=last)
     forms: dict[str, Callable[..., object]] = {
         "the UNet as it is": prior,
         "channels_last": lambda x, t: moved(x.contiguous(memory_format=last), t),

@@ -1,9 +1,12 @@
 """Number types of the networks, and kernels that give the same bits in every run."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+
+from pipeline.networks.unet import UNet
 
 
 def fix_kernels(device: torch.device) -> None:
@@ -41,5 +44,25 @@ def in_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -
         with torch.autocast(device.type, dtype):
             y: Tensor = network(x)
         return y
+
+    return call
+
+
+def as_official(unet: UNet, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
+    """The UNet as the official program calls it: eager, in float32, or with the convolutions of its blocks in `dtype`.
+
+    The timestep embedding, norms and the last layer stay in float32. The UNet is not changed.
+    """
+    if dtype == torch.float32:
+        return unet
+    half = deepcopy(unet)
+    for blocks in (half.input_blocks, half.middle_block, half.output_blocks):
+        for module in blocks.modules():
+            if isinstance(module, nn.Conv1d | nn.Conv2d):
+                module.to(dtype)
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        eps: Tensor = half(x.to(dtype), t)
+        return eps
 
     return call

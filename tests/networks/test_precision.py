@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.networks.precision import in_precision, number_type
+from pipeline.networks.precision import as_official, in_precision, number_type
+from tests import golden_data
 
 
 class Noted(nn.Module):
@@ -48,3 +49,21 @@ def test_auto_is_float16_on_a_gpu_and_what_the_processor_multiplies_in_on_a_cpu(
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx512=avx512: avx512)
         assert number_type("auto", on_cpu=True) == wanted
     assert number_type("bfloat16", on_cpu=False) == torch.bfloat16
+
+
+@torch.inference_mode()
+def test_the_official_programs_half_precision_gives_its_recording():
+    recorded, unet = golden_data.arrays("unet_forward"), golden_data.network("unet")
+    x, t = recorded["x"], torch.full((2,), 396)
+    wanted, full = golden_data.arrays("unet_fp16")["out_t396"], unet(x, t)
+    got = as_official(unet, torch.float16)(x, t)
+    rounding = (wanted - full).square().mean().sqrt()
+    assert got.dtype == torch.float32
+    assert 0 < (got - full).square().mean().sqrt() < 1.5 * rounding
+    assert as_official(unet, torch.float32) is unet
+
+
+def test_a_number_type_is_that_of_a_copy():
+    unet = golden_data.network("unet")
+    as_official(unet, torch.bfloat16)
+    assert {p.dtype for p in unet.parameters()} == {torch.float32}

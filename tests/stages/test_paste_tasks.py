@@ -122,6 +122,11 @@ def test_what_is_known_of_a_face_is_what_its_task_observes():
     assert Task("upscale", factor=8).constraint(crop, None, 0.25).seen.shape == (3, 8, 8)
 
 
+def test_of_a_blind_face_nothing_is_known_and_nothing_is_computed(monkeypatch):
+    monkeypatch.setattr("torch.from_numpy", lambda _: pytest.fail("a tensor was made"))
+    assert Task().constraint(np.zeros((SIDE, SIDE, 3), np.uint8), None, 1.0) is None
+
+
 def test_a_filled_hole_takes_its_colour_from_around_it():
     picture = np.full((40, 40, 3), 120, np.uint8)
     hole = np.zeros((40, 40), bool)
