@@ -67,7 +67,10 @@ class Run(RunFile):
         same = {n: self.fingerprint[n] for n in ("eta", "seed")}
         networks = (weights[role][:16] for role in ("prior", "estimator") if role in weights)
         same["model_sha256"] = "+".join(networks)
-        if self.fingerprint.get("treatment") or not self.fingerprint["start_step"]:
+        varied = self.fingerprint.get("treatment") or "gates" in self.fingerprint
+        if any("eta" in row for row in self.fingerprint.get("treatment", ())):
+            del same["eta"]
+        if varied or not self.fingerprint["start_step"]:
             return same  # each face has its own, or none has a chain
         return same | {"start_step": self.fingerprint["start_step"]}
 

@@ -152,6 +152,8 @@ class FaceRecord:
     start_step: int | None = None
     calls: int | None = None
     hold: float | None = None
+    # randomness of its chain, where its treatment has one of its own
+    eta: float | None = None
     # variance of the Laplacian of crop and restoration; 0 for a face without a crop
     sharpness_before: float = 0.0
     sharpness_after: float = 0.0

@@ -101,7 +101,9 @@ def record_table(
                 values = {k: v for k, v in vars(face).items() if k != "image"} | face.measured
                 values |= {"tried": json.dumps(face.tried)}
                 values |= {n: v for n, v in vectors.get(id(face), {}).items() if np.isfinite(v).all()}
-                rows.append({"kind": "face"} | address | size | values | settings)
+                # a treatment may have a randomness of its own
+                own = {} if face.eta is None else {"eta": face.eta}
+                rows.append({"kind": "face"} | address | size | values | settings | own)
     columns = [pa.array([storable(row.get(f.name)) for row in rows], type=f.type) for f in schema]
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), buffer)

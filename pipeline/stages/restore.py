@@ -265,7 +265,7 @@ class RestoreFaces:
         face.treatment, face.estimated_change = what.kind, result.estimated_change
         face.start_step = result.start_step
         if what.chain is not None:
-            face.calls, face.hold = what.steps, what.hold
+            face.calls, face.hold, face.eta = what.steps, what.hold, what.eta
         if what.kind == "left":
             face.left_for, face.kept = self._why_left(climb)
         else:

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from dataclasses import replace
 
 import pytest
 from photographs import write_tar
@@ -56,7 +57,16 @@ def test_the_run_file_gives_what_the_checks_need(planned):
     }
 
 
-@pytest.mark.parametrize("changed", [{"treatment": [{"above": 0, "way": "left"}]}, {"start_step": 0}])
+def test_a_run_whose_table_has_randomness_of_its_own_has_none_for_every_face(planned):
+    run, _ = open_run(planned)
+    row = {"above": 0, "start_step": 60, "calls": 2, "hold": 1.0, "eta": 0.1}
+    assert "eta" not in replace(run, fingerprint=run.fingerprint | {"treatment": [row]}).settings
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"treatment": [{"above": 0, "way": "left"}]}, {"start_step": 0}, {"gates": {"identity": [[0, 25]]}}],
+)
 def test_a_run_that_chose_n_for_each_face_has_no_n_of_its_own(planned, changed):
     edited(planned, "_ledger/run.json", lambda run: run["fingerprint"].update(changed))
     assert open_run(planned)[0].settings.keys() == {"eta", "seed", "model_sha256"}
