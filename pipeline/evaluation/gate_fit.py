@@ -1,7 +1,7 @@
 """Fit of a preset's gates: how far restored faces of known truth move from the ones that came, by δ.
 
-A gate allows what the treatments of the preset's table do to all but a few faces: `normal` refuses about one in
-fifty, `strict` one in ten. The identity never allows as much as there is between two persons.
+A gate allows what the treatments of the preset's table do to all but a few faces: `normal` refuses about one in a
+hundred, `strict` one in twenty. The identity never allows as much as there is between two persons.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,12 @@ from pipeline.reporting.plots import Figure
 
 Numbers = NDArray[np.float64]
 
-# Share of similar faces that a level lets pass as they were asked for.
-ALLOWED = {"normal": 0.98, "strict": 0.9}
+# Standard deviations above the mean of similar faces that a level allows.
+ALLOWED = {"normal": 3.0, "strict": 1.65}
 # Share of pairs of two persons whose angle the identity's bound may reach.
 TWO_PERSONS = {"normal": 0.05, "strict": 0.01}
-# Largest shift of a landmark that is ever allowed: those of two persons differ by 0.1 to 0.27.
-MOST_SHIFT = 0.3
-# Share of the largest change of colour, and of the smallest gain, that a level allows.
+# Shares of the largest shift of a landmark, of the largest change of colour and of the smallest gain that it allows.
+LANDMARKS = {"normal": 1.2, "strict": 0.7}
 COLOUR, GAIN = {"normal": 1.3, "strict": 0.7}, {"normal": 0.5, "strict": 1.0}
 # Knots of a curve at most.
 KNOTS = 6
@@ -55,12 +54,12 @@ def fit_gates(faces: Sequence[Restored]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for level, allowed in ALLOWED.items():
         most = float(np.quantile(others, TWO_PERSONS[level]))
-        identity, landmarks = (_column(ordered, name) for name in ("identity", "landmarks"))
+        moved, coloured, gained = (_column(ordered, name) for name in ("landmarks", "colour", "gain"))
         found[level] = {
-            "identity": curve(delta, identity, allowed, most, 1),
-            "landmarks": curve(delta, landmarks, allowed, MOST_SHIFT, 2),
-            "colour": round(float(_column(ordered, "colour").max()) * COLOUR[level]),
-            "gain": round(float(np.quantile(_column(ordered, "gain"), 0.01)) * GAIN[level], 2),
+            "identity": curve(delta, _column(ordered, "identity"), allowed, most),
+            "landmarks": round(float(moved[np.isfinite(moved)].max(initial=0.05)) * LANDMARKS[level], 2),
+            "colour": round(float(coloured.max()) * COLOUR[level]),
+            "gain": round(float(np.quantile(gained, 0.01)) * GAIN[level], 2),
         }
     return found
 
@@ -76,19 +75,19 @@ def between(faces: Sequence[Restored]) -> Numbers:
     return np.array(pairs)
 
 
-def curve(delta: Numbers, values: Numbers, allowed: float, most: float, places: int) -> list[list[float]]:
-    """Rows of δ and bound: what this share of similar faces stays below, rising, and at most `most`.
+def curve(delta: Numbers, values: Numbers, allowed: float, most: float) -> list[list[float]]:
+    """Rows of δ and bound: `allowed` standard deviations above the mean of similar faces, rising, at most `most`.
 
-    delta: [F], rising. values: [F], nan where not measured. allowed: a share. places: decimals of a bound.
+    delta: [F], rising. values: [F], nan where not measured.
     """
     rows: list[list[float]] = []
     for faces in bins_of(delta, max(len(delta) // KNOTS, 2)):
         measured = values[faces][np.isfinite(values[faces])]
         if len(measured) < 2:
             continue
-        bound = min(float(np.quantile(measured, allowed, method="lower")), most)
+        bound = min(float(measured.mean() + allowed * measured.std(ddof=1)), most)
         bound = max([bound, *(row[1] for row in rows)])
-        rows.append([round(float(delta[faces].mean()), 2), round(bound, places)])
+        rows.append([round(float(delta[faces].mean()), 2), round(bound, 1)])
     return rows
 
 
@@ -99,7 +98,7 @@ def draw_gates(faces: Sequence[Restored], tables: Mapping[str, Mapping[str, Any]
     figure = Figure((11, 4.2), 1, 2)
     titles = {
         "identity": "angle between before and after, degrees",
-        "landmarks": "largest shift of a landmark",
+        "landmarks": "largest shift of a landmark from the estimate",
     }
     for panel, (gate, title) in zip(figure.panels, titles.items(), strict=True):
         panel.title(title, x="δ, levels")
@@ -109,8 +108,11 @@ def draw_gates(faces: Sequence[Restored], tables: Mapping[str, Mapping[str, Any]
         values = _column(ordered, gate)
         panel.line(delta[np.isfinite(values)], values[np.isfinite(values)], TEAL, "one person", "o")
         for level, style in (("normal", "-"), ("strict", "--")):
-            rows = tables[level][gate]
-            panel.line([d for d, _ in rows], [v for _, v in rows], OCHRE, level, style)
+            bound = tables[level][gate]
+            if isinstance(bound, list):
+                panel.line([d for d, _ in bound], [v for _, v in bound], OCHRE, level, style)
+            else:
+                panel.reference("y", bound, OCHRE, style, level)
         panel.legend("lower right" if gate == "identity" else "upper right")
     return figure.png()
 

@@ -18,7 +18,7 @@ from pipeline.evaluation.photographs import MOST_PIXELS, measured_face
 from pipeline.evaluation.realworld import Pixels, damage
 from pipeline.faces.colour import anchor_change
 from pipeline.faces.detect import CenterFace
-from pipeline.faces.gates import Bounds, Gates
+from pipeline.faces.gates import Bounds, Gates, Judged
 from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, paste_change, warp_crop
 from pipeline.faces.identity import Embedder, Embedding
 from pipeline.io import images
@@ -64,8 +64,8 @@ class Trial:
         )
         self.scorer = Scorer(weights_dir)
         embedder = Embedder(find_embedding(weights_dir), self._frame)
-        nothing = ((0.0, np.inf),)  # every gate is measured, and none refuses
-        self._gates = Gates(Bounds(nothing, nothing, np.inf, -np.inf), self._frame, embedder)
+        # every gate is measured, and none refuses
+        self._gates = Gates(Bounds(((0.0, np.inf),), np.inf, np.inf, -np.inf), self._frame, embedder)
         self._embedder = embedder
         self._detector = CenterFace()
 
@@ -102,12 +102,13 @@ class Trial:
             for c in self._candidates
         }
         measured, pictures, gates, embeddings, delta = {}, {}, {}, {}, 0.0
-        came = self._gates.face(crop)
+        came: Judged | None = None
         for candidate, future in submitted.items():
             result = future.result()
             delta = result.estimated_change
             delivered = picture.astype(np.float32)
             restored = anchor_change(crop, result.restored)
+            came = came or self._gates.face(crop, anchor_change(crop, result.estimated))
             embeddings[candidate] = self._embedder(restored)
             if candidate != LEFT:
                 gates[candidate] = self._gates.measure(came, restored).rounded

@@ -29,9 +29,8 @@ Curve = tuple[tuple[float, float], ...]
 
 # A crop is mirrored by this share of its side before its landmarks are found: the detector misses faces near a border.
 MARGIN = 3 / 16
-# Score from which landmarks count: those of a restored face, and those of the face that came, which must be sure where
-# a shift is to be measured from them. Of faces that came with less, one in ten has a landmark half a face away.
-LEAST_SCORE, SURE_SCORE = 0.3, 0.5
+# Score from which landmarks count: the face is known to be there.
+LEAST_SCORE = 0.3
 # A face whose landmarks lie further from the frame's template, in distances between the eyes, is a neighbour's.
 NEAR = 0.5
 
@@ -42,8 +41,8 @@ class Bounds:
 
     # largest angle between the embeddings, degrees, by δ
     identity: Curve | None = None
-    # largest shift of a landmark, as a share of the distance between the eyes, by δ
-    landmarks: Curve | None = None
+    # largest shift of a landmark from where the estimate has it, as a share of the distance between the eyes
+    landmarks: float | None = None
     # largest change of colour that is broader than a sixteenth of the side, levels of 0..255
     colour: float | None = None
     # least gain: see Measurements.gain
@@ -56,7 +55,7 @@ class Bounds:
             raise ValueError(f"the gates are {', '.join(GATES)}, got {', '.join(unknown)}")
         values: dict[str, Any] = {}
         for name, value in table.items():
-            values[name] = _curve(name, value) if name in ("identity", "landmarks") else _number(name, value)
+            values[name] = _curve(name, value) if name == "identity" else _number(name, value)
         return cls(**values)
 
     @property
@@ -82,8 +81,8 @@ class Measurements:
 
     # degrees between the embeddings; None without an embedding
     identity: float | None
-    # largest shift of a landmark, as a share of the distance between the eyes; None where none is sure in what came,
-    # inf where none is found any more
+    # largest shift of a landmark from where the estimate has it, as a share of the distance between the eyes; inf where
+    # the estimate shows a face and the result none. None for the estimate itself, and where that shows none
     landmarks: float | None
     # largest change of broad colour, levels
     colour: float
@@ -110,11 +109,14 @@ class Gates:
     # the detector takes one picture at a time
     _detecting: Lock = field(default_factory=Lock, compare=False)
 
-    def face(self, crop: Crop) -> "Judged":
-        """What is measured of a face that came once, whatever is tried with it."""
+    def face(self, crop: Crop, estimated: Crop) -> "Judged":
+        """What is measured of a face once, whatever is tried with it: as it came, and as the estimator has it.
+
+        A chain may not move what the estimate shows; in what came, landmarks may be too faint to measure from.
+        """
         embedding = self.embedder(crop) if self.embedder and self.bounds.identity else None
-        landmarks = self._landmarks(crop, SURE_SCORE) if self.bounds.landmarks else None
-        return Judged(crop, embedding, landmarks, sharpness(crop), noise(crop))
+        landmarks = self._landmarks(estimated) if self.bounds.landmarks else None
+        return Judged(crop, estimated, embedding, landmarks, sharpness(crop), noise(crop))
 
     def measure(self, came: "Judged", restored: Crop) -> Measurements:
         """A restored crop, [S, S, 3] uint8 RGB, against the one that came."""
@@ -122,8 +124,8 @@ class Gates:
         if self.embedder is not None and came.embedding is not None:
             turned = angle(came.embedding, self.embedder(restored))
         moved = None
-        if came.landmarks is not None:
-            there = self._landmarks(restored, LEAST_SCORE)
+        if came.landmarks is not None and not np.array_equal(restored, came.estimated):
+            there = self._landmarks(restored)
             moved = self._shift(came.landmarks, there) if there is not None else float("inf")
         sharper = float(np.log2((sharpness(restored) + 1e-3) / (came.sharpness + 1e-3)))
         quieter = max(a - b for a, b in zip(came.noise, noise(restored), strict=True))
@@ -144,13 +146,13 @@ class Gates:
         left, right = self.frame.template[:2]
         return float(np.linalg.norm(a - b, axis=1).max() / np.linalg.norm(left - right))
 
-    def _landmarks(self, crop: Crop, least: float) -> NDArray[np.float64] | None:
-        """[5, 2] pixels, of the face at the frame's template; None where none is found there with this score."""
+    def _landmarks(self, crop: Crop) -> NDArray[np.float64] | None:
+        """[5, 2] pixels, of the face at the frame's template; None where none is found there."""
         margin = round(len(crop) * MARGIN)
         wider = cv2.copyMakeBorder(crop, margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
         with self._detecting:
             faces = self._detector(np.asarray(wider, np.uint8))
-        found = [face.landmarks.astype(np.float64) - margin for face in faces if face.score >= least]
+        found = [face.landmarks.astype(np.float64) - margin for face in faces]
         distances = [self._shift(self.frame.template, points) for points in found]
         near = min(range(len(found)), key=distances.__getitem__, default=None)
         return None if near is None or distances[near] > NEAR else found[near]
@@ -158,10 +160,12 @@ class Gates:
 
 @dataclass(frozen=True)
 class Judged:
-    """A face as it came, and what was measured of it."""
+    """A face as it came and as the estimator has it, and what was measured of them."""
 
     crop: Crop
+    estimated: Crop
     embedding: Embedding | None
+    # of the estimate
     landmarks: NDArray[np.float64] | None
     sharpness: float
     noise: tuple[float, float]

@@ -10,8 +10,8 @@ from pipeline.networks.presets import Preset
 
 # The bounds for presets to which none were fitted: they refuse what is clearly another face, and what is no sharper.
 UNFITTED: dict[str, dict[str, Any]] = {
-    "normal": {"identity": [[0, 25]], "landmarks": [[0, 0.3]], "colour": 24, "gain": 0.1},
-    "strict": {"identity": [[0, 20]], "landmarks": [[0, 0.2]], "colour": 12, "gain": 0.3},
+    "normal": {"identity": [[0, 25]], "landmarks": 0.3, "colour": 24, "gain": 0.1},
+    "strict": {"identity": [[0, 20]], "landmarks": 0.2, "colour": 12, "gain": 0.3},
 }
 
 
@@ -35,8 +35,8 @@ class GateOptions:
     )
     landmarks: float | None = option(
         None,
-        help="largest shift of an eye, the nose or a corner of the mouth, as a share of the distance between the eyes; "
-        "inf does not ask (default: the preset's, larger for a damaged face)",
+        help="largest shift of an eye, the nose or a corner of the mouth from where the estimate has it, as a share of "
+        "the distance between the eyes; inf does not ask (default: the preset's)",
         metavar="SHARE",
         flag="gate_landmarks",
     )
@@ -84,6 +84,6 @@ def choose_bounds(options: GateOptions, preset: Preset, free_colour: bool) -> Bo
         raise UsageError(f"--preset {preset.name}: [gates.{level}]: {error}") from error
     given: dict[str, Any] = {"colour": None} if free_colour else {}
     for gate, value in options.given.items():
-        bound: Any = ((0.0, value),) if gate in ("identity", "landmarks") else value
+        bound: Any = ((0.0, value),) if gate == "identity" else value
         given[gate] = bound if math.isfinite(value) else None
     return replace(bounds, **given)

@@ -162,7 +162,7 @@ class Ladder:
         if self.gates is None:
             return tried
         if climb.came is None:
-            climb.came = self.gates.face(climb.job.crop)
+            climb.came = self.gates.face(climb.job.crop, self.finish(climb.job.crop, result.estimated))
         found, delta = self.gates.measure(climb.came, result.restored), result.estimated_change
         gate = self.gates.failed(found, delta)
         bound = self.gates.bounds.at(gate, delta) if gate else None

@@ -40,12 +40,13 @@ def test_normal_gates_let_nearly_all_pass_and_strict_ones_fewer(faces):
     passed = {}
     for level, table in tables.items():
         bounds = Bounds.from_table(table)
-        for gate in ("identity", "landmarks"):
-            passed[level, gate] = np.mean([face.gates[gate] <= bounds.at(gate, face.delta) for face in faces])
-        assert all(face.gates["gain"] >= bounds.gain for face in faces) or level == "strict"
+        passed[level] = np.mean([f.gates["identity"] <= bounds.at("identity", f.delta) for f in faces])
         assert bounds.at("identity", 1.5) < bounds.at("identity", 8) < 22
-    assert passed["normal", "identity"] > 0.95 > passed["strict", "identity"] > 0.8
-    assert passed["normal", "landmarks"] >= passed["strict", "landmarks"] > 0.8
+    assert passed["normal"] > 0.97 > passed["strict"] > 0.85
+    normal, strict = (Bounds.from_table(tables[level]) for level in ("normal", "strict"))
+    most = max(f.gates["landmarks"] for f in faces)
+    assert strict.landmarks < most < normal.landmarks
+    assert normal.gain < min(f.gates["gain"] for f in faces) and strict.colour < 3 < normal.colour
 
 
 def test_the_identity_allows_no_more_than_few_pairs_of_two_persons_have(faces):
@@ -65,7 +66,7 @@ def test_the_identity_allows_no_more_than_few_pairs_of_two_persons_have(faces):
 def test_a_curve_rises_and_leaves_out_what_was_not_measured():
     delta = np.arange(18.0)
     values = np.where(delta == 3, np.nan, 18 - delta)
-    rows = curve(delta, values, 0.9, 100.0, 1)
+    rows = curve(delta, values, 2.0, 100.0)
     assert [b for _, b in rows] == sorted(b for _, b in rows) and len(rows) == 6
     assert np.isfinite(rows).all()
 

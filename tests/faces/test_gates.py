@@ -13,7 +13,7 @@ from pipeline.metrics.suite import find_embedding
 # left and right eye, nose tip, corners of the mouth in scikit-image's picture of Eileen Collins, found by CenterFace
 EILEEN = np.array([(203.0, 102.0), (247.0, 105.0), (223.0, 125.0), (203.0, 142.0), (241.0, 144.0)])
 FRAME = CropFrame(128, zoom=1.45, centre=(0.5, 0.57))
-BOUNDS = Bounds(identity=((1.0, 6.0), (5.0, 20.0)), landmarks=((1.0, 0.1),), colour=12.0, gain=0.1)
+BOUNDS = Bounds(identity=((1.0, 6.0), (5.0, 20.0)), landmarks=0.1, colour=12.0, gain=0.1)
 DELTA = 5.0
 
 
@@ -34,7 +34,8 @@ def came(sharp):
 
 
 def verdict(gates, came, restored, delta=DELTA):
-    found = gates.measure(gates.face(came), restored)
+    """Of a face whose estimate shows what came."""
+    found = gates.measure(gates.face(came, came), restored)
     return gates.failed(found, delta), found
 
 
@@ -64,6 +65,19 @@ def test_a_face_that_is_no_longer_found_is_refused(gates, came):
     _, found = verdict(gates, came, np.full_like(came, 128))
     assert found.landmarks == float("inf")
     assert gates.failed(Measurements(1.0, found.landmarks, 0.0, 1.0), DELTA) == "landmarks"
+
+
+def test_the_estimate_itself_has_moved_nothing(gates, came, sharp):
+    """Where it shows a face that what came does not: landmarks are compared with the estimate's."""
+    judged = gates.face(np.full_like(came, 128), sharp)
+    assert gates.measure(judged, sharp).landmarks is None
+    softer = gates.measure(judged, cv2.GaussianBlur(sharp, (0, 0), 0.7)).landmarks
+    assert softer < 0.05 < gates.measure(judged, np.roll(sharp, 8, axis=0)).landmarks
+
+
+def test_a_neighbours_face_is_not_taken_for_the_crops_own(gates, sharp):
+    beside = np.roll(sharp, 60, axis=1)
+    assert gates.face(beside, beside).landmarks is None
 
 
 def test_invented_colour_is_refused(gates, came, sharp):
@@ -123,7 +137,7 @@ def test_bounds_survive_their_table():
         ({"likeness": 3}, "the gates are identity, landmarks, colour, gain, got likeness"),
         ({"identity": 3}, "identity must hold rows of δ, rising, and the bound there, got 3"),
         ({"identity": [[2, 3], [1, 4]]}, "identity must hold rows"),
-        ({"landmarks": [[1]]}, "landmarks must hold rows"),
+        ({"landmarks": [[1, 2]]}, "landmarks must be a number, got [[1, 2]]"),
         ({"gain": "much"}, "gain must be a number, got 'much'"),
     ],
 )

@@ -23,8 +23,7 @@ def test_the_presets_own_bounds_are_the_default_and_strict_ones_allow_less():
     assert normal == Bounds.from_table(PORTRAIT.gates["normal"])
     for delta in (0.5, 2.0, 4.0, 8.0):
         assert strict.at("identity", delta) < normal.at("identity", delta)
-        assert strict.at("landmarks", delta) < normal.at("landmarks", delta)
-    assert strict.colour < normal.colour and strict.gain > normal.gain
+    assert strict.landmarks < normal.landmarks and strict.colour < normal.colour and strict.gain > normal.gain
 
 
 def test_the_identity_never_allows_what_lies_between_two_persons():

@@ -55,7 +55,7 @@ class Gates:
     def __init__(self, most):
         self.bounds = Bounds(identity=((0.0, most),), gain=5)
 
-    def face(self, crop):
+    def face(self, crop, estimated):
         return crop
 
     def measure(self, came, restored):

@@ -164,7 +164,7 @@ def gated(bounds: Bounds, **options):
     return replace(settings(**WALK, **options), bounds=bounds)
 
 
-OPEN = Bounds(identity=((0.0, 180.0),), landmarks=((0.0, 1e9),), colour=1e9, gain=-1e9)
+OPEN = Bounds(identity=((0.0, 180.0),), landmarks=1e9, colour=1e9, gain=-1e9)
 
 
 def test_gates_that_all_pass_change_no_bit(chains):
