@@ -4,6 +4,7 @@ The first is what was asked for. Gentler ones are tried for the faces that need 
 restores others. What is tried, and what decides, depends on the face and its settings alone.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -52,7 +53,8 @@ class Tried:
                 "calls": self.treatment.steps,
                 "hold": self.treatment.hold,
             }
-        values |= self.measured
+        # a face that is not found any more has moved by no number
+        values |= {name: value if math.isfinite(value) else None for name, value in self.measured.items()}
         return values | ({"failed": self.failed, "bound": self.bound} if self.failed else {})
 
 
@@ -70,11 +72,6 @@ class Climb:
     # in the end, one of these: its result, or why it failed
     outcome: FaceResult | None = None
     error: Exception | None = None
-
-    @property
-    def failed(self) -> Gate | str | None:
-        """The gate that the asked treatment did not pass."""
-        return self.tried[0].failed if self.tried else None
 
 
 @dataclass(frozen=True)
@@ -115,24 +112,23 @@ class Ladder:
                 future.cancel()
 
     def _judge(self, climb: Climb, rung: Rung, future: "Future[FaceResult]") -> tuple[Rung, Treatment] | None:
-        """Settle a face by the result of a treatment; or what is to be tried next."""
+        """Settle a face by the result of a treatment, or say what is tried next; what raises fails this face alone."""
         try:
             result = future.result()
-        except NonFiniteFace as error:
-            if self.gates is None or rung == "estimator":
-                climb.error = error
-                return None
-            climb.tried.append(Tried(rung, failed=NON_FINITE))
-            return climb.left.pop(0) if climb.left else ("estimator", ESTIMATOR)
+            climb.results.append(result)
+            if rung == "asked":
+                climb.left = self.rungs(result.treatment)[1:]
+            return self._settle(climb, rung, result)
         except EngineFailure:
             raise
+        except NonFiniteFace as error:
+            if self.gates is not None and rung != "estimator":
+                climb.tried.append(Tried(rung, failed=NON_FINITE))
+                return climb.left.pop(0) if climb.left else ("estimator", ESTIMATOR)
+            climb.error = error
         except Exception as error:
             climb.error = error
-            return None
-        climb.results.append(result)
-        if rung == "asked":
-            climb.left = self.rungs(result.treatment)[1:]
-        return self._settle(climb, rung, result)
+        return None
 
     def _settle(self, climb: Climb, rung: Rung, result: FaceResult) -> tuple[Rung, Treatment] | None:
         if result.treatment.kind == "left":

@@ -11,7 +11,7 @@ from pipeline.diffusion.request import EngineFailure, FaceJob, FaceResult, NonFi
 from pipeline.diffusion.schedule import Chain
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment
 from pipeline.faces.gates import Bounds, Measurements
-from pipeline.stages.ladder import Ladder
+from pipeline.stages.ladder import Ladder, Tried
 
 CROP = np.full((8, 8, 3), 100, np.uint8)
 CHAIN = Treatment("chain", Chain(3, (2, 1, 0)), 2.0)
@@ -112,13 +112,20 @@ def test_a_face_that_nothing_passes_is_left_as_it_was_for_the_first_gates_reason
     (found,), _ = climb(8)
     done = climb(8)[0][0]
     assert np.array_equal(done.outcome.restored, CROP) and done.outcome.treatment == LEFT
-    assert done.failed == "identity" and [t.measured["identity"] for t in done.tried] == [40, 30, 20, 10]
+    assert done.tried[0].failed == "identity" and [t.measured["identity"] for t in done.tried] == [
+        40,
+        30,
+        20,
+        10,
+    ]
     assert found == 0
 
 
 def test_a_face_that_gains_nothing_is_left_at_once():
     done, engine = climb(50, finish=lambda came, restored: came)
-    assert done[0].failed == "gain" and done[0].outcome.treatment == LEFT and len(engine.submitted) == 1
+    assert (
+        done[0].tried[0].failed == "gain" and done[0].outcome.treatment == LEFT and len(engine.submitted) == 1
+    )
 
 
 def test_a_face_that_is_left_by_its_table_is_not_judged():
@@ -146,6 +153,25 @@ def test_a_face_that_raises_fails_alone():
     done, _ = climb(50, job(), job(1), job(101))
     assert [type(done[i].error) for i in range(3)] == [type(None), ValueError, type(None)]
     assert done[2].outcome.restored[0, 0, 0] == 141
+
+
+def test_a_gate_that_raises_fails_its_face_alone():
+    class Broken(Gates):
+        def face(self, crop, estimated):
+            if crop[0, 0, 0] == 101:
+                raise ValueError("no wavelet")
+            return crop
+
+    ladder = Ladder(Engine(), lambda asked: [("asked", asked)], Broken(50), lambda came, restored: restored)
+    done = dict(ladder.restore([job(101), job()]))
+    assert isinstance(done[0].error, ValueError) and done[1].outcome.restored[0, 0, 0] == 140
+
+
+def test_a_face_that_is_not_found_any_more_has_no_number_in_the_records():
+    lost = Tried("asked", measured={"landmarks": float("inf"), "gain": 1.0}, failed="landmarks", bound=0.1)
+    assert lost.to_json() == {
+        "rung": "asked", "landmarks": None, "gain": 1.0, "failed": "landmarks", "bound": 0.1
+    }  # fmt: skip
 
 
 def test_a_lost_engine_ends_it_and_gives_the_other_faces_up():
