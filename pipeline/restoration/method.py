@@ -1,9 +1,10 @@
 """From options to a method with its weights, and to the stages that carry it out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from pipeline.console.commands import say
 from pipeline.console.options import UsageError
 from pipeline.console.work_counts import Report, ignore
 from pipeline.diffusion.method import Method
@@ -12,7 +13,7 @@ from pipeline.faces.detect import Selection
 from pipeline.faces.gates import Bounds
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import store
-from pipeline.io.weights import DETECTOR_WEIGHTS, find_upscaler, resolve
+from pipeline.io.weights import DETECTOR_WEIGHTS, METRIC_WEIGHTS, WeightsError, find_upscaler, resolve
 from pipeline.metrics.measure import MeasureSettings
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics
 from pipeline.networks.checkpoint import read_state
@@ -140,6 +141,19 @@ def bounds_of(config: RestoreConfig, preset: Preset) -> Bounds | None:
     return choose_bounds(config.gate, preset, config.faces.free_colour)
 
 
+def _askable(bounds: Bounds | None, weights_dir: str | None) -> Bounds | None:
+    """The bounds without that of the identity where its network is missing, which is said."""
+    if bounds is None or bounds.identity is None:
+        return bounds
+    published = METRIC_WEIGHTS["identity"]
+    try:
+        resolve(published.file, published.url, published.sha256, weights_dir)
+    except WeightsError as error:
+        say(f"warning: the gate identity is off: {error}")
+        return replace(bounds, identity=None)
+    return bounds
+
+
 def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tuple[Restorer, dict[str, Any]]:
     """The method with its weights found and checked, and the fingerprint of a run with it."""
     if config.task.name == "upscale" and not is_whole(config, CropFrame.from_table(preset.side, preset.crop)):
@@ -147,7 +161,7 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
             f"--task upscale enlarges whole crops, and those of {preset.name} show less than FFHQ's do; "
             "give crops that jobs.align made for it, with --alignment preset"
         )
-    bounds = bounds_of(config, preset)
+    bounds = _askable(bounds_of(config, preset), config.machine.weights_dir)
     restorer = Restorer(preset, method, check_weights(config, preset), bounds)
     resolved = method.resolved | {"weights": restorer.sha256, "preset_side": preset.side}
     if (config.metrics.truth or "").startswith("sibling:"):

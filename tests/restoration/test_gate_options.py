@@ -9,7 +9,7 @@ from pipeline.faces.gates import Bounds
 from pipeline.networks.presets import find_preset
 from pipeline.restoration.config import RestoreConfig, fingerprint
 from pipeline.restoration.gates import UNFITTED
-from pipeline.restoration.method import bounds_of, settle_method
+from pipeline.restoration.method import _askable, bounds_of, choose_method, settle_method
 
 PORTRAIT = find_preset("portrait")
 
@@ -72,12 +72,20 @@ def test_a_table_that_is_none_is_refused_with_its_preset():
         bounds(replace(PORTRAIT, gates={"normal": {"likeness": 3}}))
 
 
+def test_without_the_embeddings_network_its_gate_is_off_and_the_run_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("pipeline.io.weights.PACKAGED", tmp_path)
+    monkeypatch.setenv("DIFFACE_CACHE", str(tmp_path / "cache"))
+    asked = bounds()
+    found = _askable(asked, None)
+    assert found == replace(asked, identity=None) and found.landmarks is not None
+    said = capsys.readouterr().err
+    assert "warning: the gate identity is off: weights file face_embedding.safetensors is in none of" in said
+
+
 def test_other_gates_are_another_run_and_runs_without_any_are_as_before_there_were_gates():
     def resolved(**options):
         config = RestoreConfig.of("in", "out", preset="small-srcnn", **options)
         preset = find_preset("small-srcnn")
-        from pipeline.restoration.method import choose_method
-
         return settle_method(config, *choose_method(config, preset))[1]
 
     off, normal, own = resolved(gate="off"), resolved(), resolved(gate_identity=9.0)
