@@ -40,7 +40,7 @@ ALWAYS_DROPPED = frozenset({"unreadable"})
 # Maximum Hamming distance at which the hash index finds every pair.
 FARTHEST = 8
 # Groups of RestoreConfig whose options are allowed in [restore], and exceptions.
-RESTORE_GROUPS = ("task", "method", "faces", "machine")
+RESTORE_GROUPS = ("task", "method", "faces", "gate", "machine")
 NOT_HOW = ("weights_dir", "ray_address")
 
 

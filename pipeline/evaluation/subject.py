@@ -86,9 +86,9 @@ class BenchConfig:
 
     @property
     def restoration(self) -> dict[str, str | int]:
-        """The options of jobs.restore, by flag, that do the engine's work."""
+        """The options of jobs.restore, by flag, that do the engine's work; it judges no face."""
         names = ("preset", "start_step", "device", "precision")
-        return {name: getattr(self, name) for name in names}
+        return {"gate": "off"} | {name: getattr(self, name) for name in names}
 
     @property
     def plain_variants(self) -> list[tuple[str, int]]:
