@@ -23,7 +23,7 @@ demo: $(STAMP)  ## restore a small archive of real photographs and show the resu
 	$(BIN)/python -m jobs.restore --input $(DEMO)/photos --output $(DEMO)/restored --unit-images 3 --max-error-rate 0.25
 
 test: $(STAMP)  ## run the tests
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m "not slow"
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
 
 slow: $(STAMP)  ## run the tests that are slow by nature: kills, pauses, load, several workers
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m slow $(SLOW)

@@ -28,6 +28,7 @@ def test_ways_take_turns_and_ratios_are_printed_and_written(tmp_path, capsys):
         assert part in shown
 
 
+@pytest.mark.slow
 def test_plain_loops_of_other_batches_and_number_types_are_measured(tmp_path, capsys):
     plain = [
         "--plain-batches",
@@ -76,6 +77,7 @@ def test_the_pipeline_is_measured_around_a_real_engine(capsys):
         assert f"\n  {role} " in shown
 
 
+@pytest.mark.slow
 def test_memory_is_watched_over_many_faces(tmp_path, capsys):
     options = ["--preset", "small-srcnn", "--start-step", "8", "--soak", "20"]
     assert bench.main([*options, "--output", str(tmp_path / "figures.json")]) == 0
@@ -84,6 +86,7 @@ def test_memory_is_watched_over_many_faces(tmp_path, capsys):
     assert capsys.readouterr().out.count("MiB") == 10
 
 
+@pytest.mark.slow
 def test_levers_are_measured_one_by_one(monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", lambda network, **_: network)  # takes minutes
     monkeypatch.setattr(speed, "LEVER_SECONDS", 0.0)

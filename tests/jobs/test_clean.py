@@ -141,6 +141,7 @@ def test_versions_of_another_dataset_are_not_continued(first, clean, capsys):
     assert f"has versions of {first[0]}, not of {first[0] / 'a'}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_starts_that_die_leave_no_version_and_the_next_makes_the_same(first, clean, monkeypatch):
     source, output = first
     again = output.parent / "again"
