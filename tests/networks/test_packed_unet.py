@@ -57,10 +57,22 @@ def test_pictures_of_other_sides_than_the_networks_own_are_taken(unet):
 
 
 @torch.inference_mode()
-def test_a_face_has_the_same_bits_in_calls_of_any_number_of_faces_and_threads(unet):
+def test_a_face_has_the_same_bits_in_every_place_and_in_the_calls_that_an_engine_would_choose(unet):
     net, (x, t) = InferenceUNet(unet, STEPS, torch.bfloat16), drawn(3)
-    assert find_call_shapes(lambda n: net(x[:n], t[:n]), 3, 2) == CallShapes(partial=True, threads=2)
-    assert torch.equal(net(x.flip(0), t.flip(0)).flip(0), net(x, t))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        full = net(x, t)
+        assert torch.equal(net(x.flip(0), t.flip(0)).flip(0), full)
+        shapes = find_call_shapes(lambda n: net(x[:n], t[:n]), 3, 2)
+        torch.set_num_threads(shapes.threads)
+        for count in (1, 2, 3) if shapes.partial else (3,):
+            assert torch.equal(net(x[:count], t[:count]), full[:count])
+    finally:
+        torch.set_num_threads(before)
+    # where it was measured; other processors may have other kernels, which an engine finds out
+    if multiplies_bfloat16() and not torch.cpu._is_amx_tile_supported():
+        assert shapes == CallShapes(partial=True, threads=2)
 
 
 @pytest.mark.parametrize(
