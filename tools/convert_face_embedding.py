@@ -49,7 +49,7 @@ def state(data: bytes) -> dict[str, torch.Tensor]:
     layers = []
     for match in LAYERS.finditer(data):
         kind, at = match.group()[2:], match.end()
-        if kind == b"fc_2":  # tells how many outputs and inputs it has
+        if kind == b"fc_2":  # begins with the numbers of its outputs and inputs
             at = integer(data, integer(data, at)[1])[1]
         layers.append((kind, tensor(data, at)))
     convolutions = [values for kind, values in layers if kind == b"con_4"]

@@ -17,7 +17,6 @@ Kind = Literal["left", "estimator", "chain"]
 # What is tried with a face, in this order, until a result passes the gates (faces/gates.py): the treatment that was
 # asked for; a chain held more, by half the σ; one entered at half the N, too; the estimator alone.
 Rung = Literal["asked", "held", "lower_n", "estimator"]
-RUNGS: tuple[Rung, ...] = ("asked", "held", "lower_n", "estimator")
 
 
 @dataclass(frozen=True)

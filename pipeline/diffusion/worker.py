@@ -164,8 +164,9 @@ class Worker:
             job, slot = face.request.job, self._free[-1]
             constraint = job.constraint or _hold(face)
             self._slots.place(slot, face.estimated, face.x_n, job.key, constraint)
+            eta = job.eta if face.treatment.eta is None else face.treatment.eta
             rows, timesteps = (
-                self._tables.rows(face.chain, _given(face.treatment.eta, job.eta), job.solver),
+                self._tables.rows(face.chain, eta, job.solver),
                 self._tables.timesteps(face.chain),
             )
             self._running.append(
@@ -233,10 +234,6 @@ class Worker:
         count = most if self._scheduler.is_only_busy(self) else 1
         if self._slots.device.type == "cpu" and torch.get_num_threads() != count:
             torch.set_num_threads(count)
-
-
-def _given(wanted: float | None, default: float) -> float:
-    return default if wanted is None else wanted
 
 
 def _hold(face: Estimated) -> Hold | None:

@@ -262,7 +262,7 @@ def calibrate(config: CalibrateConfig) -> int:
     restored = read_restored(folder, [n for n, _ in faces], bins)
     if len(restored) >= LEAST_FACES:
         tables = fit_gates(restored)
-        text += "\n".join(gate_lines(tables)).lstrip("\n") + "\n"
+        text += "\n".join(gate_lines(tables)) + "\n"
         store.write_bytes(store.join(config.output, "gates.png"), draw_gates(restored, tables))
         store.write_bytes(store.join(config.output, "treatment.toml"), text.encode())
     else:

@@ -27,7 +27,7 @@ from pipeline.evaluation.scores import Numbers
 from pipeline.faces.identity import CHIP, Embedder, Embedding, angle
 from pipeline.io import images, layout, store
 from pipeline.io.tables import read_table
-from pipeline.io.weights import METRIC_WEIGHTS, WeightsError, resolve
+from pipeline.io.weights import WeightsError, resolve_metric
 from pipeline.ledger.ledger import read_run
 from pipeline.metrics.fidelity import LPIPS, ssim
 from pipeline.metrics.suite import find_embedding
@@ -77,9 +77,7 @@ class Scorer:
             raise ImportError("SSIM needs the package torchmetrics")
 
     def _load_lpips(self) -> None:
-        published = METRIC_WEIGHTS["lpips"]
-        found = resolve(published.file, published.url, published.sha256, self._weights_dir)
-        self._lpips = LPIPS(found.path)
+        self._lpips = LPIPS(resolve_metric("lpips", self._weights_dir).path)
 
     def _load_embedder(self) -> None:
         self._embedder = Embedder(find_embedding(self._weights_dir), CHIP)

@@ -21,7 +21,7 @@ from pipeline.faces.identity import Embedder, Embedding, angle
 from pipeline.faces.sharpness import sharpness
 
 Crop = NDArray[np.uint8]
-# In the order in which they are asked, and what people read of a face that is left for each.
+# In the order in which they are asked.
 Gate = Literal["identity", "landmarks", "colour", "gain"]
 GATES: tuple[Gate, ...] = ("identity", "landmarks", "colour", "gain")
 # δ in levels → the bound there; between the given values it is interpolated, beyond them constant

@@ -26,7 +26,8 @@ from pipeline.io.weights_cache import Resolved, cache_dir, cache_path, cached, d
 
 __all__ = [
     "DETECTOR_WEIGHTS", "METRIC_WEIGHTS", "PACKAGED", "UPSCALER_WEIGHTS", "Copy", "Published", "Resolved",
-    "WeightsError", "copies", "digest_of", "discard", "find_upscaler", "mirror", "recorded", "resolve",
+    "WeightsError", "copies", "digest_of", "discard", "find_upscaler", "mirror", "recorded",
+    "resolve", "resolve_metric",
 ]  # fmt: skip
 
 PACKAGED = Path(__file__).parent.parent / "presets" / "weights"
@@ -63,6 +64,12 @@ def resolve(
         f"weights file {name} is in none of {', '.join(places)}, and it has no published address; "
         "put it into a folder and give that as --weights-dir"
     )
+
+
+def resolve_metric(name: str, weights_dir: str | None) -> Resolved:
+    """The weights file of a network that judges (METRIC_WEIGHTS). Raises WeightsError."""
+    published = METRIC_WEIGHTS[name]
+    return resolve(published.file, published.url, published.sha256, weights_dir)
 
 
 def copies(file: str, url: str | None = None, weights_dir: str | None = None) -> Iterator[Copy]:

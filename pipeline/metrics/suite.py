@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.faces.geometry import CropFrame
 from pipeline.faces.identity import Embedder, Network, angle
-from pipeline.io.weights import METRIC_WEIGHTS, WeightsError, resolve
+from pipeline.io.weights import WeightsError, resolve_metric
 from pipeline.metrics.distribution import DIMENSIONS, InceptionFeatures
 from pipeline.metrics.fidelity import LPIPS, psnr, ssim
 from pipeline.metrics.landmarks import FFHQ, LandmarkReader, find_models, landmark_distance
@@ -85,8 +85,7 @@ def parse_metrics(text: str, with_truth: bool) -> tuple[str, ...]:
 
 def find_embedding(weights_dir: str | None) -> Network:
     """The face embedding. Raises WeightsError or CheckpointError."""
-    published = METRIC_WEIGHTS["identity"]
-    return load_embedding(resolve(published.file, published.url, published.sha256, weights_dir).path)
+    return load_embedding(resolve_metric("identity", weights_dir).path)
 
 
 @dataclass(frozen=True)
@@ -167,8 +166,7 @@ class Suite:
         self._paired["ssim"] = ssim
 
     def _add_lpips(self, weights_dir: str | None) -> None:
-        published = METRIC_WEIGHTS["lpips"]
-        found = resolve(published.file, published.url, published.sha256, weights_dir)
+        found = resolve_metric("lpips", weights_dir)
         self._paired["lpips"] = LPIPS(found.path, str(self._device))
 
     def __call__(self, faces: Sequence[Face]) -> Measured:

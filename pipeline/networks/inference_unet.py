@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.networks.packed_unet import PackedConv, PackedNorm, PackedResidual, packed_blocks
+from pipeline.networks.packed_unet import PackedConv, PackedNorm, PackedResidual, attend, packed_blocks
 from pipeline.networks.precision import multiplies_bfloat16
 from pipeline.networks.unet import (
     AttentionBlock,
@@ -272,12 +272,7 @@ class Attention(nn.Module):
         self.qkv, self.proj = Conv(block.qkv, precision), Conv(block.proj_out, precision)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, c, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1)
-        qkv = qkv.reshape(b, height * width, self.heads, 3, c // self.heads).permute(3, 0, 2, 1, 4)
-        q, k, v = qkv.contiguous()
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        out: Tensor = x + self.proj(h.reshape(b, height, width, c).permute(0, 3, 1, 2))
+        out: Tensor = x + self.proj(attend(self.qkv(self.norm(x)), self.heads))
         return out
 
 

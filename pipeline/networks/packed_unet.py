@@ -146,6 +146,16 @@ class PackedResidual(nn.Module):
         return self.conv_out.add_to(self.skip(*sources), h)
 
 
+def attend(qkv: Tensor, heads: int) -> Tensor:
+    """Attention over the pixels, heads outermost: [B, 3 C, H, W], the projections → [B, C, H, W]."""
+    b, channels, height, width = qkv.shape
+    c = channels // 3
+    parts = qkv.permute(0, 2, 3, 1).reshape(b, height * width, heads, 3, c // heads).permute(3, 0, 2, 1, 4)
+    q, k, v = parts.contiguous()
+    h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    return h.reshape(b, height, width, c).permute(0, 3, 1, 2)
+
+
 class PackedAttention(nn.Module):
     """An AttentionBlock over the pixels, its projections as 1x1 convolutions."""
 
@@ -155,12 +165,7 @@ class PackedAttention(nn.Module):
         self.qkv, self.proj = PackedConv(block.qkv, side), PackedConv(block.proj_out, side)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, c, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1)
-        qkv = qkv.reshape(b, height * width, self.heads, 3, c // self.heads).permute(3, 0, 2, 1, 4)
-        q, k, v = qkv.contiguous()
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        out: Tensor = self.proj(h.reshape(b, height, width, c).permute(0, 3, 1, 2)).add_(x)
+        out: Tensor = self.proj(attend(self.qkv(self.norm(x)), self.heads)).add_(x)
         return out
 
 

@@ -13,7 +13,7 @@ from pipeline.faces.detect import Selection
 from pipeline.faces.gates import Bounds
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import store
-from pipeline.io.weights import DETECTOR_WEIGHTS, METRIC_WEIGHTS, WeightsError, find_upscaler, resolve
+from pipeline.io.weights import DETECTOR_WEIGHTS, WeightsError, find_upscaler, resolve, resolve_metric
 from pipeline.metrics.measure import MeasureSettings
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics
 from pipeline.networks.checkpoint import read_state
@@ -145,9 +145,8 @@ def _askable(bounds: Bounds | None, weights_dir: str | None) -> Bounds | None:
     """The bounds without that of the identity where its network is missing, which is said."""
     if bounds is None or bounds.identity is None:
         return bounds
-    published = METRIC_WEIGHTS["identity"]
     try:
-        resolve(published.file, published.url, published.sha256, weights_dir)
+        resolve_metric("identity", weights_dir)
     except WeightsError as error:
         say(f"warning: the gate identity is off: {error}")
         return replace(bounds, identity=None)

@@ -32,7 +32,7 @@ from pipeline.faces.sharpness import sharpness
 from pipeline.io.errors import message, outline
 from pipeline.io.masks import Hole
 from pipeline.io.stop import is_stopping
-from pipeline.io.weights import METRIC_WEIGHTS, resolve
+from pipeline.io.weights import resolve, resolve_metric
 from pipeline.io.weights_cache import cache_dir
 from pipeline.networks.compiled import compiled
 from pipeline.networks.environment import environment
@@ -190,9 +190,7 @@ class RestoreFaces:
         frame = CropFrame.from_table(s.preset.side, s.preset.crop)
         embedder = None
         if s.bounds.identity is not None:
-            published = METRIC_WEIGHTS["identity"]
-            found = resolve(published.file, published.url, published.sha256, s.weights_dir)
-            embedder = Embedder(load_embedding(found.path), frame)
+            embedder = Embedder(load_embedding(resolve_metric("identity", s.weights_dir).path), frame)
         return Gates(s.bounds, frame, embedder)
 
     def _load(self, spec: NetworkSpec) -> nn.Module:
