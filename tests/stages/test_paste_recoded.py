@@ -73,6 +73,7 @@ def test_a_temporary_folder_that_is_missing_leaves_a_failed_picture_and_its_very
 
 
 MEMORY = """
+import ctypes
 import io
 import cv2
 import numpy as np
@@ -99,7 +100,8 @@ def status(name):
 for kind in ("JPEG", "PNG"):
     paste(picture(kind, 128))
     data = picture(kind, 2048)
-    # the peak so far, of making the picture, must not hide that of pasting into it
+    # neither the peak of making the picture nor what the allocator kept of it may hide the peak of pasting
+    ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = status("VmRSS")
@@ -113,7 +115,8 @@ def test_a_picture_with_a_small_face_takes_few_bytes_a_pixel():
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     jpeg, deep = map(float, done.stdout.split())
-    assert 6 < jpeg < 32 and 12 < deep < 40
+    # the lower bounds are the decoded picture itself: what is measured is no smaller
+    assert 3 < jpeg < 32 and 6 < deep < 40
 
 
 def test_a_grey_jpeg_keeps_its_other_pixels(tmp_path):
