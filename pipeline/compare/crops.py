@@ -12,9 +12,9 @@ from pipeline.compare.pairs import Rows, read_record
 from pipeline.compare.runs import Compared, Refused
 from pipeline.faces.geometry import Resampling, enlarge_crop, warp_crop
 from pipeline.io import images, layout, store
+from pipeline.io.delivered import UNREADABLE, delivered_picture, is_held
 from pipeline.io.readers import load_units, read_unit
 from pipeline.io.units import Unit
-from pipeline.ledger.delivered import UNREADABLE, delivered_picture, is_held
 from pipeline.ledger.output import BROKEN
 
 Pixels = NDArray[np.uint8]

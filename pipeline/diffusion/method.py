@@ -1,7 +1,7 @@
 """The method with all its settings: what preset and options come to, and what engine, records and fingerprint use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.diffusion.sampler import Solver
@@ -42,6 +42,21 @@ class Method:
         if not self.treatment:
             return self._chain(schedule, self.start_step, self.calls, self.hold)
         return Treatments(tuple((float(row["above"]), self._of_row(schedule, row)) for row in self.treatment))
+
+    def adjusted(self, settings: Mapping[str, Any]) -> "Method":
+        """The method with other settings for one face: `method`, start_step, calls, hold, eta, seed; those there are.
+
+        One that names N enters its chain there, whatever the table says.
+        """
+        own = {name: settings[name] for name in ("eta", "calls", "hold") if name in settings}
+        rows = () if "start_step" in settings else self.treatment
+        changed = {name: settings[name] for name in ("start_step", "seed") if name in settings}
+        return replace(
+            self,
+            **own | changed,
+            treatment=tuple(dict(row) | (own if "start_step" in row else {}) for row in rows),
+            without_prior=settings.get("method") == "estimator" or self.without_prior,
+        )
 
     def _of_row(self, schedule: Schedule, row: Mapping[str, Any]) -> Treatment:
         if "way" in row:

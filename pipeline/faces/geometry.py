@@ -373,6 +373,17 @@ def put_back(edited: Pixels, picture: NDArray[np.uint8], to_crop: NDArray[np.flo
         here += placing.mask(side, "feathered") * (picture[placing.box] - here)
 
 
+def leave_untouched(
+    edited: Pixels, picture: NDArray[np.uint8], to_crop: NDArray[np.floating], side: int
+) -> None:
+    """`put_back`, which gives the very pixels of the picture wherever the crop has its whole weight."""
+    put_back(edited, picture, to_crop, side)
+    placing = place_crop(to_crop, side, edited.shape[1], edited.shape[0])
+    if placing is not None:
+        whole = placing.mask(side, "feathered")[..., 0] > 1 - 1e-4
+        edited[placing.box][whole] = picture[placing.box][whole]
+
+
 def enlarge_crop(to_crop: NDArray[np.floating], times: int) -> NDArray[np.float64]:
     """The 2x3 similarity to the same crop from the picture enlarged by a factor of `times`."""
     shift = (1 / times - 1) / 2  # pixel centres: (x + 0.5) / times - 0.5

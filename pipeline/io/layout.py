@@ -3,14 +3,19 @@
 images/…  shards/…  faces/…            what is delivered
 records/UNIT.parquet                   a row for each face and image of a unit
 report/                                the report, and each unit's strip of its contact sheet
+review/                                the page to review faces on, and pictures of each unit's faces for it
 _ledger/                               what the run is, what is planned and what is done
 """
 
 IMAGES, SHARDS, FACES, RECORDS, REPORT, LEDGER = "images", "shards", "faces", "records", "report", "_ledger"
-FOLDERS = (IMAGES, SHARDS, FACES, RECORDS, REPORT, LEDGER)
+REVIEW = "review"
+FOLDERS = (IMAGES, SHARDS, FACES, RECORDS, REPORT, REVIEW, LEDGER)
 
 # Strips of the contact sheet.
 SAMPLES = f"{REPORT}/samples"
+# Pictures of faces for the review page; the page; the verdicts that it saves.
+TILES = f"{REVIEW}/tiles"
+REVIEW_PAGE, SAVED_VERDICTS = f"{REVIEW}/index.html", f"{REVIEW}/verdicts.json"
 # What the run is; the claim on the output.
 RUN = f"{LEDGER}/run.json"
 # Its shards, and a folder with the units of each.
@@ -21,6 +26,8 @@ DONE = f"{LEDGER}/done"
 DRIVERS = f"{LEDGER}/drivers"
 # Units that were begun again.
 RETRIES = f"{LEDGER}/retries.json"
+# Folder of the verdicts that were given on each unit's faces.
+VERDICTS = f"{LEDGER}/verdicts"
 # What MLflow has of the run.
 TRACKING = f"{LEDGER}/tracking.json"
 # The same of an output without a ledger: an evaluation's or a training's.
@@ -51,6 +58,11 @@ def stop_path(number: int) -> str:
     return f"{DRIVERS}/{number:04d}.stop"
 
 
+def verdicts_path(unit: str) -> str:
+    """The verdicts that were given on a unit's faces."""
+    return f"{VERDICTS}/{unit}.json"
+
+
 def image_path(member: str) -> str:
     """A restored picture of a folder, by its path below the input."""
     return f"{IMAGES}/{member}"
@@ -69,6 +81,11 @@ def records_path(unit: str) -> str:
 def faces_folder(unit: str) -> str:
     """A unit's aligned crops."""
     return f"{FACES}/{unit}"
+
+
+def tiles_folder(unit: str) -> str:
+    """Pictures of a unit's faces for the review page."""
+    return f"{TILES}/{unit}"
 
 
 def report_path(name: str) -> str:

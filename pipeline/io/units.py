@@ -98,19 +98,25 @@ class Unit:
         return layout.faces_folder(self.name)
 
     @property
+    def tiles_folder(self) -> str:
+        """Where pictures of its faces for the review page lie, if there are any."""
+        return layout.tiles_folder(self.name)
+
+    @property
     def shard_path(self) -> str:
         """Where the shard lies that a tar or Parquet unit delivers."""
         return layout.shard_path(self.name, self.kind)
 
     @property
     def paths(self) -> list[str]:
-        """Where it may put things, its marker last; of its face crops only the folder, with a slash at the end."""
+        """Where it may put things, its marker last; of pictures of faces only the folders, with a slash at the end."""
         pictures = [layout.image_path(a.member) for a in self.images if a.is_path]
         return [
             *(pictures if self.kind == "folder" else [self.shard_path]),
             self.records_path,
             self.sample_path,
             f"{self.faces_folder}/",
+            f"{self.tiles_folder}/",
             self.marker_path,
         ]
 

@@ -1,86 +1,10 @@
-"""The pictures inside what a unit delivered, and whether each is what its record says."""
+"""Whether a delivered picture is what its record says."""
 
 import hashlib
-import tarfile
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
-from pipeline.io import images, layout, store
-from pipeline.io.names import is_hidden
-from pipeline.io.units import Address, Unit
+from pipeline.io import images
 from pipeline.records.rows import NOT_RESTORED
-
-PIECE = 1 << 20
-# What opening and walking a damaged shard raises; pyarrow's errors are among them.
-UNREADABLE = (OSError, ValueError, EOFError, tarfile.TarError)
-
-
-class Hashed:
-    """A stream that knows size and sha256 of what was read from it."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
-        self._sha256 = hashlib.sha256()
-        self.size = 0
-
-    def read(self, size: int = PIECE) -> bytes:
-        data = self._source.read(size)
-        self._sha256.update(data)
-        self.size += len(data)
-        return data
-
-    def drain(self) -> tuple[int, str]:
-        """Size and sha256 of the whole, after reading what is left."""
-        while self.read():
-            pass
-        return self.size, self._sha256.hexdigest()
-
-
-def tar_pictures(source: Any) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of a tar's pictures in order, read front to back; one is held at a time."""
-    with tarfile.open(fileobj=source, mode="r|") as tar:
-        for member in tar:
-            is_picture = images.is_image_name(member.name) and not is_hidden(member.name)
-            if is_picture and member.isfile() and not member.issparse():
-                held = tar.extractfile(member)
-                yield member.name, held.read() if held else b""
-            tar.members = []  # type: ignore[attr-defined]  # untyped; the index of a large tar is not kept
-
-
-def parquet_pictures(data: bytes, image_column: str) -> Iterator[tuple[str, bytes]]:
-    """Row numbers, from 0, and image bytes of a Parquet shard; an empty cell gives no bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    for batch in pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).iter_batches(
-        16, columns=[image_column], use_threads=False
-    ):
-        for cell in batch.column(0).to_pylist():
-            held = cell.get("bytes") if isinstance(cell, dict) else cell
-            yield str(number), held if isinstance(held, bytes) else b""
-            number += 1
-
-
-def delivered_picture(output: str, unit: Unit, place: int, image_column: str) -> bytes:
-    """What the run delivered for the only image of `unit`, which was number `place` in the unit of the plan.
-
-    Raises StoreError, LookupError, or one of UNREADABLE.
-    """
-    if unit.kind == "folder":
-        return store.read_bytes(store.join(output, layout.image_path(unit.images[0].member)))
-    uri = store.join(output, unit.shard_path)
-    if unit.kind == "tar":
-        with store.open_read(uri) as source:
-            return _nth(tar_pictures(source), place)
-    return _nth(parquet_pictures(store.read_bytes(uri), image_column), place)
-
-
-def _nth(pictures: Iterator[tuple[str, bytes]], place: int) -> bytes:
-    for number, (_, data) in enumerate(pictures):
-        if number == place:
-            return data
-    raise LookupError(f"there is no picture number {place}")
 
 
 def wrong_picture(record: dict[str, Any], data: bytes, max_pixels: int) -> str:
@@ -107,8 +31,3 @@ def wrong_picture(record: dict[str, Any], data: bytes, max_pixels: int) -> str:
         if (width, height) != wanted:
             return f"a picture of {wanted[0]}x{wanted[1]} was wanted, one of {width}x{height} is there"
     return ""
-
-
-def is_held(address: Address, record: Mapping[str, Any]) -> bool:
-    """Whether a delivered shard holds the image as a picture of its own."""
-    return not address.refused and (address.length == 0 or record["reason"] != "too many bytes")

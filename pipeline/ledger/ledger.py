@@ -10,7 +10,7 @@ the run that they belong to, and nothing of one run is taken for another's.
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -89,7 +89,7 @@ class Ledger:
         self, output: str, fingerprint: dict[str, Any], is_held: Callable[[], bool] = lambda: True
     ) -> None:
         """is_held: whether this process still holds the output's lease, by a fresh look; else nothing is written."""
-        self._output, self._is_held = output, is_held
+        self.output, self._is_held = output, is_held
         # identity of the run, once the output is claimed
         self.run = ""
         self.fingerprint = fingerprint
@@ -113,12 +113,12 @@ class Ledger:
         new_run: what another run left in the output is deleted first, whatever that run was.
         Raises RefusedMix naming what differs when it belongs to another run.
         """
-        uri = store.join(self._output, layout.RUN)
+        uri = store.join(self.output, layout.RUN)
         self.run = uuid.uuid4().hex
         mine = RunFile.of(self.run, self.fingerprint, source, repeat or {}, time.time())
         if store.create_bytes(uri, mine.to_json()):
             return True
-        theirs = read_run(self._output)
+        theirs = read_run(self.output)
         different = difference(theirs.fingerprint, self.fingerprint)
         if theirs.input != source:
             different = f"over {theirs.input}, not over {source}"
@@ -128,7 +128,7 @@ class Ledger:
         if theirs.discarded or (different and new_run):
             # from here on what is left of that run's workers writes nothing more
             self._write_run(replace(theirs, run=self.run, discarded=True))
-            discard(self._output)
+            discard(self.output)
             self._write_run(mine)
             return True
         if different:
@@ -140,18 +140,18 @@ class Ledger:
         return False
 
     def _write_run(self, run: RunFile) -> None:
-        fence.write_while(self._is_held, self._output, layout.RUN, run.to_json(), changes_owner=True)
+        fence.write_while(self._is_held, self.output, layout.RUN, run.to_json(), changes_owner=True)
 
     def _write(self, path: str, data: bytes) -> None:
         """Make or replace a file of the output, unless another start has followed ours. Raises Fenced or StoreError."""
-        fence.write_while(self._is_held, self._output, path, data)
+        fence.write_while(self._is_held, self.output, path, data)
 
     def settle_precision(self, wanted: str) -> str:
         """The number type of every unit of this run: the one that was written down before the first, else `wanted`.
 
         A later start may run on another kind of processor, whose own choice would give other bits.
         """
-        run = read_run(self._output)
+        run = read_run(self.output)
         if not run.precision:
             run = replace(run, precision=wanted)
             self._write_run(run)
@@ -159,7 +159,7 @@ class Ledger:
 
     def release(self) -> None:
         """Give up a claim from which no plan could be made, so that a corrected command may use the output."""
-        store.delete(store.join(self._output, layout.RUN))
+        store.delete(store.join(self.output, layout.RUN))
 
     def plan(
         self,
@@ -236,22 +236,22 @@ class Ledger:
         """Order what of these shards was done with files that have changed since, then plan the shards again."""
         orders: list[Marker] = []
         for planned, units in cut_again:
-            before = load_units(self._output, planned.shard)
+            before = load_units(self.output, planned.shard)
             for marker in self._read_markers(planned.shard.name):
                 if marker.part >= len(units):  # the shard has become shorter
                     for path in marker.sha256:
-                        store.delete(store.join(self._output, path))
-                    store.delete(store.join(self._output, before[marker.part].marker_path))
+                        store.delete(store.join(self.output, path))
+                    store.delete(store.join(self.output, before[marker.part].marker_path))
                 elif units[marker.part].touches(changed) or units[marker.part] != before[marker.part]:
                     orders.append(marker)
-        self.retries = load_retries(self._output)
+        self.retries = load_retries(self.output)
         self._order(orders)
         for planned, units in cut_again:
             self._save_units(planned.shard, units)
 
     def _planned_before(self) -> list[PlannedShard]:
         """What this run has planned already; the plan of another run, written too late, counts as none."""
-        plan = read_plan(self._output)
+        plan = read_plan(self.output)
         return list(plan.shards) if plan.run == self.run else []
 
     def _ours(self, units: Iterable[Unit]) -> list[Unit]:
@@ -263,16 +263,21 @@ class Ledger:
     def _save_plan(self) -> None:
         self._write(layout.PLAN, Plan(self.run, tuple(self.shards)).to_json())
 
-    def resume(self, retry: bool = False, reason: str | None = None) -> list[Settled]:
+    def resume(
+        self, retry: bool = False, reason: str | None = None, verdicts: Mapping[str, str] | None = None
+    ) -> list[Settled]:
         """Read the markers that are there; the shards they settle, in the plan's order.
 
         retry: do the units again in which an image failed, with `reason` only those that failed for it or in the
-        stage of that name. An order that is open already is carried out first, and no other given.
+        stage of that name. An order that is open already is carried out first, and no other given. verdicts: by unit,
+        the digest of the verdicts that it is to be done with.
         """
         markers = self._read_markers()
-        self.retries = load_retries(self._output)
+        self.retries = load_retries(self.output)
         self.ordered_before = self.retries.open
-        if retry and not self.ordered_before:
+        if verdicts:
+            self._order([m for m in markers if verdicts.get(m.unit, m.verdicts) != m.verdicts])
+        elif retry and not self.ordered_before:
             self._order([m for m in markers if m.failed(reason)])
         for marker in markers:
             if self.retries.wait_for(marker.unit, marker.attempts):
@@ -283,7 +288,7 @@ class Ledger:
 
     def _read_markers(self, shard: str = "") -> list[Marker]:
         """The markers of one shard, or all. Damaged ones and other runs' count as none: their units are done again."""
-        done = store.join(self._output, layout.DONE, shard)
+        done = store.join(self.output, layout.DONE, shard)
         uris = [e.uri for e in store.list_files(done)] if store.exists(done) else []
         markers = []
         with ThreadPoolExecutor(READERS) as pool:
@@ -291,6 +296,10 @@ class Ledger:
                 with suppress(ValueError, KeyError, TypeError, AttributeError):
                     markers.append(Marker.from_json(data))
         return [marker for marker in markers if marker.run == self.run]
+
+    def save_verdicts(self, unit: str, data: bytes) -> None:
+        """Keep the verdicts on a unit's faces. Raises Fenced or StoreError."""
+        self._write(layout.verdicts_path(unit), data)
 
     def _order(self, again: Sequence[Marker]) -> None:
         """Write down that these units are to be done once more."""
@@ -388,9 +397,13 @@ def discard(output: str) -> None:
         for planned in plan:
             for unit in load_units(output, planned.shard):
                 delete(path for path in unit.paths if not path.endswith("/"))
-                delete(f"{unit.faces_folder}/{path}" for path in _paths_below(output, unit.faces_folder))
+                for folder in (unit.faces_folder, unit.tiles_folder):
+                    delete(f"{folder}/{path}" for path in _paths_below(output, folder))
         delete(layout.report_path(path) for path in _paths_below(output, layout.REPORT))
-        delete((layout.RETRIES, layout.TRACKING, layout.REPORT_FILES))
+        delete(f"{layout.VERDICTS}/{path}" for path in _paths_below(output, layout.VERDICTS))
+        delete(
+            (layout.RETRIES, layout.TRACKING, layout.REPORT_FILES, layout.REVIEW_PAGE, layout.SAVED_VERDICTS)
+        )
         delete(layout.plan_path(p.shard.name) for p in plan)
         delete([layout.PLAN])
 

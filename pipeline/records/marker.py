@@ -45,6 +45,9 @@ class Marker:
     device: str = ""
     # what the last bits of its faces depend on beside the settings (networks/environment.py); empty where not recorded
     environment: Mapping[str, str] = field(default_factory=dict)
+    # digest of the verdicts on its faces that it was done with, and of those that decide pixels by image's place
+    verdicts: str = ""
+    verdicts_by_place: Mapping[str, str] = field(default_factory=dict)
     # whether its checksum fits: versions before it had one wrote "none"
     checksum: Literal["fits", "broken", "none"] = "none"
 
@@ -69,6 +72,8 @@ class Marker:
             run=values.get("run", ""),
             device=str(values.get("device", "")),
             environment={str(k): str(v) for k, v in values.get("environment", {}).items()},
+            verdicts=str(values.get("verdicts", {}).get("digest", "")),
+            verdicts_by_place=dict(values.get("verdicts", {}).get("pictures", {})),
             checksum=checksum,
         )
 
@@ -91,6 +96,8 @@ class Marker:
             "device": self.device,
             "environment": dict(self.environment),
         }
+        if self.verdicts:
+            values["verdicts"] = {"digest": self.verdicts, "pictures": dict(self.verdicts_by_place)}
         return json.dumps(sealed(values), indent=1)
 
     @cached_property

@@ -9,12 +9,14 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | part       | int   | its place in the shard                                         | ledger   | load       |
 | attempts   | int   | how often it was deliberately begun, this time included        | ledger   | load       |
 | work       | str   | `Unit` as JSON: the address of every image                     | load     | publish    |
+| verdicts   | str   | `UnitVerdicts` as JSON; missing for a unit without any         | load     | publish    |
 | images     | str   | list of `ImageRecord` as JSON, one per image of the unit       | read     | publish    |
 | faces      | str   | list of `FaceRecord` as JSON, one per face of the unit         | read     | publish    |
 | crops      | bytes | [F, S, S, 3] uint8 RGB, a crop per face that has one           | read     | publish    |
 | holes      | bytes | [F, S, S, 3] uint8, above 0 in the crops' holes; empty for none | read     | publish    |
 | estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
 | restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
+| rungs      | bytes | [R, S, S, 3] uint8 RGB, every result of faces with several, in their order | restore | publish |
 | environment| str   | what the bits depend on beside the settings, as JSON           | restore  | publish    |
 | features   | bytes | [F, 2048] float16 of `restored`, nan for none; with --metrics features | measure | publish |
 | features_truth | bytes | the same of the true faces                                 | measure  | publish    |
@@ -34,6 +36,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.records.verdicts import Verdict, What
 
 Outcome = Literal["restored", "no_face", "skipped", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("restored", "no_face", "skipped", "failed")
@@ -61,17 +65,21 @@ RUNG_TEXTS: dict[Rung, str] = {
 }
 
 # Why a face is left as it was, and what people read: before a crop of it is looked at, because the estimator finds
-# nothing to change, or for the gate that no treatment passed.
-LeftFor = Literal["small", "surplus", "unfit", "sharp", "identity", "landmarks", "colour", "non_finite"]
+# nothing to change, for the gate that no treatment passed, or because a person says so.
+LeftFor = Literal[
+    "small", "surplus", "unfit", "named", "sharp", "identity", "landmarks", "colour", "non_finite", "rejected"
+]
 LEFT_TEXTS: dict[LeftFor, str] = {
     "small": "smaller than --min-face",
     "surplus": "beyond --max-faces",
     "unfit": "landmarks fit no face",
+    "named": "not to be touched, by --never or --only",
     "sharp": "as good already as the preset can make it",
     "identity": "it would not look like the person any more",
     "landmarks": "features would move",
     "colour": "colours would change",
     "non_finite": "its chain left the finite numbers",
+    "rejected": "rejected in review",
 }
 # Reasons of a skipped picture that is a good one: nothing of it is restored.
 NOT_RESTORED = frozenset({KEPT, *LEFT_TEXTS.values()})
@@ -101,6 +109,8 @@ class ImageRecord:
     traceback: str = ""
     # why the delivered picture's other pixels could not stay as they were stored, either; None where they did
     recoded: str | None = None
+    # it stays as the unit delivered it before
+    carried: bool = False
 
     @property
     def without_restoration(self) -> bool:
@@ -152,8 +162,9 @@ class FaceRecord:
     start_step: int | None = None
     calls: int | None = None
     hold: float | None = None
-    # randomness of its chain, where its treatment has one of its own
+    # randomness of its chain, where its treatment has one of its own; seed of its noise, where a person chose it
     eta: float | None = None
+    seed: int | None = None
     # variance of the Laplacian of crop and restoration; 0 for a face without a crop
     sharpness_before: float = 0.0
     sharpness_after: float = 0.0
@@ -163,6 +174,18 @@ class FaceRecord:
     measured: dict[str, float] = field(default_factory=dict)
     error: str = ""
     traceback: str = ""
+    # the last verdict on it (records/verdicts.py), by whom and when, and the settings it is redone with
+    verdict: What | Literal[""] = ""
+    verdict_by: str = ""
+    verdict_at: str = ""
+    # None where it is not redone
+    verdict_settings: dict[str, Any] | None = None
+
+    def note(self, last: Verdict, decided: Verdict | None) -> None:
+        """Record the last verdict on it, and the settings of the redo that decides its pixels, if one does."""
+        self.verdict, self.verdict_by, self.verdict_at = last.verdict, last.who, last.at
+        redone = decided is not None and decided.verdict == "redo"
+        self.verdict_settings = dict(decided.settings) if decided is not None and redone else None
 
 
 def dump_records(records: Sequence[ImageRecord] | Sequence[FaceRecord]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.records.rows import DECISIONS, LEFT_TEXTS, RUNG_TEXTS, Counts, Decision, LeftFor, Rung
+from pipeline.records.verdicts import VERDICT_TEXTS, What
 
 # Sums that a unit's marker carries, besides its counts.
 SUMS = (
@@ -16,6 +17,8 @@ SUMS = (
     # of those left, why: LEFT_TEXTS of rows.py; of the others, which treatment passed the gates: RUNG_TEXTS
     *(f"faces_left_{why}" for why in LEFT_TEXTS),
     *(f"faces_rung_{rung}" for rung in RUNG_TEXTS),
+    # by the last verdict on them: VERDICT_TEXTS of verdicts.py
+    *(f"faces_verdict_{what}" for what in VERDICT_TEXTS),
     # faces that an engine looked at
     "crops",
     "sharpness_before",
@@ -83,6 +86,12 @@ class ShardMetrics:
         counted = {rung: round(self.sums.get(f"faces_rung_{rung}", 0.0)) for rung in RUNG_TEXTS}
         return {rung: number for rung, number in counted.items() if number}
 
+    @property
+    def verdicts(self) -> dict[What, int]:
+        """Faces by the last verdict on them; without those that were given on none."""
+        counted = {what: round(self.sums.get(f"faces_verdict_{what}", 0.0)) for what in VERDICT_TEXTS}
+        return {what: number for what, number in counted.items() if number}
+
     def intervals(self) -> dict[str, Interval]:
         """Of each column that was measured of any face."""
         found = {}
@@ -104,6 +113,7 @@ class ShardMetrics:
         values |= {f"faces_{decision}": number for decision, number in self.decisions.items()}
         values |= {f"faces_left_{why}": number for why, number in self.left_for.items()}
         values |= {f"faces_rung_{rung}": number for rung, number in self.rungs.items()}
+        values |= {f"faces_verdict_{what}": number for what, number in self.verdicts.items()}
         values |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
         values |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
         values |= {k: sums[k] for k in ("seconds_measure", "truths_missing") if sums[k]}

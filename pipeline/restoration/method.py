@@ -298,4 +298,5 @@ def publish_stage(config: RestoreConfig, restorer: Restorer, device: str) -> Pub
         mask=c.task.mask,
         measured=columns_of(m.metrics),
         background=background_of(c, device),
+        review=c.output.review == "on",
     )

@@ -57,6 +57,15 @@ class OutputOptions:
         help="with --retry: only units with a failure of this reason or stage, as jobs.status names them",
         metavar="REASON_OR_STAGE",
     )
+    verdicts: str | None = option(
+        None,
+        help="carry out what people said of restored faces on the page OUT/review/index.html: rejected faces get their "
+        "original pixels back, those to redo are restored with the settings named, everything else keeps its bytes",
+        metavar="FILE",
+    )
+    review: Literal["on", "off"] = option(
+        "on", help="write the page to review faces on, OUT/review/index.html, and its pictures"
+    )
     new_run: bool = option(
         False,
         help="where the output holds a run with other settings or of another input, delete what that run left and "
@@ -73,6 +82,10 @@ class OutputOptions:
             raise UsageError(f"--reason {self.reason} says what to retry; give --retry failed with it")
         if self.retry and self.redo_changed:
             raise UsageError("--retry and --redo-changed are two orders; give one, and the other after it")
+        if self.verdicts is not None and (self.retry or self.redo_changed or self.new_run):
+            raise UsageError(
+                "--verdicts is an order of its own; give --retry, --redo-changed or --new-run before or after it"
+            )
         require(self, {"--max-error-rate must lie in [0, 1]": 0 <= self.max_error_rate <= 1})
 
 

@@ -26,6 +26,7 @@ from pipeline.ledger.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, RUNG_TEXTS, Row
 from pipeline.records.totals import ShardMetrics
+from pipeline.records.verdicts import VERDICT_TEXTS
 from pipeline.restoration.board import Board
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.flow import Resources, connect, fit_resources, run_flow
@@ -303,6 +304,7 @@ def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
     summary |= {f"faces {DECISION_TEXTS[decision]}": number for decision, number in totals.decisions.items()}
     summary |= {f"faces restored {RUNG_TEXTS[rung]}": number for rung, number in totals.rungs.items()}
     summary |= {f"faces left, {LEFT_TEXTS[why]}": number for why, number in totals.left_for.items()}
+    summary |= {f"faces {VERDICT_TEXTS[what]} in review": number for what, number in totals.verdicts.items()}
     units = restoration.ledger.environments
     return summary | {
         "settings": restoration.ledger.fingerprint
@@ -326,6 +328,9 @@ def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
         print(f"{outcome:<14} {counts.outcomes[outcome]:>8}")
     print(f"{'images':<14} {counts.images:>8}  of {restoration.ledger.images_planned} planned")
     print(f"{'faces':<14} {counts.faces:>8}  {decided(restoration.ledger.totals)}")
+    if verdicts := restoration.ledger.totals.verdicts:
+        parts = ", ".join(f"{number} {VERDICT_TEXTS[what]}" for what, number in verdicts.items())
+        print(f"{'in review':<14} {sum(verdicts.values()):>8}  {parts}")
     for name, interval in restoration.ledger.totals.intervals().items():
         print(f"{name:<14} {interval.mean:>8.4g}  ± {interval.half:.2g} over {interval.faces} faces")
     for name, distance in restoration.distances.items():

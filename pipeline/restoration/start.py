@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import Refusal
-from pipeline.console.commands import say
+from pipeline.console.commands import OK, say
 from pipeline.console.options import UsageError, values_of, with_values
 from pipeline.console.progress import WaitNotice
 from pipeline.io import layout, store
@@ -15,11 +15,11 @@ from pipeline.io.shards import Listing, list_input
 from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger, Settled, read_run, unit_images_of
 from pipeline.metrics.distribution import FeatureStatistics
-from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig
-from pipeline.restoration.method import choose_method, settle_method, settle_metrics
+from pipeline.restoration.method import Restorer, choose_method, settle_method, settle_metrics
 from pipeline.restoration.preview import dry_run
 from pipeline.restoration.run import Restoration
+from pipeline.restoration.verdicts import order_verdicts, preview, said
 
 
 def check_places(source: str, output: str, folders: Sequence[str], written: bool = True) -> None:
@@ -56,6 +56,9 @@ def run(config: RestoreConfig) -> int:
     fitting = min(unit_images_of(config.output.uri, *listed), config.machine.shard_images)
     unit_images = config.machine.unit_images or fitting
     config = with_values(config, unit_images=unit_images)
+    if config.output.dry_run and config.output.verdicts is not None:
+        print("\n".join(preview(config.output.verdicts)))
+        return OK
     if config.output.dry_run:
         return dry_run(config, preset, method, listed)
     with WaitNotice("checking the weights"):
@@ -64,7 +67,7 @@ def run(config: RestoreConfig) -> int:
     reference = load_reference(config)
     with Lease.take(config.output.uri, say) as lease:
         try:
-            ledger, settled = open_ledger(config, preset, settings, lease, listed)
+            ledger, settled = open_ledger(config, restorer, settings, lease, listed)
         except Refusal:
             lease.withdraw()
             raise
@@ -73,11 +76,15 @@ def run(config: RestoreConfig) -> int:
 
 
 def open_ledger(
-    config: RestoreConfig, preset: Preset, settings: dict[str, Any], lease: Lease, listed: Listing
+    config: RestoreConfig,
+    restorer: Restorer,
+    settings: dict[str, Any],
+    lease: Lease,
+    listed: Listing,
 ) -> tuple[Ledger, list[Settled]]:
     """The output's ledger with its plan, and the shards that are done. Raises what refuses the run."""
     ledger = Ledger(config.output.uri, settings, lease.is_held)
-    repeat = {"config": repeatable(config), "preset": asdict(preset)}
+    repeat = {"config": repeatable(config), "preset": asdict(restorer.preset)}
     new = ledger.claim(config.input.uri, repeat, config.output.new_run)
     if not new and (text := other_metrics(config)):
         say(text)
@@ -92,14 +99,19 @@ def open_ledger(
                 config.output.redo_changed,
                 listed,
             )
+        verdicts = {}
+        if config.output.verdicts is not None:
+            verdicts = order_verdicts(ledger, config.output.verdicts, restorer.preset, restorer.method)
     except Refusal:
         if new:
             ledger.release()
         raise
     with WaitNotice("planning: reading what earlier starts have done", listed_files()):
-        settled = ledger.resume(config.output.retry == "failed", config.output.reason)
+        settled = ledger.resume(config.output.retry == "failed", config.output.reason, verdicts)
     say(plan_line(ledger, new))
-    if ledger.retrying or config.output.retry:
+    if config.output.verdicts is not None:
+        say(said(ledger, config.output.verdicts))
+    elif ledger.retrying or config.output.retry:
         say(retry_line(ledger, config))
     return ledger, settled
 
@@ -136,7 +148,7 @@ def other_metrics(config: RestoreConfig) -> str:
 
 def repeatable(config: RestoreConfig) -> dict[str, Any]:
     """What the run file keeps of the command, so that a picture can be restored again; nothing of other services."""
-    surroundings = {"mlflow_uri", "experiment", "run_name", "tags", "ray_address"}
+    surroundings = {"mlflow_uri", "experiment", "run_name", "tags", "ray_address", "verdicts"}
     kept = {name: value for name, value in values_of(config).items() if name not in surroundings}
     return kept | {"weights_dir": redact(config.machine.weights_dir) if config.machine.weights_dir else None}
 

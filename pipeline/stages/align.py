@@ -42,6 +42,7 @@ from pipeline.records.rows import (
     with_crops,
 )
 from pipeline.stages.isolate import Died, call_apart
+from pipeline.stages.verdicts import UnitVerdicts
 
 # A unit's crops travel in one column of one row; what does not fit below this is a failed image.
 MOST_CROP_BYTES = 1 << 30
@@ -107,7 +108,11 @@ class ReadAndAlign:
         crops: list[NDArray[np.uint8]] = []
         holes: list[NDArray[np.uint8]] = []
         look = self._picture_apart if self.careful else self._picture
-        for address, data in read_unit(unit, self.image_column, self.max_pixels):
+        carried = UnitVerdicts.from_json(row.get("verdicts")).carried
+        for place, (address, data) in enumerate(read_unit(unit, self.image_column, self.max_pixels)):
+            if place in carried and carried[place] == _sha256_of(data):
+                records.append(ImageRecord(address.member, carried[place], carried=True))
+                continue
             record, found = look(unit, address, data)
             crops_before = len(crops)
             for number, (face, crop, hole) in enumerate(found):
@@ -262,6 +267,11 @@ class ReadAndAlign:
                 f"the face is not smaller than the preset's side of {side} px; say with --factor how it was"
             )
         return ""
+
+
+def _sha256_of(data: Read) -> str:
+    """Of a picture's bytes; empty where they could not be read."""
+    return hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else ""
 
 
 def _face_record(face: Face, to_crop: NDArray[np.float64]) -> FaceRecord:

@@ -5,7 +5,7 @@ restores others. What is tried, and what decides, depends on the face and its se
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
@@ -63,12 +63,16 @@ class Climb:
     """A face on its way, and at the end what became of it."""
 
     job: FaceJob
+    # whether a result must pass the gates; where it need not, they measure it all the same
+    gated: bool = True
     # what is still to be tried; known once the first result is there
     left: list[tuple[Rung, Treatment]] = field(default_factory=list)
     tried: list[Tried] = field(default_factory=list)
     # of every call of the engine
     results: list[FaceResult] = field(default_factory=list)
     came: Judged | None = None
+    # what they showed, once for each treatment that was tried and came to its end
+    seen: list[Crop] = field(default_factory=list)
     # in the end, one of these: its result, or why it failed
     outcome: FaceResult | None = None
     error: Exception | None = None
@@ -86,9 +90,12 @@ class Ladder:
     # what becomes of a restored crop before it is judged and delivered: (came, restored) → restored
     finish: Callable[[Crop, Crop], Crop]
 
-    def restore(self, jobs: Sequence[FaceJob]) -> Iterator[tuple[int, Climb]]:
-        """Each job's index and outcome, as they are settled. EngineFailure, and what is no Exception, ends it."""
-        climbs = [Climb(job) for job in jobs]
+    def restore(self, jobs: Sequence[FaceJob], ungated: Collection[int] = ()) -> Iterator[tuple[int, Climb]]:
+        """Each job's index and outcome, as they are settled. EngineFailure, and what is no Exception, ends it.
+
+        ungated: indices of the jobs whose result is delivered whatever the gates say.
+        """
+        climbs = [Climb(job, gated=i not in ungated) for i, job in enumerate(jobs)]
         waiting: dict[int, tuple[Rung, Future[FaceResult]]] = {}
         done: SimpleQueue[int] = SimpleQueue()
 
@@ -122,7 +129,7 @@ class Ladder:
         except EngineFailure:
             raise
         except NonFiniteFace as error:
-            if self.gates is not None and rung != "estimator":
+            if self.gates is not None and climb.gated and rung != "estimator":
                 climb.tried.append(Tried(rung, failed=NON_FINITE))
                 return climb.left.pop(0) if climb.left else ("estimator", ESTIMATOR)
             climb.error = error
@@ -135,6 +142,7 @@ class Ladder:
             climb.outcome = result
             return None
         restored = self.finish(climb.job.crop, result.restored)
+        climb.seen.append(restored)
         finished = replace(result, restored=restored)
         tried = self._measured(climb, rung, finished)
         climb.tried.append(tried)
@@ -160,6 +168,6 @@ class Ladder:
         if climb.came is None:
             climb.came = self.gates.face(climb.job.crop, self.finish(climb.job.crop, result.estimated))
         found, delta = self.gates.measure(climb.came, result.restored), result.estimated_change
-        gate = self.gates.failed(found, delta)
+        gate = self.gates.failed(found, delta) if climb.gated else None
         bound = self.gates.bounds.at(gate, delta) if gate else None
         return replace(tried, measured=found.rounded, failed=gate, bound=bound)

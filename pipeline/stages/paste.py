@@ -14,6 +14,7 @@ from pipeline.faces.geometry import (
     Edge,
     detail_weight,
     enlarge_crop,
+    leave_untouched,
     paste_change,
     paste_face,
     place_crop,
@@ -25,6 +26,8 @@ from pipeline.records.rows import FaceRecord
 from pipeline.stages.background import Background
 
 Crop = NDArray[np.uint8]
+# A 2x3 similarity from the picture to a crop, row by row, and the crop's side.
+Untouched = tuple[Sequence[float], int]
 # Share of the picture's own detail under a face whose task says it: a hole has none, and the luma is all of it.
 KEPT_DETAIL = {"inpaint": 0.0, "colourise": 1.0}
 # Rows of a picture that are worked on at once as floating point numbers.
@@ -40,20 +43,23 @@ def paste_faces(
     pastes_change: bool = False,
     task: Task = BLIND,
     find: Callable[[images.Picture], Hole] | None = None,
+    untouched: Sequence[Untouched] = (),
 ) -> images.Encoded:
     """The picture's bytes with its faces restored, of the same kind, orientation and metadata.
 
     faces: each with its crop before and after, [S, S, 3] uint8. The smallest are pasted last, so that a face in
     front of a larger one is not cut by it. pastes_change: the change of each crop is added to the picture, instead of
-    the crop being laid over it. find: finds the holes, outside of which nothing changes. A picture that
-    gets colours, or another size, is encoded again. Raises ImageError, OSError and MemoryError.
+    the crop being laid over it. find: finds the holes, outside of which nothing changes. untouched: keeps the picture's
+    own pixels there, whatever its neighbours become. A picture that gets colours, or another size, is encoded again.
+    Raises ImageError, OSError and MemoryError.
     """
     original = images.decode(data, max_pixels)
     if task.name == "upscale":
         return images.Encoded(images.encode_anew(original, faces[0][2]), None)
     hole = find(original) if find is not None else None
     keep = KEPT_DETAIL.get(task.name, keep_detail)
-    edited = Canvas(original.rgb, _boxes(original.rgb.shape, [(f.affine, len(b)) for f, b, _ in faces]))
+    places = [(f.affine, len(b)) for f, b, _ in faces]
+    edited = Canvas(original.rgb, _boxes(original.rgb.shape, [*places, *untouched]))
     # a hole's edge is its own; other faces fade into the picture
     edge: Edge = "none" if aligned else "feathered" if hole is None else "sharp"
     for face, before, after in faces:
@@ -62,6 +68,8 @@ def paste_faces(
             paste_change(edited, original.rgb, before, after, to_crop, face.strength, edge)
         else:
             paste_face(edited, before, after, to_crop, keep, face.strength, edge)
+    for affine, side in untouched:
+        leave_untouched(edited, original.rgb, np.array(affine).reshape(2, 3), side)
     if task.name == "colourise":
         return images.Encoded(images.encode_anew(original, _with_luma_of(original.rgb, edited)), None)
     if hole is not None:
@@ -79,11 +87,13 @@ def paste_on_enhanced(
     max_pixels: int,
     background: Background,
     pastes_change: bool = False,
+    untouched: Sequence[Untouched] = (),
 ) -> images.Encoded:
     """The picture's bytes enhanced whole, but for its faces, and those restored; of the same kind and metadata.
 
     faces: as for `paste_faces`. kept: faces that stay as they are. Neither goes through the network: under both lie the
     picture's own pixels, so that the share of the restoration that is pasted mixes with these. side: the crops'.
+    untouched: of this side.
     """
     original = images.decode(data, max_pixels)
     enhanced = background(original.rgb)
@@ -92,7 +102,9 @@ def paste_on_enhanced(
         enlarge_crop(np.array(face.affine).reshape(2, 3), background.upscale)
         for face in (*(f for f, _, _ in faces), *kept)
     ]
-    edited = Canvas(enhanced, _boxes(enhanced.shape, [(c, side) for c in to_crops]), replaced=True)
+    own = [enlarge_crop(np.array(a).reshape(2, 3), background.upscale) for a, _ in untouched]
+    places = [(c, side) for c in (*to_crops, *own)]
+    edited = Canvas(enhanced, _boxes(enhanced.shape, places), replaced=True)
     for to_crop in to_crops:
         put_back(edited, original.rgb, to_crop, side)
     for (face, before, after), to_crop in zip(faces, to_crops, strict=False):
@@ -102,6 +114,8 @@ def paste_on_enhanced(
         # what the picture knows beyond the crop is not more for being enlarged
         keep = detail_weight(face.scale) if keep_detail is None else keep_detail
         paste_face(edited, before, after, to_crop, keep, face.strength)
+    for to_crop in own:
+        leave_untouched(edited, original.rgb, to_crop, side)
     return images.encode(original, edited)
 
 

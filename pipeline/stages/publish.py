@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from pipeline.diffusion.task import BLIND, Task
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import layout, store
+from pipeline.io.delivered import UNREADABLE
 from pipeline.io.errors import message, outline
 from pipeline.io.fence import Fenced, RunFence
-from pipeline.io.images import Picture, decode, encode_png, most_bytes
+from pipeline.io.images import Picture, encode_png, most_bytes
 from pipeline.io.masks import Hole, find_hole
 from pipeline.io.readers import parquet_slice, read_unit
 from pipeline.io.s3 import LARGEST_CLAIM
@@ -43,13 +44,17 @@ from pipeline.records.rows import (
     with_crops,
 )
 from pipeline.records.run_file import RunFile
-from pipeline.reporting.text import printable
+from pipeline.records.verdicts import BadVerdicts, digest
 from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.isolate import call_apart
 from pipeline.stages.paste import paste_faces, paste_on_enhanced
 from pipeline.stages.record import make_marker, record_table
-from pipeline.stages.sample import Sample, choose_samples, cut_sample, sample_strip
+from pipeline.stages.sample import choose_samples, sample_strip
+from pipeline.stages.shown import Shown, tried_crops
+from pipeline.stages.verdicts import Carried, UnitVerdicts, load_verdicts
 
+# Why a face is left whose very pixels are wanted, whatever its neighbours become.
+UNTOUCHED = frozenset({"named", "rejected"})
 # Reasons of images that are not delivered, because there is nothing to deliver or no place for it.
 NOT_DELIVERED = frozenset({"unreadable", "too many bytes", "name refused", "damaged shard"})
 
@@ -80,6 +85,8 @@ class Publish:
     measured: tuple[str, ...] = ()
     # enhances pictures around their faces, those without any, too
     background: Background | None = None
+    # write pictures of the faces for the review page
+    review: bool = True
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
@@ -87,11 +94,18 @@ class Publish:
         unit = Unit.from_json(row["work"])
         try:
             earlier = self._marker(unit)
-            if earlier is not None and earlier.attempts >= unit.attempts:
+            verdicts = UnitVerdicts.from_json(row.get("verdicts"))
+            if unit.attempts > 1 and digest(load_verdicts(self.output, unit.name)) != verdicts.digest:
+                return {
+                    "unit": unit.name,
+                    "undelivered": "verdicts on its faces were given since it was begun",
+                }
+            done = earlier is not None and earlier.verdicts == verdicts.digest
+            if earlier is not None and done and earlier.attempts >= unit.attempts:
                 marker = earlier  # somebody was first
             else:
-                marker = self._finish(unit, row, earlier)
-        except store.StoreError as error:  # the unit is not done; the next start does it again
+                marker = self._finish(unit, row, earlier, verdicts)
+        except (store.StoreError, BadVerdicts) as error:  # the unit is not done; the next start does it again
             return {"unit": unit.name, "undelivered": message(error)}
         return {"unit": unit.name, "marker": marker.to_json()}
 
@@ -106,23 +120,35 @@ class Publish:
                 return marker
         return None
 
-    def _finish(self, unit: Unit, row: Row, earlier: Marker | None) -> Marker:
+    def _finish(self, unit: Unit, row: Row, earlier: Marker | None, verdicts: UnitVerdicts) -> Marker:
         """Deliver the unit and make its marker, in the place of that of an earlier attempt; the marker that counts."""
         began = time.monotonic()
         records, faces = load_images(row), load_faces(row)
         before, after = (unpack(row[c], self.frame.side) for c in ("crops", "restored"))
-        samples = _Samples(self.frame, records, faces, choose_samples(list(before)), self.max_pixels)
-        outputs = self._deliver(unit, records, self.pasted(unit, records, faces, before, after, samples.take))
-        if samples.found:
-            outputs.append(self._write(unit, unit.sample_path, sample_strip(samples.found)))
-        crops = (before, after)
-        outputs += [
-            self._write(unit, path, data)
-            for path, data in self._extras(unit, records, faces, crops, load_features(row))
-        ]
+        carried = self._carried(unit, records, earlier)
+        shown = Shown(self.frame, records, faces, choose_samples(list(before)), self.max_pixels, self.review)
+        kept = {} if carried is None or unit.kind == "folder" else self._carried_pictures(unit, carried)
+        pasted = self.pasted(unit, records, faces, before, after, shown.take, kept)
+        outputs = self._deliver(unit, records, pasted)
+        if shown.samples:
+            outputs.append(self._write(unit, unit.sample_path, sample_strip(shown.samples)))
+        tried = tried_crops(faces, unpack(row.get("rungs") or b"", self.frame.side))
+        extras = [*self._crops(unit, faces, before, after), *shown.files(unit, faces, before, tried)]
+        outputs += [self._write(unit, path, data) for path, data in extras]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
         environment = json.loads(row.get("environment") or "{}")
-        marker = make_marker(unit, records, faces, sums, outputs, self.measured, self.device, environment)
+        features = load_features(row)
+        if carried is not None:
+            outputs += carried.outputs(unit, {output.path for output in outputs})
+            features = carried.with_features(faces, features)
+            faces = carried.with_faces(records, faces, verdicts)
+            sums, environment = carried.with_sums(sums), carried.with_environment(environment)
+        table = record_table(unit, records, faces, self.settings, self.measured, features)
+        outputs.append(self._write(unit, unit.records_path, table))
+        said = (verdicts.digest, verdicts.digest_by_place)
+        marker = make_marker(
+            unit, records, faces, sums, outputs, self.measured, self.device, environment, said
+        )
         owned = RunFence(self.output, unit.run, RunFile.identity)
         for left in (earlier.sha256.keys() if earlier else set()) - marker.sha256.keys():
             owned.delete(left)
@@ -132,10 +158,25 @@ class Publish:
         # a marker of thousands of crops may be more than one put can claim
         if len(body) > LARGEST_CLAIM or not store.create_bytes(uri, body):
             theirs = self._marker(unit)
-            if theirs is not None and theirs.attempts >= unit.attempts:
+            is_ours = theirs is not None and theirs.verdicts == marker.verdicts
+            if theirs is not None and is_ours and theirs.attempts >= unit.attempts:
                 return theirs
             owned.write(unit.marker_path, body)
         return marker
+
+    def _carried(self, unit: Unit, records: Sequence[ImageRecord], earlier: Marker | None) -> Carried | None:
+        """What stays as the unit delivered it before; None where nothing does. Raises StoreError."""
+        places = [place for place, record in enumerate(records) if record.carried]
+        if not places or earlier is None:
+            return None
+        return Carried.read(self.output, unit, places, earlier, self.measured)
+
+    def _carried_pictures(self, unit: Unit, carried: Carried) -> dict[int, bytes]:
+        """The pictures of a shard that stay as they were delivered, by place. Raises StoreError."""
+        try:
+            return dict(carried.pictures(self.output, unit, self.image_column))
+        except UNREADABLE as error:
+            raise store.StoreError(f"{unit.shard_path} changed while its unit was done again") from error
 
     def pasted(
         self,
@@ -145,13 +186,21 @@ class Publish:
         before: NDArray[np.uint8],
         after: NDArray[np.uint8],
         show: Callable[[int, bytes, bytes], None] | None = None,
+        carried: Mapping[int, bytes] | None = None,
     ) -> Iterator[tuple[Address, bytes | None]]:
         """Each image's address and the bytes delivered for it, settling its record; None: nothing to deliver.
 
-        show: is given the place of each picture with faces, its bytes, and those that are delivered.
+        show: is given the place of each picture with faces, its bytes, and those that are delivered. carried: what was
+        delivered before for pictures of a shard that stay.
         """
-        for i, (address, data) in enumerate(read_unit(unit, self.image_column, self.max_pixels)):
+        wanted_images = tuple(a for a, r in zip(unit.images, records, strict=True) if not r.carried)
+        read = read_unit(replace(unit, images=wanted_images), self.image_column, self.max_pixels)
+        for i, there in enumerate(unit.images):
             record = records[i]
+            if record.carried:
+                yield there, (carried or {}).get(i)
+                continue
+            address, data = next(read)
             mine = [(f, before[j], after[j]) for j, f in enumerate(with_crops(faces)) if f.image == i]
             kept = [f for f in faces if f.image == i and not f.has_crop]
             if isinstance(data, store.StoreError):
@@ -199,11 +248,16 @@ class Publish:
                 # a face that is left stays as it was below a neighbour's change, too
                 pasted = faces if self.pastes_change else gained
                 kept = kept if self.pastes_change else [*kept, *(f for f, *_ in faces if f.kept)]
+                untouched = [
+                    (f.affine, self.frame.side)
+                    for f in (*kept, *(f for f, *_ in faces))
+                    if f.left_for in UNTOUCHED
+                ]
                 how = (self.keep_detail, self.aligned, self.max_pixels, self.pastes_change, self.task, find)
-                paste = partial(paste_faces, data, pasted, *how)
+                paste = partial(paste_faces, data, pasted, *how, untouched)
                 if self.background:
                     around = (kept, self.frame.side, self.keep_detail, self.max_pixels, self.background)
-                    paste = partial(paste_on_enhanced, data, pasted, *around, self.pastes_change)
+                    paste = partial(paste_on_enhanced, data, pasted, *around, self.pastes_change, untouched)
                 restored = call_apart(paste) if self.careful else paste()
             except NotEnhanced as error:
                 said = f"{record.member}: {message(error)}"
@@ -239,7 +293,7 @@ class Publish:
 
     def _picture(self, unit: Unit, record: ImageRecord, address: Address, data: bytes | None) -> list[Output]:
         """One picture of a folder, under its own name; a name that can not be written is its failure."""
-        if data is None:
+        if data is None:  # or it stays as it was delivered before
             return []
         try:
             # an object store takes such names as they are, and then the picture would lie elsewhere
@@ -281,57 +335,19 @@ class Publish:
                 record.settle("failed", reason, "paste", f"{unit.source}: {message(error)}", outline(error))
         return parquet_bytes(table)
 
-    def _extras(
-        self,
-        unit: Unit,
-        records: list[ImageRecord],
-        faces: list[FaceRecord],
-        crops: tuple[NDArray[np.uint8], NDArray[np.uint8]],
-        features: dict[str, NDArray[np.float16]],
+    def _crops(
+        self, unit: Unit, faces: list[FaceRecord], before: NDArray[np.uint8], after: NDArray[np.uint8]
     ) -> Iterator[tuple[str, bytes]]:
-        """Records, and the aligned crops when they are wanted."""
-        yield (
-            unit.records_path,
-            record_table(unit, records, faces, self.settings, self.measured, features),
-        )
+        """The aligned crops, when they are wanted."""
         if self.save_faces:
-            for face, before, after in zip(with_crops(faces), *crops, strict=True):
+            for face, came, restored in zip(with_crops(faces), before, after, strict=True):
                 stem = f"{unit.faces_folder}/{face.image:04d}-{face.face:02d}"
-                yield f"{stem}-before.png", encode_png(before)
-                yield f"{stem}-after.png", encode_png(after)
+                yield f"{stem}-before.png", encode_png(came)
+                yield f"{stem}-after.png", encode_png(restored)
 
     def _write(self, unit: Unit, path: str, data: bytes) -> Output:
         RunFence(self.output, unit.run, RunFile.identity).write(path, data)
         return Output(path, hashlib.sha256(data).hexdigest(), len(data))
-
-
-class _Samples:
-    """Collects some of a unit's faces for the contact sheet while its pictures are pasted."""
-
-    def __init__(
-        self,
-        frame: CropFrame,
-        records: Sequence[ImageRecord],
-        faces: Sequence[FaceRecord],
-        chosen: Sequence[int],
-        max_pixels: int,
-    ) -> None:
-        self._names = [printable(r.member).rsplit("/", 1)[-1] for r in records]
-        every = with_crops(faces)
-        self._frame, self._chosen, self._max_pixels = frame, [every[i] for i in chosen], max_pixels
-        self.found: list[Sample] = []
-
-    def take(self, place: int, before: bytes, delivered: bytes) -> None:
-        """Cut the chosen faces of this picture out of its bytes and of those that are delivered."""
-        faces = [face for face in self._chosen if face.image == place]
-        if not faces:
-            return
-        with suppress(ValueError, OSError):  # what can not be decoded again is no sample
-            there = decode(before, self._max_pixels).rgb
-            # what is delivered may be larger than what is taken in
-            after = there if delivered == before else decode(delivered, 16 * self._max_pixels).rgb
-            name = self._names[place]
-            self.found += [cut_sample(there, after, face, self._frame, name) for face in faces]
 
 
 def _find_hole(choice: str, address: Address, unit: Unit, max_pixels: int, picture: Picture) -> Hole:

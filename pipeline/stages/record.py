@@ -5,7 +5,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from pipeline.io.units import Unit
 from pipeline.records.marker import Marker, Output
 from pipeline.records.rows import (
     DECISIONS,
+    FEATURE_COLUMNS,
     LEFT_TEXTS,
     OUTCOMES,
     RUNG_TEXTS,
@@ -25,6 +27,7 @@ from pipeline.records.rows import (
     with_crops,
 )
 from pipeline.records.totals import PER_COLUMN
+from pipeline.records.verdicts import VERDICT_TEXTS
 
 SCHEMA = pa.schema(
     [
@@ -67,10 +70,16 @@ SCHEMA = pa.schema(
         ("sharpness_before", pa.float64()),
         ("sharpness_after", pa.float64()),
         ("distance", pa.float64()),
+        ("has_crop", pa.bool_()),  # whether anything looked at the face; null in image rows, as what follows
+        ("verdict", pa.string()),  # the last one on the face: accept, reject, redo; empty for none
+        ("verdict_by", pa.string()),
+        ("verdict_at", pa.string()),
+        ("verdict_settings", pa.string()),  # of a face that is redone, as JSON
     ]
 )
 # Columns that the outputs of earlier versions do not have.
-ADDED_LATER = frozenset({"left_for", "recoded", "rung", "tried"})
+VERDICT_COLUMNS = ("verdict", "verdict_by", "verdict_at", "verdict_settings")
+ADDED_LATER = frozenset({"left_for", "recoded", "rung", "tried", "has_crop", *VERDICT_COLUMNS})
 
 
 def record_table(
@@ -100,9 +109,11 @@ def record_table(
             if face.image == place:
                 values = {k: v for k, v in vars(face).items() if k != "image"} | face.measured
                 values |= {"tried": json.dumps(face.tried)}
+                if face.verdict_settings is not None:
+                    values |= {"verdict_settings": json.dumps(face.verdict_settings)}
                 values |= {n: v for n, v in vectors.get(id(face), {}).items() if np.isfinite(v).all()}
-                # a treatment may have a randomness of its own
-                own = {} if face.eta is None else {"eta": face.eta}
+                # a treatment may have a randomness of its own, and one that a person chose a seed
+                own = {n: v for n in ("eta", "seed") if (v := getattr(face, n)) is not None}
                 rows.append({"kind": "face"} | address | size | values | settings | own)
     columns = [pa.array([storable(row.get(f.name)) for row in rows], type=f.type) for f in schema]
     buffer = io.BytesIO()
@@ -116,6 +127,50 @@ def wider_schema(measured: Sequence[str], features: Sequence[str]) -> pa.Schema:
     # lists of a fixed size can not be read again where one of them is null (pyarrow 25)
     fields += [pa.field(name, pa.list_(pa.float16())) for name in features]
     return pa.schema([*SCHEMA, *fields])
+
+
+def by_image(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rows of a table by image: the image's row, then its faces'."""
+    groups: list[list[dict[str, Any]]] = []
+    for row in rows:
+        if row["kind"] == "image" or not groups:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
+class ReadRecords(NamedTuple):
+    """What `record_table` wrote of an image."""
+
+    image: ImageRecord
+    faces: list[FaceRecord]
+    # columns of vectors, by the face's number
+    features: dict[int, dict[str, list[float]]]
+
+
+def records_of(
+    rows: Sequence[Mapping[str, Any]], place: int, member: str, measured: Sequence[str]
+) -> ReadRecords:
+    """The records of an image from its row and its faces': `record_table` makes the same rows of them.
+
+    place: of the image in its unit. member: its name, of which the table has what `storable` makes. measured: columns
+    that --metrics added.
+    """
+    first, *others = rows
+    known = {f.name for f in fields(ImageRecord)} & first.keys()
+    image = ImageRecord(**{name: first[name] for name in known} | {"member": member})
+    faces, features = [], {}
+    for row in others:
+        # an earlier version wrote the rest alone
+        values = {f.name: row[f.name] for f in fields(FaceRecord) if row.get(f.name) is not None}
+        for name in ("tried", "verdict_settings"):
+            values |= {name: json.loads(values[name])} if name in values else {}
+        if "has_crop" not in values:  # of an earlier version
+            values["has_crop"] = row["treatment"] != "left" or row["estimated_change"] is not None
+        values |= {"measured": {n: row[n] for n in measured if row.get(n) is not None}}
+        faces.append(FaceRecord(**values | {"image": place}))
+        features[row["face"]] = {n: row[n] for n in FEATURE_COLUMNS if row.get(n) is not None}
+    return ReadRecords(image, faces, features)
 
 
 def storable(value: Any) -> Any:
@@ -137,10 +192,11 @@ def make_marker(
     measured: Sequence[str] = (),
     device: str = "",
     environment: Mapping[str, str] | None = None,
+    verdicts: tuple[str, Mapping[str, str]] = ("", {}),
 ) -> Marker:
     """The marker of a finished unit. Raises ValueError when an image has no outcome.
 
-    measured: columns whose sums it carries besides.
+    measured: columns whose sums it carries besides. verdicts: digest of those on its faces, and by image's place.
     """
     counted = Counter(image.outcome for image in images)
     if set(counted) - set(OUTCOMES):
@@ -161,6 +217,8 @@ def make_marker(
         run=unit.run,
         device=device,
         environment=environment or {},
+        verdicts=verdicts[0],
+        verdicts_by_place=verdicts[1],
     )
 
 
@@ -172,9 +230,11 @@ def decided(faces: Sequence[FaceRecord]) -> dict[str, float]:
     counted = Counter(f.treatment for f in faces if not f.error)
     left = Counter(f.left_for for f in faces)
     rungs = Counter(f.rung for f in faces)
+    said = Counter(f.verdict for f in faces)
     return {f"faces_{way}": float(counted[way]) for way in DECISIONS} | {
         **{f"faces_left_{why}": float(left[why]) for why in LEFT_TEXTS if left[why]},
         **{f"faces_rung_{rung}": float(rungs[rung]) for rung in RUNG_TEXTS if rungs[rung]},
+        **{f"faces_verdict_{what}": float(said[what]) for what in VERDICT_TEXTS if said[what]},
         "crops": float(len(with_crops(faces))),
     }
 

@@ -57,7 +57,9 @@ from pipeline.records.rows import (
     unpack,
     with_crops,
 )
+from pipeline.records.verdicts import Verdict
 from pipeline.stages.ladder import Climb, Ladder
+from pipeline.stages.verdicts import UnitVerdicts
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
 CALLS_ON_GPU = 2
@@ -207,17 +209,25 @@ class RestoreFaces:
         holes: list[Hole | None] = [None] * len(crops)
         if row.get("holes"):
             holes = [hole.any(axis=2) for hole in unpack(row["holes"], self._settings.preset.side)]
-        jobs = [
-            self._job(images[f.image], f, crop, hole)
-            for f, crop, hole in zip(faces, crops, holes, strict=True)
-        ]
-        torch.set_num_threads(1)  # the gates' network; the engine's threads have their own number
+        verdicts = UnitVerdicts.from_json(row.get("verdicts"))
+        said = [verdicts.deciding(f.image, f.face) for f in faces]
         results: dict[int, FaceResult] = {}
+        for i, verdict in enumerate(said):
+            if verdict is not None and verdict.verdict == "reject":
+                results[i] = reject(faces[i], crops[i], verdict)
+        asked = [i for i in range(len(faces)) if i not in results]
+        jobs = [self._job(images[faces[i].image], faces[i], crops[i], holes[i], said[i]) for i in asked]
+        ungated = [n for n, i in enumerate(asked) if (verdict := said[i]) and verdict.changes_chain]
+        torch.set_num_threads(1)  # the gates' network; the engine's threads have their own number
         spent: list[FaceResult] = []
-        for i, climb in self._ladder.restore(jobs):
+        rungs: dict[int, list[NDArray[np.uint8]]] = {}
+        for n, climb in self._ladder.restore(jobs, ungated):
             self._settings.report(WorkCounts(restored=1, decided=1 - max(len(climb.results), 1)))
+            i = asked[n]
             results[i] = self._note(faces[i], climb)
+            rungs[i] = climb.seen if len(climb.seen) > 1 else []
             spent += climb.results
+        verdicts.note(every)
         sums = {
             "seconds_restore": time.monotonic() - began,
             "slot_steps": float(sum(r.steps for r in spent)),
@@ -227,8 +237,9 @@ class RestoreFaces:
         }
         return row | {
             "faces": dump_records(every),
-            "estimated": pack([results[i].estimated for i in range(len(jobs))]),
-            "restored": pack([results[i].restored for i in range(len(jobs))]),
+            "estimated": pack([results[i].estimated for i in range(len(faces))]),
+            "restored": pack([results[i].restored for i in range(len(faces))]),
+            "rungs": pack([crop for i in sorted(rungs) for crop in rungs[i]]),
             "sums": json.dumps(json.loads(row["sums"]) | sums),
             "environment": json.dumps(self.environment),
         }
@@ -264,6 +275,8 @@ class RestoreFaces:
         face.start_step = result.start_step
         if what.chain is not None:
             face.calls, face.hold, face.eta = what.steps, what.hold, what.eta
+            if face.eta is None and climb.job.eta != self._settings.method.eta:
+                face.eta = climb.job.eta  # of a face that is redone
         if what.kind == "left":
             face.left_for, face.kept = self._why_left(climb)
         else:
@@ -292,14 +305,33 @@ class RestoreFaces:
         return gate, why + (f"; {more} gentler treatments did not pass either" if more else "")
 
     def _job(
-        self, image: ImageRecord, face: FaceRecord, crop: NDArray[np.uint8], hole: Hole | None
+        self,
+        image: ImageRecord,
+        face: FaceRecord,
+        crop: NDArray[np.uint8],
+        hole: Hole | None,
+        verdict: Verdict | None,
     ) -> FaceJob:
+        """verdict: where it is a redo, the face is treated as it says."""
         s = self._settings
+        method, treatment = s.method, self._treatment
+        if verdict is not None:
+            method = s.method.adjusted(verdict.settings)
+            treatment = method.treatments(method.schedule)
+            face.seed = verdict.settings.get("seed")
+            face.strength = float(verdict.settings.get("strength", face.strength))
         known = s.task.constraint(crop, hole, face.scale)
-        key = noise_key(s.method.seed, image.sha256, face.face)
+        key = noise_key(method.seed, image.sha256, face.face)
         to_crop = np.array(face.affine).reshape(2, 3)
         inside = inside_picture(to_crop, len(crop), image.width, image.height)
-        return FaceJob(crop, key, s.method.eta, self._treatment, s.method.solver, known, hole, inside)
+        return FaceJob(crop, key, method.eta, treatment, method.solver, known, hole, inside)
+
+
+def reject(face: FaceRecord, crop: NDArray[np.uint8], verdict: Verdict) -> FaceResult:
+    """The result of a face that a person has rejected: the crop as it came."""
+    face.treatment, face.left_for, face.kept = "left", "rejected", verdict.line
+    face.sharpness_after = face.sharpness_before
+    return FaceResult(crop, crop, Treatment("left"), 0.0)
 
 
 # A call also needs its libraries' scratch space, and the process more than the engine.

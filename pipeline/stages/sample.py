@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.faces.geometry import CropFrame, enlarge_crop, warp_crop
+from pipeline.faces.geometry import CropFrame
 from pipeline.io import images
 from pipeline.records.rows import LEFT_TEXTS, RUNG_TEXTS, FaceRecord
 from pipeline.reporting.sheet import tile_side
+from pipeline.stages.tiles import cut_pair, tile_matrix
 
 Pixels = NDArray[np.uint8]
 
@@ -48,20 +49,10 @@ def cut_sample(
 ) -> Sample:
     """The face of the picture of this name as it was and as it was delivered, at about the picture's own scale.
 
-    before, delivered: [H, W, 3] uint8 RGB. What is delivered may be larger than the picture; one of another shape is
-    a face that was enlarged by itself.
+    before, delivered: as `cut_pair` takes them.
     """
     side = tile_side([int(frame.side * max(face.scale, 1) * AROUND)])
-    scale = side / (frame.side * AROUND)
-    middle, shift = (frame.side - 1) / 2, (side - 1) / 2
-    to_tile = np.array([[scale, 0, shift - scale * middle], [0, scale, shift - scale * middle]])
-    matrix = to_tile @ np.vstack([np.array(face.affine).reshape(2, 3), [0, 0, 1]])
-    times = delivered.shape[0] // before.shape[0]
-    tile = warp_crop(before, matrix, side, "fine")
-    if times and delivered.shape[:2] == (before.shape[0] * times, before.shape[1] * times):
-        after = warp_crop(delivered, enlarge_crop(matrix, times), side, "fine")
-    else:
-        after = images.resize(delivered, side)
+    tile, after = cut_pair(before, delivered, tile_matrix(face.affine, frame, side, AROUND), side)
     return Sample(tile, after, f"{name}\n{decision(face)}".lstrip("\n"))
 
 

@@ -19,7 +19,7 @@ from pipeline.records.rows import Counts
 from pipeline.verify.unit import Candidate, UnitAudit, audit_unit
 
 # Folders in which every object is a marker or is listed in one.
-NAMED = (layout.IMAGES, layout.SHARDS, layout.RECORDS, layout.FACES, layout.DONE)
+NAMED = (layout.IMAGES, layout.SHARDS, layout.RECORDS, layout.FACES, layout.TILES, layout.DONE)
 # Unfinished units named in the message, and kept for the report.
 SHOWN, MOST_KEPT = 5, 10_000
 

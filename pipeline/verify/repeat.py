@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.io import images, layout, store
+from pipeline.io.delivered import UNREADABLE, delivered_picture
 from pipeline.io.prefetch import ahead
 from pipeline.io.readers import read_unit
 from pipeline.io.tables import read_table
-from pipeline.ledger.delivered import UNREADABLE, delivered_picture
 from pipeline.ledger.findings import Finding, redoable
 from pipeline.records.marker import environment_text
 from pipeline.records.rows import ImageRecord, Row, load_faces, load_images, unpack
@@ -76,7 +76,8 @@ class Repeat:
         unit = candidate.unit
         member = storable(unit.images[0].member)
         with lock:
-            row = self.read({"unit": unit.name, "work": unit.to_json()})
+            said = candidate.verdicts.to_json()
+            row = self.read({"unit": unit.name, "work": unit.to_json(), "verdicts": said})
         gone = _input_changed(candidate, load_images(row)[0])
         if gone:
             return Compared(unit.name, member, "no", None, (gone,))

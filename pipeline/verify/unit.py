@@ -8,23 +8,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.io import layout, store
-from pipeline.io.images import is_image_name
-from pipeline.io.tables import read_table
-from pipeline.io.units import Unit
-from pipeline.ledger.delivered import (
+from pipeline.io.delivered import (
     UNREADABLE,
     Hashed,
     is_held,
     parquet_pictures,
     tar_pictures,
-    wrong_picture,
 )
+from pipeline.io.images import is_image_name
+from pipeline.io.tables import read_table
+from pipeline.io.units import Unit
+from pipeline.ledger.delivered import wrong_picture
 from pipeline.ledger.findings import Finding, Kind, redoable
-from pipeline.ledger.output import BROKEN, Run
+from pipeline.ledger.output import BROKEN, BY_COPY, Run
 from pipeline.records.marker import Marker, Output
 from pipeline.records.rows import OUTCOMES, Counts
+from pipeline.records.verdicts import BadVerdicts
 from pipeline.stages.publish import NOT_DELIVERED
-from pipeline.stages.record import ADDED_LATER, SCHEMA, storable
+from pipeline.stages.record import ADDED_LATER, SCHEMA, by_image, storable
+from pipeline.stages.verdicts import UnitVerdicts, load_verdicts
 
 # A record table by image: the image's row, then those of its faces.
 Rows = list[list[dict[str, Any]]]
@@ -44,6 +46,8 @@ class Candidate:
     # device type of the run, and its environment (networks/environment.py); empty where the marker has none
     device: str = field(compare=False)
     environment: Mapping[str, str] = field(compare=False)
+    # on its faces
+    verdicts: UnitVerdicts = field(compare=False, default=UnitVerdicts())
 
 
 @dataclass
@@ -93,6 +97,7 @@ class _Reading:
             self._found("marker", unit.marker_path, wrong)
             return
         audited.finished = True
+        verdicts = self._verdicts(marker)
         audited.counts = marker.counts
         audited.named += [hash(unit.marker_path), *(hash(path) for path in marker.sha256)]
         objects = {output.path: output for output in marker.outputs}
@@ -106,7 +111,22 @@ class _Reading:
                 self._object(written, rows)
         if rows is not None and not audited.findings:
             done = replace(unit, attempts=marker.attempts)
-            audited.candidates = _draw(done, rows, marker, sample, seed)
+            audited.candidates = _draw(done, rows, marker, sample, seed, verdicts)
+
+    def _verdicts(self, marker: Marker) -> UnitVerdicts:
+        """The verdicts that the unit was done with; a finding where the ledger keeps others."""
+        path = layout.verdicts_path(self._unit.name)
+        try:
+            found = UnitVerdicts(load_verdicts(self._run.output, self._unit.name))
+        except (BadVerdicts, *BROKEN) as error:
+            what = f"{path}: the verdicts on the unit's faces were expected, they cannot be read ({error}); {BY_COPY}"
+            self._audited.findings.append(Finding("marker", path, what))
+            return UnitVerdicts()
+        if found.digest != marker.verdicts:
+            gone = "; put them back from a copy" if not found.history else ""
+            what = f"{path}: verdicts are not carried out{gone}; give them with --verdicts to the same restore command"
+            self._audited.findings.append(Finding("unfinished" if not gone else "marker", path, what))
+        return found
 
     def _found(self, kind: Kind, where: str, what: str) -> None:
         self._audited.findings.append(redoable(kind, where, what, self._unit.marker_path))
@@ -155,7 +175,7 @@ class _Reading:
         if missing:
             self._found("records", written.path, f"columns {', '.join(missing)} are missing")
             return None
-        rows = _by_image(table.to_pylist())
+        rows = by_image(table.to_pylist())
         wrong = next(wrong_records(self._unit, rows, marker, self._run.settings), "")
         if wrong:
             self._found("records", written.path, wrong)
@@ -251,8 +271,8 @@ def wrong_marker(unit: Unit, marker: Marker) -> Iterator[str]:
 def _wrong_outputs(unit: Unit, marker: Marker) -> Iterator[str]:
     """Faults of the outputs that a marker lists."""
     paths = [o.path for o in marker.outputs if isinstance(o.size, int) and len(o.sha256) == 64]
-    possible, faces = set(unit.paths), f"{unit.faces_folder}/"
-    unexpected = [p for p in paths if p not in possible and not (p.startswith(faces) and ".." not in p)]
+    possible, folders = set(unit.paths), (f"{unit.faces_folder}/", f"{unit.tiles_folder}/")
+    unexpected = [p for p in paths if p not in possible and not (p.startswith(folders) and ".." not in p)]
     # a shard that became unreadable before its pictures were pasted is not delivered
     shard = unit.kind != "folder" and marker.counts.outcomes["failed"] < marker.counts.images
     required = [unit.records_path, *([unit.shard_path] if shard else [])]
@@ -287,7 +307,10 @@ def wrong_records(unit: Unit, rows: Rows, marker: Marker, settings: Mapping[str,
     if len(faces) != marker.counts.faces:
         yield f"expected {marker.counts.faces} faces, as in the marker, found {len(faces)}"
     for name, value in settings.items():
-        other = [r[name] for r in faces if r[name] != value and not r["kept"] and not r["error"]]
+        # one that is redone has what the verdict says
+        redone = [r.get("verdict_settings") is not None for r in faces]
+        own = [r["kept"] or r["error"] or again for r, again in zip(faces, redone, strict=True)]
+        other = [r[name] for r, has in zip(faces, own, strict=True) if not has and r[name] != value]
         if other:
             yield f"expected the run's {name} {value} for every face, found {other[0]}"
 
@@ -303,17 +326,9 @@ def _first_difference(wanted: Sequence[str], found: Sequence[str]) -> str:
     return f"found {len(found)}"
 
 
-def _by_image(rows: list[dict[str, Any]]) -> Rows:
-    """The rows grouped by image: the image's row, then its faces'."""
-    groups: Rows = []
-    for row in rows:
-        if row["kind"] == "image" or not groups:
-            groups.append([])
-        groups[-1].append(row)
-    return groups
-
-
-def _draw(unit: Unit, rows: Rows, marker: Marker, most: int, seed: str) -> list[Candidate]:
+def _draw(
+    unit: Unit, rows: Rows, marker: Marker, most: int, seed: str, verdicts: UnitVerdicts
+) -> list[Candidate]:
     """The unit's restored pictures with the smallest draws."""
     found = []
     for place, (address, image) in enumerate(zip(unit.images, rows, strict=True)):
@@ -322,5 +337,6 @@ def _draw(unit: Unit, rows: Rows, marker: Marker, most: int, seed: str) -> list[
             # index among the pictures in the delivered shard
             number = sum(is_held(a, r[0]) for a, r in zip(unit.images[:place], rows, strict=False))
             one = replace(unit, images=(address,))
-            found.append(Candidate(draw, one, number, image, marker.device, marker.environment))
+            said = verdicts.of(place)
+            found.append(Candidate(draw, one, number, image, marker.device, marker.environment, said))
     return heapq.nsmallest(most, found)

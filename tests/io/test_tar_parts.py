@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.io.delivered import tar_pictures
 from pipeline.io.readers import read_unit
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.io.tar_parts import tar_part
 from pipeline.io.units import Unit
-from pipeline.ledger.delivered import tar_pictures
 
 DOUBLE = b"\0\5\x16\7 attributes"
 

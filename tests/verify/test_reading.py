@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from photographs import encoded, portrait, write_tar
 
+from pipeline.io.delivered import Hashed, parquet_pictures, tar_pictures
 from pipeline.io.prefetch import ahead
 from pipeline.ledger import findings as module
-from pipeline.ledger.delivered import Hashed, parquet_pictures, tar_pictures, wrong_picture
+from pipeline.ledger.delivered import wrong_picture
 from pipeline.ledger.findings import Finding, Findings, redoable
 from pipeline.verify.repeat import rms
 

@@ -1,0 +1,89 @@
+"""Faces of a unit for people to look at, cut out of its pictures while these are pasted."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.faces.geometry import CropFrame
+from pipeline.io.images import decode
+from pipeline.io.units import Unit
+from pipeline.records.rows import FaceRecord, ImageRecord, with_crops
+from pipeline.reporting.text import printable
+from pipeline.stages.ladder import NON_FINITE
+from pipeline.stages.sample import Sample, cut_sample
+from pipeline.stages.tiles import panels_name, review_panels, review_tile, tile_name
+
+Pixels = NDArray[np.uint8]
+
+
+class Shown:
+    """Collects some faces for the contact sheet and, where there is a review, all of them for its page."""
+
+    def __init__(
+        self,
+        frame: CropFrame,
+        records: Sequence[ImageRecord],
+        faces: Sequence[FaceRecord],
+        chosen: Sequence[int],
+        max_pixels: int,
+        review: bool,
+    ) -> None:
+        """chosen: indices of those for the contact sheet, among the faces that have crops."""
+        self._names = [printable(r.member).rsplit("/", 1)[-1] for r in records]
+        self._faces = with_crops(faces)
+        self._frame, self._chosen, self._max_pixels, self._review = frame, set(chosen), max_pixels, review
+        self.samples: list[Sample] = []
+        # by the face's index among those that have crops
+        self._tiles: dict[int, bytes] = {}
+
+    def take(self, place: int, before: bytes, delivered: bytes) -> None:
+        """Cut the faces of this picture out of its bytes and of those that are delivered."""
+        wanted = [
+            (i, face)
+            for i, face in enumerate(self._faces)
+            if face.image == place and (self._review or i in self._chosen)
+        ]
+        if not wanted:
+            return
+        with suppress(ValueError, OSError):  # what can not be decoded again is not shown
+            there = decode(before, self._max_pixels).rgb
+            # what is delivered may be larger than what is taken in
+            after = there if delivered == before else decode(delivered, 16 * self._max_pixels).rgb
+            for i, face in wanted:
+                if i in self._chosen:
+                    self.samples.append(cut_sample(there, after, face, self._frame, self._names[place]))
+                if self._review and not face.error:
+                    self._tiles[i] = review_tile(there, after, face, self._frame)
+
+    def files(
+        self, unit: Unit, faces: Sequence[FaceRecord], came: Pixels, tried: Mapping[int, Sequence[Pixels]]
+    ) -> Iterator[tuple[str, bytes]]:
+        """Path and bytes of each picture for the review page.
+
+        came: [F, S, S, 3], the crops. tried: what several treatments made of a face, by its index among the crops.
+        """
+        if not self._review:
+            return
+        for i, face in enumerate(with_crops(faces)):
+            if i in self._tiles:
+                yield f"{unit.tiles_folder}/{tile_name(face.image, face.face)}", self._tiles[i]
+                if tried.get(i):
+                    path = f"{unit.tiles_folder}/{panels_name(face.image, face.face)}"
+                    yield path, review_panels([came[i], *tried[i]])
+
+
+def tried_crops(faces: Sequence[FaceRecord], crops: Pixels) -> dict[int, list[Pixels]]:
+    """What several treatments made of a face, [S, S, 3] each, by its index among the faces that have crops.
+
+    crops: [R, S, S, 3], those of all such faces in their order.
+    """
+    found: dict[int, list[Pixels]] = {}
+    start = 0
+    for i, face in enumerate(with_crops(faces)):
+        count = sum(tried.get("failed") != NON_FINITE for tried in face.tried)
+        if count > 1:
+            found[i] = list(crops[start : start + count])
+            start += count
+    return found

@@ -1,0 +1,226 @@
+"""Verdicts of people, carried out by a second start: originals back, faces redone, and every other byte as it was."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from photographs import encoded, portrait, portraits, read_folder, write_folder, write_tar
+from PIL import Image
+
+from jobs import verify
+from pipeline.ledger.status import Observer
+from pipeline.records.verdicts import FORMAT
+from pipeline.stages.restore import RestoreFaces
+
+pytestmark = pytest.mark.usefixtures("without_ray")
+
+OPTIONS = ("--unit-images", "3")
+REDO = {"start_step": 120, "seed": 3}
+
+
+def pair() -> bytes:
+    """Two faces side by side."""
+    beside = Image.new("RGB", (210, 110))
+    for place in (0, 110):
+        beside.paste(portrait(), (place, 0))
+    return encoded(beside, "PNG")
+
+
+PICTURES = portraits(5) | {"pair.png": pair()}
+
+
+def write_verdicts(path: Path, verdicts: Sequence[dict[str, Any]], **values: str) -> Path:
+    given = [
+        {"face": 0, "who": "Ada", "at": f"2026-11-27T17:00:{i:02d}Z"} | v for i, v in enumerate(verdicts)
+    ]
+    path.write_text(json.dumps({"format": FORMAT, "verdicts": given, **values}))
+    return path
+
+
+def records(output: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    files = sorted((output / "records").glob("*.parquet"))
+    return {(r["member"], r["face"]): r for f in files for r in pq.read_table(f).to_pylist()}
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    return write_folder(tmp_path / "photos", PICTURES)
+
+
+@pytest.fixture
+def reviewed(photos, tmp_path, restore) -> tuple[Path, Path, dict[str, bytes]]:
+    """An output whose first review is carried out, the file of verdicts, and what was delivered before."""
+    output = tmp_path / "out"
+    assert restore(photos, output, *OPTIONS) == 0
+    before = read_folder(output)
+    given = [
+        {"picture": "p00.png", "verdict": "accept"},
+        {"picture": "p01.png", "verdict": "reject"},
+        {"picture": "p03.png", "verdict": "redo", "settings": REDO},
+        {"picture": "pair.png", "face": 1, "verdict": "reject"},
+    ]
+    file = write_verdicts(tmp_path / "verdicts.json", given)
+    assert restore(photos, output, *OPTIONS, "--verdicts", str(file)) == 0
+    return output, file, before
+
+
+def test_verdicts_are_carried_out_and_everything_else_keeps_its_bytes(
+    reviewed, photos, tmp_path, restore, capsys
+):
+    output, file, before = reviewed
+    after = read_folder(output)
+    changed = {path for path in before if path.startswith("images/") and before[path] != after[path]}
+    assert changed == {"images/p01.png", "images/p03.png", "images/pair.png"}
+    assert after["images/p01.png"] == PICTURES["p01.png"]
+    asked = ("--start-step", "120", "--seed", "3")
+    assert restore(photos, tmp_path / "asked", *OPTIONS, *asked) == 0
+    assert after["images/p03.png"] == (tmp_path / "asked/images/p03.png").read_bytes()
+    found = records(output)
+    rejected, redone = found["p01.png", 0], found["p03.png", 0]
+    assert (rejected["verdict"], rejected["verdict_by"], rejected["left_for"]) == (
+        "reject",
+        "Ada",
+        "rejected",
+    )
+    assert rejected["kept"] == "rejected by Ada on 2026-11-27T17:00:01Z"
+    assert (redone["seed"], redone["start_step"]) == (3, 120) and json.loads(
+        redone["verdict_settings"]
+    ) == REDO
+    assert (found["p00.png", 0]["verdict"], found["p02.png", 0]["verdict"]) == ("accept", "")
+    assert {r["attempts"] for r in found.values() if r["face"] == -1} == {2}
+    assert (found["p01.png", -1]["outcome"], found["p01.png", -1]["reason"]) == (
+        "skipped",
+        "rejected in review",
+    )
+    # the same again does nothing
+    assert restore(photos, output, *OPTIONS, "--verdicts", str(file)) == 0
+    assert (
+        "going on with 0 units" in (said := capsys.readouterr().err) and "0 units are written again" in said
+    )
+    assert read_folder(output / "images") == {
+        p.removeprefix("images/"): d for p, d in after.items() if p.startswith("images/")
+    }
+
+
+def test_one_face_of_a_picture_is_rejected_and_its_neighbour_stays_restored(reviewed):
+    output, _, before = reviewed
+
+    def pixels(data: bytes):
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    original, was, is_now = (
+        pixels(d)
+        for d in (PICTURES["pair.png"], before["images/pair.png"], (output / "images/pair.png").read_bytes())
+    )
+    found = records(output)
+    boxes = {face: [round(v) for v in found["pair.png", face]["box"]] for face in (0, 1)}
+    x0, y0, x1, y1 = boxes[1]
+    assert (is_now[y0:y1, x0:x1] == original[y0:y1, x0:x1]).all() and (
+        was[y0:y1, x0:x1] != original[y0:y1, x0:x1]
+    ).any()
+    x0, y0, x1, y1 = boxes[0]
+    assert (is_now[y0:y1, x0:x1] == was[y0:y1, x0:x1]).all() and (
+        was[y0:y1, x0:x1] != original[y0:y1, x0:x1]
+    ).any()
+
+
+def test_status_and_verification_know_the_verdicts(reviewed, capsys):
+    output, _, _ = reviewed
+    state = Observer(str(output)).look()
+    assert state.verdicts == {"accept": 1, "reject": 2, "redo": 1}
+    assert verify.main(["--output", str(output), "--sample", "6"]) == 0
+    assert "equal bit for bit" in capsys.readouterr().out
+
+
+def test_a_unit_whose_marker_is_lost_is_done_with_its_verdicts(reviewed, photos, restore):
+    output, _, _ = reviewed
+    before = read_folder(output)
+    for marker in (output / "_ledger/done").rglob("*.json"):
+        marker.unlink()
+    assert restore(photos, output, *OPTIONS) == 0
+    after = read_folder(output)
+    for folder in ("images", "records", "review/tiles"):
+        assert {p: d for p, d in after.items() if p.startswith(folder)} == {
+            p: d for p, d in before.items() if p.startswith(folder)
+        }
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_pictures_of_a_shard_that_nobody_spoke_of_are_carried_over(
+    kind, tmp_path, restore, monkeypatch, capsys
+):
+    source = tmp_path / "in"
+    source.mkdir()
+    if kind == "tar":
+        write_tar(source / "a.tar", PICTURES.items())
+        names = list(PICTURES)
+    else:
+        pq.write_table(
+            pa.table({"image": list(PICTURES.values()), "n": list(range(6))}), source / "a.parquet"
+        )
+        names = [str(i) for i in range(6)]
+    output = tmp_path / "out"
+    assert restore(source, output, *OPTIONS) == 0
+    [first, second] = sorted((output / "shards").iterdir())
+    before = first.read_bytes(), second.read_bytes()
+    taken = []
+    job = RestoreFaces._job
+    monkeypatch.setattr(
+        RestoreFaces, "_job", lambda self, image, *rest: taken.append(image.member) or job(self, image, *rest)
+    )
+    file = write_verdicts(tmp_path / "v.json", [{"picture": names[1], "verdict": "redo", "settings": {}}])
+    assert restore(source, output, *OPTIONS, "--verdicts", str(file)) == 0
+    assert "verdicts on 1 faces (1 redone): 1 units are written again" in capsys.readouterr().err
+    assert taken == [names[1]]
+    # as the run's settings have it: the same picture, so that the shards are the same
+    assert (first.read_bytes(), second.read_bytes()) == before
+    file = write_verdicts(
+        tmp_path / "v2.json", [{"picture": names[1], "verdict": "reject", "at": "2026-11-28T00:00:00Z"}]
+    )
+    assert restore(source, output, *OPTIONS, "--verdicts", str(file)) == 0
+    assert taken == [names[1]] and first.read_bytes() != before[0] and second.read_bytes() == before[1]
+    assert verify.main(["--output", str(output), "--sample", "3"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sentence"),
+    [
+        ({"picture": "nobody.png", "verdict": "reject"}, "nobody.png, which is no picture of the run"),
+        ({"picture": "p01.png", "face": 4, "verdict": "reject"}, "the picture has 1 faces; count from 0"),
+        ({"picture": "p01.png", "verdict": "burn"}, "verdict must be one of accept, reject, redo, got 'burn'"),
+        ({"picture": "p01.png", "verdict": "redo", "settings": {"eta": 2}}, "eta must be a number from 0 to 1, got 2"),
+        ({"picture": "p01.png", "verdict": "redo", "settings": {"start_step": 999}}, "verdict 1: --steps ddim50"),
+        ({"picture": "p01.png", "verdict": "reject", "sha256": "a" * 64}, "another version of the picture"),
+        ({"picture": "p01.png", "verdict": "reject", "at": "yesterday"}, "at must be a time as"),
+    ],
+)  # fmt: skip
+def test_verdicts_that_can_not_be_carried_out_are_refused_as_a_whole(
+    verdict, sentence, photos, tmp_path, restore, capsys
+):
+    output = tmp_path / "out"
+    assert restore(photos, output, *OPTIONS) == 0
+    before = read_folder(output / "images")
+    good = {"picture": "p00.png", "verdict": "reject"}
+    file = write_verdicts(tmp_path / "v.json", [verdict, good])
+    assert restore(photos, output, *OPTIONS, "--verdicts", str(file)) == 2
+    assert sentence in capsys.readouterr().err
+    assert read_folder(output / "images") == before and not (output / "_ledger/verdicts").exists()
+
+
+def test_verdicts_of_another_run_and_other_orders_beside_them_are_refused(photos, tmp_path, restore, capsys):
+    output = tmp_path / "out"
+    assert restore(photos, output, *OPTIONS) == 0
+    file = write_verdicts(tmp_path / "v.json", [{"picture": "p00.png", "verdict": "reject"}], run="f" * 32)
+    assert restore(photos, output, *OPTIONS, "--verdicts", str(file)) == 2
+    assert "was given for another run" in capsys.readouterr().err
+    assert restore(photos, output, *OPTIONS, "--verdicts", str(file), "--retry", "failed") == 2
+    assert "--verdicts is an order of its own" in capsys.readouterr().err
+    file.write_text("no verdicts")
+    assert restore(photos, output, *OPTIONS, "--verdicts", str(file)) == 2
+    assert "JSON was wanted" in capsys.readouterr().err
