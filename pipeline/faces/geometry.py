@@ -4,7 +4,7 @@ Pure array operations: no detector, no files. Coordinates are pixels, x to the r
 centres at integers (OpenCV's convention).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -147,6 +147,15 @@ def box_to_crop(box: tuple[float, float, float, float], frame: CropFrame) -> NDA
     scale = 0.68 * frame.side / max((y1 - y0), (x1 - x0), 1.0)
     point = np.array([0.5, 0.57]) * frame.side - 0.5 - scale * np.array([(x0 + x1) / 2, (y0 + y1) / 2])
     matrix: NDArray[np.float64] = np.column_stack([np.eye(2) * scale * frame.zoom, frame.from_ffhq(point)])
+    return matrix
+
+
+def around_box(box: Sequence[float], side: int) -> NDArray[np.float64]:
+    """The upright 2x3 similarity from a picture to a crop around a box, x0 y0 x1 y1, which has full weight there."""
+    x0, y0, x1, y1 = box
+    scale = 0.72 * side / max(y1 - y0, x1 - x0, 1.0)  # `feather_mask` fades over an eighth at each side
+    middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+    matrix: NDArray[np.float64] = np.column_stack([np.eye(2) * scale, (side - 1) / 2 - scale * middle])
     return matrix
 
 

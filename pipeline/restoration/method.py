@@ -13,6 +13,7 @@ from pipeline.faces.detect import Selection
 from pipeline.faces.gates import Bounds
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import store
+from pipeline.io.face_list import NO_FACES, FaceList, read_face_list
 from pipeline.io.weights import DETECTOR_WEIGHTS, WeightsError, find_upscaler, resolve, resolve_metric
 from pipeline.metrics.measure import MeasureSettings
 from pipeline.metrics.suite import Suite, columns_of, parse_metrics
@@ -43,6 +44,9 @@ class Restorer:
     bounds: Bounds | None = None
     # what is measured besides, of --metrics what can be
     metrics: tuple[str, ...] = ()
+    # faces that people named beforehand
+    never: FaceList = NO_FACES
+    only: FaceList | None = None
 
     @property
     def model_sha256(self) -> str:
@@ -161,7 +165,9 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
             "give crops that jobs.align made for it, with --alignment preset"
         )
     bounds = _askable(bounds_of(config, preset), config.machine.weights_dir)
-    restorer = Restorer(preset, method, check_weights(config, preset), bounds)
+    never = read_face_list(config.faces.never) if config.faces.never else NO_FACES
+    only = read_face_list(config.faces.only) if config.faces.only else None
+    restorer = Restorer(preset, method, check_weights(config, preset), bounds, never=never, only=only)
     resolved = method.resolved | {"weights": restorer.sha256, "preset_side": preset.side}
     if (config.metrics.truth or "").startswith("sibling:"):
         resolved |= {"truth": config.metrics.truth}  # such pictures are not restored
@@ -173,6 +179,8 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
         resolved |= {"prior_form": "packed"}
     if bounds is not None:
         resolved |= {"gates": bounds.as_table}
+    resolved |= {"never": never.digest} if config.faces.never else {}
+    resolved |= {"only": only.digest} if only is not None else {}
     if config.background.network is not None:
         name = store.name_of(config.background.network)
         resolved |= {
@@ -235,6 +243,8 @@ def read_stage(
         task=c.task.task,
         mask=c.task.mask,
         truth=c.metrics.truth,
+        never=restorer.never,
+        only=restorer.only,
         report=report,
     )
 
@@ -299,4 +309,5 @@ def publish_stage(config: RestoreConfig, restorer: Restorer, device: str) -> Pub
         measured=columns_of(m.metrics),
         background=background_of(c, device),
         review=c.output.review == "on",
+        never=m.never,
     )

@@ -242,6 +242,18 @@ class FaceOptions:
         None, help="detector score below which a face is ignored (default: the detector's own)",
         pixels=True,
     )  # fmt: skip
+    only: str | None = option(
+        None,
+        help="restore the faces of this list alone: a CSV file with the columns picture and face (its number in the "
+        "records), or picture, x0, y0, x1, y1 (a region, pixels); a picture alone means all its faces",
+        metavar="FILE",
+    )
+    never: str | None = option(
+        None,
+        help="touch no face of this list, a file as for --only; a region keeps its pixels whether a face is found in "
+        "it or not",
+        metavar="FILE",
+    )
     min_face: float = option(
         16,
         help="shorter side of a face box below which it is left as it is, pixels; large pictures are searched in tiles "

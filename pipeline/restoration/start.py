@@ -11,9 +11,12 @@ from pipeline.console.options import UsageError, values_of, with_values
 from pipeline.console.progress import WaitNotice
 from pipeline.io import layout, store
 from pipeline.io.errors import redact
+from pipeline.io.face_list import FaceList
+from pipeline.io.names import escape_surrogates
 from pipeline.io.shards import Listing, list_input
 from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger, Settled, read_run, unit_images_of
+from pipeline.ledger.plan import load_units
 from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import Restorer, choose_method, settle_method, settle_metrics
@@ -99,6 +102,9 @@ def open_ledger(
                 config.output.redo_changed,
                 listed,
             )
+        for flag, named in (("never", restorer.never), ("only", restorer.only)):
+            if named is not None and (text := unknown_pictures(ledger, flag, named)):
+                say(f"warning: {text}")
         verdicts = {}
         if config.output.verdicts is not None:
             verdicts = order_verdicts(ledger, config.output.verdicts, restorer.preset, restorer.method)
@@ -114,6 +120,19 @@ def open_ledger(
     elif ledger.retrying or config.output.retry:
         say(retry_line(ledger, config))
     return ledger, settled
+
+
+def unknown_pictures(ledger: Ledger, flag: str, named: FaceList) -> str:
+    """What to say of pictures of a list that the plan does not have; empty where it has all."""
+    unknown = dict.fromkeys(named.faces)
+    for planned in ledger.shards if unknown else ():
+        for unit in load_units(ledger.output, planned.shard):
+            for address in unit.images:
+                unknown.pop(escape_surrogates(address.member), None)
+    if not unknown:
+        return ""
+    some = ", ".join(list(unknown)[:3]) + (", …" if len(unknown) > 3 else "")
+    return f"{len(unknown)} of {len(named.faces)} pictures of --{flag} are not in the input: {some}"
 
 
 def listed_files() -> tuple[Callable[[], int], str]:

@@ -26,6 +26,7 @@ from pipeline.faces.search import Found, search
 from pipeline.faces.sharpness import crispness, sharpness
 from pipeline.io import images, store
 from pipeline.io.errors import message, outline
+from pipeline.io.face_list import NO_FACES, FaceList
 from pipeline.io.masks import Hole, fill, find_hole, is_mask
 from pipeline.io.readers import REFUSED, Read, Unreadable, read_unit
 from pipeline.io.stop import is_stopping
@@ -93,6 +94,9 @@ class ReadAndAlign:
     mask: str | None = None
     # where true pictures are, as --truth
     truth: str | None = None
+    # faces that are not touched; and those that alone are, None for all
+    never: FaceList = NO_FACES
+    only: FaceList | None = None
     # look at each picture in a process of its own: the unit has killed workers
     careful: bool = False
     # is given what was read and found
@@ -172,7 +176,7 @@ class ReadAndAlign:
             if self.mask:
                 hole = find_hole(self.mask, picture, address, unit, self.max_pixels)
             cut = self._aligned if self.aligned else self._search
-            found = list(cut(record, picture.rgb, hole))
+            found = [self._unless_named(record, n, f) for n, f in enumerate(cut(record, picture.rgb, hole))]
         except Unreadable as error:
             record.settle(REFUSED[error.reason][0], error.reason, "read", message(error), outline(error))
         except store.StoreError as error:
@@ -212,6 +216,17 @@ class ReadAndAlign:
         leave(record, found.why)
         nothing = np.zeros((0, 0, 3), np.uint8)
         return record, nothing, nothing
+
+    def _unless_named(self, record: ImageRecord, number: int, found: FoundFace) -> FoundFace:
+        """The face; without its crop where it is not to be touched."""
+        face, *crops = found
+        never = self.never.names(record.member, number, face.box)
+        if not never and (self.only is None or self.only.names(record.member, number, face.box)):
+            return found
+        leave(face, "it is named in --never" if never else "it is not named in --only")
+        face.left_for = "named"
+        crop, hole = (image[:0, :0] for image in crops)
+        return face, crop, hole
 
     def _aligned(
         self, record: ImageRecord, picture: NDArray[np.uint8], hole: Hole | None

@@ -12,6 +12,7 @@ from pipeline.diffusion.task import BLIND, Task
 from pipeline.faces.canvas import Box, Canvas
 from pipeline.faces.geometry import (
     Edge,
+    around_box,
     detail_weight,
     enlarge_crop,
     leave_untouched,
@@ -26,7 +27,7 @@ from pipeline.records.rows import FaceRecord
 from pipeline.stages.background import Background
 
 Crop = NDArray[np.uint8]
-# A 2x3 similarity from the picture to a crop, row by row, and the crop's side.
+# x0, y0, x1, y1 of what keeps the picture's own pixels, and the side of a crop around it that fades them in.
 Untouched = tuple[Sequence[float], int]
 # Share of the picture's own detail under a face whose task says it: a hole has none, and the luma is all of it.
 KEPT_DETAIL = {"inpaint": 0.0, "colourise": 1.0}
@@ -58,8 +59,9 @@ def paste_faces(
         return images.Encoded(images.encode_anew(original, faces[0][2]), None)
     hole = find(original) if find is not None else None
     keep = KEPT_DETAIL.get(task.name, keep_detail)
-    places = [(f.affine, len(b)) for f, b, _ in faces]
-    edited = Canvas(original.rgb, _boxes(original.rgb.shape, [*places, *untouched]))
+    places: list[tuple[Any, int]] = [(f.affine, len(b)) for f, b, _ in faces]
+    own = [(around_box(box, side), side) for box, side in untouched]
+    edited = Canvas(original.rgb, _boxes(original.rgb.shape, [*places, *own]))
     # a hole's edge is its own; other faces fade into the picture
     edge: Edge = "none" if aligned else "feathered" if hole is None else "sharp"
     for face, before, after in faces:
@@ -68,8 +70,8 @@ def paste_faces(
             paste_change(edited, original.rgb, before, after, to_crop, face.strength, edge)
         else:
             paste_face(edited, before, after, to_crop, keep, face.strength, edge)
-    for affine, side in untouched:
-        leave_untouched(edited, original.rgb, np.array(affine).reshape(2, 3), side)
+    for to_crop, side in own:
+        leave_untouched(edited, original.rgb, to_crop, side)
     if task.name == "colourise":
         return images.Encoded(images.encode_anew(original, _with_luma_of(original.rgb, edited)), None)
     if hole is not None:
@@ -93,7 +95,6 @@ def paste_on_enhanced(
 
     faces: as for `paste_faces`. kept: faces that stay as they are. Neither goes through the network: under both lie the
     picture's own pixels, so that the share of the restoration that is pasted mixes with these. side: the crops'.
-    untouched: of this side.
     """
     original = images.decode(data, max_pixels)
     enhanced = background(original.rgb)
@@ -102,7 +103,7 @@ def paste_on_enhanced(
         enlarge_crop(np.array(face.affine).reshape(2, 3), background.upscale)
         for face in (*(f for f, _, _ in faces), *kept)
     ]
-    own = [enlarge_crop(np.array(a).reshape(2, 3), background.upscale) for a, _ in untouched]
+    own = [enlarge_crop(around_box(box, side), background.upscale) for box, _ in untouched]
     places = [(c, side) for c in (*to_crops, *own)]
     edited = Canvas(enhanced, _boxes(enhanced.shape, places), replaced=True)
     for to_crop in to_crops:

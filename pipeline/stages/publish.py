@@ -23,6 +23,7 @@ from pipeline.faces.geometry import CropFrame
 from pipeline.io import layout, store
 from pipeline.io.delivered import UNREADABLE
 from pipeline.io.errors import message, outline
+from pipeline.io.face_list import NO_FACES, FaceList
 from pipeline.io.fence import Fenced, RunFence
 from pipeline.io.images import Picture, encode_png, most_bytes
 from pipeline.io.masks import Hole, find_hole
@@ -87,6 +88,8 @@ class Publish:
     background: Background | None = None
     # write pictures of the faces for the review page
     review: bool = True
+    # whose regions keep their pixels, whether a face is found there or not
+    never: FaceList = NO_FACES
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
@@ -248,11 +251,9 @@ class Publish:
                 # a face that is left stays as it was below a neighbour's change, too
                 pasted = faces if self.pastes_change else gained
                 kept = kept if self.pastes_change else [*kept, *(f for f, *_ in faces if f.kept)]
-                untouched = [
-                    (f.affine, self.frame.side)
-                    for f in (*kept, *(f for f, *_ in faces))
-                    if f.left_for in UNTOUCHED
-                ]
+                boxes = [f.box for f in (*kept, *(f for f, *_ in faces)) if f.left_for in UNTOUCHED]
+                boxes += [list(region) for region in self.never.regions(record.member)]
+                untouched = [(box, self.frame.side) for box in boxes]
                 how = (self.keep_detail, self.aligned, self.max_pixels, self.pastes_change, self.task, find)
                 paste = partial(paste_faces, data, pasted, *how, untouched)
                 if self.background:
