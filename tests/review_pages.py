@@ -1,5 +1,9 @@
 """Review pages of drawn faces: data, pictures and an output that holds them."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +106,9 @@ def drawn(size: tuple[int, int], ground: str, ink: str) -> np.ndarray:
     x, y, r = w / 2, h / 2, min(w, h) * 0.36
     pen.ellipse((x - r, y - r * 1.15, x + r, y + r * 1.15), outline=ink, width=max(1, w // 60))
     for side in (-1, 1):
-        pen.ellipse((x + side * r * 0.4 - 4, y - r * 0.35 - 4, x + side * r * 0.4 + 4, y - r * 0.35 + 4), fill=ink)
+        pen.ellipse(
+            (x + side * r * 0.4 - 4, y - r * 0.35 - 4, x + side * r * 0.4 + 4, y - r * 0.35 + 4), fill=ink
+        )
     pen.arc((x - r * 0.5, y, x + r * 0.5, y + r * 0.7), 20, 160, fill=ink, width=max(1, w // 60))
     return np.asarray(image)
 
@@ -117,3 +123,25 @@ def more_pixels() -> np.ndarray:
     shown = [drawn((SIDE, SIDE), g, "#202020") for g in ("#b0b0b0", "#c0b090", "#a0c0a0", "#a0b0d0")]
     spread = np.repeat(np.linspace(0, 255, SIDE).astype(np.uint8)[None, :, None], SIDE, 0).repeat(3, 2)
     return np.hstack([*shown, spread])
+
+
+@contextmanager
+def served(output: str, host: str = "127.0.0.1") -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of a server of that output, with its token, and its process, until the end of the block."""
+    program = (
+        "import sys\n"
+        "from pipeline.review.server import serve\n"
+        "serve(sys.argv[1], sys.argv[2], 0, lambda text: print(text, flush=True))"
+    )
+    command = [sys.executable, "-c", program, output, host]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as child:
+        try:
+            assert child.stdout and child.stderr
+            line = child.stdout.readline()
+            if line.startswith("warning"):
+                line = child.stdout.readline()
+            assert line.startswith("the review page is at "), line + child.stderr.read()
+            yield line.removeprefix("the review page is at ").split(";")[0], child
+        finally:
+            child.kill()

@@ -107,7 +107,8 @@ function show_counts() {
   at("accept-page").textContent = `Accept the ${open} open here`;
   at("undo").disabled = !steps.length;
   const count = given().length;
-  at("save").textContent = saving.open || !count ? `Save ${grouped(count)} ${count === 1 ? "verdict" : "verdicts"}` : "Saved";
+  const save_text = count ? `Save ${grouped(count)} ${count === 1 ? "verdict" : "verdicts"}` : "Save";
+  at("save").textContent = saving.open || !count ? save_text : "Saved";
   at("keeping").textContent = kept.works
     ? "Verdicts are kept in this browser until they are saved, and after that."
     : "This browser keeps nothing for this page: save your verdicts before you close it.";
@@ -319,12 +320,12 @@ function fill() {
     make("button", { type: "button", "data-status": status, "aria-pressed": "false" }, make("b"), make("span", {}, text))));
   at("choices").append(...DATA.choices.slice(0, 9).map(({ label, settings }, i) =>
     make("button", { type: "button", "data-choice": i + 1, "aria-keyshortcuts": String(i + 1) },
-      make("kbd", {}, String(i + 1)), make("span", {}, label), make("small", {}, settings_text(settings)))));
+      make("kbd", {}, String(i + 1)), make("span", {}, label), make("small", {}, settings_text(settings) === label ? "" : settings_text(settings)))));
   const lines = Map.groupBy(Object.entries(KEYS), ([, [text]]) => text);
   const shown = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→" };
   at("keys").append(...[...lines].map(([text, keys]) => make("tr", {},
     make("th", { scope: "row" }, keys.map(([key]) => make("kbd", {}, shown[key] ?? key))), make("td", {}, text))));
-  at("intro").textContent = "Each face as it came and as it was delivered. Drag the line, or use the arrow keys; ? shows all keys.";
+  say("j and k go from face to face, a accepts, r rejects, d restores again; ? shows all keys.");
   at("who").value = reviewer.name;
 }
 
@@ -378,6 +379,7 @@ function listen() {
     kept.guarded(() => kept.take(key.slice(kept.prefix.length), newValue));
     refresh(on_page());
   });
+  new ResizeObserver(() => document.body.style.setProperty("--bar", `${at("bar").offsetHeight}px`)).observe(at("bar"));
   addEventListener("beforeunload", (event) => { if (!kept.works && saving.open) event.preventDefault(); });
 }
 

@@ -36,8 +36,8 @@ function card(face) {
         make("button", { type: "button", "data-verdict": "accept", "aria-keyshortcuts": "a" }, "Accept"),
         make("button", { type: "button", "data-verdict": "reject", "aria-keyshortcuts": "r" }, "Reject"),
         make("button", { type: "button", "data-verdict": "redo", "aria-keyshortcuts": "d", disabled: !face.redoable },
-          "Redo with…")),
-      make("p", { class: "given" })),
+          "Redo with…"),
+        make("p", { class: "given" }))),
     ladder(face));
   show_verdict(article, face);
   return article;
@@ -116,7 +116,7 @@ function badges(face) {
 }
 
 function number(value, digits, unit = "") {
-  return value === null ? null : `${value.toFixed(digits)}${unit}`;
+  return value === null ? null : `${value.toFixed(digits).replace("-", "−")}${unit}`;
 }
 
 function facts(face) {
