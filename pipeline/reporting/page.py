@@ -21,7 +21,7 @@ class Part(NamedTuple):
 
 def document(title: str, parts: Sequence[Part]) -> str:
     """A whole page."""
-    page = _template().render(title=title, parts=parts, palette=palette)
+    page = template("page.html").render(title=title, parts=parts, palette=palette)
     # bytes of a file name that are no UTF-8 are spelled out, as \\udce9
     return page.encode(errors="backslashreplace").decode()
 
@@ -61,7 +61,8 @@ def picture(data: bytes, kind: str, alternative: str) -> Part:
 
 
 @cache
-def _template() -> "Template":
+def template(name: str) -> "Template":
+    """A template of this folder; every value put into it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -72,7 +73,7 @@ def _template() -> "Template":
         lstrip_blocks=True,
     )
     environment.filters |= {"text": value_text, "words": words}
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

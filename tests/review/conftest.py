@@ -1,0 +1,5 @@
+"""The browser of tests/browser.py."""
+
+from browser import browser
+
+__all__ = ["browser"]

@@ -1,0 +1,541 @@
+"""The review page in a real browser: opened as a file and from its server, by mouse and by keys."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import review_pages
+from browser import Browser
+from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
+
+HOSTILE = "</script><img src=x onerror=alert(1)>'\" & <b>.jpg"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of eight faces; in its order they are 7, 6, 5, 3, 2, 1, 0, 4, without 3 where that is not open."""
+    return review_pages.write_output(tmp_path_factory.mktemp("few"), review_pages.few_faces())
+
+
+@pytest.fixture(autouse=True)
+def at_peace(browser: Browser) -> Iterator[None]:
+    """After every test: the console is empty, and nothing was asked for but what lies beside a page."""
+    browser.driver.get("about:blank")
+    browser.requests()
+    browser.errors()
+    yield
+    assert browser.errors() == []
+    foreign = [a for a in browser.requests() if not is_own(a)]
+    assert foreign == []
+
+
+def is_own(address: str) -> bool:
+    """Whether an address is data, a file of a page's own folder, or on its server."""
+    parts = urlsplit(address)
+    if parts.scheme == "file":
+        return parts.path.endswith("/review/index.html") or "/review/tiles/" in parts.path
+    return parts.scheme in {"data", "blob"} or parts.hostname == "127.0.0.1" or address == "about:blank"
+
+
+def names(browser: Browser) -> list[int]:
+    """Numbers of the faces on the page, as tests/review_pages.py counts them."""
+    return browser.run(
+        "return [...document.querySelectorAll('.face')].map(f =>"
+        " 2 * Number(f.dataset.picture.match(/\\d+/)[0]) + Number(f.dataset.face))"
+    )
+
+
+def counts(browser: Browser) -> dict[str, int]:
+    """The numbers at the top, by verdict."""
+    return browser.run(
+        "return Object.fromEntries([...document.querySelectorAll('[data-status]')].map(t =>"
+        " [t.dataset.status, Number(t.querySelector('b').textContent)]))"
+    )
+
+
+def current(browser: Browser) -> WebElement:
+    """The face that keys act on."""
+    return browser.one(".face[aria-current]")
+
+
+def said(browser: Browser) -> str:
+    """The line of messages."""
+    return browser.one("#said").text
+
+
+def show(browser: Browser, status: str) -> None:
+    """Filter by verdict."""
+    browser.click(f"[data-status={status}]")
+
+
+def state(browser: Browser, number: int) -> str | None:
+    """Verdict of a face on the page."""
+    picture, face = divmod(number, 2)
+    return browser.one(f".face[data-picture*='page {picture:02d}'][data-face='{face}']").get_attribute(
+        "data-state"
+    )
+
+
+def saved_file(text: str) -> dict[tuple[str, int], dict]:
+    """The verdicts of a file by picture and face."""
+    file = json.loads(text)
+    assert (file["format"], file["run"], file["digest"]) == (
+        "difface verdicts 1",
+        review_pages.RUN,
+        review_pages.DIGEST,
+    )
+    return {(one["picture"], one["face"]): one for one in file["verdicts"]}
+
+
+# ---------------------------------------------------------------------------------------------- looking
+
+
+def test_a_file_opens_with_the_worst_identity_first_and_says_what_is_left(browser, page):
+    browser.open(page.as_uri())
+    assert names(browser) == [7, 6, 5, 2, 1, 0, 4]
+    assert counts(browser) == {"all": 8, "open": 7, "accept": 1, "reject": 0, "redo": 0}
+    assert "9.0° of 30.0° allowed" in browser.one(".face").text
+    loaded = "return document.querySelector('.face .before').naturalWidth"
+    assert browser.wait(lambda: browser.run(loaded)) == 2 * review_pages.TILE[0]
+
+
+def test_a_face_shows_what_was_tried_and_why_it_was_left(browser, page):
+    browser.open(page.as_uri())
+    text = browser.one(".face[data-picture='album/page 01.jpg']").text
+    assert "left as it was" in text and "Every treatment turned the identity" in text
+    assert "identity 34.0° (bound 30.0°)" in text and "non finite" in text
+    assert "invented here" in browser.one(".face[data-picture='album/page 00.jpg']").text
+    show(browser, "accept")
+    assert "accepted by Ada, 2026-01-02; carried out" in browser.one(".face").text
+
+
+def test_the_slider_parts_before_and_after_by_mouse_and_by_key(browser, page):
+    browser.open(page.as_uri())
+    tile, slider = browser.one(".tile"), browser.one(".slider")
+    assert (tile.size["width"], tile.size["height"]) == review_pages.TILE
+    browser.wait(lambda: browser.run("return document.querySelector('.after').complete"))
+    ActionChains(browser.driver).move_to_element_with_offset(slider, -60, 0).click().perform()
+    assert int(slider.get_attribute("value")) == 25
+    blue, green = colours(tile, (40, 10), (80, 10))
+    assert blue[2] > blue[1] and green[1] > green[2]
+    ActionChains(browser.driver).drag_and_drop_by_offset(slider, 60, 0).perform()
+    assert int(slider.get_attribute("value")) == 75
+    blue, also_blue, green = colours(tile, (40, 10), (160, 10), (200, 10))
+    assert blue == also_blue and green[1] > green[2]
+    browser.press(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    assert int(slider.get_attribute("value")) == 65
+    browser.press("j", Keys.ARROW_RIGHT)
+    values = [int(one.get_attribute("value")) for one in browser.all(".slider")]
+    assert values[:3] == [65, 55, 50]
+
+
+def colours(tile: WebElement, *points: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """Pixels of the tile as it is on the screen, (x, y) from its left upper corner."""
+    shown = Image.open(io.BytesIO(tile.screenshot_as_png)).convert("RGB")
+    return [shown.getpixel(point) for point in points]
+
+
+def test_heat_lies_where_the_crop_lies_in_the_picture(browser, page):
+    browser.open(page.as_uri())
+    tile = browser.one(".tile")
+    before = colours(tile, (75, 60), (160, 60), (200, 60))
+    browser.press("h")
+    box, heat = tile.rect, browser.one(".tile .heat").rect
+    assert [heat[k] - box[k] for k in ("x", "y")] == pytest.approx([72, 52], abs=0.5)
+    assert [heat["width"], heat["height"]] == pytest.approx([96, 96], abs=0.5)
+    browser.wait(lambda: browser.run("return document.querySelector('.tile .heat').complete"))
+    dark, bright, outside = colours(tile, (75, 60), (160, 60), (200, 60))
+    assert (dark, outside) == (before[0], before[2])
+    assert bright[0] > 150 > bright[1] and bright != before[1]
+    browser.press("h")
+    assert colours(tile, (160, 60)) == [before[1]]
+
+
+def test_orders_and_filters_choose_the_faces(browser, page):
+    browser.open(page.as_uri())
+    show(browser, "all")
+    order = Select(browser.one("#order"))
+    expected = {
+        "identity": [7, 6, 5, 3, 2, 1, 0, 4],
+        "bound": [7, 6, 5, 3, 2, 1, 0, 4],
+        "size": [7, 6, 5, 4, 3, 2, 1, 0],
+        "gain": [7, 6, 5, 4, 3, 2, 1, 0],
+        "spread": [7, 6, 5, 3, 2, 1, 0, 4],
+        "reason": [2, 0, 3, 4, 6, 7, 5, 1],
+        "archive": [0, 1, 2, 3, 4, 5, 6, 7],
+    }
+    assert [option.get_attribute("value") for option in order.options] == list(expected)
+    for value, faces in expected.items():
+        order.select_by_value(value)
+        assert names(browser) == faces, value
+    Select(browser.one("#outcome")).select_by_value("left")
+    assert names(browser) == [2]
+    Select(browser.one("#outcome")).select_by_value("restored")
+    Select(browser.one("#rung")).select_by_visible_text("the estimator alone")
+    assert names(browser) == [5]
+    Select(browser.one("#rung")).select_by_visible_text("all")
+    browser.click("#invented")
+    assert names(browser) == [1]
+    browser.click("#invented")
+    browser.press("/", "PAGE 03")
+    assert names(browser) == [6, 7]
+    browser.press("zzz")
+    assert "No face matches these filters." in browser.one("#faces").text
+    show(browser, "reject")
+    assert names(browser) == []
+
+
+def test_many_faces_come_in_pages_and_only_a_pages_pictures_are_asked_for(browser, tmp_path):
+    page = review_pages.write_output(tmp_path, [review_pages.face(i) for i in range(60)])
+    browser.open(page.as_uri())
+    assert names(browser) == list(range(59, 35, -1))
+    assert browser.one("#where").text == "1–24 of 60"
+    assert {one.get_attribute("loading") for one in browser.all("#faces img")} == {"lazy"}
+    browser.press("n", "n")
+    assert names(browser) == list(range(11, -1, -1))
+    browser.press("n")
+    assert said(browser) == "This is the last face."
+    browser.press("p", "k")
+    assert names(browser) == list(range(59, 35, -1))
+    assert current(browser).get_attribute("data-picture") == "album/page 18.jpg"
+    browser.press("j")
+    assert names(browser) == list(range(35, 11, -1))
+    asked = {urlsplit(a).path.rpartition("/review/")[2] for a in browser.requests()}
+    # the pictures of the last pages' ends lie far below what was seen
+    assert review_pages.face(59).src in asked and review_pages.face(25).src not in asked
+
+
+def test_a_picture_that_is_missing_is_said_to_be(browser, page):
+    browser.open(page.as_uri())
+    browser.run("const i = document.querySelector('.before'); i.src = i.src.replace('tiles/', 'tiles/gone/')")
+    browser.wait(lambda: browser.all(".tile.missing"))
+    assert "could not be loaded" in browser.one(".tile").get_attribute("title")
+    assert any("ERR_FILE_NOT_FOUND" in line for line in browser.errors())
+
+
+def test_names_of_pictures_are_texts(browser, tmp_path):
+    page = review_pages.write_output(tmp_path, [review_pages.face(0, picture=HOSTILE, treatment=HOSTILE)])
+    browser.open(page.as_uri())
+    assert browser.one(".face .name").text == HOSTILE
+    assert browser.all("img[onerror]") == []
+    browser.press("a", "s")
+    browser.click("#name-none")
+    assert HOSTILE in said(browser) or "Saved" in said(browser)
+
+
+# ---------------------------------------------------------------------------------------------- judging
+
+
+def test_keys_accept_reject_redo_and_undo(browser, page):
+    browser.open(page.as_uri())
+    browser.press("a", "r", "d")
+    browser.wait(lambda: browser.one("#redo").is_displayed())
+    browser.press("2")
+    assert [state(browser, n) for n in (7, 6, 5, 2)] == ["accept", "reject", "redo", "open"]
+    assert "redo with the estimator alone" in current(browser).text
+    assert counts(browser) == {"all": 8, "open": 4, "accept": 2, "reject": 1, "redo": 1}
+    browser.press("u")
+    assert [state(browser, n) for n in (7, 6, 5)] == ["accept", "reject", "open"]
+    browser.press("u", "u")
+    assert counts(browser) == {"all": 8, "open": 7, "accept": 1, "reject": 0, "redo": 0}
+    assert "album/page 03.jpg" in current(browser).text
+    browser.press("u")
+    assert said(browser) == "There is nothing to undo."
+
+
+def test_the_mouse_accepts_rejects_redoes_and_undoes(browser, page):
+    browser.open(page.as_uri())
+    faces = browser.all(".face")
+    faces[0].find_element(By.CSS_SELECTOR, "[data-verdict=accept]").click()
+    faces[1].find_element(By.CSS_SELECTOR, "[data-verdict=reject]").click()
+    faces[2].find_element(By.CSS_SELECTOR, "[data-verdict=redo]").click()
+    browser.one("[name=eta]").send_keys("2")
+    browser.click("#redo [type=submit]")
+    assert browser.one("#redo-wrong").text == "η is a number from 0 to 1; got 2."
+    browser.one("[name=eta]").clear()
+    browser.one("[name=eta]").send_keys("0,5")
+    browser.one("[name=start_step]").send_keys("120")
+    browser.click("#redo [type=submit]")
+    assert [one.get_attribute("data-state") for one in faces[:4]] == ["accept", "reject", "redo", "open"]
+    assert "redo with N 120, η 0.5" in faces[2].text
+    # a verdict replaces the one before it
+    faces[0].find_element(By.CSS_SELECTOR, "[data-verdict=reject]").click()
+    assert counts(browser) == {"all": 8, "open": 4, "accept": 1, "reject": 2, "redo": 1}
+    browser.click("#undo")
+    browser.click("#undo")
+    assert [one.get_attribute("data-state") for one in faces[:4]] == ["accept", "reject", "open", "open"]
+
+
+def test_a_face_that_can_not_be_restored_again_offers_no_redo(browser, page):
+    browser.open(page.as_uri())
+    last = browser.all(".face")[-1]
+    assert not last.find_element(By.CSS_SELECTOR, "[data-verdict=redo]").is_enabled()
+    browser.run("arguments[0].focus()", last)
+    browser.press("d")
+    assert said(browser) == "This face can not be restored again."
+    assert not browser.one("#redo").is_displayed()
+
+
+def test_accepting_a_page_takes_its_open_faces_and_is_one_step(browser, page):
+    browser.open(page.as_uri())
+    browser.press("r")
+    assert browser.one("#accept-page").text == "Accept the 6 open here"
+    browser.click("#accept-page")
+    assert counts(browser) == {"all": 8, "open": 0, "accept": 7, "reject": 1, "redo": 0}
+    assert not browser.one("#accept-page").is_enabled()
+    show(browser, "open")
+    assert "Nothing is left to look at." in browser.one("#faces").text
+    browser.click("#undo")
+    assert counts(browser) == {"all": 8, "open": 6, "accept": 1, "reject": 1, "redo": 0}
+
+
+def test_a_new_verdict_counts_more_than_one_that_was_carried_out(browser, page):
+    browser.open(page.as_uri())
+    show(browser, "accept")
+    assert names(browser) == [3]
+    browser.press("r")
+    assert counts(browser)["reject"] == 1 and counts(browser)["accept"] == 0
+    browser.press("u")
+    assert counts(browser)["reject"] == 0 and counts(browser)["accept"] == 1
+
+
+# ---------------------------------------------------------------------------------------------- keeping
+
+
+def test_verdicts_and_the_name_survive_a_reload(browser, page):
+    browser.open(page.as_uri())
+    browser.one("#who").send_keys("Grace", Keys.TAB)
+    browser.run("document.activeElement.blur()")
+    browser.press("a", "r", "d")
+    browser.press("1")
+    browser.press("u")
+    browser.driver.refresh()
+    assert counts(browser) == {"all": 8, "open": 5, "accept": 2, "reject": 1, "redo": 0}
+    show(browser, "reject")
+    assert "rejected by Grace" in browser.one(".face").text
+    assert browser.one("#who").get_attribute("value") == "Grace"
+
+
+def test_a_browser_that_keeps_nothing_says_so_and_works(browser, page):
+    refuse = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no') }})"
+    with browser.prepared(refuse):
+        browser.driver.get(page.as_uri())
+        browser.press("a")
+        assert counts(browser)["accept"] == 2
+        assert "keeps nothing" in browser.one("#keeping").text
+        browser.press("u")
+        # what would be lost is asked about
+        browser.driver.get("about:blank")
+        browser.wait(lambda: browser.driver.switch_to.alert).accept()
+
+
+def test_a_download_holds_the_verdicts_and_the_page_shows_the_command(browser, page):
+    browser.open(page.as_uri())
+    browser.press("a", "r", "d")
+    browser.press("1")
+    browser.press("u", "d")
+    browser.press("3")
+    browser.press("s")
+    browser.one("#name-field").send_keys("Grace", Keys.ENTER)
+    browser.wait(lambda: browser.one("#saved").is_displayed())
+    assert browser.one("#command").text == review_pages.COMMAND
+    path = browser.downloads / "verdicts.json"
+    browser.wait(path.exists)
+    found = saved_file(path.read_text())
+    path.unlink()
+    # sorted, the face that was carried out is not among them, and who and when are there
+    assert list(found) == [("album/page 02.jpg", 1), ("album/page 03.jpg", 0), ("album/page 03.jpg", 1)]
+    at = {one.pop("at") for one in found.values()}
+    assert all(len(one) == 20 and one[10] == "T" and one[-1] == "Z" for one in at)
+    face = review_pages.face(7)
+    assert found["album/page 03.jpg", 1] == {
+        "unit": face.unit,
+        "place": face.place,
+        "picture": face.picture,
+        "face": face.face,
+        "sha256": face.sha256,
+        "verdict": "accept",
+        "who": "Grace",
+    }
+    assert found["album/page 03.jpg", 0]["verdict"] == "reject"
+    assert found["album/page 02.jpg", 1]["settings"] == {"seed": 7}
+    browser.press(Keys.ESCAPE)
+    assert browser.one("#save").text == "Saved"
+    browser.press("a")
+    assert browser.one("#save").text == "Save 3 verdicts"
+
+
+def test_earlier_verdicts_are_taken_where_they_are_newer_and_of_this_run(browser, page, tmp_path):
+    def file(name: str, **values: object) -> str:
+        one = {"unit": "shard-000-0000", "place": 3, "face": 1, "sha256": f"{3:064x}", "verdict": "reject"}
+        verdicts = [
+            one | {"picture": "p", "who": "Ada", "at": "2026-01-01T00:00:00Z"},
+            # older than what was carried out; of another picture
+            one | {"place": 1, "sha256": f"{1:064x}", "at": "2025-01-01T00:00:00Z"},
+            one | {"sha256": "0", "at": "2026-01-01T00:00:00Z"},
+        ]
+        whole = {"format": "difface verdicts 1", "run": review_pages.RUN, "verdicts": verdicts} | values
+        path = tmp_path / name
+        path.write_text(json.dumps(whole))
+        return str(path)
+
+    browser.open(page.as_uri())
+    field = browser.one("#import")
+    field.send_keys(file("another.json", run="another"))
+    browser.wait(lambda: "another run" in said(browser))
+    assert counts(browser)["open"] == 7
+    field.send_keys(file("good.json"))
+    browser.wait(lambda: "1 verdicts taken from good.json; 1 are of no face" in said(browser))
+    assert counts(browser) == {"all": 8, "open": 6, "accept": 1, "reject": 1, "redo": 0}
+    assert "rejected by Ada" in browser.one(".face").text
+
+
+# ---------------------------------------------------------------------------------------------- the server
+
+
+def test_the_server_gets_the_verdicts_and_gives_them_to_the_next_browser(browser, tmp_path):
+    review_pages.write_output(tmp_path, review_pages.few_faces())
+    with review_pages.served(str(tmp_path)) as (address, _):
+        browser.open(address)
+        browser.one("#who").send_keys("Grace", Keys.TAB)
+        browser.run("document.activeElement.blur()")
+        loaded = "return document.querySelector('.face .before').naturalWidth"
+        assert browser.wait(lambda: browser.run(loaded)) == 2 * review_pages.TILE[0]
+        browser.press("a", "r", "s")
+        browser.wait(lambda: browser.one("#saved").is_displayed())
+        assert said(browser) == "Saved: 2 verdicts." and browser.one("#command").text == review_pages.COMMAND
+        found = saved_file((tmp_path / "review" / "verdicts.json").read_text())
+        assert {key: one["verdict"] for key, one in found.items()} == {
+            ("album/page 03.jpg", 0): "reject",
+            ("album/page 03.jpg", 1): "accept",
+        }
+        browser.press(Keys.ESCAPE)
+        browser.click("#download")
+        path = browser.downloads / "verdicts.json"
+        browser.wait(path.exists)
+        assert path.read_text() == (tmp_path / "review" / "verdicts.json").read_text()
+        path.unlink()
+        browser.open(address)
+        browser.wait(lambda: counts(browser)["open"] == 5)
+        assert browser.one("#save").text == "Saved"
+        # one that is taken back is not in the file any more, nor comes back from it
+        show(browser, "reject")
+        browser.press("r", "u", "u", "s")
+        assert "Nothing" not in said(browser)
+
+
+def test_a_server_that_is_gone_is_one_sentence_and_nothing_is_lost(browser, tmp_path):
+    review_pages.write_output(tmp_path, review_pages.few_faces())
+    with review_pages.served(str(tmp_path)) as (address, child):
+        browser.open(address)
+        browser.press("a")
+        child.kill()
+        child.wait()
+        browser.press("s")
+        browser.click("#name-none")
+        browser.wait(lambda: said(browser).startswith("Not saved: the server does not answer."))
+    assert counts(browser)["accept"] == 2 and browser.one("#save").text == "Save 1 verdict"
+    assert all("ERR_CONNECTION_REFUSED" in line for line in browser.errors())
+
+
+# ---------------------------------------------------------------------------------------------- access
+
+
+FOCUSABLE = "button:not(:disabled), input, select, a[href], [tabindex='0']"
+SEEN = """
+const e = document.activeElement, s = getComputedStyle(e), t = getComputedStyle(e.closest('.tile') ?? e);
+const name = e.ariaLabel || e.labels?.[0]?.textContent || e.textContent;
+return [e === document.body, (s.outlineStyle !== 'none' || t.outlineStyle !== 'none'), name.trim() !== '',
+  [...document.querySelectorAll(arguments[0])].indexOf(e)]
+"""
+
+
+def tabbed(browser: Browser, selector: str) -> set[int]:
+    """Which elements of the selector Tab reaches, once around; each shows its focus and has a name."""
+    reached: set[int] = set()
+    while True:
+        browser.press(Keys.TAB)
+        outside, visible, named, number = browser.run(SEEN, selector)
+        if outside or number in reached:
+            return reached
+        assert visible and named, number
+        reached.add(number)
+
+
+def test_tab_reaches_everything_and_shows_where_it_is(browser, tmp_path):
+    page = review_pages.write_output(tmp_path, review_pages.few_faces()[:2])
+    browser.open(page.as_uri())
+    wanted = {i for i, one in enumerate(browser.all(FOCUSABLE)) if one.is_displayed()}
+    assert len(wanted) > 20
+    assert tabbed(browser, FOCUSABLE) == wanted
+    browser.open(page.as_uri())
+    browser.press("d")
+    inside = "#redo :is(button, input, select)"
+    assert tabbed(browser, inside) >= set(range(len(browser.all(inside)))) - {-1}
+
+
+def test_a_whole_review_goes_by_keys_alone(browser, page):
+    browser.open(page.as_uri())
+    browser.press("?")
+    assert browser.one("#help").is_displayed() and "next face" in browser.one("#help").text
+    browser.press(Keys.ESCAPE)
+    assert not browser.one("#help").is_displayed()
+    browser.press(Keys.ARROW_DOWN, Keys.ARROW_UP, "j", "k")
+    assert browser.run("return document.activeElement === document.querySelector('.face[aria-current]')")
+    browser.press(Keys.TAB, Keys.ARROW_LEFT)
+    assert browser.one(".slider").get_attribute("value") == "45"
+    # Tab from the slider: accept, reject, redo
+    browser.press(Keys.TAB, Keys.TAB, Keys.SPACE)
+    assert state(browser, 7) == "reject"
+    browser.press("/", "page 00", Keys.ENTER)
+    assert names(browser) == [1, 0]
+    assert browser.run("return document.activeElement === document.querySelector('.face[aria-current]')")
+    browser.press("d")
+    browser.press(*[Keys.TAB] * 4, "90", Keys.ENTER)
+    assert "redo with N 90" in current(browser).text
+    browser.press("/", Keys.ESCAPE, "A")
+    assert counts(browser) == {"all": 8, "open": 4, "accept": 2, "reject": 1, "redo": 1}
+    browser.press("s")
+    browser.press("Ada", Keys.ENTER)
+    browser.wait(lambda: browser.one("#saved").is_displayed())
+    path = browser.downloads / "verdicts.json"
+    browser.wait(path.exists)
+    assert {one["who"] for one in saved_file(path.read_text()).values()} == {"Ada"}
+    path.unlink()
+
+
+# of each element: how far it reaches beyond the window's sides, and whether a click would meet it
+PLACED = """
+return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility() && !e.disabled).map(e => {
+  e.scrollIntoView({block: 'center'});
+  const b = e.getBoundingClientRect();
+  const hit = document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2);
+  return [e.outerHTML.slice(0, 80), b.left < -0.5 || b.right > innerWidth + 0.5, e === hit || e.contains(hit)];
+})
+"""
+
+
+@pytest.mark.parametrize(("width", "height", "scale"), [(700, 500, 2), (1400, 1000, 1), (400, 700, 1)])
+def test_nothing_is_cut_off_or_hidden(browser, page, width, height, scale):
+    with browser.sized(width, height, scale):
+        browser.open(page.as_uri())
+        for key, inside in [("", "body"), ("d", "#redo"), ("?", "#help")]:
+            browser.press(*key)
+            assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), inside
+            placed = browser.run(PLACED, f"{inside} :is(button, input, select, .face, .tile, figure, h2, dd)")
+            assert placed
+            assert [text for text, beyond, _ in placed if beyond] == []
+            controls = browser.run(PLACED, f"{inside} :is(button, input, select)")
+            assert [text for text, _, met in controls if not met] == []
+            assert browser.run(
+                "return document.querySelector(arguments[0]).scrollWidth <= innerWidth", inside
+            )
+            browser.press(Keys.ESCAPE)
