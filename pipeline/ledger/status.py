@@ -48,6 +48,8 @@ class Seen:
     left_for: dict[LeftFor, int]
     # faces by the treatment that passed the gates; without those that none had
     rungs: dict[Rung, int]
+    # what --samples drew and found; empty without
+    sampling: dict[str, int]
     # images by outcome and `stage: reason`; None where all were restored or had no face
     reasons: dict[str, dict[str, int]] | None
     attempts: int
@@ -90,6 +92,8 @@ class State:
     # of those left, by why; of the others, by the treatment that passed the gates
     left_for: dict[LeftFor, int] = field(default_factory=dict)
     rungs: dict[Rung, int] = field(default_factory=dict)
+    # what --samples drew and found, by SAMPLING of records/totals.py
+    sampling: dict[str, int] = field(default_factory=dict)
     # images by outcome and `stage: reason`
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
     # units done, by the environment of their faces in a line; the bits of two may differ by rounding
@@ -295,6 +299,7 @@ def _read_marker(entry: store.Entry, run: str | None) -> Seen | str:
             decisions=tuple(marker.metrics.decisions.values()),
             left_for=marker.metrics.left_for,
             rungs=marker.metrics.rungs,
+            sampling=marker.metrics.sampling,
             reasons={o: {str(why): int(n) for why, n in c.items()} for o, c in marker.reasons.items() if c}
             or None,
             attempts=int(marker.attempts),
@@ -327,6 +332,8 @@ def add_up(state: State, done: Sequence[Seen], plan: Sequence[PlannedShard]) -> 
             state.left_for[why] = state.left_for.get(why, 0) + number
         for rung, number in seen.rungs.items():
             state.rungs[rung] = state.rungs.get(rung, 0) + number
+        for what, number in seen.sampling.items():
+            state.sampling[what] = state.sampling.get(what, 0) + number
         if seen.environment:
             state.environments[seen.environment] = state.environments.get(seen.environment, 0) + 1
         for outcome, causes in (seen.reasons or {}).items():

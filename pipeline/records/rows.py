@@ -15,6 +15,7 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | holes      | bytes | [F, S, S, 3] uint8, above 0 in the crops' holes; empty for none | read     | publish    |
 | estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
 | restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
+| spreads    | bytes | [F, S, S] uint8, of faces/spread.py; empty without --samples          | restore  | publish    |
 | environment| str   | what the bits depend on beside the settings, as JSON           | restore  | publish    |
 | features   | bytes | [F, 2048] float16 of `restored`, nan for none; with --metrics features | measure | publish |
 | features_truth | bytes | the same of the true faces                                 | measure  | publish    |
@@ -154,6 +155,13 @@ class FaceRecord:
     hold: float | None = None
     # randomness of its chain, where its treatment has one of its own
     eta: float | None = None
+    # chains of which one is delivered; None without a chain
+    samples: int | None = None
+    # of several (faces/spread.py): their mean deviation over the face, levels; the largest angle between the delivered
+    # one and another, degrees; whether the face is more the model's than the person's. None where that is not known
+    spread: float | None = None
+    spread_identity: float | None = None
+    invented: bool | None = None
     # variance of the Laplacian of crop and restoration; 0 for a face without a crop
     sharpness_before: float = 0.0
     sharpness_after: float = 0.0
@@ -202,6 +210,11 @@ def pack(arrays: Sequence[NDArray[np.uint8]]) -> bytes:
 def unpack(data: bytes, side: int) -> NDArray[np.uint8]:
     """Bytes → [F, side, side, 3] uint8, read-only."""
     return np.frombuffer(data, dtype=np.uint8).reshape(-1, side, side, 3)
+
+
+def unpack_maps(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Bytes → [F, side, side] uint8, read-only."""
+    return np.frombuffer(data, dtype=np.uint8).reshape(-1, side, side)
 
 
 @dataclass(frozen=True)

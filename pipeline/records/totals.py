@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 from pipeline.records.rows import DECISIONS, LEFT_TEXTS, RUNG_TEXTS, Counts, Decision, LeftFor, Rung
 
+# With --samples: every chain that was drawn, faces that are delivered from several, and those of them that are marked
+# as invented.
+SAMPLING = ("chains_drawn", "faces_sampled", "faces_invented")
+
 # Sums that a unit's marker carries, besides its counts.
 SUMS = (
     # faces by what was decided of them: DECISIONS of records.py
@@ -16,6 +20,7 @@ SUMS = (
     # of those left, why: LEFT_TEXTS of rows.py; of the others, which treatment passed the gates: RUNG_TEXTS
     *(f"faces_left_{why}" for why in LEFT_TEXTS),
     *(f"faces_rung_{rung}" for rung in RUNG_TEXTS),
+    *SAMPLING,
     # faces that an engine looked at
     "crops",
     "sharpness_before",
@@ -83,6 +88,12 @@ class ShardMetrics:
         counted = {rung: round(self.sums.get(f"faces_rung_{rung}", 0.0)) for rung in RUNG_TEXTS}
         return {rung: number for rung, number in counted.items() if number}
 
+    @property
+    def sampling(self) -> dict[str, int]:
+        """What --samples drew and found, by SAMPLING; empty where nothing was drawn so."""
+        counted = {name: round(self.sums.get(name, 0.0)) for name in SAMPLING}
+        return counted if counted["chains_drawn"] else {}
+
     def intervals(self) -> dict[str, Interval]:
         """Of each column that was measured of any face."""
         found = {}
@@ -104,6 +115,7 @@ class ShardMetrics:
         values |= {f"faces_{decision}": number for decision, number in self.decisions.items()}
         values |= {f"faces_left_{why}": number for why, number in self.left_for.items()}
         values |= {f"faces_rung_{rung}": number for rung, number in self.rungs.items()}
+        values |= self.sampling
         values |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
         values |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
         values |= {k: sums[k] for k in ("seconds_measure", "truths_missing") if sums[k]}
@@ -120,6 +132,12 @@ class ShardMetrics:
             # while other faces were waiting: below 1 the engine itself left slots empty
             values["slot_fill_pressed"] = sums["slot_steps_pressed"] / sums["slot_capacity_pressed"]
         return values
+
+
+def sampling_text(sampling: Mapping[str, int]) -> str:
+    """`ShardMetrics.sampling`, for people."""
+    chains, faces, invented = (sampling[name] for name in SAMPLING)
+    return f"{chains} chains drawn for {faces} faces, {invented} marked as invented here"
 
 
 def _finite(value: float) -> float:

@@ -23,6 +23,7 @@ from pipeline.networks.spandrel_models import load_upscaler
 from pipeline.networks.tiling import MARGIN, TILE
 from pipeline.restoration.config import RestoreConfig, fingerprint
 from pipeline.restoration.gates import choose_bounds
+from pipeline.restoration.samples import invented_above
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.background import Background
 from pipeline.stages.publish import Publish
@@ -173,6 +174,7 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
         resolved |= {"prior_form": "packed"}
     if bounds is not None:
         resolved |= {"gates": bounds.as_table}
+    resolved |= config.samples.resolved(invented_above(preset, config.task.is_blind))
     if config.background.network is not None:
         name = store.name_of(config.background.network)
         resolved |= {
@@ -276,6 +278,9 @@ def restore_stage(
         stop_uri=stop_uri,
         task=c.task.task,
         bounds=m.bounds,
+        samples=c.samples.number,
+        takes_nearest=c.samples.takes_nearest,
+        invented=invented_above(m.preset, c.task.is_blind),
         report=report,
     )
 

@@ -25,7 +25,7 @@ from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, RUNG_TEXTS, Row
-from pipeline.records.totals import ShardMetrics
+from pipeline.records.totals import ShardMetrics, sampling_text
 from pipeline.restoration.board import Board
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.flow import Resources, connect, fit_resources, run_flow
@@ -303,6 +303,7 @@ def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
     summary |= {f"faces {DECISION_TEXTS[decision]}": number for decision, number in totals.decisions.items()}
     summary |= {f"faces restored {RUNG_TEXTS[rung]}": number for rung, number in totals.rungs.items()}
     summary |= {f"faces left, {LEFT_TEXTS[why]}": number for why, number in totals.left_for.items()}
+    summary |= {name.replace("_", " "): number for name, number in totals.sampling.items()}
     units = restoration.ledger.environments
     return summary | {
         "settings": restoration.ledger.fingerprint
@@ -326,6 +327,8 @@ def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
         print(f"{outcome:<14} {counts.outcomes[outcome]:>8}")
     print(f"{'images':<14} {counts.images:>8}  of {restoration.ledger.images_planned} planned")
     print(f"{'faces':<14} {counts.faces:>8}  {decided(restoration.ledger.totals)}")
+    if sampling := restoration.ledger.totals.sampling:
+        print(f"{'samples':<14} {sampling['faces_sampled']:>8}  {sampling_text(sampling)}")
     for name, interval in restoration.ledger.totals.intervals().items():
         print(f"{name:<14} {interval.mean:>8.4g}  ± {interval.half:.2g} over {interval.faces} faces")
     for name, distance in restoration.distances.items():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from pipeline.records.rows import (
     load_features,
     load_images,
     unpack,
+    unpack_maps,
     with_crops,
 )
 from pipeline.records.run_file import RunFile
@@ -116,10 +118,10 @@ class Publish:
         if samples.found:
             outputs.append(self._write(unit, unit.sample_path, sample_strip(samples.found)))
         crops = (before, after)
-        outputs += [
-            self._write(unit, path, data)
-            for path, data in self._extras(unit, records, faces, crops, load_features(row))
-        ]
+        extras = chain(
+            self._extras(unit, records, faces, crops, load_features(row)), self._spreads(unit, faces, row)
+        )
+        outputs += [self._write(unit, path, data) for path, data in extras]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
         environment = json.loads(row.get("environment") or "{}")
         marker = make_marker(unit, records, faces, sums, outputs, self.measured, self.device, environment)
@@ -299,6 +301,15 @@ class Publish:
                 stem = f"{unit.faces_folder}/{face.image:04d}-{face.face:02d}"
                 yield f"{stem}-before.png", encode_png(before)
                 yield f"{stem}-after.png", encode_png(after)
+
+    def _spreads(self, unit: Unit, faces: list[FaceRecord], row: Row) -> Iterator[tuple[str, bytes]]:
+        """How far the samples of each face differ, where it has several."""
+        if not row.get("spreads"):
+            return
+        maps = unpack_maps(row["spreads"], self.frame.side)
+        for face, spread in zip(with_crops(faces), maps, strict=True):
+            if face.spread is not None:
+                yield f"{unit.faces_folder}/{face.image:04d}-{face.face:02d}-spread.png", encode_png(spread)
 
     def _write(self, unit: Unit, path: str, data: bytes) -> Output:
         RunFence(self.output, unit.run, RunFile.identity).write(path, data)

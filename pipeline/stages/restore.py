@@ -19,7 +19,7 @@ from pipeline.console.work_counts import Report, WorkCounts, ignore
 from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.method import Method
-from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.noise import NoiseKey, noise_key
 from pipeline.diffusion.request import FaceJob, FaceResult
 from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.task import BLIND, Task
@@ -58,6 +58,7 @@ from pipeline.records.rows import (
     with_crops,
 )
 from pipeline.stages.ladder import Climb, Ladder
+from pipeline.stages.samples import Sampling, slot_sums
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
 CALLS_ON_GPU = 2
@@ -84,6 +85,11 @@ class RestoreSettings:
     task: Task = BLIND
     # what a restored face may differ from the one that came; None: whatever comes out is delivered
     bounds: Bounds | None = None
+    # chains of each face that has one; of several the one nearest to their mean is delivered, else the first
+    samples: int = 1
+    takes_nearest: bool = True
+    # spread of the samples, levels, above which a face counts as invented; None: unknown
+    invented: float | None = None
     # is given what happens to networks and faces
     report: Report = ignore
 
@@ -155,8 +161,18 @@ def inference_network(
     return in_precision(estimator, device, dtype)
 
 
+def make_gates(bounds: Bounds | None, frame: CropFrame, weights_dir: str | None) -> Gates | None:
+    """The gates of these bounds; None where none is asked."""
+    if bounds is None:
+        return None
+    embedder = None
+    if bounds.identity is not None:
+        embedder = Embedder(load_embedding(resolve_metric("identity", weights_dir).path), frame)
+    return Gates(bounds, frame, embedder)
+
+
 class RestoreFaces:
-    """Row with `crops` → row with `estimated`, `restored`, `environment`.
+    """Row with `crops` → row with `estimated`, `restored`, `spreads`, `environment`.
 
     Several threads may call one instance at once.
     """
@@ -167,8 +183,15 @@ class RestoreFaces:
         schedule = s.method.schedule
         self._treatment = s.method.treatments(schedule)
         self._engine = self._make_engine(schedule)
+        frame = CropFrame.from_table(s.preset.side, s.preset.crop)
+        self._gates = make_gates(s.bounds, frame, s.weights_dir)
+        self._sampling = Sampling(s.samples, s.takes_nearest, s.invented, frame, self._gates)
         self._ladder = Ladder(
-            self._engine, partial(s.method.ladder, side=s.preset.side), self._gates(), self._finish
+            self._engine,
+            partial(s.method.ladder, side=s.preset.side),
+            self._gates,
+            self._finish,
+            self._sampling.choose,
         )
         s.report(WorkCounts(ready=1))
 
@@ -182,16 +205,6 @@ class RestoreFaces:
         return make_engine(
             s.preset, estimator, prior, schedule, s.device, s.precision, s.slots, s.threads, s.report
         )
-
-    def _gates(self) -> Gates | None:
-        s = self._settings
-        if s.bounds is None:
-            return None
-        frame = CropFrame.from_table(s.preset.side, s.preset.crop)
-        embedder = None
-        if s.bounds.identity is not None:
-            embedder = Embedder(load_embedding(resolve_metric("identity", s.weights_dir).path), frame)
-        return Gates(s.bounds, frame, embedder)
 
     def _load(self, spec: NetworkSpec) -> nn.Module:
         return load_network(spec, resolve(spec.file, spec.url, spec.sha256, self._settings.weights_dir).path)
@@ -212,23 +225,22 @@ class RestoreFaces:
             for f, crop, hole in zip(faces, crops, holes, strict=True)
         ]
         torch.set_num_threads(1)  # the gates' network; the engine's threads have their own number
+        keys = [self._further_keys(images[f.image], f) for f in faces]
         results: dict[int, FaceResult] = {}
-        spent: list[FaceResult] = []
-        for i, climb in self._ladder.restore(jobs):
-            self._settings.report(WorkCounts(restored=1, decided=1 - max(len(climb.results), 1)))
+        spreads: dict[int, NDArray[np.uint8]] = {}
+        spent = slot_sums([])
+        for i, climb in self._ladder.restore(jobs, keys):
+            self._settings.report(WorkCounts(restored=1, decided=1 - climb.submitted))
             results[i] = self._note(faces[i], climb)
-            spent += climb.results
-        sums = {
-            "seconds_restore": time.monotonic() - began,
-            "slot_steps": float(sum(r.steps for r in spent)),
-            "slot_capacity": sum(r.capacity for r in spent),
-            "slot_steps_pressed": float(sum(r.steps_saturated for r in spent)),
-            "slot_capacity_pressed": sum(r.capacity_saturated for r in spent),
-        }
+            spreads[i] = self._sampling.note(faces[i], climb)
+            for name, value in (slot_sums(climb.results) | self._sampling.drawn(climb.results)).items():
+                spent[name] = spent.get(name, 0.0) + value
+        sums = {"seconds_restore": time.monotonic() - began} | spent
         return row | {
             "faces": dump_records(every),
             "estimated": pack([results[i].estimated for i in range(len(jobs))]),
             "restored": pack([results[i].restored for i in range(len(jobs))]),
+            "spreads": pack([spreads[i] for i in range(len(jobs))]) if self._settings.samples > 1 else b"",
             "sums": json.dumps(json.loads(row["sums"]) | sums),
             "environment": json.dumps(self.environment),
         }
@@ -300,6 +312,11 @@ class RestoreFaces:
         to_crop = np.array(face.affine).reshape(2, 3)
         inside = inside_picture(to_crop, len(crop), image.width, image.height)
         return FaceJob(crop, key, s.method.eta, self._treatment, s.method.solver, known, hole, inside)
+
+    def _further_keys(self, image: ImageRecord, face: FaceRecord) -> tuple[NoiseKey, ...]:
+        """Of a face's samples after the first: those of runs with the seeds that follow."""
+        seed = self._settings.method.seed
+        return tuple(noise_key(seed + k, image.sha256, face.face) for k in range(1, self._settings.samples))
 
 
 # A call also needs its libraries' scratch space, and the process more than the engine.
