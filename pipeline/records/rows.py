@@ -15,7 +15,7 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | holes      | bytes | [F, S, S, 3] uint8, above 0 in the crops' holes; empty for none | read     | publish    |
 | estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
 | restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
-| spreads    | bytes | [F, S, S] uint8, of faces/spread.py; empty without --samples          | restore  | publish    |
+| spreads    | bytes | [F, S, S] uint8, of faces/spread.py; empty without --samples   | restore  | publish    |
 | environment| str   | what the bits depend on beside the settings, as JSON           | restore  | publish    |
 | features   | bytes | [F, 2048] float16 of `restored`, nan for none; with --metrics features | measure | publish |
 | features_truth | bytes | the same of the true faces                                 | measure  | publish    |
@@ -158,7 +158,7 @@ class FaceRecord:
     # chains of which one is delivered; None without a chain
     samples: int | None = None
     # of several (faces/spread.py): their mean deviation over the face, levels; the largest angle between the delivered
-    # one and another, degrees; whether the face is more the model's than the person's. None where that is not known
+    # one and another, degrees; whether that marks the face as invented. None where it is not known
     spread: float | None = None
     spread_identity: float | None = None
     invented: bool | None = None

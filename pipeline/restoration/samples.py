@@ -16,10 +16,10 @@ class SampleOptions:
 
     number: int = option(
         1,
-        help="chains of each face that has one, with the seeds from --seed on; above 1 one is delivered, records and "
-        "faces/UNIT/*-spread.png say how far they differ, and where that is above the preset's bound the face is "
-        "marked as invented (presets without a [spread] table have none, and mark no face). Takes as many times the "
-        "network calls (docs/gates.md)",
+        help="chains of each face that has one, with the seeds from --seed on. Above 1 one of them is delivered; "
+        "records and faces/UNIT/*-spread.png say how far they differ, and a face whose identity differs by more than the "
+        "preset's bound is marked as invented (none is by a preset without [spread], or without the identity's gate). "
+        "Takes as many times the network calls (docs/gates.md)",
         metavar="K",
         flag="samples",
     )
@@ -48,6 +48,6 @@ class SampleOptions:
 
 
 def invented_above(preset: Preset, is_blind: bool) -> float | None:
-    """The spread, levels, above which a face counts as invented; None where none was fitted to preset and task."""
+    """The identity spread, degrees, above which a face counts as invented; None where none was fitted."""
     bound = preset.spread.get("invented") if is_blind else None
     return None if bound is None else float(bound)

@@ -66,7 +66,7 @@ SCHEMA = pa.schema(
         ("samples", pa.int32()),  # chains of which one is delivered; null without a chain
         ("spread", pa.float64()),  # these three of several samples (faces/spread.py): levels over the face,
         ("spread_identity", pa.float64()),  # largest angle from the delivered one, degrees,
-        ("invented", pa.bool_()),  # and whether the spread is above the preset's bound
+        ("invented", pa.bool_()),  # and whether that is above the preset's bound
         ("model_sha256", pa.string()),
         ("sharpness_before", pa.float64()),
         ("sharpness_after", pa.float64()),

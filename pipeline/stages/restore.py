@@ -88,7 +88,7 @@ class RestoreSettings:
     # chains of each face that has one; of several the one nearest to their mean is delivered, else the first
     samples: int = 1
     takes_nearest: bool = True
-    # spread of the samples, levels, above which a face counts as invented; None: unknown
+    # identity spread of the samples, degrees, above which a face counts as invented; None: unknown
     invented: float | None = None
     # is given what happens to networks and faces
     report: Report = ignore

@@ -23,7 +23,7 @@ class Sampling:
     number: int
     # deliver the one nearest to their mean, else the first
     takes_nearest: bool
-    # spread, levels, above which a face counts as invented; None: unknown
+    # identity spread, degrees, above which a face counts as invented; None: unknown
     invented: float | None
     frame: CropFrame
     # whose embedder says how far identities differ
@@ -52,7 +52,8 @@ class Sampling:
         embedder = self.gates.embedder if self.gates is not None else None
         found = measure_spread(climb.samples, climb.chosen, self.region, embedder)
         face.spread, face.spread_identity = found.mean, found.identity
-        face.invented = None if self.invented is None else found.mean > self.invented
+        if self.invented is not None and found.identity is not None:
+            face.invented = found.identity > self.invented
         return found.picture
 
     def drawn(self, results: Sequence[FaceResult]) -> dict[str, float]:
