@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from pipeline.datasets.faces import PHOTOGRAPHS, FaceAddress, find_faces, spread
 from pipeline.evaluation.calibration import ESTIMATOR, LEFT, Bin, Bounds, Candidate, Numbers, choose, table
 from pipeline.evaluation.gate_fit import Restored, chosen, draw_gates, fit_gates
 from pipeline.evaluation.realworld import Pixels
+from pipeline.evaluation.spread_fit import Sampled, describe_spread, draw_spread, fit_spread
 from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
-from pipeline.networks.presets import find_preset, gate_lines, treatment_lines
+from pipeline.networks.presets import find_preset, gate_lines, spread_lines, treatment_lines
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.reporting.sheet import Card, Group, Line, Row, draw_sheet, tile_side
 from pipeline.restoration.config import BLIND_PRESET
@@ -57,6 +59,11 @@ class CalibrateConfig:
     )
     draws: int = option(1, help="degrees of damage drawn for each photograph", group="what")
     seed: int = option(0, help="seed of damage and noise", group="what")
+    samples: int = option(
+        4,
+        help="chains of each face for the fit of [spread], as --samples of jobs.restore; 1 fits none",
+        group="fit",
+    )
     weights_dir: str | None = option(
         None, help="folder or s3:// prefix searched for weights first", group="what"
     )
@@ -76,9 +83,9 @@ class CalibrateConfig:
     )
 
     def __post_init__(self) -> None:
-        if min(self.limit, self.apart_from, self.seed) < 0 or min(self.draws, self.each) < 1:
+        if min(self.limit, self.apart_from, self.seed) < 0 or min(self.draws, self.each, self.samples) < 1:
             raise UsageError(
-                "--limit, --apart-from and --seed must not be negative, --draws and --each at least 1"
+                "--limit, --apart-from and --seed must not be negative, --draws, --each and --samples at least 1"
             )
         try:
             self.candidates  # noqa: B018 (evaluated for what it raises)
@@ -227,6 +234,27 @@ def read_restored(folder: str, numbers: Sequence[int], bins: Sequence[Bin]) -> l
     return found
 
 
+def measure_spread(
+    config: CalibrateConfig, faces: Sequence[tuple[int, FaceAddress]], rows: Sequence[Mapping[str, Any]]
+) -> list[Sampled]:
+    """Every face that the fitted table restores by a chain, by several; what is measured already is read again."""
+    named = {"samples": config.samples, "treatment": list(rows), "of": samples_folder(config)}
+    folder = store.join(config.output, f"spread-{fingerprint_digest(named)}")
+    there = {entry.path for entry in store.list_files(folder)} if store.exists(folder) else set()
+    pending = [(number, face) for number, face in faces if f"{number:06d}.json" not in there]
+    if pending:
+        say(f"{len(pending)} photographs by {config.samples} chains each")
+        trial = Trial(find_preset(config.preset), (), config.seed, config.weights_dir)
+        with closing(trial), Progress(len(faces), len(faces) - len(pending)) as progress:
+            for number, face in pending:
+                found = list(trial.sampled(number, face, config.draws, rows, config.samples))
+                data = json.dumps([asdict(sampled) for sampled in found]).encode()
+                store.write_bytes(store.join(folder, f"{number:06d}.json"), data)
+                progress.add(1, len(found), 0)
+    texts = [store.read_bytes(store.join(folder, f"{number:06d}.json")) for number, _ in faces]
+    return [Sampled(**values) for text in texts for values in json.loads(text)]
+
+
 def describe(bins: Sequence[Bin]) -> str:
     """What was chosen and what it brings, for people: a table in Markdown."""
     head = "| δ | faces | chosen | PSNR in → out | angle in → out | LPIPS in → estimator → out | worse: LPIPS, any |"
@@ -269,5 +297,12 @@ def calibrate(config: CalibrateConfig) -> int:
         say(
             f"warning: gates are fitted to {LEAST_FACES} restored faces at least, and there are {len(restored)}"
         )
+    if config.samples > 1 and (sampled := measure_spread(config, faces, table(bins))):
+        bound = fit_spread(sampled)
+        described += "\n" + describe_spread(sampled, bound)
+        text += "\n".join(spread_lines(bound)) + "\n"
+        store.write_bytes(store.join(config.output, "spread.png"), draw_spread(sampled, bound))
+        store.write_bytes(store.join(config.output, "treatment.md"), described.encode())
+        store.write_bytes(store.join(config.output, "treatment.toml"), text.encode())
     print(f"{described}\n{text}")
     return OK

@@ -49,6 +49,12 @@ class Candidate:
         start_step, calls, hold, *eta = text.split(":")
         return cls("chain", int(start_step), int(calls), float(hold), *map(float, eta))
 
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Candidate":
+        """That of a row of a preset's [[treatment]] table."""
+        values = {name: value for name, value in row.items() if name != "above"}
+        return cls(**({"way": "chain"} | values))
+
     @property
     def rank(self) -> int:
         """Strength of the treatment: it never decreases with δ."""

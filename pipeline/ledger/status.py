@@ -51,6 +51,8 @@ class Seen:
     rungs: dict[Rung, int]
     # faces by the last verdict of a person on them; without those that were given on none
     verdicts: dict[What, int]
+    # what --samples drew and found; empty without
+    sampling: dict[str, int]
     # images by outcome and `stage: reason`; None where all were restored or had no face
     reasons: dict[str, dict[str, int]] | None
     attempts: int
@@ -95,6 +97,8 @@ class State:
     rungs: dict[Rung, int] = field(default_factory=dict)
     # by the last verdict of a person on them
     verdicts: dict[What, int] = field(default_factory=dict)
+    # what --samples drew and found, by SAMPLING of records/totals.py
+    sampling: dict[str, int] = field(default_factory=dict)
     # images by outcome and `stage: reason`
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)
     # units done, by the environment of their faces in a line; the bits of two may differ by rounding
@@ -301,6 +305,7 @@ def _read_marker(entry: store.Entry, run: str | None) -> Seen | str:
             left_for=marker.metrics.left_for,
             rungs=marker.metrics.rungs,
             verdicts=marker.metrics.verdicts,
+            sampling=marker.metrics.sampling,
             reasons={o: {str(why): int(n) for why, n in c.items()} for o, c in marker.reasons.items() if c}
             or None,
             attempts=int(marker.attempts),
@@ -335,6 +340,8 @@ def add_up(state: State, done: Sequence[Seen], plan: Sequence[PlannedShard]) -> 
             state.rungs[rung] = state.rungs.get(rung, 0) + number
         for what, number in seen.verdicts.items():
             state.verdicts[what] = state.verdicts.get(what, 0) + number
+        for name, number in seen.sampling.items():
+            state.sampling[name] = state.sampling.get(name, 0) + number
         if seen.environment:
             state.environments[seen.environment] = state.environments.get(seen.environment, 0) + 1
         for outcome, causes in (seen.reasons or {}).items():

@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.console.progress import duration
 from pipeline.ledger.status import State
 from pipeline.records.rows import DECISION_TEXTS, LEFT_TEXTS, RUNG_TEXTS
+from pipeline.records.totals import sampling_text
 from pipeline.records.verdicts import VERDICT_TEXTS
 
 # Lines of one kind that are printed; the JSON has them all.
@@ -34,6 +35,8 @@ def lines(state: State) -> Iterator[str]:
         yield from (f"  {RUNG_TEXTS[rung]:<26} {number:>4}" for rung, number in s.rungs.items())
     for what, number in s.verdicts.items():
         yield counted("in review", number, VERDICT_TEXTS[what])
+    if s.sampling:
+        yield f"  {sampling_text(s.sampling)}"
     for outcome, number in s.outcomes.items():
         yield counted(outcome, number)
         yield from reasons(s.reasons.get(outcome, {}))

@@ -108,6 +108,9 @@ class Preset:
     # what a restored face may differ from the one that came, by `normal` and `strict`: tables of faces/gates.py. Empty:
     # none were fitted
     gates: Mapping[str, Any] = field(default_factory=dict)
+    # `invented`: the identity spread of a face's samples (faces/spread.py, degrees) above which the face is more the
+    # model's than the person's. Empty: no such bound was fitted
+    spread: Mapping[str, Any] = field(default_factory=dict)
     # N of tasks for which another one than `start_step` is better
     task_start: Mapping[str, Any] = field(default_factory=dict)
     # one sentence for people who choose
@@ -314,6 +317,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_above_zero(value: Any) -> bool:
+    return _is_number(value) and 0 < value < float("inf")
+
+
 def _check_ranges(preset: Preset, where: str) -> None:
     prior = preset.prior.options
     checks = (
@@ -344,6 +351,11 @@ def _check_ranges(preset: Preset, where: str) -> None:
             set(preset.gates) <= {"normal", "strict"}
             and all(isinstance(v, dict) for v in preset.gates.values()),
             f"[gates] holds the tables normal and strict, got {', '.join(preset.gates)}",
+        ),
+        (
+            not preset.spread
+            or (set(preset.spread) == {"invented"} and _is_above_zero(preset.spread["invented"])),
+            f"[spread] holds invented, degrees above 0, got {dict(preset.spread)}",
         ),
         (
             all(type(n) is int and 0 < n <= preset.max_step for n in preset.task_start.values()),
@@ -389,6 +401,11 @@ def treatment_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def gate_lines(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The lines of a preset's [gates] tables."""
     return [line for level, table in gates.items() for line in ("", f"[gates.{level}]", *_entries(table))]
+
+
+def spread_lines(bound: float | None) -> list[str]:
+    """The lines of a preset's [spread] table; none without a bound."""
+    return [] if bound is None else ["", "[spread]", *_entries({"invented": bound})]
 
 
 def _entries(table: Mapping[str, Any]) -> Iterator[str]:

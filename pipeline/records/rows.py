@@ -17,6 +17,7 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
 | restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
 | rungs      | bytes | [R, S, S, 3] uint8 RGB, every result of faces with several, in their order | restore | publish |
+| spreads    | bytes | [F, S, S] uint8, of faces/spread.py; empty without --samples   | restore  | publish    |
 | environment| str   | what the bits depend on beside the settings, as JSON           | restore  | publish    |
 | features   | bytes | [F, 2048] float16 of `restored`, nan for none; with --metrics features | measure | publish |
 | features_truth | bytes | the same of the true faces                                 | measure  | publish    |
@@ -165,6 +166,13 @@ class FaceRecord:
     # randomness of its chain, where its treatment has one of its own; seed of its noise, where a person chose it
     eta: float | None = None
     seed: int | None = None
+    # chains of which one is delivered; None without a chain
+    samples: int | None = None
+    # of several (faces/spread.py): their mean deviation over the face, levels; the largest angle between the delivered
+    # one and another, degrees; whether that marks the face as invented. None where it is not known
+    spread: float | None = None
+    spread_identity: float | None = None
+    invented: bool | None = None
     # variance of the Laplacian of crop and restoration; 0 for a face without a crop
     sharpness_before: float = 0.0
     sharpness_after: float = 0.0
@@ -225,6 +233,11 @@ def pack(arrays: Sequence[NDArray[np.uint8]]) -> bytes:
 def unpack(data: bytes, side: int) -> NDArray[np.uint8]:
     """Bytes → [F, side, side, 3] uint8, read-only."""
     return np.frombuffer(data, dtype=np.uint8).reshape(-1, side, side, 3)
+
+
+def unpack_maps(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Bytes → [F, side, side] uint8, read-only."""
+    return np.frombuffer(data, dtype=np.uint8).reshape(-1, side, side)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,10 @@ from typing import NamedTuple
 from pipeline.records.rows import DECISIONS, LEFT_TEXTS, RUNG_TEXTS, Counts, Decision, LeftFor, Rung
 from pipeline.records.verdicts import VERDICT_TEXTS, What
 
+# With --samples: every chain that was drawn, faces that are delivered from several, and those of them that are marked
+# as invented.
+SAMPLING = ("chains_drawn", "faces_sampled", "faces_invented")
+
 # Sums that a unit's marker carries, besides its counts.
 SUMS = (
     # faces by what was decided of them: DECISIONS of records.py
@@ -19,6 +23,7 @@ SUMS = (
     *(f"faces_rung_{rung}" for rung in RUNG_TEXTS),
     # by the last verdict on them: VERDICT_TEXTS of verdicts.py
     *(f"faces_verdict_{what}" for what in VERDICT_TEXTS),
+    *SAMPLING,
     # faces that an engine looked at
     "crops",
     "sharpness_before",
@@ -92,6 +97,12 @@ class ShardMetrics:
         counted = {what: round(self.sums.get(f"faces_verdict_{what}", 0.0)) for what in VERDICT_TEXTS}
         return {what: number for what, number in counted.items() if number}
 
+    @property
+    def sampling(self) -> dict[str, int]:
+        """What --samples drew and found, by SAMPLING; empty where nothing was drawn so."""
+        counted = {name: round(self.sums.get(name, 0.0)) for name in SAMPLING}
+        return counted if counted["chains_drawn"] else {}
+
     def intervals(self) -> dict[str, Interval]:
         """Of each column that was measured of any face."""
         found = {}
@@ -114,6 +125,7 @@ class ShardMetrics:
         values |= {f"faces_left_{why}": number for why, number in self.left_for.items()}
         values |= {f"faces_rung_{rung}": number for rung, number in self.rungs.items()}
         values |= {f"faces_verdict_{what}": number for what, number in self.verdicts.items()}
+        values |= self.sampling
         values |= {f"outcome_{name}": number for name, number in counts.outcomes.items()}
         values |= {k: sums[k] for k in ("seconds_read", "seconds_restore", "seconds_paste")}
         values |= {k: sums[k] for k in ("seconds_measure", "truths_missing") if sums[k]}
@@ -130,6 +142,12 @@ class ShardMetrics:
             # while other faces were waiting: below 1 the engine itself left slots empty
             values["slot_fill_pressed"] = sums["slot_steps_pressed"] / sums["slot_capacity_pressed"]
         return values
+
+
+def sampling_text(sampling: Mapping[str, int]) -> str:
+    """`ShardMetrics.sampling`, for people."""
+    chains, faces, invented = (sampling[name] for name in SAMPLING)
+    return f"{chains} chains drawn for {faces} faces, {invented} marked as invented here"
 
 
 def _finite(value: float) -> float:

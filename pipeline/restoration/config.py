@@ -18,6 +18,7 @@ from pipeline.restoration.options import (
     TrackingOptions,
     without_chain,
 )
+from pipeline.restoration.samples import SampleOptions
 
 # Presets that are taken where none is named: for faces of unknown degradation, and where something is known of them.
 BLIND_PRESET, TASK_PRESET = "portrait", "small-swinir"
@@ -37,6 +38,7 @@ class RestoreConfig:
     method: MethodOptions = options("method", MethodOptions)
     faces: FaceOptions = options("faces", FaceOptions)
     gate: GateOptions = options("gates", GateOptions)
+    samples: SampleOptions = options("samples", SampleOptions)
     background: BackgroundOptions = options("background", BackgroundOptions)
     metrics: MetricOptions = options("metrics", MetricOptions)
     machine: MachineOptions = options("machine", MachineOptions)
@@ -57,6 +59,8 @@ class RestoreConfig:
         # what these tasks know of a face is held in the chain
         if self.method.name == "estimator" and self.task.name in ("colourise", "upscale"):
             raise UsageError(without_chain("task", self.task.name))
+        if self.method.name == "estimator" and self.samples.number > 1:
+            raise UsageError(without_chain("samples", self.samples.number))
         is_held = not self.method.hold or self.task.is_blind
         require(self, {"--hold is for --task restore": is_held})
         shares = self.metrics.gpus + (self.background.gpus if self.background.network else 0)

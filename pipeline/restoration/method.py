@@ -24,6 +24,7 @@ from pipeline.networks.spandrel_models import load_upscaler
 from pipeline.networks.tiling import MARGIN, TILE
 from pipeline.restoration.config import RestoreConfig, fingerprint
 from pipeline.restoration.gates import choose_bounds
+from pipeline.restoration.samples import invented_above
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.background import Background
 from pipeline.stages.publish import Publish
@@ -181,6 +182,7 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
         resolved |= {"gates": bounds.as_table}
     resolved |= {"never": never.digest} if config.faces.never else {}
     resolved |= {"only": only.digest} if only is not None else {}
+    resolved |= config.samples.resolved(invented_above(preset, config.task.is_blind))
     if config.background.network is not None:
         name = store.name_of(config.background.network)
         resolved |= {
@@ -286,6 +288,9 @@ def restore_stage(
         stop_uri=stop_uri,
         task=c.task.task,
         bounds=m.bounds,
+        samples=c.samples.number,
+        takes_nearest=c.samples.takes_nearest,
+        invented=invented_above(m.preset, c.task.is_blind),
         report=report,
     )
 

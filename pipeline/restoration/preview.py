@@ -90,13 +90,18 @@ def dry_run(config: RestoreConfig, preset: Preset, method: Method, listed: Listi
         print(f"faces    {faces:.0f} ({how}; {found.unreadable} of {found.images} images unreadable)")
         if found.left:
             print(f"left     {found.left} more faces of these {found.images} images, by size, number or pose")
-    calls, how = 0, "the estimator alone"
+    calls, how, samples = 0, "the estimator alone", config.samples.number
     if not method.without_prior:
         calls = method.network_calls
         how = f"{calls} steps a face, eta {method.eta}"
         if method.treatment:
             how = f"each face by its damage, at most {method.most_calls} steps, eta {method.eta}"
     print(f"method   {preset.name}, {preset.side} px, {how}")
+    if samples > 1:
+        which = "nearest to their mean" if config.samples.takes_nearest else "first"
+        print(
+            f"samples  {samples} chains a face that has one, {samples} times the calls; the {which} is delivered"
+        )
     if config.background.network is not None:
         name = store.name_of(find_upscaler(config.background.network).file)
         size = (
@@ -108,6 +113,7 @@ def dry_run(config: RestoreConfig, preset: Preset, method: Method, listed: Listi
     if preset.estimator.kind == "spandrel":
         print("time     not known: what this estimator is, and costs, its file alone says")
         return OK
-    each = seconds_per_face(preset, calls)
+    # each chain begins with a call of the estimator
+    each = samples * seconds_per_face(preset, calls)
     print(f"time     about {duration(faces * each)} on this machine's CPU ({each:.1f} s a face)")
     return OK

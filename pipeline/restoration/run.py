@@ -25,7 +25,7 @@ from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger, Settled
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, RUNG_TEXTS, Row
-from pipeline.records.totals import ShardMetrics
+from pipeline.records.totals import ShardMetrics, sampling_text
 from pipeline.records.verdicts import VERDICT_TEXTS
 from pipeline.restoration.board import Board
 from pipeline.restoration.config import RestoreConfig
@@ -305,6 +305,7 @@ def summarise(restoration: Restoration, code: int) -> dict[str, Any]:
     summary |= {f"faces restored {RUNG_TEXTS[rung]}": number for rung, number in totals.rungs.items()}
     summary |= {f"faces left, {LEFT_TEXTS[why]}": number for why, number in totals.left_for.items()}
     summary |= {f"faces {VERDICT_TEXTS[what]} in review": number for what, number in totals.verdicts.items()}
+    summary |= {name.replace("_", " "): number for name, number in totals.sampling.items()}
     units = restoration.ledger.environments
     return summary | {
         "settings": restoration.ledger.fingerprint
@@ -331,6 +332,8 @@ def print_summary(restoration: Restoration, code: int, seconds: float) -> None:
     if verdicts := restoration.ledger.totals.verdicts:
         parts = ", ".join(f"{number} {VERDICT_TEXTS[what]}" for what, number in verdicts.items())
         print(f"{'in review':<14} {sum(verdicts.values()):>8}  {parts}")
+    if sampling := restoration.ledger.totals.sampling:
+        print(f"{'samples':<14} {sampling['faces_sampled']:>8}  {sampling_text(sampling)}")
     for name, interval in restoration.ledger.totals.intervals().items():
         print(f"{name:<14} {interval.mean:>8.4g}  ± {interval.half:.2g} over {interval.faces} faces")
     for name, distance in restoration.distances.items():

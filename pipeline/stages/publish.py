@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from pipeline.records.rows import (
     load_features,
     load_images,
     unpack,
+    unpack_maps,
     with_crops,
 )
 from pipeline.records.run_file import RunFile
@@ -136,7 +138,11 @@ class Publish:
         if shown.samples:
             outputs.append(self._write(unit, unit.sample_path, sample_strip(shown.samples)))
         tried = tried_crops(faces, unpack(row.get("rungs") or b"", self.frame.side))
-        extras = [*self._crops(unit, faces, before, after), *shown.files(unit, faces, before, tried)]
+        spreads = dict(self._spreads(faces, row))
+        extras = chain(
+            self._crops(unit, faces, before, after, spreads),
+            shown.files(unit, faces, before, tried, spreads),
+        )
         outputs += [self._write(unit, path, data) for path, data in extras]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}
         environment = json.loads(row.get("environment") or "{}")
@@ -337,14 +343,28 @@ class Publish:
         return parquet_bytes(table)
 
     def _crops(
-        self, unit: Unit, faces: list[FaceRecord], before: NDArray[np.uint8], after: NDArray[np.uint8]
+        self,
+        unit: Unit,
+        faces: list[FaceRecord],
+        before: NDArray[np.uint8],
+        after: NDArray[np.uint8],
+        spreads: Mapping[int, NDArray[np.uint8]],
     ) -> Iterator[tuple[str, bytes]]:
-        """The aligned crops, when they are wanted."""
-        if self.save_faces:
-            for face, came, restored in zip(with_crops(faces), before, after, strict=True):
-                stem = f"{unit.faces_folder}/{face.image:04d}-{face.face:02d}"
-                yield f"{stem}-before.png", encode_png(came)
-                yield f"{stem}-after.png", encode_png(restored)
+        """The aligned crops, when they are wanted, and how far the samples of each face differ."""
+        for i, face in enumerate(with_crops(faces)):
+            stem = f"{unit.faces_folder}/{face.image:04d}-{face.face:02d}"
+            if self.save_faces:
+                yield f"{stem}-before.png", encode_png(before[i])
+                yield f"{stem}-after.png", encode_png(after[i])
+            if i in spreads:
+                yield f"{stem}-spread.png", encode_png(spreads[i])
+
+    def _spreads(self, faces: list[FaceRecord], row: Row) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Index among the crops, and map, of each face that has several samples."""
+        if row.get("spreads"):
+            maps = unpack_maps(row["spreads"], self.frame.side)
+            every = zip(with_crops(faces), maps, strict=True)
+            yield from ((i, spread) for i, (face, spread) in enumerate(every) if face.spread is not None)
 
     def _write(self, unit: Unit, path: str, data: bytes) -> Output:
         RunFence(self.output, unit.run, RunFile.identity).write(path, data)

@@ -66,6 +66,10 @@ SCHEMA = pa.schema(
         ("hold", pa.float64()),
         ("eta", pa.float64()),
         ("seed", pa.int64()),
+        ("samples", pa.int32()),  # chains of which one is delivered; null without a chain
+        ("spread", pa.float64()),  # these three of several samples (faces/spread.py): levels over the face,
+        ("spread_identity", pa.float64()),  # largest angle from the delivered one, degrees,
+        ("invented", pa.bool_()),  # and whether that is above the preset's bound
         ("model_sha256", pa.string()),
         ("sharpness_before", pa.float64()),
         ("sharpness_after", pa.float64()),
@@ -79,7 +83,10 @@ SCHEMA = pa.schema(
 )
 # Columns that the outputs of earlier versions do not have.
 VERDICT_COLUMNS = ("verdict", "verdict_by", "verdict_at", "verdict_settings")
-ADDED_LATER = frozenset({"left_for", "recoded", "rung", "tried", "has_crop", *VERDICT_COLUMNS})
+SAMPLE_COLUMNS = ("samples", "spread", "spread_identity", "invented")
+ADDED_LATER = frozenset(
+    {"left_for", "recoded", "rung", "tried", "has_crop", *VERDICT_COLUMNS, *SAMPLE_COLUMNS}
+)
 
 
 def record_table(
@@ -231,11 +238,16 @@ def decided(faces: Sequence[FaceRecord]) -> dict[str, float]:
     left = Counter(f.left_for for f in faces)
     rungs = Counter(f.rung for f in faces)
     said = Counter(f.verdict for f in faces)
+    samples = {
+        "faces_sampled": sum(f.spread is not None for f in faces),
+        "faces_invented": sum(bool(f.invented) for f in faces),
+    }
     return {f"faces_{way}": float(counted[way]) for way in DECISIONS} | {
         **{f"faces_left_{why}": float(left[why]) for why in LEFT_TEXTS if left[why]},
         **{f"faces_rung_{rung}": float(rungs[rung]) for rung in RUNG_TEXTS if rungs[rung]},
         **{f"faces_verdict_{what}": float(said[what]) for what in VERDICT_TEXTS if said[what]},
         "crops": float(len(with_crops(faces))),
+        **{name: float(number) for name, number in samples.items() if number},
     }
 
 

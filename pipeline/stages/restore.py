@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from pipeline.console.work_counts import Report, WorkCounts, ignore
 from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.method import Method
-from pipeline.diffusion.noise import noise_key
+from pipeline.diffusion.noise import NoiseKey, noise_key
 from pipeline.diffusion.request import FaceJob, FaceResult
 from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.task import BLIND, Task
@@ -59,7 +59,11 @@ from pipeline.records.rows import (
 )
 from pipeline.records.verdicts import Verdict
 from pipeline.stages.ladder import Climb, Ladder
+from pipeline.stages.samples import Sampling, slot_sums
 from pipeline.stages.verdicts import UnitVerdicts
+
+# Measurements that add, by name.
+Sums = dict[str, float]
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
 CALLS_ON_GPU = 2
@@ -86,6 +90,11 @@ class RestoreSettings:
     task: Task = BLIND
     # what a restored face may differ from the one that came; None: whatever comes out is delivered
     bounds: Bounds | None = None
+    # chains of each face that has one; of several the one nearest to their mean is delivered, else the first
+    samples: int = 1
+    takes_nearest: bool = True
+    # identity spread of the samples, degrees, above which a face counts as invented; None: unknown
+    invented: float | None = None
     # is given what happens to networks and faces
     report: Report = ignore
 
@@ -157,8 +166,18 @@ def inference_network(
     return in_precision(estimator, device, dtype)
 
 
+def make_gates(bounds: Bounds | None, frame: CropFrame, weights_dir: str | None) -> Gates | None:
+    """The gates of these bounds; None where none is asked."""
+    if bounds is None:
+        return None
+    embedder = None
+    if bounds.identity is not None:
+        embedder = Embedder(load_embedding(resolve_metric("identity", weights_dir).path), frame)
+    return Gates(bounds, frame, embedder)
+
+
 class RestoreFaces:
-    """Row with `crops` → row with `estimated`, `restored`, `environment`.
+    """Row with `crops` → row with `estimated`, `restored`, `spreads`, `environment`.
 
     Several threads may call one instance at once.
     """
@@ -169,8 +188,15 @@ class RestoreFaces:
         schedule = s.method.schedule
         self._treatment = s.method.treatments(schedule)
         self._engine = self._make_engine(schedule)
+        frame = CropFrame.from_table(s.preset.side, s.preset.crop)
+        self._gates = make_gates(s.bounds, frame, s.weights_dir)
+        self._sampling = Sampling(s.samples, s.takes_nearest, s.invented, frame, self._gates)
         self._ladder = Ladder(
-            self._engine, partial(s.method.ladder, side=s.preset.side), self._gates(), self._finish
+            self._engine,
+            partial(s.method.ladder, side=s.preset.side),
+            self._gates,
+            self._finish,
+            self._sampling.choose,
         )
         s.report(WorkCounts(ready=1))
 
@@ -184,16 +210,6 @@ class RestoreFaces:
         return make_engine(
             s.preset, estimator, prior, schedule, s.device, s.precision, s.slots, s.threads, s.report
         )
-
-    def _gates(self) -> Gates | None:
-        s = self._settings
-        if s.bounds is None:
-            return None
-        frame = CropFrame.from_table(s.preset.side, s.preset.crop)
-        embedder = None
-        if s.bounds.identity is not None:
-            embedder = Embedder(load_embedding(resolve_metric("identity", s.weights_dir).path), frame)
-        return Gates(s.bounds, frame, embedder)
 
     def _load(self, spec: NetworkSpec) -> nn.Module:
         return load_network(spec, resolve(spec.file, spec.url, spec.sha256, self._settings.weights_dir).path)
@@ -209,40 +225,55 @@ class RestoreFaces:
         holes: list[Hole | None] = [None] * len(crops)
         if row.get("holes"):
             holes = [hole.any(axis=2) for hole in unpack(row["holes"], self._settings.preset.side)]
-        verdicts = UnitVerdicts.from_json(row.get("verdicts"))
-        said = [verdicts.deciding(f.image, f.face) for f in faces]
-        results: dict[int, FaceResult] = {}
-        for i, verdict in enumerate(said):
-            if verdict is not None and verdict.verdict == "reject":
-                results[i] = reject(faces[i], crops[i], verdict)
-        asked = [i for i in range(len(faces)) if i not in results]
-        jobs = [self._job(images[faces[i].image], faces[i], crops[i], holes[i], said[i]) for i in asked]
-        ungated = [n for n, i in enumerate(asked) if (verdict := said[i]) and verdict.changes_chain]
-        torch.set_num_threads(1)  # the gates' network; the engine's threads have their own number
-        spent: list[FaceResult] = []
-        rungs: dict[int, list[NDArray[np.uint8]]] = {}
-        for n, climb in self._ladder.restore(jobs, ungated):
-            self._settings.report(WorkCounts(restored=1, decided=1 - max(len(climb.results), 1)))
-            i = asked[n]
-            results[i] = self._note(faces[i], climb)
-            rungs[i] = climb.seen if len(climb.seen) > 1 else []
-            spent += climb.results
-        verdicts.note(every)
-        sums = {
-            "seconds_restore": time.monotonic() - began,
-            "slot_steps": float(sum(r.steps for r in spent)),
-            "slot_capacity": sum(r.capacity for r in spent),
-            "slot_steps_pressed": float(sum(r.steps_saturated for r in spent)),
-            "slot_capacity_pressed": sum(r.capacity_saturated for r in spent),
-        }
+        results, maps, rungs, spent = self._restored(row, images, faces, crops, holes)
+        UnitVerdicts.from_json(row.get("verdicts")).note(every)
+        sums = {"seconds_restore": time.monotonic() - began} | spent
         return row | {
             "faces": dump_records(every),
             "estimated": pack([results[i].estimated for i in range(len(faces))]),
             "restored": pack([results[i].restored for i in range(len(faces))]),
             "rungs": pack([crop for i in sorted(rungs) for crop in rungs[i]]),
+            "spreads": pack([maps[i] for i in range(len(faces))]) if self._settings.samples > 1 else b"",
             "sums": json.dumps(json.loads(row["sums"]) | sums),
             "environment": json.dumps(self.environment),
         }
+
+    def _restored(
+        self,
+        row: Row,
+        images: Sequence[ImageRecord],
+        faces: Sequence[FaceRecord],
+        crops: NDArray[np.uint8],
+        holes: Sequence[Hole | None],
+    ) -> tuple[dict[int, FaceResult], dict[int, NDArray[np.uint8]], dict[int, list[NDArray[np.uint8]]], Sums]:
+        """Every face by its index: its result, how far its samples differ, and all results of one that had several.
+
+        Last come the sums of what the engine did.
+        """
+        verdicts = UnitVerdicts.from_json(row.get("verdicts"))
+        said = [verdicts.deciding(f.image, f.face) for f in faces]
+        results: dict[int, FaceResult] = {}
+        maps: dict[int, NDArray[np.uint8]] = {}
+        rungs: dict[int, list[NDArray[np.uint8]]] = {}
+        for i, verdict in enumerate(said):
+            if verdict is not None and verdict.verdict == "reject":
+                results[i] = reject(faces[i], crops[i], verdict)
+                maps[i] = np.zeros(crops[i].shape[:2], np.uint8)
+        asked = [i for i in range(len(faces)) if i not in results]
+        jobs = [self._job(images[faces[i].image], faces[i], crops[i], holes[i], said[i]) for i in asked]
+        keys = [self._further_keys(images[faces[i].image], faces[i]) for i in asked]
+        ungated = [n for n, i in enumerate(asked) if (verdict := said[i]) and verdict.changes_chain]
+        torch.set_num_threads(1)  # the gates' network; the engine's threads have their own number
+        spent = slot_sums([])
+        for n, climb in self._ladder.restore(jobs, keys, ungated):
+            self._settings.report(WorkCounts(restored=1, decided=1 - climb.submitted))
+            i = asked[n]
+            results[i] = self._note(faces[i], climb)
+            maps[i] = self._sampling.note(faces[i], climb)
+            rungs[i] = climb.seen if len(climb.seen) > 1 else []
+            for name, value in (slot_sums(climb.results) | self._sampling.drawn(climb.results)).items():
+                spent[name] = spent.get(name, 0.0) + value
+        return results, maps, rungs, spent
 
     @property
     def environment(self) -> dict[str, str]:
@@ -325,6 +356,11 @@ class RestoreFaces:
         to_crop = np.array(face.affine).reshape(2, 3)
         inside = inside_picture(to_crop, len(crop), image.width, image.height)
         return FaceJob(crop, key, method.eta, treatment, method.solver, known, hole, inside)
+
+    def _further_keys(self, image: ImageRecord, face: FaceRecord) -> tuple[NoiseKey, ...]:
+        """Of a face's samples after the first: those of runs with the seeds that follow."""
+        seed = self._settings.method.seed if face.seed is None else face.seed
+        return tuple(noise_key(seed + k, image.sha256, face.face) for k in range(1, self._settings.samples))
 
 
 def reject(face: FaceRecord, crop: NDArray[np.uint8], verdict: Verdict) -> FaceResult:

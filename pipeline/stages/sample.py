@@ -64,7 +64,11 @@ def decision(face: FaceRecord) -> str:
     if face.treatment == "chain":
         held = f", held below {face.hold:g} px" if face.hold else ""
         rung = f" ({RUNG_TEXTS[face.rung]})" if face.rung and face.rung != "asked" else ""
-        return f"{changed}diffusion from step {face.start_step}, {face.calls} calls{held}{rung}"
+        several = (
+            f", one of {face.samples}, which differ by {face.spread:.1f}" if face.spread is not None else ""
+        )
+        invented = ": invented here" if face.invented else ""
+        return f"{changed}diffusion from step {face.start_step}, {face.calls} calls{held}{rung}{several}{invented}"
     texts = {"left": "left as it was", "estimator": "the estimator alone", "": "not treated"}
     why = f": {LEFT_TEXTS[face.left_for]}" if face.left_for and face.tried else ""
     return changed + texts[face.treatment] + why

@@ -58,20 +58,28 @@ class Shown:
                     self._tiles[i] = review_tile(there, after, face, self._frame)
 
     def files(
-        self, unit: Unit, faces: Sequence[FaceRecord], came: Pixels, tried: Mapping[int, Sequence[Pixels]]
+        self,
+        unit: Unit,
+        faces: Sequence[FaceRecord],
+        came: Pixels,
+        tried: Mapping[int, Sequence[Pixels]],
+        spreads: Mapping[int, Pixels],
     ) -> Iterator[tuple[str, bytes]]:
         """Path and bytes of each picture for the review page.
 
-        came: [F, S, S, 3], the crops. tried: what several treatments made of a face, by its index among the crops.
+        came: [F, S, S, 3], the crops. By a face's index among these: tried: what several treatments made of it;
+        spreads: [S, S], how far its samples differ.
         """
         if not self._review:
             return
         for i, face in enumerate(with_crops(faces)):
             if i in self._tiles:
                 yield f"{unit.tiles_folder}/{tile_name(face.image, face.face)}", self._tiles[i]
-                if tried.get(i):
+                panels = [came[i], *tried[i]] if tried.get(i) else []
+                panels += [np.repeat(spreads[i][..., None], 3, axis=2)] if i in spreads else []
+                if panels:
                     path = f"{unit.tiles_folder}/{panels_name(face.image, face.face)}"
-                    yield path, review_panels([came[i], *tried[i]])
+                    yield path, review_panels(panels)
 
 
 def tried_crops(faces: Sequence[FaceRecord], crops: Pixels) -> dict[int, list[Pixels]]:

@@ -219,8 +219,8 @@ class Carried:
         return joined
 
     def with_sums(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """The sums with the time and slots that the pictures that stay have taken."""
-        before = {k: v for k, v in self.marker.sums.items() if k.startswith(("seconds_", "slot_"))}
+        """The sums with the time, slots and chains that the pictures that stay have taken."""
+        before = {k: v for k, v in self.marker.sums.items() if k.startswith(("seconds_", "slot_", "chains_"))}
         return dict(sums) | {k: sums.get(k, 0.0) + v for k, v in before.items()}
 
     def with_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
