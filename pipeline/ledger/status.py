@@ -340,8 +340,8 @@ def add_up(state: State, done: Sequence[Seen], plan: Sequence[PlannedShard]) -> 
             state.rungs[rung] = state.rungs.get(rung, 0) + number
         for what, number in seen.verdicts.items():
             state.verdicts[what] = state.verdicts.get(what, 0) + number
-        for name, number in seen.sampling.items():
-            state.sampling[name] = state.sampling.get(name, 0) + number
+        for drawn, number in seen.sampling.items():
+            state.sampling[drawn] = state.sampling.get(drawn, 0) + number
         if seen.environment:
             state.environments[seen.environment] = state.environments.get(seen.environment, 0) + 1
         for outcome, causes in (seen.reasons or {}).items():

@@ -258,9 +258,11 @@ def done(photos, output):
     """All three units done, with everything that they leave."""
     for pending in planned(photos, output).pending():
         unit = unit_of(output, pending)
-        for path in unit.paths[:-2]:
+        for path in unit.paths[:-3]:
             store.write_bytes(store.join(output, path), b"ours")
-        store.write_bytes(store.join(output, f"{unit.faces_folder}/0000-00-after.png"), b"ours")
+        for path in (f"{unit.faces_folder}/0000-00-after.png", f"{unit.tiles_folder}/0000-00.jpg"):
+            store.write_bytes(store.join(output, path), b"ours")
+        store.write_bytes(store.join(output, f"_ledger/verdicts/{unit.name}.json"), b"ours")
         finish(output, pending)
     store.write_bytes(store.join(output, "report/index.html"), b"ours")
     store.write_bytes(store.join(output, "images/mine.txt"), b"not of the run")
