@@ -22,7 +22,7 @@ from pipeline.console.options import values_of, with_values
 from pipeline.console.progress import Progress, WaitNotice, duration
 from pipeline.io import layout, store
 from pipeline.ledger.lease import Lease
-from pipeline.ledger.ledger import Ledger, Settled
+from pipeline.ledger.ledger import Ledger, Settled, read_run
 from pipeline.metrics.distribution import FeatureStatistics, sum_records
 from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, RUNG_TEXTS, Row
 from pipeline.records.totals import ShardMetrics, sampling_text
@@ -32,6 +32,7 @@ from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.flow import Resources, connect, fit_resources, run_flow
 from pipeline.restoration.method import Restorer, measure_stage, publish_stage, read_stage, restore_stage
 from pipeline.restoration.report import write_report
+from pipeline.restoration.review import write_review
 from pipeline.stages.load import LoadUnit
 from pipeline.stages.restore import settled_precision
 from pipeline.tracking.address import settle_uri, ui_command
@@ -266,8 +267,16 @@ class Restoration:
             self.distances["fid_reference"] = ours.distance(self.reference)
         self.tracker.log_metrics(len(self.ledger.shards), self.distances)
 
+    def _write_review(self) -> int:
+        """Write the page to review faces on, where one is wanted; the number of its faces."""
+        if self.config.output.review == "off":
+            return 0
+        output, restorer = self.config.output.uri, self.restorer
+        return write_review(output, read_run(output), restorer.method, restorer.frame, restorer.bounds)
+
     def _report(self, code: int) -> None:
         write_report(self.config.output.uri, summarise(self, code), self.lease.is_held)
+        reviewed = self._write_review()
         for name in ("contact_sheet.png", "index.html", "shards.parquet"):
             path = layout.report_path(name)
             if store.exists(uri := store.join(self.config.output.uri, path)):
@@ -283,6 +292,10 @@ class Restoration:
         print(f"records        {store.join(self.config.output.uri, layout.RECORDS)}")
         print(f"report         {store.join(self.config.output.uri, layout.report_path('index.html'))}")
         print(f"contact sheet  {store.join(self.config.output.uri, layout.report_path('contact_sheet.png'))}")
+        if reviewed:
+            print(
+                f"review         {store.join(self.config.output.uri, layout.REVIEW_PAGE)}  {reviewed} faces"
+            )
         print(f"MLflow         {ui_command(self.mlflow_uri)}")
 
 

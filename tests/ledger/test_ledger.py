@@ -13,6 +13,7 @@ from pipeline.ledger.ledger import Ledger, RefusedMix, unit_images_of
 from pipeline.records.marker import Output
 from pipeline.records.rows import Counts, ImageRecord
 from pipeline.records.seal import sealed
+from pipeline.records.verdicts import verdicts_to_json
 from pipeline.stages.load import LoadUnit
 from pipeline.stages.record import make_marker
 
@@ -262,7 +263,7 @@ def done(photos, output):
             store.write_bytes(store.join(output, path), b"ours")
         for path in (f"{unit.faces_folder}/0000-00-after.png", f"{unit.tiles_folder}/0000-00.jpg"):
             store.write_bytes(store.join(output, path), b"ours")
-        store.write_bytes(store.join(output, f"_ledger/verdicts/{unit.name}.json"), b"ours")
+        store.write_bytes(store.join(output, f"_ledger/verdicts/{unit.name}.json"), verdicts_to_json([]))
         finish(output, pending)
     store.write_bytes(store.join(output, "report/index.html"), b"ours")
     store.write_bytes(store.join(output, "images/mine.txt"), b"not of the run")

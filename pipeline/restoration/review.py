@@ -1,0 +1,193 @@
+"""The page on which people review a run's faces, from the records and tiles that the run left in its output."""
+
+import base64
+from collections.abc import Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.diffusion.method import Method
+from pipeline.faces.gates import Bounds
+from pipeline.faces.geometry import CropFrame
+from pipeline.io import layout, store
+from pipeline.io.tables import read_table
+from pipeline.ledger.ledger import READERS
+from pipeline.records.rows import LEFT_TEXTS, RUNG_TEXTS, FaceRecord
+from pipeline.records.run_file import RunFile
+from pipeline.reporting.review_page import Applied, Choice, Face, ReviewData, Tried, review_document
+from pipeline.stages.ladder import NON_FINITE
+from pipeline.stages.record import by_image, records_of
+from pipeline.stages.sample import decision
+from pipeline.stages.tiles import panels_name, tile_matrix, tile_name, tile_side
+
+# Faces of the page; of a run with more, those that turned the identity most.
+MOST_FACES = 50_000
+# A run whose pictures take no more than this is one file.
+MOST_INSIDE = 24 << 20
+CAME, SPREAD = "as it came", "spread"
+TRIED_TEXTS = {
+    "asked": "as asked", "held": "held more", "lower_n": "smaller N", "estimator": "estimator alone",
+}  # fmt: skip
+
+
+def write_review(output: str, run: RunFile, method: Method, frame: CropFrame, bounds: Bounds | None) -> int:
+    """Write OUT/review/index.html over the faces that have tiles; how many they are. Raises StoreError."""
+    sizes = _tiles(output)
+    faces = list(_faces(output, sizes, frame, bounds))
+    if len(faces) > MOST_FACES:
+        faces = sorted(faces, key=lambda face: -(face.identity or 0.0))[:MOST_FACES]
+    if sum(sizes.values()) <= MOST_INSIDE:
+        faces = _with_pictures(output, faces)
+    where = store.join(output, layout.SAVED_VERDICTS)
+    data = ReviewData(
+        title=store.name_of(output),
+        run=run.run,
+        digest=run.digest,
+        command=f"python -m jobs.restore --input {run.input} --output {output} --verdicts {where}",
+        choices=choices(method, frame.side),
+        faces=faces,
+    )
+    store.write_bytes(store.join(output, layout.REVIEW_PAGE), review_document(data).encode())
+    return len(faces)
+
+
+def choices(method: Method, side: int) -> list[Choice]:
+    """What a face can be restored again with, beside what people write themselves. side: of the crop, pixels."""
+    if method.without_prior:
+        return [Choice("as the run does it", {}), Choice("half of the change", {"strength": 0.5})]
+    steps = sorted({*method.start_steps})
+    largest = steps[-1]
+    kept = [int(t) for t in method.schedule.t if 0 < t <= largest // 2]
+    sigma = method.hold / 2 or side / 64
+    found = [
+        Choice("as the run does it", {}),
+        Choice("another sample", {"seed": method.seed + 1}),
+        Choice("the estimator alone", {"method": "estimator"}),
+        Choice("half of the change", {"strength": 0.5}),
+        Choice(f"held more, σ {sigma:g}", {"start_step": largest, "hold": sigma}),
+    ]
+    if kept:
+        found.append(Choice(f"smaller N, {max(kept)}", {"start_step": max(kept)}))
+    found.append(Choice(f"the chain from {largest}", {"start_step": largest}))
+    return found
+
+
+def _tiles(output: str) -> dict[str, int]:
+    """Size of every tile in bytes, by its path below the folder of tiles."""
+    folder = store.join(output, layout.TILES)
+    return {e.path: e.size for e in store.list_files(folder)} if store.exists(folder) else {}
+
+
+def _faces(output: str, there: Container[str], frame: CropFrame, bounds: Bounds | None) -> Iterator[Face]:
+    """Every face that has a tile, in the order of the units."""
+    folder = store.join(output, layout.RECORDS)
+    entries = store.list_files(folder) if store.exists(folder) else []
+    uris = [e.uri for e in entries if e.path.endswith(".parquet")]
+
+    def of_unit(uri: str) -> list[Face]:
+        return list(_faces_of(read_table(store.read_bytes(uri)).to_pylist(), there, frame, bounds))
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for found in pool.map(of_unit, uris):
+            yield from found
+
+
+def _faces_of(
+    rows: Sequence[dict[str, Any]], there: Container[str], frame: CropFrame, bounds: Bounds | None
+) -> Iterator[Face]:
+    for place, group in enumerate(by_image(list(rows))):
+        image = group[0]
+        for face in records_of(group, place, image["member"], ()).faces:
+            tile = f"{image['unit']}/{tile_name(place, face.face)}"
+            if tile in there:
+                more = f"{image['unit']}/{panels_name(place, face.face)}"
+                yield _face(image, face, tile, more if more in there else None, frame, bounds)
+
+
+def _face(
+    image: Mapping[str, Any],
+    face: FaceRecord,
+    tile: str,
+    more: str | None,
+    frame: CropFrame,
+    bounds: Bounds | None,
+) -> Face:
+    side = tile_side(face.scale, frame)
+    measured = face.tried[-1] if face.tried else {}
+    delta = face.estimated_change
+    allowed = bounds.at("identity", delta) if bounds and delta is not None and bounds.identity else None
+    shown = [tried for tried in face.tried if tried.get("failed") != NON_FINITE]
+    panels = [CAME, *(TRIED_TEXTS[tried["rung"]] for tried in shown)] if len(shown) > 1 else []
+    panels += [SPREAD] if face.spread is not None and more else []
+    left = face.treatment == "left"
+    x0, y0, x1, y1 = face.box
+    return Face(
+        unit=image["unit"],
+        place=face.image,
+        picture=image["member"],
+        face=face.face,
+        sha256=image["sha256"],
+        src=f"tiles/{tile}",
+        tile=(side, side),
+        more=f"tiles/{more}" if more else None,
+        panels=panels if more else [],
+        side=frame.side,
+        heat=_heat(face, frame, side) if SPREAD in panels else None,
+        size=max(x1 - x0, y1 - y0),
+        delta=delta,
+        identity=measured.get("identity"),
+        allowed=allowed,
+        gain=measured.get("gain"),
+        spread=face.spread,
+        spread_identity=face.spread_identity,
+        invented=bool(face.invented),
+        outcome="left" if left else "restored",
+        rung=face.rung,
+        treatment=decision(face),
+        why=(LEFT_TEXTS[face.left_for] if face.left_for else face.kept) if left else "",
+        redoable=face.has_crop,
+        tried=[_tried(tried) for tried in face.tried],
+        applied=_applied(face),
+    )
+
+
+def _tried(tried: Mapping[str, Any]) -> Tried:
+    numbers = {name: tried.get(name) for name in ("identity", "landmarks", "colour", "gain", "bound")}
+    label = TRIED_TEXTS.get(tried["rung"], RUNG_TEXTS[tried["rung"]])
+    return Tried(tried["rung"], label, failed=tried.get("failed"), **numbers)
+
+
+def _applied(face: FaceRecord) -> Applied | None:
+    if not face.verdict:
+        return None
+    settings = face.verdict_settings if face.verdict == "redo" else None
+    return Applied(face.verdict, face.verdict_by, face.verdict_at, settings)
+
+
+def _heat(face: FaceRecord, frame: CropFrame, side: int) -> tuple[float, float, float, float, float, float]:
+    """The affine map from the crop to its tile, as CSS has it."""
+    to_tile = np.vstack([tile_matrix(face.affine, frame, side), [0, 0, 1]])
+    to_crop = np.vstack([np.array(face.affine).reshape(2, 3), [0, 0, 1]])
+    m = to_tile @ np.linalg.inv(to_crop)
+    # pixel centres lie at whole numbers there, and half a pixel further in CSS
+    shift = m[:2, 2] + 0.5 - m[:2, :2] @ [0.5, 0.5]
+    return (m[0, 0], m[1, 0], m[0, 1], m[1, 1], float(shift[0]), float(shift[1]))
+
+
+def _with_pictures(output: str, faces: Sequence[Face]) -> list[Face]:
+    """The faces with their pictures inside the page."""
+    folder = store.join(output, layout.REVIEW)
+
+    def inside(address: str | None) -> str | None:
+        if address is None:
+            return None
+        data = store.read_bytes(store.join(folder, address))
+        return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+    def filled(face: Face) -> Face:
+        return replace(face, src=inside(face.src) or "", more=inside(face.more))
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(filled, faces))
