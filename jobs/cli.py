@@ -34,6 +34,9 @@ JOBS: Mapping[str, Job] = {
     "status": Job(
         "jobs.status", "show the status of a run: units done and planned, rate, outcomes, last errors"
     ),
+    "review": Job(
+        "jobs.review", "look at every restored face of a run, accept or reject it, or have it restored again"
+    ),
     "verify": Job("jobs.verify", "read an output again, restore a sample again, and report every difference"),
     "compare": Job("jobs.compare", "compare two runs over the same pictures, face by face"),
     "models": Job("jobs.models", "list, fetch, mirror and check the models that presets name"),

@@ -15,6 +15,8 @@ FOLDERS = (IMAGES, SHARDS, FACES, RECORDS, REPORT, REVIEW, LEDGER)
 SAMPLES = f"{REPORT}/samples"
 # Pictures of faces for the review page; the page; the verdicts that it saves.
 TILES = f"{REVIEW}/tiles"
+# The same of runs that wrote none, made by jobs.review; no marker names them.
+MADE_TILES = f"{REVIEW}/made"
 REVIEW_PAGE, SAVED_VERDICTS = f"{REVIEW}/index.html", f"{REVIEW}/verdicts.json"
 # What the run is; the claim on the output.
 RUN = f"{LEDGER}/run.json"
@@ -86,6 +88,11 @@ def faces_folder(unit: str) -> str:
 def tiles_folder(unit: str) -> str:
     """Pictures of a unit's faces for the review page."""
     return f"{TILES}/{unit}"
+
+
+def made_tiles_folder(unit: str) -> str:
+    """Such pictures that were made after the run."""
+    return f"{MADE_TILES}/{unit}"
 
 
 def report_path(name: str) -> str:

@@ -96,6 +96,20 @@ def _first_below(uri: str, attempts: int = 0) -> str | None:
     return _ask(uri, s3.first_below, place["Bucket"], _folder(place["Key"]), attempts)
 
 
+def signed_address(uri: str, seconds: int) -> str:
+    """The address of an object with a signature of our credentials that is valid for so long."""
+
+    async def sign(filesystem: Any) -> str:
+        client = await filesystem.get_s3(_place(uri)["Bucket"])
+        address: str = await client.generate_presigned_url(
+            "get_object", Params=_place(uri), ExpiresIn=seconds
+        )
+        return address
+
+    filesystem = _filesystem(uri)
+    return cast(str, sync(filesystem.loop, sign, filesystem))
+
+
 # ---- files
 
 

@@ -159,6 +159,14 @@ def create_bytes(uri: str, data: bytes) -> bool:
         return _filesystem(uri).create_bytes(uri, data)
 
 
+def signed_address(uri: str, seconds: int) -> str:
+    """An https address of an object of S3 at which anybody can read it for so long. Raises StoreError."""
+    if not is_s3(uri):
+        raise StoreError(f"addresses can be signed for s3:// alone, got {redact(uri)}")
+    with explained("sign the address of", uri):
+        return s3_store.signed_address(uri, seconds)
+
+
 def can_swap(uri: str) -> bool:
     """Whether `swap_bytes` works there."""
     return is_s3(uri)

@@ -400,7 +400,8 @@ def discard(output: str) -> None:
                 for folder in (unit.faces_folder, unit.tiles_folder):
                     delete(f"{folder}/{path}" for path in _paths_below(output, folder))
         delete(layout.report_path(path) for path in _paths_below(output, layout.REPORT))
-        delete(f"{layout.VERDICTS}/{path}" for path in _paths_below(output, layout.VERDICTS))
+        for folder in (layout.VERDICTS, layout.MADE_TILES):
+            delete(f"{folder}/{path}" for path in _paths_below(output, folder))
         delete(
             (layout.RETRIES, layout.TRACKING, layout.REPORT_FILES, layout.REVIEW_PAGE, layout.SAVED_VERDICTS)
         )

@@ -1,7 +1,7 @@
 """The page on which people review a run's faces, from the records and tiles that the run left in its output."""
 
 import base64
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -12,11 +12,13 @@ from pipeline.diffusion.method import Method
 from pipeline.faces.gates import Bounds
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import layout, store
+from pipeline.io.fence import write_while
 from pipeline.io.tables import read_table
 from pipeline.ledger.ledger import READERS
 from pipeline.records.rows import LEFT_TEXTS, RUNG_TEXTS, FaceRecord
 from pipeline.records.run_file import RunFile
 from pipeline.reporting.review_page import Applied, Choice, Face, ReviewData, Tried, review_document
+from pipeline.restoration.method import Restorer
 from pipeline.stages.ladder import NON_FINITE
 from pipeline.stages.record import by_image, records_of
 from pipeline.stages.sample import decision
@@ -32,24 +34,36 @@ TRIED_TEXTS = {
 }  # fmt: skip
 
 
-def write_review(output: str, run: RunFile, method: Method, frame: CropFrame, bounds: Bounds | None) -> int:
-    """Write OUT/review/index.html over the faces that have tiles; how many they are. Raises StoreError."""
+def write_review(
+    output: str,
+    run: RunFile,
+    restorer: Restorer,
+    is_held: Callable[[], bool] = lambda: True,
+    sign: Callable[[str], str] | None = None,
+) -> int:
+    """Write OUT/review/index.html over the faces that have tiles; how many they are.
+
+    is_held: whether the output still is ours to write to. sign: gives the pictures, by their URI, the addresses that
+    the page names; None: they lie beside it, or in it where they are few. Raises Fenced or StoreError.
+    """
     sizes = _tiles(output)
-    faces = list(_faces(output, sizes, frame, bounds))
+    faces = list(_faces(output, sizes, restorer.frame, restorer.bounds))
     if len(faces) > MOST_FACES:
         faces = sorted(faces, key=lambda face: -(face.identity or 0.0))[:MOST_FACES]
-    if sum(sizes.values()) <= MOST_INSIDE:
-        faces = _with_pictures(output, faces)
+    if sign is not None:
+        faces = _with_addresses(output, faces, sign)
+    elif sum(sizes.values()) <= MOST_INSIDE:
+        faces = _with_addresses(output, faces, _inside)
     where = store.join(output, layout.SAVED_VERDICTS)
     data = ReviewData(
         title=store.name_of(output),
         run=run.run,
         digest=run.digest,
         command=f"python -m jobs.restore --input {run.input} --output {output} --verdicts {where}",
-        choices=choices(method, frame.side),
+        choices=choices(restorer.method, restorer.frame.side),
         faces=faces,
     )
-    store.write_bytes(store.join(output, layout.REVIEW_PAGE), review_document(data).encode())
+    write_while(is_held, output, layout.REVIEW_PAGE, review_document(data).encode())
     return len(faces)
 
 
@@ -75,9 +89,13 @@ def choices(method: Method, side: int) -> list[Choice]:
 
 
 def _tiles(output: str) -> dict[str, int]:
-    """Size of every tile in bytes, by its path below the folder of tiles."""
-    folder = store.join(output, layout.TILES)
-    return {e.path: e.size for e in store.list_files(folder)} if store.exists(folder) else {}
+    """Size of every tile in bytes, by its path below the folder of the review."""
+    sizes: dict[str, int] = {}
+    for folder in (layout.MADE_TILES, layout.TILES):
+        uri = store.join(output, folder)
+        below = folder.removeprefix(f"{layout.REVIEW}/")
+        sizes |= {f"{below}/{e.path}": e.size for e in (store.list_files(uri) if store.exists(uri) else ())}
+    return sizes
 
 
 def _faces(output: str, there: Container[str], frame: CropFrame, bounds: Bounds | None) -> Iterator[Face]:
@@ -100,10 +118,13 @@ def _faces_of(
     for place, group in enumerate(by_image(list(rows))):
         image = group[0]
         for face in records_of(group, place, image["member"], ()).faces:
-            tile = f"{image['unit']}/{tile_name(place, face.face)}"
-            if tile in there:
-                more = f"{image['unit']}/{panels_name(place, face.face)}"
-                yield _face(image, face, tile, more if more in there else None, frame, bounds)
+            folders = (layout.tiles_folder(image["unit"]), layout.made_tiles_folder(image["unit"]))
+            for folder in (f.removeprefix(f"{layout.REVIEW}/") for f in folders):
+                tile = f"{folder}/{tile_name(place, face.face)}"
+                if tile in there:
+                    more = f"{folder}/{panels_name(place, face.face)}"
+                    yield _face(image, face, tile, more if more in there else None, frame, bounds)
+                    break
 
 
 def _face(
@@ -129,9 +150,9 @@ def _face(
         picture=image["member"],
         face=face.face,
         sha256=image["sha256"],
-        src=f"tiles/{tile}",
+        src=tile,
         tile=(side, side),
-        more=f"tiles/{more}" if more else None,
+        more=more,
         panels=panels if more else [],
         side=frame.side,
         heat=_heat(face, frame, side) if SPREAD in panels else None,
@@ -176,18 +197,18 @@ def _heat(face: FaceRecord, frame: CropFrame, side: int) -> tuple[float, float, 
     return (m[0, 0], m[1, 0], m[0, 1], m[1, 1], float(shift[0]), float(shift[1]))
 
 
-def _with_pictures(output: str, faces: Sequence[Face]) -> list[Face]:
-    """The faces with their pictures inside the page."""
+def _with_addresses(output: str, faces: Sequence[Face], address: Callable[[str], str]) -> list[Face]:
+    """The faces with the addresses that `address` gives their pictures' URIs."""
     folder = store.join(output, layout.REVIEW)
 
-    def inside(address: str | None) -> str | None:
-        if address is None:
-            return None
-        data = store.read_bytes(store.join(folder, address))
-        return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-
-    def filled(face: Face) -> Face:
-        return replace(face, src=inside(face.src) or "", more=inside(face.more))
+    def addressed(face: Face) -> Face:
+        src, more = (address(store.join(folder, path)) if path else None for path in (face.src, face.more))
+        return replace(face, src=src or "", more=more)
 
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(filled, faces))
+        return list(pool.map(addressed, faces))
+
+
+def _inside(uri: str) -> str:
+    """A picture itself, as an address."""
+    return f"data:image/jpeg;base64,{base64.b64encode(store.read_bytes(uri)).decode()}"

@@ -271,8 +271,8 @@ class Restoration:
         """Write the page to review faces on, where one is wanted; the number of its faces."""
         if self.config.output.review == "off":
             return 0
-        output, restorer = self.config.output.uri, self.restorer
-        return write_review(output, read_run(output), restorer.method, restorer.frame, restorer.bounds)
+        output = self.config.output.uri
+        return write_review(output, read_run(output), self.restorer, self.lease.is_held)
 
     def _report(self, code: int) -> None:
         write_report(self.config.output.uri, summarise(self, code), self.lease.is_held)

@@ -9,15 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from pipeline.console.commands import say
-from pipeline.console.options import UsageError, option, options_of, with_values
+from pipeline.console.options import UsageError, option, with_values
 from pipeline.console.progress import Progress, duration, write_line
 from pipeline.io import layout, store
 from pipeline.ledger.findings import Finding, Findings
 from pipeline.ledger.ledger import difference
 from pipeline.ledger.output import BROKEN, Run, open_run
-from pipeline.networks.presets import NetworkSpec, Preset
+from pipeline.networks.presets import Preset
 from pipeline.records.rows import OUTCOMES
 from pipeline.restoration.config import RestoreConfig
+from pipeline.restoration.recorded import recorded
 from pipeline.stages.record import storable
 from pipeline.verify.audit import Audit
 from pipeline.verify.repeat import TOLERANCE, Compared, Repeat
@@ -245,16 +246,6 @@ class Repeater:
             self.device,
             self.environment,
         )
-
-
-def recorded(run: Run, weights_dir: str | None) -> tuple[RestoreConfig, Preset]:
-    """Configuration and preset from the run file. Raises one of BROKEN where they are missing."""
-    known = {one.flag for one in options_of(RestoreConfig)}
-    values = {name: value for name, value in run.repeat["config"].items() if name in known}
-    values |= {"output": run.output, "weights_dir": weights_dir or values["weights_dir"]}
-    preset: dict[str, Any] = dict(run.repeat["preset"])
-    preset |= {role: NetworkSpec(**preset[role]) for role in ("prior", "estimator")}
-    return RestoreConfig.of(**values), Preset(**preset)
 
 
 def other_slots(config: RestoreConfig, preset: Preset, device: str, threads: int) -> int:
