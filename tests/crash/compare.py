@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from photographs import read_folder
 
 # Bytes that depend on input and settings alone.
-SAME_BYTES = ("images/", "records/", "report/samples/", "report/contact_sheet.png")
+SAME_BYTES = ("images/", "records/", "report/samples/", "report/contact_sheet.png", "review/tiles/")
 # Who drove and when: one file for every start, whatever became of it.
 DRIVERS = "_ledger/drivers/*.json"
 # What names a run, and what is computed from it.

@@ -21,6 +21,8 @@ AFTER = {
     "resume-again": "marker-taken-before",
     "sigint-resuming": "marker-taken-before",
 }
+# Points that are struck one by one; those of verdicts are in test_verdict_crashes.py.
+ALONE = [p for p in POINTS if not p.always and not p.name.startswith("verdicts-")]
 # Points that come by only where another has struck before in the same start.
 TOGETHER = {"sigint-again": "sigint-flowing"}
 
@@ -32,7 +34,7 @@ def expected(point: Point) -> int:
     return KILLED if point.sends == signal.SIGKILL else 130
 
 
-@pytest.mark.parametrize("point", [p for p in POINTS if not p.always], ids=lambda point: point.name)
+@pytest.mark.parametrize("point", ALONE, ids=lambda point: point.name)
 def test_struck_at_one_point_a_run_ends_as_if_nothing_had_happened(scene: Scene, point: Point):
     name, options = f"each-{point.name}", RETRY if point.name.startswith("retry-") else ()
     if options:

@@ -141,6 +141,17 @@ def test_status_and_verification_know_the_verdicts(reviewed, capsys):
     kept.write_bytes(data)
 
 
+def test_a_start_that_was_killed_just_before_its_markers_is_gone_on_with(reviewed, restore):
+    after = read_folder(reviewed.output)
+    for path, data in reviewed.before.items():
+        if path.startswith("_ledger/done/"):
+            (reviewed.output / path).write_bytes(data)
+    assert restore(reviewed.photos, reviewed.output, *OPTIONS) == 0
+    again = read_folder(reviewed.output)
+    for folder in ("images", "records", "review/tiles"):
+        assert [p for p in after if p.startswith(folder) and after[p] != again[p]] == []
+
+
 def test_a_unit_whose_marker_is_lost_is_done_with_its_verdicts(reviewed, restore):
     before = read_folder(reviewed.output)
     for marker in (reviewed.output / "_ledger/done").rglob("*.json"):

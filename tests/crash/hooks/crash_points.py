@@ -92,6 +92,9 @@ POINTS = (
     Point("retry-report-before", "driver", PUT, "before", "*/report/contact_sheet.png"),
     Point("retry-close-before", "driver", PUT, "before", "*/_ledger/retries.json"),
     Point("retry-close-half", "driver", PUT, "half", "*/_ledger/retries.json"),
+    # ---- verdicts on faces, and their order
+    Point("verdicts-half", "driver", PUT, "half", "*/_ledger/verdicts/images-00000-0001.json"),
+    Point("verdicts-after", "driver", PUT, "after", "*/_ledger/verdicts/images-00001-0000.json"),
     # ---- workers; the run does not end
     Point("read-before", "worker", READ, "before", "images-00000-0001"),
     Point("read-after", "worker", READ, "after", "images-00000-0002"),
