@@ -75,7 +75,8 @@ def few_faces() -> list[Face]:
         face(3, applied=Applied("accept", "Ada", "2026-01-02T03:04:05Z")),
         face(4, identity=None, allowed=None, spread=None, spread_identity=None, redoable=False),
         face(5, rung="estimator", heat=None, more=None, panels=(), tried=()),
-        face(6),
+        # a crop turned by a quarter, at the same place
+        face(6, heat=(0.0, 1.5, -1.5, 0.0, 168.0, 52.0)),
         face(7),
     ]
 

@@ -137,7 +137,7 @@ function refresh(faces) {
 function judge(face, verdict, settings = null) {
   give([face], verdict, settings);
   refresh([face]);
-  say(`${face.picture}, face ${face.face}: ${verdict_text(face.own, false)}`);
+  say(`${face.picture}, face ${face.face}: ${verdict ? verdict_text(face.own, false) : "taken back"}`);
 }
 
 function accept_page() {
@@ -252,7 +252,7 @@ function show_saved(title, text) {
 
 async function import_file(file) {
   try {
-    const { taken, unknown } = take_file(await file.text());
+    const { taken, unknown } = take_file(await file.text(), change);
     refresh(on_page());
     say(`${taken} verdicts taken from ${file.name}${unknown ? `; ${unknown} are of no face of this page` : ""}.`);
   } catch (error) {
@@ -349,7 +349,7 @@ function listen() {
   on("faces", "click", ({ target }) => {
     const verdict = target.closest("[data-verdict]")?.dataset.verdict;
     if (verdict === "redo") open_redo();
-    else if (verdict) judge(current(), verdict);
+    else if (verdict) judge(current(), current().own?.verdict === verdict ? "" : verdict);
   });
   const acts = { previous: () => turn(-1), next: () => turn(1), "accept-page": accept_page, undo: undo_last,
     heat: toggle_heat, zoom: next_zoom, save, download, "show-help": () => at("help").showModal() };
@@ -379,7 +379,8 @@ function listen() {
     kept.guarded(() => kept.take(key.slice(kept.prefix.length), newValue));
     refresh(on_page());
   });
-  new ResizeObserver(() => document.body.style.setProperty("--bar", `${at("bar").offsetHeight}px`)).observe(at("bar"));
+  // what lies under the bar is not in view
+  new ResizeObserver(() => document.documentElement.style.setProperty("--bar", `${at("bar").offsetHeight}px`)).observe(at("bar"));
   addEventListener("beforeunload", (event) => { if (!kept.works && saving.open) event.preventDefault(); });
 }
 

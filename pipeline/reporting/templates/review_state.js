@@ -46,6 +46,7 @@ function counts() {
 // each step: [face, what it had before] for every face that it changed
 const steps = [];
 
+// an empty verdict makes faces open again, or what was carried out count
 function give(faces, verdict, settings = null) {
   const now = Date.now();
   change(faces.map((face) => {
@@ -159,9 +160,9 @@ function file_text() {
   return `${JSON.stringify({ format: DATA.format, run: DATA.run, digest: DATA.digest, verdicts }, null, 1)}\n`;
 }
 
-// What a file of verdicts has that is newer than what is here, as one step; returns how many were taken and how many
+// What a file of verdicts has that is newer than what is here goes to `take`; returns how many were taken and how many
 // are of no face of this page. Throws an Error that is a sentence where the file is none of this run.
-function take_file(text) {
+function take_file(text, take) {
   let file;
   try {
     file = JSON.parse(text);
@@ -183,7 +184,7 @@ function take_file(text) {
       changes.push([face, { verdict, at, who: String(one.who ?? ""), ...(verdict === "redo" && { settings }) }]);
     }
   }
-  change(changes);
+  take(changes);
   return { taken: changes.length, unknown };
 }
 
@@ -197,7 +198,7 @@ async function take_saved() {
   if (!answer.ok) throw new Error(await answer.text());
   if (answer.status === 204) return;
   const text = await answer.text();
-  take_file(text);
+  take_file(text, set);
   saving.open = text !== file_text();
 }
 
