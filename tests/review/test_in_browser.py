@@ -1,116 +1,27 @@
-"""The review page in a real browser: opened as a file and from its server, by mouse and by keys."""
+"""The review page in a real browser: opened as a file, from its server and from S3, by mouse and by keys."""
 
 import io
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 import review_pages
-from browser import Browser
 from PIL import Image
+from reviewing import counts, current, downloaded, names, said, saved_file, show, state, taken
+from s3fs import S3FileSystem
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
+from pipeline.reporting.review_page import review_document
+
 HOSTILE = "</script><img src=x onerror=alert(1)>'\" & <b>.jpg"
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of eight faces; in its order they are 7, 6, 5, 3, 2, 1, 0, 4, without 3 where that is not open."""
-    return review_pages.write_output(tmp_path_factory.mktemp("few"), review_pages.few_faces())
-
-
-@pytest.fixture(autouse=True)
-def at_peace(browser: Browser) -> Iterator[None]:
-    """After every test: the console is empty, and nothing was asked for but what lies beside a page."""
-    browser.driver.get("about:blank")
-    browser.requests()
-    browser.errors()
-    yield
-    assert browser.errors() == []
-    foreign = [a for a in browser.requests() if not is_own(a)]
-    assert foreign == []
-
-
-def is_own(address: str) -> bool:
-    """Whether an address is data, a file of a page's own folder, or on its server."""
-    parts = urlsplit(address)
-    if parts.scheme == "file":
-        return parts.path.endswith("/review/index.html") or "/review/tiles/" in parts.path
-    return parts.scheme in {"data", "blob"} or parts.hostname == "127.0.0.1" or address == "about:blank"
-
-
-def names(browser: Browser) -> list[int]:
-    """Numbers of the faces on the page, as tests/review_pages.py counts them."""
-    return browser.run(
-        "return [...document.querySelectorAll('.face')].map(f =>"
-        " 2 * Number(f.dataset.picture.match(/\\d+/)[0]) + Number(f.dataset.face))"
-    )
-
-
-def counts(browser: Browser) -> dict[str, int]:
-    """The numbers at the top, by verdict."""
-    return browser.run(
-        "return Object.fromEntries([...document.querySelectorAll('[data-status]')].map(t =>"
-        " [t.dataset.status, Number(t.querySelector('b').textContent)]))"
-    )
-
-
-def current(browser: Browser) -> WebElement:
-    """The face that keys act on."""
-    return browser.one(".face[aria-current]")
-
-
-def said(browser: Browser) -> str:
-    """The line of messages."""
-    return browser.one("#said").text
-
-
-def show(browser: Browser, status: str) -> None:
-    """Filter by verdict."""
-    browser.click(f"[data-status={status}]")
-
-
-def state(browser: Browser, number: int) -> str | None:
-    """Verdict of a face on the page."""
-    picture, face = divmod(number, 2)
-    return browser.one(f".face[data-picture*='page {picture:02d}'][data-face='{face}']").get_attribute(
-        "data-state"
-    )
-
-
-def downloaded(browser: Browser) -> str:
-    """Save by the key, without a name where one is asked for; the text of the file that came down."""
-    browser.press("s")
-    if browser.one("#name").is_displayed():
-        browser.click("#name-none")
-    browser.wait(lambda: browser.one("#saved").is_displayed())
-    return taken(browser)
-
-
-def taken(browser: Browser) -> str:
-    """The text of the file that came down, which is away afterwards."""
-    path = browser.downloads / "verdicts.json"
-    browser.wait(path.exists)
-    text = path.read_text()
-    path.unlink()
-    return text
-
-
-def saved_file(text: str) -> dict[tuple[str, int], dict]:
-    """The verdicts of a file by picture and face."""
-    file = json.loads(text)
-    assert (file["format"], file["run"], file["digest"]) == (
-        "difface verdicts 1",
-        review_pages.RUN,
-        review_pages.DIGEST,
-    )
-    return {(one["picture"], one["face"]): one for one in file["verdicts"]}
+pytestmark = pytest.mark.usefixtures("at_peace")
 
 
 # ---------------------------------------------------------------------------------------------- looking
@@ -475,94 +386,19 @@ def test_a_server_that_is_gone_is_one_sentence_and_nothing_is_lost(browser, tmp_
     assert refused == []
 
 
-# ---------------------------------------------------------------------------------------------- access
-
-
-FOCUSABLE = "button:not(:disabled), input, select, a[href], [tabindex='0']"
-SEEN = """
-const e = document.activeElement, s = getComputedStyle(e), t = getComputedStyle(e.closest('.tile') ?? e);
-const name = e.ariaLabel || e.labels?.[0]?.textContent || e.textContent;
-return [e === document.body, (s.outlineStyle !== 'none' || t.outlineStyle !== 'none'), name.trim() !== '',
-  [...document.querySelectorAll(arguments[0])].indexOf(e)]
-"""
-
-
-def tabbed(browser: Browser, selector: str) -> set[int]:
-    """Which elements of the selector Tab reaches until it leaves the page; each shows its focus and has a name."""
-    reached: set[int] = set()
-    while True:
-        outside, visible, named, number = browser.run(SEEN, selector)
-        if (outside and reached) or number in reached:
-            return reached
-        if not outside:
-            assert visible and named, number
-            reached.add(number)
-        browser.press(Keys.TAB)
-
-
-def test_tab_reaches_everything_and_shows_where_it_is(browser, tmp_path):
-    page = review_pages.write_output(tmp_path, review_pages.few_faces()[:2])
-    browser.open(page.as_uri())
-    wanted = {i for i, one in enumerate(browser.all(FOCUSABLE)) if one.is_displayed()}
-    assert len(wanted) > 20
-    assert tabbed(browser, FOCUSABLE) == wanted
-    browser.open(page.as_uri())
-    browser.press("d")
-    inside = "#redo :is(button, input, select)"
-    assert tabbed(browser, inside) == set(range(len(browser.all(inside))))
-
-
-def test_a_whole_review_goes_by_keys_alone(browser, page):
-    browser.open(page.as_uri())
-    browser.press("?")
-    assert browser.one("#help").is_displayed() and "next face" in browser.one("#help").text
-    browser.press(Keys.ESCAPE)
-    assert not browser.one("#help").is_displayed()
-    browser.press(Keys.ARROW_DOWN, Keys.ARROW_UP, "j", "k")
-    assert browser.run("return document.activeElement === document.querySelector('.face[aria-current]')")
-    browser.press(Keys.TAB, Keys.ARROW_LEFT)
-    assert browser.one(".slider").get_attribute("value") == "45"
-    # Tab from the slider: accept, reject, redo
-    browser.press(Keys.TAB, Keys.TAB, Keys.SPACE)
-    assert state(browser, 7) == "reject"
-    browser.press("/", "page 00", Keys.ENTER)
-    assert names(browser) == [1, 0]
-    assert browser.run("return document.activeElement === document.querySelector('.face[aria-current]')")
-    browser.press("d")
-    browser.press(*[Keys.TAB] * 4, "90", Keys.ENTER)
-    assert "redo with N 90" in current(browser).text
-    browser.press("/", Keys.ESCAPE, "A")
-    assert counts(browser) == {"all": 8, "open": 4, "accept": 2, "reject": 1, "redo": 1}
-    browser.press("s")
-    browser.press("Ada", Keys.ENTER)
-    browser.wait(lambda: browser.one("#saved").is_displayed())
-    assert {one["who"] for one in saved_file(taken(browser)).values()} == {"Ada"}
-
-
-# of each element: how far it reaches beyond the window's sides, and whether a click would meet it
-PLACED = """
-return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility() && !e.disabled).map(e => {
-  e.scrollIntoView({block: 'center'});
-  const b = e.getBoundingClientRect();
-  const hit = document.elementFromPoint(b.x + b.width / 2, b.y + b.height / 2);
-  return [e.outerHTML.slice(0, 80), b.left < -0.5 || b.right > innerWidth + 0.5, e === hit || e.contains(hit)];
-})
-"""
-
-
-@pytest.mark.parametrize(("width", "height", "scale"), [(700, 500, 2), (1400, 1000, 1), (400, 700, 1)])
-def test_nothing_is_cut_off_or_hidden(browser, page, width, height, scale):
-    with browser.sized(width, height, scale):
-        browser.open(page.as_uri())
-        for key, inside in [("", "body"), ("d", "#redo"), ("?", "#help")]:
-            browser.press(*key)
-            assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), inside
-            placed = browser.run(PLACED, f"{inside} :is(button, input, select, .face, .tile, figure, h2, dd)")
-            assert placed
-            assert [text for text, beyond, _ in placed if beyond] == []
-            controls = browser.run(PLACED, f"{inside} :is(button, input, select)")
-            assert [text for text, _, met in controls if not met] == []
-            assert browser.run(
-                "return document.querySelector(arguments[0]).scrollWidth <= innerWidth", inside
-            )
-            browser.press(Keys.ESCAPE)
+def test_a_page_in_a_bucket_is_opened_by_signed_addresses(browser, s3, tmp_path):
+    bucket = S3FileSystem(endpoint_url=s3.endpoint)
+    root = f"{s3.uri}/signed/review"
+    review_pages.write_output(tmp_path, [review_pages.face(0)])
+    face = review_pages.face(0)
+    for name in (face.src, face.more):
+        bucket.put_file(str(tmp_path / "review" / name), f"{root}/{name}")
+    signed = replace(face, src=bucket.sign(f"{root}/{face.src}"), more=bucket.sign(f"{root}/{face.more}"))
+    page = review_document(review_pages.data_of([signed]))
+    bucket.pipe_file(f"{root}/index.html", page.encode(), ContentType="text/html; charset=utf-8")
+    browser.open(bucket.sign(f"{root}/index.html"))
+    for image in (".before", ".after", ".part"):
+        loaded = f"return document.querySelector('.face {image}').naturalWidth"
+        assert browser.wait(lambda: browser.run(loaded)) > 0  # noqa: B023  # waited for here
+    browser.press("a")
+    assert list(saved_file(downloaded(browser))) == [("album/page 00.jpg", 0)]
