@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -369,6 +370,37 @@ def test_the_server_gets_the_verdicts_and_gives_them_to_the_next_browser(browser
         assert counts(browser) == {"all": 8, "open": 6, "accept": 2, "reject": 0, "redo": 0}
         found = saved_file((tmp_path / "review" / "verdicts.json").read_text())
         assert [(one["picture"], one["who"]) for one in found.values()] == [("album/page 03.jpg", "Grace")]
+
+
+def test_what_others_saved_meanwhile_is_kept(browser, tmp_path):
+    review_pages.write_output(tmp_path, review_pages.few_faces())
+    file = tmp_path / "review" / "verdicts.json"
+    with review_pages.served(str(tmp_path)) as (address, _):
+        browser.open(address)
+        browser.press("j", "r", "s")
+        browser.click("#name-none")
+        browser.wait(lambda: browser.one("#saved").is_displayed())
+        others = json.loads(file.read_text())
+        one = {"place": 3, "face": 1, "who": "Ada", "at": "2026-01-01T00:00:00Z"}
+        others["verdicts"][0] |= one
+        file.write_text(json.dumps(others))
+        browser.press(Keys.ESCAPE, "s")
+        browser.wait(lambda: said(browser) == "Saved: 2 verdicts.")
+        found = saved_file(file.read_text())
+        assert {key: verdict["who"] for key, verdict in found.items()} == {
+            ("album/page 03.jpg", 0): "",
+            ("album/page 03.jpg", 1): "Ada",
+        }
+        # a file of another run is replaced
+        file.write_text(json.dumps(others | {"run": "another"}))
+        browser.press(Keys.ESCAPE, "s")
+        browser.wait(lambda: len(saved_run(file)) == 2)
+
+
+def saved_run(file: Path) -> list:
+    """The verdicts of a file of this run; none of another's."""
+    saved = json.loads(file.read_text())
+    return saved["verdicts"] if saved["run"] == review_pages.RUN else []
 
 
 def test_a_server_that_is_gone_is_one_sentence_and_nothing_is_lost(browser, tmp_path):

@@ -88,6 +88,7 @@ function form_settings() {
 // ------------------------------------------------------------------------------------------ saving
 
 async function save() {
+  if (saving.busy) return;
   if (!reviewer.name && !saving.asked) return at("name").showModal();
   const unnamed = reviewer.name ? given().filter((face) => !face.own.who) : [];
   set(unnamed.map((face) => [face, { ...face.own, who: reviewer.name }]));
@@ -97,11 +98,14 @@ async function save() {
       "verdicts.json is in the folder of your downloads. Put it where this command names it, and run the command:");
   }
   say("Saving…");
+  saving.busy = true;
   try {
     await send();
   } catch (error) {
     say(`Not saved: ${error.message}. The verdicts stay in this browser; “Download” at the end of the page keeps them in a file.`, true);
     return;
+  } finally {
+    saving.busy = false;
   }
   show_saved("Saved", "verdicts.json is in the output. This command carries the verdicts out:");
 }

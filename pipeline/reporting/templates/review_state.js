@@ -141,8 +141,8 @@ const reviewer = {
 
 // ------------------------------------------------------------------------------------------ verdicts.json
 
-// open: whether something was given or taken back since the last time
-const saving = { open: false, asked: false };
+// open: whether something was given or taken back since the last time; asked: whether the name was asked for
+const saving = { open: false, asked: false, busy: false };
 
 function given() {
   return FACES.filter((face) => face.own?.verdict);
@@ -176,7 +176,7 @@ function take_file(text, take) {
   const changes = [];
   let unknown = 0;
   for (const one of file.verdicts) {
-    const face = BY_KEY.get(key_of(one));
+    const face = BY_KEY.get(key_of(one ?? {}));
     if (!face || face.sha256 !== one.sha256 || !VERDICTS.includes(one.verdict) || !(Date.parse(one.at) > 0)) {
       unknown += 1;
     } else if (is_newer(one.at, face.own) && is_newer(one.at, face.applied)) {
@@ -192,27 +192,37 @@ function is_newer(at, other) {
   return !other || Date.parse(at) > Date.parse(other.at);
 }
 
-// Verdicts that the output holds and this browser does not; afterwards `saving.open` is right.
-async function take_saved() {
-  const answer = await fetch("verdicts", { headers: { "X-Review-Token": TOKEN } });
-  if (!answer.ok) throw new Error(await answer.text());
-  if (answer.status === 204) return;
+// What the server answers; throws an Error that is a sentence where it does not, or refuses.
+async function ask(request = {}) {
+  let answer;
+  try {
+    const headers = { "X-Review-Token": TOKEN, "Content-Type": "application/json" };
+    answer = await fetch("verdicts", { headers, ...request });
+  } catch {
+    throw new Error("the server does not answer");
+  }
   const text = await answer.text();
+  if (!answer.ok) throw new Error(text || `the server answered ${answer.status}`);
+  return text;
+}
+
+// Take the verdicts that the output holds and this browser does not; afterwards `saving.open` is right.
+async function take_saved() {
+  const text = await ask();
+  if (!text) return;
   take_file(text, set);
   saving.open = text !== file_text();
 }
 
-// Send the verdicts to the server; throws an Error that is a sentence where they were not taken.
+// Send the verdicts to the server, with those that others have saved meanwhile.
 async function send() {
-  let answer;
+  const text = await ask();
   try {
-    await take_saved().catch(() => {});
-    const headers = { "X-Review-Token": TOKEN, "Content-Type": "application/json" };
-    answer = await fetch("verdicts", { method: "POST", headers, body: file_text() });
+    if (text) take_file(text, set);
   } catch {
-    throw new Error("the server does not answer");
+    // what is no file of this run is replaced
   }
-  if (!answer.ok) throw new Error((await answer.text()) || `the server answered ${answer.status}`);
+  await ask({ method: "POST", body: file_text() });
 }
 
 function download() {
