@@ -52,9 +52,11 @@ class Browser:
         """All elements of a CSS selector."""
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
-    def click(self, selector: str) -> None:
-        """Click the first element of a CSS selector."""
-        self.one(selector).click()
+    def click(self, selector: str, within: WebElement | None = None) -> None:
+        """Click the first element of a CSS selector, in the middle of the window."""
+        found = (within or self.driver).find_element(By.CSS_SELECTOR, selector)
+        self.run("arguments[0].scrollIntoView({block: 'center'})", found)
+        found.click()
 
     def wait(self, holds: Callable[[], Any]) -> Any:
         """What `holds` returns, as soon as that is true."""

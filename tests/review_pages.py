@@ -1,10 +1,12 @@
 """Review pages of drawn faces: data, pictures and an output that holds them."""
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,8 @@ def few_faces() -> list[Face]:
         face(3, applied=Applied("accept", "Ada", "2026-01-02T03:04:05Z")),
         face(4, identity=None, allowed=None, spread=None, spread_identity=None, redoable=False),
         face(5, rung="estimator", heat=None, more=None, panels=(), tried=()),
-        face(6),
+        # a crop turned by a quarter, at the same place
+        face(6, heat=(0.0, 1.5, -1.5, 0.0, 168.0, 52.0)),
         face(7),
     ]
 
@@ -90,9 +93,9 @@ def write_output(output: Path, faces: list[Face]) -> Path:
     folder = output / "review"
     for one in faces:
         (folder / one.src).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(tile_pixels()).save(folder / one.src)
+        (folder / one.src).write_bytes(tile_png())
         if one.more:
-            Image.fromarray(more_pixels()).save(folder / one.more)
+            (folder / one.more).write_bytes(more_png())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_text(review_document(data_of(faces)))
     return folder / "index.html"
@@ -113,16 +116,25 @@ def drawn(size: tuple[int, int], ground: str, ink: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def tile_pixels() -> np.ndarray:
-    """Before is blue, after is green: [200, 480, 3]."""
-    return np.hstack([drawn(TILE, "#3060c0", "#d0d8f0"), drawn(TILE, "#30a050", "#103018")])
+@cache
+def tile_png() -> bytes:
+    """Before is blue, after is green: 480 × 200 pixels."""
+    return png(np.hstack([drawn(TILE, "#3060c0", "#d0d8f0"), drawn(TILE, "#30a050", "#103018")]))
 
 
-def more_pixels() -> np.ndarray:
-    """Four grounds and a spread that grows to the right: [64, 320, 3]."""
+@cache
+def more_png() -> bytes:
+    """Four grounds and a spread that grows to the right: 320 × 64 pixels."""
     shown = [drawn((SIDE, SIDE), g, "#202020") for g in ("#b0b0b0", "#c0b090", "#a0c0a0", "#a0b0d0")]
     spread = np.repeat(np.linspace(0, 255, SIDE).astype(np.uint8)[None, :, None], SIDE, 0).repeat(3, 2)
-    return np.hstack([*shown, spread])
+    return png(np.hstack([*shown, spread]))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """[H, W, 3] uint8 RGB, encoded."""
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 @contextmanager

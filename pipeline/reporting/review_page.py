@@ -21,7 +21,7 @@ from pipeline.reporting.page import template
 FORMAT = "difface verdicts 1"
 # significant digits of a number in the page
 DIGITS = 6
-SCRIPTS = ("review_state.js", "review_card.js", "review.js")
+SCRIPTS = ("review_state.js", "review_card.js", "review_view.js", "review.js")
 
 Verdict = Literal["accept", "reject", "redo"]
 

@@ -91,10 +91,12 @@ def _listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises UsageError."""
     if not host:
         raise UsageError("--host must name an address, got an empty one; 127.0.0.1 is this machine's own")
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port must lie in 0..65535, got {port}")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=128)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise UsageError(
             f"could not listen on {host}, port {port}: {error}; choose another --port, or 0 for a free one"
         ) from error
@@ -159,14 +161,15 @@ class Review:
         kind = KINDS.get(path.rpartition(".")[2].lower())
         parts = path.split("/")
         uri = store.join(self.folder, path)
-        if kind is None or "\\" in path or "\0" in path or any(part in {"", ".", ".."} for part in parts):
-            return PlainTextResponse("there is no such file", 404)
-        if not store.is_remote(uri):
-            # a link leads nowhere else
-            root = local_path(self.folder).resolve()
-            if not local_path(uri).resolve().is_relative_to(root):
-                return PlainTextResponse("there is no such file", 404)
-        return _content(uri, kind) or PlainTextResponse("there is no such file", 404)
+        unusual = "\\" in path or "\0" in path or any(part in {"", ".", ".."} for part in parts)
+        found = None if kind is None or unusual or not self._is_below(uri) else _content(uri, kind)
+        return found or PlainTextResponse("there is no such file", 404)
+
+    def _is_below(self, uri: str) -> bool:
+        """Whether a file lies below the folder: a link may lead elsewhere."""
+        if store.is_remote(uri):
+            return True
+        return local_path(uri).resolve().is_relative_to(local_path(self.folder).resolve())
 
     def saved(self, _: Request) -> Response:
         """The verdicts that the output holds, or 204."""
@@ -253,9 +256,12 @@ def _content(uri: str, kind: str) -> Response | None:
         return Response(store.read_bytes(uri), media_type=kind)
     except StoreError as error:
         try:
-            return PlainTextResponse(str(error), 502) if store.exists(uri) else None
+            there = store.exists(uri)
         except StoreError:
-            return PlainTextResponse(str(error), 502)
+            there = True
+        except OSError:  # no name of a file
+            there = False
+        return PlainTextResponse(str(error), 502) if there else None
 
 
 def _in_address(host: str) -> str:

@@ -1,5 +1,6 @@
-"""The browser of tests/browser.py."""
+"""The browser of tests/browser.py, and the page of tests/reviewing.py."""
 
 from browser import browser
+from reviewing import at_peace, page
 
-__all__ = ["browser"]
+__all__ = ["at_peace", "browser", "page"]

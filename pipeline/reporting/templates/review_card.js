@@ -16,7 +16,7 @@ function make(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== ""));
+  element.append(...children.flat().filter((child) => child || child === 0));
   return element;
 }
 
@@ -69,7 +69,7 @@ function tile(face) {
   const [width, height] = face.tile;
   const half = (side, alt) => picture(face.src, { class: side, alt });
   const box = make("div", { class: "tile" },
-    half("before", "as it came"), half("after", "as delivered"), face.heat && heat(face),
+    half("before", "as it came"), half("after", "as delivered"), face.heat && face.more && heat(face),
     make("span", { class: "label left", "aria-hidden": "true" }, "before"),
     make("span", { class: "label right", "aria-hidden": "true" }, "after"),
     make("span", { class: "line", "aria-hidden": "true" }),

@@ -46,6 +46,7 @@ function counts() {
 // each step: [face, what it had before] for every face that it changed
 const steps = [];
 
+// an empty verdict makes faces open again, or what was carried out count
 function give(faces, verdict, settings = null) {
   const now = Date.now();
   change(faces.map((face) => {
@@ -140,8 +141,8 @@ const reviewer = {
 
 // ------------------------------------------------------------------------------------------ verdicts.json
 
-// open: whether something was given or taken back since the last time
-const saving = { open: false, asked: false };
+// open: whether something was given or taken back since the last time; asked: whether the name was asked for
+const saving = { open: false, asked: false, busy: false };
 
 function given() {
   return FACES.filter((face) => face.own?.verdict);
@@ -159,9 +160,9 @@ function file_text() {
   return `${JSON.stringify({ format: DATA.format, run: DATA.run, digest: DATA.digest, verdicts }, null, 1)}\n`;
 }
 
-// What a file of verdicts has that is newer than what is here, as one step; returns how many were taken and how many
+// What a file of verdicts has that is newer than what is here goes to `take`; returns how many were taken and how many
 // are of no face of this page. Throws an Error that is a sentence where the file is none of this run.
-function take_file(text) {
+function take_file(text, take) {
   let file;
   try {
     file = JSON.parse(text);
@@ -175,7 +176,7 @@ function take_file(text) {
   const changes = [];
   let unknown = 0;
   for (const one of file.verdicts) {
-    const face = BY_KEY.get(key_of(one));
+    const face = BY_KEY.get(key_of(one ?? {}));
     if (!face || face.sha256 !== one.sha256 || !VERDICTS.includes(one.verdict) || !(Date.parse(one.at) > 0)) {
       unknown += 1;
     } else if (is_newer(one.at, face.own) && is_newer(one.at, face.applied)) {
@@ -183,7 +184,7 @@ function take_file(text) {
       changes.push([face, { verdict, at, who: String(one.who ?? ""), ...(verdict === "redo" && { settings }) }]);
     }
   }
-  change(changes);
+  take(changes);
   return { taken: changes.length, unknown };
 }
 
@@ -191,27 +192,37 @@ function is_newer(at, other) {
   return !other || Date.parse(at) > Date.parse(other.at);
 }
 
-// Verdicts that the output holds and this browser does not; afterwards `saving.open` is right.
-async function take_saved() {
-  const answer = await fetch("verdicts", { headers: { "X-Review-Token": TOKEN } });
-  if (!answer.ok) throw new Error(await answer.text());
-  if (answer.status === 204) return;
-  const text = await answer.text();
-  take_file(text);
-  saving.open = text !== file_text();
-}
-
-// Send the verdicts to the server; throws an Error that is a sentence where they were not taken.
-async function send() {
+// What the server answers; throws an Error that is a sentence where it does not, or refuses.
+async function ask(request = {}) {
   let answer;
   try {
-    await take_saved().catch(() => {});
     const headers = { "X-Review-Token": TOKEN, "Content-Type": "application/json" };
-    answer = await fetch("verdicts", { method: "POST", headers, body: file_text() });
+    answer = await fetch("verdicts", { headers, ...request });
   } catch {
     throw new Error("the server does not answer");
   }
-  if (!answer.ok) throw new Error((await answer.text()) || `the server answered ${answer.status}`);
+  const text = await answer.text();
+  if (!answer.ok) throw new Error(text || `the server answered ${answer.status}`);
+  return text;
+}
+
+// Take the verdicts that the output holds and this browser does not; afterwards `saving.open` is right.
+async function take_saved() {
+  const text = await ask();
+  if (!text) return;
+  take_file(text, set);
+  saving.open = text !== file_text();
+}
+
+// Send the verdicts to the server, with those that others have saved meanwhile.
+async function send() {
+  const text = await ask();
+  try {
+    if (text) take_file(text, set);
+  } catch {
+    // what is no file of this run is replaced
+  }
+  await ask({ method: "POST", body: file_text() });
 }
 
 function download() {
