@@ -192,6 +192,7 @@ class RestoreFaces:
             self._gates,
             self._finish,
             self._sampling.choose,
+            lambda number: s.report(WorkCounts(further=number)),
         )
         s.report(WorkCounts(ready=1))
 
@@ -230,7 +231,7 @@ class RestoreFaces:
         spreads: dict[int, NDArray[np.uint8]] = {}
         spent = slot_sums([])
         for i, climb in self._ladder.restore(jobs, keys):
-            self._settings.report(WorkCounts(restored=1, decided=1 - climb.submitted))
+            self._settings.report(WorkCounts(restored=1))
             results[i] = self._note(faces[i], climb)
             spreads[i] = self._sampling.note(faces[i], climb)
             for name, value in (slot_sums(climb.results) | self._sampling.drawn(climb.results)).items():
