@@ -62,7 +62,7 @@ class Pace:
 
     @property
     def _begun(self) -> int:
-        """Faces that were estimated. An estimator-only engine reports finished faces alone."""
+        """Faces that were estimated, with every sample. An estimator-only engine reports finished faces alone."""
         return max(self._counts.decided, self._counts.restored)
 
     @property
@@ -73,14 +73,14 @@ class Pace:
 
     @property
     def calls_per_face(self) -> float | None:
-        """Mean over the decided faces; None before the first."""
+        """Mean over the decided faces and samples; None before the first."""
         return 1.0 + self._counts.steps_planned / self._begun if self._begun else None
 
     @property
     def steps(self) -> int:
         """Expected chain steps of all faces, at the mean of the decided ones."""
         each = self.calls_per_face
-        return max(round(self.faces * (each - 1)) if each else 0, self._counts.steps_planned)
+        return max(round(self._requests * (each - 1)) if each else 0, self._counts.steps_planned)
 
     @property
     def all_restored(self) -> bool:
@@ -92,7 +92,13 @@ class Pace:
     def faces_per_second(self) -> float | None:
         """Faces restored per second, unfinished ones counted in part; None while unknown."""
         rate, each = self._calls_per_second, self.calls_per_face
-        return rate / each if rate and each else None
+        share = self.faces / self._requests if self._requests else 1.0
+        return rate / each * share if rate and each else None
+
+    @property
+    def _requests(self) -> float:
+        """Expected faces, each further sample or treatment counted as one."""
+        return self.faces + self._counts.further
 
     @property
     def left(self) -> float | None:
@@ -117,7 +123,7 @@ class Pace:
         if self.calls_per_face is None:
             return None if self._counts.faces else 0.0
         # of decided faces the exact number is known
-        return max(self.faces * self.calls_per_face, self._begun + self._counts.steps_planned)
+        return max(self._requests * self.calls_per_face, self._begun + self._counts.steps_planned)
 
     @property
     def _calls_per_second(self) -> float | None:

@@ -20,6 +20,8 @@ class WorkCounts:
     # steps in the chains of all decided faces, and how many of them are done
     steps_planned: int = 0
     steps: int = 0
+    # estimates and chains beyond the first of each face: further samples, and gentler treatments
+    further: int = 0
 
     def __add__(self, other: "WorkCounts") -> "WorkCounts":
         return WorkCounts(
@@ -31,6 +33,7 @@ class WorkCounts:
             self.restored + other.restored,
             self.steps_planned + other.steps_planned,
             self.steps + other.steps,
+            self.further + other.further,
         )
 
 

@@ -234,12 +234,17 @@ def read_restored(folder: str, numbers: Sequence[int], bins: Sequence[Bin]) -> l
     return found
 
 
+def spread_folder(config: CalibrateConfig, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Name of the folder of what was measured of several chains a face by these [[treatment]] rows."""
+    settings = {"samples": config.samples, "treatment": list(rows), "of": samples_folder(config)}
+    return f"spread-{fingerprint_digest(settings)}"
+
+
 def measure_spread(
     config: CalibrateConfig, faces: Sequence[tuple[int, FaceAddress]], rows: Sequence[Mapping[str, Any]]
 ) -> list[Sampled]:
     """Every face that the fitted table restores by a chain, by several; what is measured already is read again."""
-    named = {"samples": config.samples, "treatment": list(rows), "of": samples_folder(config)}
-    folder = store.join(config.output, f"spread-{fingerprint_digest(named)}")
+    folder = store.join(config.output, spread_folder(config, rows))
     there = {entry.path for entry in store.list_files(folder)} if store.exists(folder) else set()
     pending = [(number, face) for number, face in faces if f"{number:06d}.json" not in there]
     if pending:

@@ -147,7 +147,7 @@ class ShardMetrics:
 def sampling_text(sampling: Mapping[str, int]) -> str:
     """`ShardMetrics.sampling`, for people."""
     chains, faces, invented = (sampling[name] for name in SAMPLING)
-    return f"{chains} chains drawn for {faces} faces, {invented} marked as invented here"
+    return f"{chains} chains drawn; {faces} faces are one of several, {invented} marked as invented here"
 
 
 def _finite(value: float) -> float:

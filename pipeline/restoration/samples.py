@@ -16,10 +16,10 @@ class SampleOptions:
 
     number: int = option(
         1,
-        help="chains of each face that has one, with the seeds from --seed on. Above 1 one of them is delivered; "
-        "records and faces/UNIT/*-spread.png say how far they differ, and a face whose identity differs by more than the "
-        "preset's bound is marked as invented (none is by a preset without [spread], or without the identity's gate). "
-        "Takes as many times the network calls (docs/gates.md)",
+        help="chains of each face with one, with the seeds from --seed on. Above 1 one of them is delivered; records "
+        "and faces/UNIT/*-spread.png say how far they differ, and a face whose identity differs by more than the "
+        "preset's bound is marked as invented (a preset without [spread], or a run without the identity's gate, marks "
+        "none). Takes as many times the network calls (docs/gates.md)",
         metavar="K",
         flag="samples",
     )

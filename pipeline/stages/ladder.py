@@ -77,8 +77,7 @@ class Climb:
     # what is still to be tried; known once the first result is there
     left: list[tuple[Rung, Treatment]] = field(default_factory=list)
     tried: list[Tried] = field(default_factory=list)
-    # jobs that the engine was given, and every result
-    submitted: int = 0
+    # of every call of the engine
     results: list[FaceResult] = field(default_factory=list)
     # of the last treatment, as it was judged: every sample, and which of them counts
     samples: list[Crop] = field(default_factory=list)
@@ -141,6 +140,8 @@ class Ladder:
     finish: Callable[[Crop, Crop], Crop]
     # which of several finished samples is judged and delivered: its index
     choose: Callable[[Sequence[Crop]], int] = lambda samples: 0
+    # is told how many jobs the engine is given beyond the first of each face
+    report: Callable[[int], None] = lambda number: None
 
     def restore(
         self,
@@ -160,7 +161,6 @@ class Ladder:
 
         def submit(i: int, attempt: Attempt, more: Sequence[FaceJob]) -> None:
             waiting[i] = attempt
-            climbs[i].submitted += len(more)
             for job in more:
                 attempt.futures.append(self.engine.submit(job))
                 attempt.futures[-1].add_done_callback(lambda _: done.put(i))
@@ -175,6 +175,7 @@ class Ladder:
                     continue
                 attempt = waiting.pop(i)
                 if more := attempt.further(climbs[i]):
+                    self.report(len(more))
                     submit(i, attempt, more)
                     continue
                 following = self._judge(climbs[i], attempt)
@@ -183,7 +184,9 @@ class Ladder:
                 else:
                     rung, treatment = following
                     first = replace(jobs[i], treatment=treatment)
-                    submit(i, Attempt(rung), samples_of(first, climbs[i].keys))
+                    more = samples_of(first, climbs[i].keys)
+                    self.report(len(more))
+                    submit(i, Attempt(rung), more)
         finally:
             for attempt in waiting.values():  # the unit is given up: its faces need no slots
                 for future in attempt.futures:

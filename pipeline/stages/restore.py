@@ -197,6 +197,7 @@ class RestoreFaces:
             self._gates,
             self._finish,
             self._sampling.choose,
+            lambda number: s.report(WorkCounts(further=number)),
         )
         s.report(WorkCounts(ready=1))
 
@@ -266,7 +267,7 @@ class RestoreFaces:
         torch.set_num_threads(1)  # the gates' network; the engine's threads have their own number
         spent = slot_sums([])
         for n, climb in self._ladder.restore(jobs, keys, ungated):
-            self._settings.report(WorkCounts(restored=1, decided=1 - climb.submitted))
+            self._settings.report(WorkCounts(restored=1))
             i = asked[n]
             results[i] = self._note(faces[i], climb)
             maps[i] = self._sampling.note(faces[i], climb)

@@ -51,8 +51,8 @@ def export_preset(
         task_start = {task: min(step, max_step) for task, step in base.task_start.items()}
         start_step = min(base.start_step, max_step)
         preset = replace(preset, max_step=max_step, start_step=start_step, task_start=task_start)
-    if role == "estimator":
-        preset = replace(preset, treatment=())  # was fitted to the base's estimator
+    # what was fitted to the base's networks; the treatments to its estimator alone
+    preset = replace(preset, spread={}, treatment=() if role == "estimator" else preset.treatment)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(as_toml(preset), encoding="utf-8")
     partial.replace(path)

@@ -52,6 +52,18 @@ def test_the_rate_counts_parts_of_faces_and_not_the_wait_for_the_engines():
     assert pace.faces_per_second == pytest.approx(4 / 20, rel=0.1)
 
 
+def test_further_samples_of_the_faces_are_work_to_come():
+    """Three more chains of each face: 480 of 20 calls at 4 a second, 2,400 s from second 5."""
+
+    def sampled(t):
+        return steady(t) + WorkCounts(further=6 * min(t, 60))
+
+    pace, left = watched(60, sampled, 300)
+    assert left[100] == pytest.approx(2305, rel=0.1) and left[300] == pytest.approx(2105, rel=0.05)
+    assert pace.faces_per_second == pytest.approx(4 / 80, rel=0.1)
+    assert pace.steps == pytest.approx(480 * 19, rel=0.05)
+
+
 def test_the_rate_is_that_of_the_last_minute():
     def slower(t):
         h = steady(t, calls=8)

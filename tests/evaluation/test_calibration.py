@@ -11,7 +11,7 @@ from skimage import data
 from jobs import calibrate
 from pipeline.console.options import parse
 from pipeline.datasets.faces import FaceAddress
-from pipeline.evaluation.calibrate import CalibrateConfig, samples_folder
+from pipeline.evaluation.calibrate import CalibrateConfig, samples_folder, spread_folder
 from pipeline.evaluation.calibration import (
     ESTIMATOR,
     LEFT,
@@ -143,6 +143,19 @@ def test_a_trial_treats_a_face_in_every_way_and_measures_what_would_be_delivered
     assert not np.array_equal(sample.pictures[ESTIMATOR], sample.pictures[CHAIN])
 
 
+def test_a_trial_draws_several_chains_of_the_faces_that_its_rows_give_one(photograph):
+    trial = Trial(find_preset("portrait"), (), 0, None)
+    address = FaceAddress(str(photograph), 0, photograph.stat().st_size)
+    left, chain = {"above": 0, "way": "left"}, CHAIN.row(0)
+    with closing(trial):
+        assert list(trial.sampled(2, address, 2, [left], 3)) == []
+        [one, other] = trial.sampled(2, address, 2, [chain], 3)
+        [again] = trial.sampled(2, address, 1, [chain], 3)
+    assert one == again != other
+    assert one.photograph == 2 and 0 < one.spread < 20 and 0 < one.spread_identity < 30
+    assert 0 < one.angle < 40 and 15 < one.psnr < 60
+
+
 def test_the_job_goes_on_with_what_was_measured_and_writes_the_table(photograph, tmp_path, capsys):
     """Photographs that were measured before are only read: here no network is loaded."""
     options = [
@@ -152,6 +165,8 @@ def test_the_job_goes_on_with_what_was_measured_and_writes_the_table(photograph,
         str(tmp_path / "out"),
         "--chains",
         "100:2:1,252:4:2",
+        "--each",
+        str(FACES),
     ]
     config = parse(CalibrateConfig, options, "")
     delta, found = two_bins(LIGHT, HEAVY)
@@ -165,9 +180,30 @@ def test_the_job_goes_on_with_what_was_measured_and_writes_the_table(photograph,
     folder.mkdir(parents=True)
     (folder / "000000.json").write_text(json.dumps(rows))
     (folder / "000000.png").write_bytes(images.encode_png(np.zeros((5 * 4, 4, 3), np.uint8)))
-    assert calibrate.main([*options, "--each", str(FACES)]) == 0
+    treatment = [{"above": 0, "way": "left"}, {"above": 1.5, "start_step": 100, "calls": 2, "hold": 1.0}]
+    sampled = tmp_path / "out" / spread_folder(config, treatment)
+    sampled.mkdir()
+    values = [
+        {
+            "photograph": 0,
+            "delta": d,
+            "spread": 2.0 + d,
+            "spread_identity": d,
+            "angle": 12 + d,
+            "psnr": 30.0 - d,
+        }
+        for d in np.linspace(1, 9, 40)
+    ]
+    (sampled / "000000.json").write_text(json.dumps(values))
+    assert calibrate.main(options) == 0
     text = (tmp_path / "out" / "treatment.toml").read_text()
     chain = "[[treatment]]\nabove = 1.5\nstart_step = 100\ncalls = 2\nhold = 1.0\n"
     assert text.startswith(f'[[treatment]]\nabove = 0\nway = "left"\n\n{chain}')
     assert text in capsys.readouterr().out
+    assert "\n[spread]\ninvented = 5.0\n" in text
+    assert (tmp_path / "out" / "spread.png").exists()
+    assert "above 5 degrees" in (tmp_path / "out" / "treatment.md").read_text()
+    # one chain says nothing of a spread
+    assert calibrate.main([*options, "--samples", "1"]) == 0
+    assert "[spread]" not in (tmp_path / "out" / "treatment.toml").read_text()
     assert "| 2.10 - 4.00 | 20 | N 100, 2 calls, σ 1 |" in (tmp_path / "out" / "treatment.md").read_text()

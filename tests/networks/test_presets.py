@@ -167,6 +167,24 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
             "num_res_blocks of a unet must be a list of whole numbers",
         ),
         ("side = 16", "side = = 16", "not valid TOML"),
+        *(
+            (
+                "[prior]",
+                f"[spread]\n{line}\n[prior]",
+                r"\[spread\] holds invented, degrees above 0, got \{.*\}",
+            )
+            for line in (
+                "invented = 0",
+                "invented = -2.5",
+                "invented = true",
+                "invented = inf",
+                "invented = nan",
+                'invented = "6"',
+                "levels = 3",
+                "invented = 6\nlevels = 3",
+            )
+        ),
+        ("side = 16", "side = 16\nspread = 6", "spread must be a table, got 6"),
     ],
 )
 def test_a_wrong_preset_is_refused_with_file_place_and_remedy(tmp_path, old, new, words):
@@ -174,6 +192,13 @@ def test_a_wrong_preset_is_refused_with_file_place_and_remedy(tmp_path, old, new
     (tmp_path / "album.toml").write_text(MINE.replace(old, new))
     with pytest.raises(PresetError, match=rf"album\.toml.*{words}"):
         find_preset(tmp_path / "album.toml")
+
+
+def test_a_preset_says_when_a_face_counts_as_invented(tmp_path):
+    (tmp_path / "album.toml").write_text(MINE.replace("[prior]", "[spread]\ninvented = 6.5\n[prior]"))
+    (tmp_path / "silent.toml").write_text(MINE)
+    assert find_preset(tmp_path / "album.toml").spread == {"invented": 6.5}
+    assert find_preset(tmp_path / "silent.toml").spread == {} != find_preset("portrait").spread
 
 
 def test_a_preset_file_that_is_not_there_is_named(tmp_path):

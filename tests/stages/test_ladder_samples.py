@@ -111,7 +111,7 @@ def test_each_key_gives_a_sample_and_the_chosen_one_is_delivered():
         {"rung": "asked", "start_step": 7, "calls": 3, "hold": 2.0, "sample": 1, "identity": 49.0,
          "colour": 0.0, "gain": 9.0}
     ]  # fmt: skip
-    assert (done.submitted, len(done.results)) == (3, 3)
+    assert len(done.results) == 3
 
 
 def test_the_choice_is_among_the_finished_crops():
@@ -154,7 +154,7 @@ def test_the_delivered_sample_alone_is_judged():
 def test_the_estimators_picture_is_not_sampled():
     done = climb(Engine((1, 9, 4)), most=10)
     assert [t.rung for t in done.tried] == ["asked", "held", "estimator"]
-    assert levels(done.samples) == [105] and done.tried[-1].sample is None and done.submitted == 6
+    assert levels(done.samples) == [105] and done.tried[-1].sample is None and len(done.results) == 6
 
 
 @pytest.mark.parametrize("place", [1, 2])
@@ -163,7 +163,7 @@ def test_a_sample_that_leaves_the_finite_numbers_fails_its_treatment(place):
     noise[place] = NonFiniteFace("nan")
     done = climb(Engine(noise))
     assert [(t.rung, t.failed) for t in done.tried] == [("asked", "non_finite"), ("held", None)]
-    assert len(done.samples) == 3 and (done.submitted, len(done.results)) == (6, 5)
+    assert len(done.samples) == 3 and len(done.results) == 5
     alone = climb(Engine(noise), most=None)
     assert isinstance(alone.error, NonFiniteFace) and alone.outcome is None
 
@@ -223,3 +223,11 @@ def test_a_face_with_samples_does_not_hold_up_another():
     assert first == 1
     found.close()
     assert any(future.cancelled() for future in given)
+
+
+def test_what_is_asked_of_the_engine_beyond_the_first_of_each_face_is_told():
+    told = []
+    one = replace(ladder(Engine((1, 9, 4)), most=30), report=told.append)
+    dict(one.restore([job(), job(ESTIMATOR, 50)], [KEYS[1:], KEYS[1:]]))
+    # two further samples, and three of the gentler treatment
+    assert told == [2, 3]

@@ -8,6 +8,7 @@ import pytest
 from photographs import portrait
 from PIL import ImageFilter
 
+from pipeline.console.work_counts import WorkCounts
 from pipeline.diffusion.task import Task
 from pipeline.faces.gates import Bounds
 from pipeline.faces.geometry import CropFrame
@@ -92,20 +93,32 @@ def test_one_sample_says_nothing_of_a_spread(seeds):
     assert not len(maps) and "chains_drawn" not in sums and "sample" not in faces[0].tried[-1]
 
 
-def test_chains_are_counted_and_a_face_above_the_bound_is_marked(sampled):
-    faces, _, _, sums = sampled
+def test_chains_are_counted(sampled):
+    _, _, _, sums = sampled
     assert sums["chains_drawn"] == 9 and sums["slot_steps"] == 27
-    assert {f.invented for f in faces} == {None}  # the preset has no bound
-    least, middle, _ = sorted(f.spread for f in faces)
-    marked, *_ = restored(replace(settings(seed=5, samples=3), invented=(least + middle) / 2))
-    assert [f.invented for f in marked] == [f.spread > (least + middle) / 2 for f in faces]
 
 
-def test_the_gates_embedder_measures_how_far_the_identities_differ(sampled):
-    faces, *_ = restored(settings(Bounds(identity=((0.0, 180.0),)), seed=5, samples=3))
+def test_every_chain_is_reported_as_work_of_its_face():
+    told = []
+    restored(replace(settings(samples=3), report=told.append))
+    sums = sum(told, WorkCounts())
+    assert (sums.restored, sums.decided, sums.further, sums.steps) == (3, 9, 6, 27)
+    assert sums.steps_planned == 27
+
+
+def test_a_face_whose_identity_differs_by_more_than_the_bound_is_marked(sampled):
+    """The gates' embedder measures it; without one nothing is marked."""
+    alike = Bounds(identity=((0.0, 180.0),))
+    faces, *_ = restored(settings(alike, seed=5, samples=3))
     assert all(0 < f.spread_identity < 60 for f in faces)
-    assert {f.spread_identity for f in sampled[0]} == {None}
     assert [f.spread for f in faces] == [f.spread for f in sampled[0]]
+    assert {f.invented for f in faces} == {None}  # the preset has no bound
+    bound = sum(sorted(f.spread_identity for f in faces)[:2]) / 2
+    marked, *_ = restored(replace(settings(alike, seed=5, samples=3), invented=bound))
+    assert [f.invented for f in marked] == [f.spread_identity > bound for f in faces]
+    assert {f.invented for f in marked} == {True, False}
+    unasked, *_ = restored(replace(settings(seed=5, samples=3), invented=bound))
+    assert {(f.spread_identity, f.invented) for f in unasked} == {(None, None)}
 
 
 def test_faces_without_a_chain_have_a_map_of_zeros_and_no_samples(sampled):
