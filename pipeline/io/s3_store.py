@@ -5,6 +5,7 @@ Called through pipeline/io/store.py, which explains the errors. Credentials and 
 fsspec keeps one client per process.
 """
 
+import mimetypes
 import secrets
 import sys
 import threading
@@ -99,14 +100,18 @@ def _first_below(uri: str, attempts: int = 0) -> str | None:
 def signed_address(uri: str, seconds: int) -> str:
     """The address of an object with a signature of our credentials that is valid for so long."""
 
+    # the object has no type of its own, and a browser would save a page without one
+    kind = mimetypes.guess_type(uri)[0] or "application/octet-stream"
+    wanted = _place(uri) | {"ResponseContentType": kind}
+
     async def sign(filesystem: Any) -> str:
-        client = await filesystem.get_s3(_place(uri)["Bucket"])
-        address: str = await client.generate_presigned_url(
-            "get_object", Params=_place(uri), ExpiresIn=seconds
-        )
+        await filesystem.set_session()
+        client = await filesystem.get_s3(wanted["Bucket"])
+        address: str = await client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=seconds)
         return address
 
-    filesystem = _filesystem(uri)
+    # botocore's own choice for addresses is the version before, which newer regions refuse
+    filesystem = _filesystem(uri, s3.OPTIONS | {"signature_version": "s3v4"})
     return cast(str, sync(filesystem.loop, sign, filesystem))
 
 
