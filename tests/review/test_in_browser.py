@@ -199,6 +199,10 @@ def test_the_mouse_accepts_rejects_redoes_and_undoes(browser, page):
     browser.click("#redo [type=submit]")
     assert browser.one("#redo-wrong").text == "η is a number from 0 to 1; got 2."
     browser.one("[name=eta]").clear()
+    browser.one("[name=hold]").send_keys("Infinity")
+    browser.click("#redo [type=submit]")
+    assert browser.one("#redo-wrong").text == "σ is a number from 0; got Infinity."
+    browser.one("[name=hold]").clear()
     browser.one("[name=eta]").send_keys("0,5")
     browser.one("[name=start_step]").send_keys("120")
     browser.click("#redo [type=submit]")

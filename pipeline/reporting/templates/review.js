@@ -77,7 +77,7 @@ function form_settings() {
     if (!text) continue;
     const [range, holds] = RANGES[field.name] ?? ["", () => true];
     settings[field.name] = field.name === "method" ? text : Number(text.replace(",", "."));
-    if (!holds(settings[field.name])) {
+    if (settings[field.name] === Infinity || !holds(settings[field.name])) {
       field.focus();
       throw new Error(`${range}; got ${text}.`);
     }
@@ -157,7 +157,7 @@ const KEYS = {
   z: ["pictures at 1, 2 or 4 times their size", next_zoom],
   n: ["next page", () => turn(1)],
   p: ["previous page", () => turn(-1)],
-  "/": ["search for a picture; Escape goes back", () => at("search").focus()],
+  "/": ["search for a picture; Escape goes back to the faces", () => at("search").focus()],
   s: ["save", save],
   "?": ["these keys", () => at("help").showModal()],
 };
@@ -169,12 +169,13 @@ function slide(by) {
 function on_key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   const writes = event.target.closest("select, textarea, input:not([type=range], [type=checkbox], [type=file])");
-  if (writes?.id === "search" && event.key === "Escape") return go(view.cursor);
+  const asks = document.querySelector("dialog[open]");
+  if (writes && !asks && event.key === "Escape") return go(view.cursor);
   if (writes) return;
   if (at("redo").open && DATA.choices[Number(event.key) - 1]) {
     event.preventDefault();
     redo(DATA.choices[Number(event.key) - 1].settings);
-  } else if (!document.querySelector("dialog[open]") && Object.hasOwn(KEYS, event.key)) {
+  } else if (!asks && Object.hasOwn(KEYS, event.key)) {
     event.preventDefault();
     KEYS[event.key][1]();
   }

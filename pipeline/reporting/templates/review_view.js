@@ -3,14 +3,13 @@
 
 const PAGE_FACES = 24;
 const SLIDER_STEP = 5;
-const LARGEST = Infinity;
 const at = (id) => document.getElementById(id);
 
 // smaller comes first; not measured comes last
-const last = (value, sign) => (value === null ? LARGEST : sign * value);
+const last = (value, sign) => (value === null ? Infinity : sign * value);
 const ORDERS = {
   identity: ["worst identity first", (f) => last(f.identity, -1)],
-  bound: ["identity against its bound", (f) => (f.allowed ? last(f.identity, -1) / f.allowed : LARGEST)],
+  bound: ["identity against its bound", (f) => (f.allowed ? last(f.identity, -1) / f.allowed : Infinity)],
   size: ["largest first", (f) => last(f.size, -1)],
   gain: ["least gain first", (f) => last(f.gain, 1)],
   spread: ["most uncertain first", (f) => last(f.spread, -1)],
