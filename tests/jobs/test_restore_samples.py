@@ -2,17 +2,21 @@
 
 import io
 import json
+from collections import Counter
 from shutil import copytree
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from photographs import portraits, read_folder, write_folder
+from photographs import HEAD, encoded, portraits, read_folder, write_folder
 from PIL import Image
+from skimage import data
 
+from jobs import restore as job
 from jobs import status, verify
 from pipeline.faces.geometry import CropFrame
 from pipeline.faces.spread import STEPS, face_region
+from pipeline.networks.presets import find_preset
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -31,6 +35,10 @@ def finished(source, restore, tmp_path_factory):
     return output
 
 
+def places(restore, source, output):
+    return ["--input", str(source), "--output", str(output), "--mlflow-uri", restore.mlflow_uri]
+
+
 def rows(output, kind="face"):
     tables = (pq.read_table(table).to_pylist() for table in sorted((output / "records").glob("*.parquet")))
     return [row for table in tables for row in table if row["kind"] == kind]
@@ -43,9 +51,9 @@ def markers(output):
 def delivered(output):
     """Pictures, records and maps of an output, by path."""
     return {
-        f"{name}/{path}": data
+        f"{name}/{path}": content
         for name in ("images", "records", "faces")
-        for path, data in read_folder(output / name).items()
+        for path, content in read_folder(output / name).items()
     }
 
 
@@ -55,7 +63,7 @@ def test_records_and_maps_say_how_far_the_samples_differ(finished):
     assert {(face["spread_identity"], face["invented"]) for face in faces} == {(None, None)}  # --gate off
     maps = read_folder(finished / "faces")
     assert len(maps) == 4 and all(name.endswith("-spread.png") for name in maps)
-    pictures = [Image.open(io.BytesIO(data)) for data in maps.values()]
+    pictures = [Image.open(io.BytesIO(content)) for content in maps.values()]
     assert {(p.mode, p.size) for p in pictures} == {("L", (64, 64))}
     region = face_region(CropFrame(64))
     means = sorted(np.asarray(p)[region].mean() / STEPS for p in pictures)
@@ -78,8 +86,8 @@ def test_one_of_the_samples_is_delivered_and_the_first_is_that_of_a_run_without(
         assert restore(source, tmp_path / str(seed), "--unit-images", "2", "--seed", str(seed)) == 0
         seeds.append(read_folder(tmp_path / str(seed) / "images"))
     chosen = {face["member"]: json.loads(face["tried"])[-1]["sample"] for face in rows(finished)}
-    for name, data in read_folder(finished / "images").items():
-        assert data == seeds[chosen[name]][name]
+    for name, content in read_folder(finished / "images").items():
+        assert content == seeds[chosen[name]][name]
     assert restore(source, tmp_path / "first", *OPTIONS, "--deliver", "first") == 0
     assert read_folder(tmp_path / "first/images") == seeds[0]
     assert {row["samples"] for row in rows(tmp_path / "0")} == {1} and not (tmp_path / "0/faces").exists()
@@ -114,6 +122,25 @@ def test_a_changed_map_is_found(finished, tmp_path, capsys):
     path.write_bytes(path.read_bytes() + b"0")
     assert verify.main(["--output", str(output)]) == 1
     assert "-spread.png" in capsys.readouterr().out
+
+
+def test_a_damaged_face_is_judged_by_how_far_the_identities_of_its_samples_differ(restore, tmp_path):
+    head = Image.fromarray(data.astronaut()).crop(HEAD)
+    worn = head.resize((head.width // 4, head.height // 4)).resize(head.size)
+    files = {"sharp.png": encoded(head, "PNG"), "worn.png": encoded(worn, "PNG")}
+    source, output = write_folder(tmp_path / "photos", files), tmp_path / "out"
+    assert job.main([*places(restore, source, output), "--samples", "2"]) == 0
+    sharp, face = rows(output)
+    assert (sharp["samples"], sharp["spread"], sharp["invented"]) == (None, None, None)
+    assert face["samples"] == 2 and 0 < face["spread"] < 10
+    assert face["invented"] == (face["spread_identity"] > find_preset("portrait").spread["invented"])
+    [name] = read_folder(output / "faces")
+    assert name.endswith("-00-spread.png")
+    sums = sum((Counter(marker["sums"]) for marker in markers(output)), Counter())
+    assert (sums["faces_sampled"], sums["chains_drawn"]) == (1, 2) and sums["faces_invented"] == face[
+        "invented"
+    ]
+    assert verify.main(["--output", str(output), "--sample", "1"]) == 0
 
 
 def test_the_cost_is_said_before_and_after(source, restore, tmp_path, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.records.rows import OUTCOMES, Counts
-from pipeline.records.totals import ShardMetrics
+from pipeline.records.totals import ShardMetrics, sampling_text
 
 
 def metrics_of(values):
@@ -62,6 +62,17 @@ def test_faces_left_by_size_number_or_pose_are_counted_by_reason():
     means = one.means()
     assert (means["faces_left_small"], means["faces_left_unfit"]) == (4, 1)
     assert "faces_left_surplus" not in means
+
+
+def test_samples_are_counted_where_any_were_drawn():
+    counts = {"images": 1, "faces": 3, "outcomes": dict.fromkeys(OUTCOMES, 0) | {"restored": 1}}
+    one = metrics_of(counts | {"sums": {"chains_drawn": 12.0, "faces_sampled": 2.0, "faces_invented": 1.0}})
+    # of these a gentler treatment was drawn, and none passed
+    other = metrics_of(counts | {"sums": {"chains_drawn": 8.0}})
+    both = (one + other + ONE).sampling
+    assert both == {"chains_drawn": 20, "faces_sampled": 2, "faces_invented": 1} and ONE.sampling == {}
+    assert both.items() <= (one + other).means().items() and "chains_drawn" not in ONE.means()
+    assert sampling_text(both) == "20 chains drawn; 2 faces are one of several, 1 marked as invented here"
 
 
 def test_a_marker_of_before_faces_were_told_apart_adds_no_decisions():

@@ -212,6 +212,14 @@ def test_records_tell_of_every_face_what_was_decided_and_how_it_was_restored(tmp
         (ESTIMATED, "damage 0.8: the estimator alone"),
         (WALKED, "damage 3.5: diffusion from step 152, 3 calls, held below 1.5 px"),
         (WALKED | {"hold": 0.0, "calls": 1}, "damage 3.5: diffusion from step 152, 1 calls"),
+        (
+            WALKED | {"samples": 4, "spread": 2.345, "invented": False},
+            "damage 3.5: diffusion from step 152, 3 calls, held below 1.5 px, one of 4, which differ by 2.3",
+        ),
+        (
+            WALKED | {"hold": 0.0, "samples": 2, "spread": 5.0, "invented": True},
+            "damage 3.5: diffusion from step 152, 3 calls, one of 2, which differ by 5.0: invented here",
+        ),
         (FAILED, "failed: NonFiniteFace: no numbers"),
         ({}, "not treated"),
     ],
