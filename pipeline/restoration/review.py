@@ -140,8 +140,8 @@ def _face(
     delta = face.estimated_change
     allowed = bounds.at("identity", delta) if bounds and delta is not None and bounds.identity else None
     shown = [tried for tried in face.tried if tried.get("failed") != NON_FINITE]
-    panels = [CAME, *(TRIED_TEXTS[tried["rung"]] for tried in shown)] if len(shown) > 1 else []
-    panels += [SPREAD] if face.spread is not None and more else []
+    panels = [CAME, *(TRIED_TEXTS[tried["rung"]] for tried in shown)]
+    panels += [SPREAD] if face.spread is not None else []
     left = face.treatment == "left"
     x0, y0, x1, y1 = face.box
     return Face(
@@ -155,7 +155,7 @@ def _face(
         more=more,
         panels=panels if more else [],
         side=frame.side,
-        heat=_heat(face, frame, side) if SPREAD in panels else None,
+        heat=_heat(face, frame, side) if more and SPREAD in panels else None,
         size=max(x1 - x0, y1 - y0),
         delta=delta,
         identity=measured.get("identity"),

@@ -141,7 +141,7 @@ class Publish:
         spreads = dict(self._spreads(faces, row))
         extras = chain(
             self._crops(unit, faces, before, after, spreads),
-            shown.files(unit, faces, before, tried, spreads),
+            shown.files(unit, faces, before, after, tried, spreads),
         )
         outputs += [self._write(unit, path, data) for path, data in extras]
         sums = json.loads(row["sums"]) | {"seconds_paste": time.monotonic() - began}

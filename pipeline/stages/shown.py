@@ -62,22 +62,23 @@ class Shown:
         unit: Unit,
         faces: Sequence[FaceRecord],
         came: Pixels,
+        restored: Pixels,
         tried: Mapping[int, Sequence[Pixels]],
         spreads: Mapping[int, Pixels],
     ) -> Iterator[tuple[str, bytes]]:
         """Path and bytes of each picture for the review page.
 
-        came: [F, S, S, 3], the crops. By a face's index among these: tried: what several treatments made of it;
-        spreads: [S, S], how far its samples differ.
+        came, restored: [F, S, S, 3], the crops. By a face's index among these: tried: what several treatments made of
+        it; spreads: [S, S], how far its samples differ.
         """
         if not self._review:
             return
         for i, face in enumerate(with_crops(faces)):
             if i in self._tiles:
                 yield f"{unit.tiles_folder}/{tile_name(face.image, face.face)}", self._tiles[i]
-                panels = [came[i], *tried[i]] if tried.get(i) else []
-                panels += [np.repeat(spreads[i][..., None], 3, axis=2)] if i in spreads else []
-                if panels:
+                if i in tried or i in spreads:
+                    panels = [came[i], *tried.get(i, [restored[i]])]
+                    panels += [np.repeat(spreads[i][..., None], 3, axis=2)] if i in spreads else []
                     path = f"{unit.tiles_folder}/{panels_name(face.image, face.face)}"
                     yield path, review_panels(panels)
 

@@ -35,10 +35,20 @@ function toggle_heat() {
 }
 
 function next_zoom() {
-  const zoom = { 1: 2, 2: 4, 4: 1 }[parseInt(at("zoom").textContent, 10)];
+  set_zoom({ 1: 2, 2: 4, 4: 1 }[parseInt(at("zoom").textContent, 10)]);
+  if (current()) element_of(current()).scrollIntoView({ block: "start" });
+}
+
+function set_zoom(zoom) {
   at("zoom").textContent = `${zoom}×`;
   document.body.style.setProperty("--zoom", zoom);
-  if (current()) element_of(current()).scrollIntoView({ block: "start" });
+}
+
+// The least at which half of the pictures are large enough to look at.
+function first_zoom() {
+  const widths = FACES.map((face) => face.tile[0]).sort((a, b) => a - b);
+  const half = widths[Math.floor(widths.length / 2)] ?? 0;
+  return [1, 2, 4].find((zoom) => half * zoom >= LOOKED_AT) ?? 4;
 }
 
 // ------------------------------------------------------------------------------------------ redo
@@ -256,6 +266,7 @@ function listen() {
   addEventListener("beforeunload", (event) => { if (!kept.works && saving.open) event.preventDefault(); });
 }
 
+set_zoom(first_zoom());
 kept.read();
 saving.open = given().length > 0;
 reviewer.read();

@@ -147,7 +147,7 @@ function ladder(face) {
   if (!names.length) return null;
   return make("div", { class: "ladder", role: "group", "aria-label": "What was tried" }, names.map((name) =>
     make("figure", { class: name === "spread" ? "spread" : null },
-      make("div", { class: "panel" }, face.panels.includes(name) && face.more ? panel(face, name) : "no picture"),
+      face.more && make("div", { class: "panel" }, face.panels.includes(name) ? panel(face, name) : "no picture"),
       make("figcaption", {}, make("b", {}, name), tried.has(name) ? measured(tried.get(name)) : null))));
 }
 

@@ -4,6 +4,8 @@
 const VERDICTS = ["accept", "reject", "redo"];
 const DATA = read_data();
 const FACES = DATA.faces;
+// width of a picture, in pixels of the page, from which it can be judged
+const LOOKED_AT = 180;
 const BY_KEY = new Map(FACES.map((face) => [key_of(face), face]));
 // given by the server in the page's address; null where the page is a file or lies in a bucket
 const TOKEN = location.protocol.startsWith("http") ? new URLSearchParams(location.search).get("token") : null;
