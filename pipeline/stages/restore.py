@@ -58,7 +58,7 @@ from pipeline.records.rows import (
     with_crops,
 )
 from pipeline.stages.ladder import Climb, Ladder
-from pipeline.stages.samples import Sampling, slot_sums
+from pipeline.stages.sampling import Sampling, slot_sums
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
 CALLS_ON_GPU = 2
