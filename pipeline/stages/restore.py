@@ -59,7 +59,7 @@ from pipeline.records.rows import (
 )
 from pipeline.records.verdicts import Verdict
 from pipeline.stages.ladder import Climb, Ladder
-from pipeline.stages.samples import Sampling, slot_sums
+from pipeline.stages.sampling import Sampling, slot_sums
 from pipeline.stages.verdicts import UnitVerdicts
 
 # Measurements that add, by name.

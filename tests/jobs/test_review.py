@@ -36,7 +36,7 @@ KEPT = os.environ.get("REVIEW_PICTURES")
 def keep(browser: Browser, name: str) -> None:
     """Put the page as it is now into the folder of the documentation's pictures, where one is given."""
     if KEPT:
-        browser.wait(lambda: browser.run("return [...document.images].every(i => i.complete)"))
+        browser.wait(lambda: browser.run("return document.querySelector('.face .after').naturalWidth"))
         browser.driver.save_screenshot(f"{KEPT}/{name}.png")
 
 
