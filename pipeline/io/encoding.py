@@ -36,10 +36,12 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
 
     rgb: [H, W, 3] upright, 0..255. Where it equals the original's rgb the stored samples are written unchanged;
     elsewhere the change is added to them and rounded. Of a JPEG, blocks without an edited pixel keep their
-    coefficients where that is possible. Same picture, same bytes. Raises OSError and MemoryError where the system
-    refused memory or files.
+    coefficients where that is possible; of a TIFF, strips and tiles without one keep their bytes. Same picture, same
+    bytes. Raises OSError and MemoryError where the system refused memory or files.
     """
     silence_pillow()
+    if original.file is not None:
+        return Encoded(*original.file.encode(original, rgb))
     stored, alpha = original.stored, original.alpha
     deep = stored.dtype == np.uint16 and stored.ndim == 3
     # what is saved, transparency included; `edited` are the colours in it
@@ -71,7 +73,7 @@ def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) 
     top = 255 if stored.dtype == np.uint8 else 65535
     touched = np.zeros(stored.shape[:2], bool)
     for rows in strips(stored):
-        box = _upright_box(original, rows)
+        box = original.upright_box(rows, slice(0, stored.shape[1]))
         part = rgb[box].astype(np.float32, copy=False) if isinstance(rgb, np.ndarray) else rgb.part(*box)
         if part is None:
             edited[rows] = stored[rows]
@@ -82,14 +84,6 @@ def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) 
         edited[rows] = np.rint(stored[rows] + change * (top / 255)).clip(0, top)
         touched[rows] = change.reshape(*touched[rows].shape, -1).any(axis=2)
     return touched
-
-
-def _upright_box(picture: Picture, rows: slice) -> tuple[slice, slice]:
-    """Where these rows of the stored picture lie in the upright one: rows and columns."""
-    height, width = picture.stored.shape[:2]
-    if picture.orientation in (3, 4, 6, 7):  # their order is reversed
-        rows = slice(height - rows.stop, height - rows.start)
-    return (slice(0, width), rows) if picture.orientation >= 5 else (rows, slice(0, width))
 
 
 def encode_anew(original: Picture, rgb: NDArray[np.uint8]) -> bytes:
