@@ -164,6 +164,13 @@ def are_distinct(landmarks: NDArray[np.floating]) -> bool:
     return bool(np.isfinite(landmarks).all() and np.ptp(landmarks, axis=0).max() >= 1)
 
 
+def in_window(to_crop: NDArray[np.floating], x0: int, y0: int) -> NDArray[np.float64]:
+    """The 2x3 similarity to the same crop from the part of a picture that begins at x0, y0."""
+    moved = np.array(to_crop, dtype=np.float64)
+    moved[:, 2] += moved[:, :2] @ (x0, y0)
+    return moved
+
+
 def crop_scale(to_crop: NDArray[np.floating]) -> float:
     """Picture pixels per crop pixel: above 1 the crop is smaller than the face it shows."""
     return float(1 / np.hypot(to_crop[0, 0], to_crop[1, 0]))
@@ -349,19 +356,46 @@ def paste_change(
     crop changes nothing. Where faces overlap, the one pasted later covers the other. Crop pixels beyond the picture's
     border are mirrored content and are ignored. before, after, strength, edge: as for `paste_face`.
     """
-    side = before.shape[0]
-    height, width = picture.shape[:2]
-    placing = place_crop(to_crop, side, width, height)
-    inside = inside_picture(to_crop, side, width, height)
-    if placing is None or not inside.any():
-        return
+    change = change_inside(before, after, to_crop, picture.shape)
+    if change is not None:
+        add_change(edited, picture, change, to_crop, strength, edge)
+
+
+def change_inside(
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    to_crop: NDArray[np.floating],
+    size: tuple[int, ...],
+) -> NDArray[np.float32] | None:
+    """[S, S, 3] float32, what a crop's restoration adds, for `add_change`; None where the crop misses the picture.
+
+    size: the picture's height and width. Crop pixels beyond its border take the value of the nearest one inside.
+    """
+    inside = inside_picture(to_crop, before.shape[0], size[1], size[0])
+    if not inside.any():
+        return None
     change = after.astype(np.float32) - before
     if not inside.all():
-        # each pixel beyond the border takes the value of the nearest one inside
         from scipy.ndimage import distance_transform_edt
 
         nearest = distance_transform_edt(~inside, return_distances=False, return_indices=True)
         change = change[tuple(nearest)]
+    return change
+
+
+def add_change(
+    edited: Pixels,
+    picture: NDArray[np.uint8],
+    change: NDArray[np.float32],
+    to_crop: NDArray[np.floating],
+    strength: float = 1.0,
+    edge: Edge = "feathered",
+) -> None:
+    """`paste_change` with the change of a crop as `change_inside` gives it, in place."""
+    side = change.shape[0]
+    placing = place_crop(to_crop, side, picture.shape[1], picture.shape[0])
+    if placing is None:
+        return
     here = edited[placing.box]
     new = placing.back(change)
     new *= strength

@@ -12,11 +12,13 @@ from pipeline.diffusion.task import BLIND, Task
 from pipeline.faces.canvas import Box, Canvas
 from pipeline.faces.geometry import (
     Edge,
+    Pixels,
+    add_change,
     around_box,
+    change_inside,
     detail_weight,
     enlarge_crop,
     leave_untouched,
-    paste_change,
     paste_face,
     place_crop,
     put_back,
@@ -27,6 +29,8 @@ from pipeline.records.rows import FaceRecord
 from pipeline.stages.background import Background
 
 Crop = NDArray[np.uint8]
+# A 2x3 similarity from the picture to a crop.
+Affine = NDArray[np.float64]
 # x0, y0, x1, y1 of what keeps the picture's own pixels, and the side of a crop around it that fades them in.
 Untouched = tuple[Sequence[float], int]
 # Share of the picture's own detail under a face whose task says it: a hole has none, and the luma is all of it.
@@ -67,11 +71,11 @@ def paste_faces(
     for face, before, after in faces:
         to_crop = np.array(face.affine).reshape(2, 3)
         if pastes_change:
-            paste_change(edited, original.rgb, before, after, to_crop, face.strength, edge)
+            _paste_change(edited, original.rgb, before, after, to_crop, face.strength, edge)
         else:
-            paste_face(edited, before, after, to_crop, keep, face.strength, edge)
+            _paste_face(edited, before, after, to_crop, keep, face.strength, edge)
     for to_crop, side in own:
-        leave_untouched(edited, original.rgb, to_crop, side)
+        _own_pixels(leave_untouched, edited, original.rgb, to_crop, side)
     if task.name == "colourise":
         return images.Encoded(images.encode_anew(original, _with_luma_of(original.rgb, edited)), None)
     if hole is not None:
@@ -107,17 +111,63 @@ def paste_on_enhanced(
     places = [(c, side) for c in (*to_crops, *own)]
     edited = Canvas(enhanced, _boxes(enhanced.shape, places), replaced=True)
     for to_crop in to_crops:
-        put_back(edited, original.rgb, to_crop, side)
+        _own_pixels(put_back, edited, original.rgb, to_crop, side)
     for (face, before, after), to_crop in zip(faces, to_crops, strict=False):
         if pastes_change:
-            paste_change(edited, original.rgb, before, after, to_crop, face.strength)
+            _paste_change(edited, original.rgb, before, after, to_crop, face.strength)
             continue
         # what the picture knows beyond the crop is not more for being enlarged
         keep = detail_weight(face.scale) if keep_detail is None else keep_detail
-        paste_face(edited, before, after, to_crop, keep, face.strength)
+        _paste_face(edited, before, after, to_crop, keep, face.strength)
     for to_crop in own:
-        leave_untouched(edited, original.rgb, to_crop, side)
+        _own_pixels(leave_untouched, edited, original.rgb, to_crop, side)
     return images.encode(original, edited)
+
+
+def _paste_face(
+    edited: Canvas,
+    before: Crop,
+    after: Crop,
+    to_crop: Affine,
+    keep: float | None,
+    strength: float,
+    edge: Edge = "feathered",
+) -> None:
+    """`paste_face` on a canvas."""
+
+    def paste(pixels: Pixels, _: Box, there: Affine) -> None:
+        paste_face(pixels, before, after, there, keep, strength, edge)
+
+    edited.paste(to_crop, len(before), paste)
+
+
+def _paste_change(
+    edited: Canvas,
+    rgb: Crop,
+    before: Crop,
+    after: Crop,
+    to_crop: Affine,
+    strength: float,
+    edge: Edge = "feathered",
+) -> None:
+    """`paste_change` on a canvas."""
+    change = change_inside(before, after, to_crop, rgb.shape)
+    if change is None:
+        return
+
+    def paste(pixels: Pixels, box: Box, there: Affine) -> None:
+        add_change(pixels, rgb[box], change, there, strength, edge)
+
+    edited.paste(to_crop, len(before), paste)
+
+
+def _own_pixels(put: Callable[..., None], edited: Canvas, rgb: Crop, to_crop: Affine, side: int) -> None:
+    """`put_back` or `leave_untouched` on a canvas."""
+
+    def paste(pixels: Pixels, box: Box, there: Affine) -> None:
+        put(pixels, rgb[box], there, side)
+
+    edited.paste(to_crop, side, paste)
 
 
 def _boxes(size: tuple[int, ...], crops: Sequence[tuple[Any, int]]) -> Iterator[Box]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.faces.canvas import Canvas, disjoint
+from pipeline.faces.geometry import add_change, change_inside, paste_face, place_crop, put_back
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 BOX, MEETING, APART = np.s_[5:15, 10:20], np.s_[12:20, 18:30], np.s_[30:35, 2:9]
@@ -63,3 +64,31 @@ def test_a_box_outside_of_those_given_is_refused():
         canvas[20:25, 30:35]
     with pytest.raises(LookupError):
         canvas[14:16, 10:20]
+
+
+def test_a_large_box_holds_nothing_and_gives_the_same_parts(monkeypatch):
+    rng = np.random.default_rng(1)
+    before, after = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
+    turned = np.array([[1.1, -0.4, 1.0], [0.4, 1.1, -15.0]])
+    where = rng.random(RGB.shape[:2]) < 0.2
+
+    def pasted():
+        canvas = Canvas(RGB, [place_crop(c, 32, 50, 40).box for c in (turned, np.eye(2, 3))])
+        for to_crop in (turned, np.eye(2, 3)):
+            change = change_inside(before, after, to_crop, RGB.shape)
+            canvas.paste(to_crop, 32, lambda p, _, there: paste_face(p, before, after, there, 0.3, 0.8))
+            canvas.paste(to_crop, 32, lambda p, b, there, c=change: add_change(p, RGB[b], c, there))
+        canvas.paste(turned, 32, lambda p, b, there: put_back(p, RGB[b], there, 32))
+        canvas.undo(where)
+        return canvas
+
+    held = pasted()
+    monkeypatch.setattr("pipeline.faces.canvas.MOST_HELD", 100)
+    large = pasted()
+    with pytest.raises(LookupError):
+        large[10:12, 10:12]
+    whole = held.part(slice(0, 40), slice(0, 50))
+    assert np.abs(whole - RGB).max() > 20 and (whole == RGB)[where].all()
+    for rows, columns in (np.s_[0:40, 0:50], np.s_[8:13, 0:50], np.s_[0:40, 12:19], np.s_[10:31, 5:25]):
+        # windows differ in the last bits of where a crop's pixels lie
+        assert np.abs(large.part(rows, columns) - whole[rows, columns]).max() < 0.1

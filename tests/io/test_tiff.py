@@ -306,7 +306,7 @@ def test_directories_of_exif_and_gps_stay(tmp_path):
     )
 
 
-IPTC = b"\x1c\x02P\0\x0bMuseum Xyz"
+IPTC = b"\x1c\x02P\0\x0aMuseum Xyz\0"
 
 
 def test_a_file_of_every_kind_of_tag_keeps_them_all(tmp_path):
