@@ -13,8 +13,8 @@ from pipeline.io.tiff_pages import INDEXED, Page, find_page, page_size, read_pag
 from pipeline.io.tiff_segments import decode_segment
 from pipeline.io.tiff_write import TiffFile
 
-# Most strips and tiles of a picture, and samples of one pixel taken together: above it decoding takes minutes.
-MOST_SEGMENTS = 4_000_000
+# Most strips and tiles of a page: each takes a moment, however small it is.
+MOST_SEGMENTS = 200_000
 
 
 class StoredSamples:

@@ -288,12 +288,13 @@ def _laid_out_anew(picture: Picture, page: Page, rgb: Any) -> tuple[bytes, str |
     colour, file = Colour(target), _File(page)
     for place, size in zip(page.offsets.tolist(), page.counts.tolist(), strict=True):
         file.release(place, size)
-    height, width = picture.stored.shape[:2]
+    every = np.asarray(picture.stored)
+    height, width = every.shape[:2]
     high = min(max(STRIP // width, 1), height)
     places, sizes = [], []
     for top in range(0, height, high):
         rows = slice(top, min(top + high, height))
-        stored = np.asarray(picture.stored[rows])
+        stored = every[rows]
         samples = np.empty((*stored.shape[:2], target.samples), stored.dtype)
         samples[..., : target.colours] = stored.reshape(*stored.shape[:2], -1)
         if picture.alpha is not None:

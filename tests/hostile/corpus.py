@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tifffile
 from photographs import encoded, portrait
 from PIL import Image, ImageCms
 
@@ -127,11 +128,18 @@ def webp_of(width: int, height: int) -> bytes:
     return bytes(data)
 
 
-def tiff_of(width: int, height: int) -> bytes:
-    entries = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8)]
-    entries += [(277, 3, 1), (278, 4, height), (279, 4, min(width * height, 2**32 - 1))]
-    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+def tiff_of(width: int, height: int, *more: tuple[int, int, int, int], behind: bytes = b"") -> bytes:
+    """A TIFF of grey whose one strip begins with the directory. more: tag, type, count and value in place of these."""
+    entries = {256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1)}
+    entries |= {
+        273: (4, 1, 8),
+        277: (3, 1, 1),
+        278: (4, 1, height),
+        279: (4, 1, min(width * height, 2**32 - 1)),
+    }
+    entries |= {tag: tuple(rest) for tag, *rest in more}
+    body = b"".join(struct.pack("<HHII", tag, *entries[tag]) for tag in sorted(entries))
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4) + behind
 
 
 def tiff_loop() -> bytes:
@@ -140,6 +148,48 @@ def tiff_loop() -> bytes:
     place = 8 + 2 + 12 * 9
     data[place : place + 4] = struct.pack("<I", 8)
     return bytes(data)
+
+
+def tiff_chain() -> bytes:
+    """A TIFF of a million pages, each of one tag."""
+    data = bytearray(tiff_of(8, 8, behind=bytes(64)))
+    place = 8 + 2 + 12 * 9
+    for _ in range(1_000_000):
+        data[place : place + 4] = struct.pack("<I", len(data))
+        place = len(data) + 14
+        data += struct.pack("<HHHIII", 1, 254, 4, 1, 0, 0)
+    return bytes(data)
+
+
+def tiff_bomb() -> bytes:
+    """A TIFF of 4096 pixels whose strip inflates to 200 MB."""
+    packed = zlib.compress(bytes(200 << 20), 9)
+    end = 8 + 2 + 12 * 9 + 4
+    return tiff_of(64, 64, (259, 3, 1, 8), (273, 4, 1, end), (279, 4, 1, len(packed)), behind=packed)
+
+
+def tiff_of_a_jpeg() -> bytes:
+    """A TIFF of 4096 pixels whose strip is a JPEG that promises four thousand million."""
+    jpeg, end = jpeg_of(65_500, 65_500), 8 + 2 + 12 * 9 + 4
+    strip = ((259, 3, 1, 7), (262, 3, 1, 6), (277, 3, 1, 3), (273, 4, 1, end), (279, 4, 1, len(jpeg)))
+    return tiff_of(64, 64, *strip, behind=jpeg)
+
+
+def tiles_and_levels() -> bytes:
+    """A BigTIFF of planes in tiles, with a smaller level below the page."""
+    planes = np.moveaxis(np.asarray(FACE), 2, 0)
+    how = {
+        "photometric": "rgb",
+        "planarconfig": "separate",
+        "tile": (32, 32),
+        "compression": "zlib",
+        "predictor": True,
+    }
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, bigtiff=True, byteorder=">") as file:
+        file.write(planes, subifds=1, metadata=None, **how)
+        file.write(planes[:, ::2, ::2], subfiletype=1, metadata=None, **how)
+    return buffer.getvalue()
 
 
 def deep_colour(suffix: str) -> bytes:
@@ -220,7 +270,8 @@ PICTURES: Mapping[str, tuple[Callable[[], bytes], Expected]] = {
     "animated.gif": (lambda: frames("GIF"), ("skipped", "animated")),
     "animated.png": (lambda: frames("PNG"), ("skipped", "animated")),
     "animated.webp": (lambda: frames("WEBP"), ("skipped", "animated")),
-    "pages.tif": (lambda: frames("TIFF"), ("skipped", "animated")),
+    "levels.tif": (tiles_and_levels, RESTORED),
+    "pages.tif": (lambda: frames("TIFF"), RESTORED),
     "endless pages.tif": (tiff_loop, NO_FACE),
     "two in one.jpg": (mpo, RESTORED),
     "cmyk.jpg": (cmyk, RESTORED),
@@ -229,7 +280,7 @@ PICTURES: Mapping[str, tuple[Callable[[], bytes], Expected]] = {
     "cmyk.tif": (lambda: encoded(FACE.convert("CMYK"), "TIFF"), RESTORED),
     "deep grey.png": (lambda: encoded(Image.fromarray(GREY.astype(np.uint16) * 257), "PNG"), RESTORED),
     "deep colour.png": (lambda: deep_colour(".png"), RESTORED),
-    "deep colour.tif": (lambda: deep_colour(".tiff"), ("skipped", "deep samples")),
+    "deep colour.tif": (lambda: deep_colour(".tiff"), RESTORED),
     "integers.tif": (integers, ("skipped", "deep samples")),
     "not numbers.tif": (floats, ("skipped", "float samples")),
     "one bit.png": (one_bit, NO_FACE),
@@ -257,6 +308,30 @@ PICTURES: Mapping[str, tuple[Callable[[], bytes], Expected]] = {
     "promise.tif": (lambda: tiff_of(2**31, 2**31), TOO_LARGE),
     "promise.webp": (lambda: webp_of(16_383, 16_383), TOO_LARGE),
     "short promise.tif": (lambda: tiff_of(12_000, 12_000), TRUNCATED),
+    "levels in a circle.tif": (lambda: tiff_of(8, 8, (330, 4, 1, 8), behind=bytes(64)), NO_FACE),
+    "levels at the start.tif": (lambda: tiff_of(8, 8, (330, 4, 1, 0), behind=bytes(64)), NO_FACE),
+    "levels without end.tif": (lambda: tiff_of(8, 8, (330, 4, 2**32 - 1, 8), behind=bytes(64)), NO_FACE),
+    "a million pages.tif": (tiff_chain, NO_FACE),
+    "strips beyond the end.tif": (lambda: tiff_of(8, 8, (273, 4, 1, 2**32 - 9)), TRUNCATED),
+    "billions of strips.tif": (lambda: tiff_of(1, 2**32 - 1, (278, 4, 1, 1)), TOO_LARGE),
+    "millions of strips.tif": (lambda: tiff_of(1, 10**8, (278, 4, 1, 1)), TRUNCATED),
+    "places without end.tif": (lambda: tiff_of(8, 8, (273, 4, 2**32 - 1, 8)), TRUNCATED),
+    "places of text.tif": (lambda: tiff_of(8, 8, (273, 2, 4, 8)), TRUNCATED),
+    "tiles of gigabytes.tif": (
+        lambda: tiff_of(8, 8, (322, 4, 1, 2**31), (323, 4, 1, 2**31), (324, 4, 1, 8), (325, 4, 1, 64)),
+        TRUNCATED,
+    ),
+    "tiles of nothing.tif": (
+        lambda: tiff_of(8, 8, (322, 4, 1, 0), (323, 4, 1, 0), (324, 4, 1, 8), (325, 4, 1, 64)),
+        TRUNCATED,
+    ),
+    "samples of thousands.tif": (lambda: tiff_of(8, 8, (277, 3, 1, 65_535)), ("skipped", "unsupported TIFF")),
+    "palette of nothing.tif": (lambda: tiff_of(8, 8, (262, 3, 1, 3), behind=bytes(64)), TRUNCATED),
+    "no bits.tif": (lambda: tiff_of(8, 8, (258, 3, 1, 0)), ("skipped", "few bits")),
+    "bomb.tif": (tiff_bomb, NO_FACE),
+    "promise of a jpeg.tif": (tiff_of_a_jpeg, TRUNCATED),
+    "no directory.tif": (lambda: b"II*\0" + bytes(60), TRUNCATED),
+    "big words.tif": (lambda: b"II+\0\x08\0\0\0" + b"\xff" * 60, TRUNCATED),
     "comment bomb.png": (text_bomb, TRUNCATED),
     "profile bomb.png": (profile_bomb, TRUNCATED),
     "scan bomb.jpg": (scan_bomb, ("skipped", "too many scans")),

@@ -78,6 +78,10 @@ def pictures() -> Mapping[str, bytes]:
     more = {
         "lzw.tif": encoded(corpus.FACE, "TIFF", compression="tiff_lzw"),
         "jpeg.tif": encoded(corpus.FACE, "TIFF", compression="jpeg"),
+        "deep colour.tif": corpus.deep_colour(".tiff"),
+        "tiles.tif": corpus.tiles_and_levels(),
+        "palette.tif": encoded(corpus.FACE.quantize(16), "TIFF", compression="packbits"),
+        "cmyk.tif": encoded(corpus.FACE.convert("CMYK"), "TIFF", compression="tiff_adobe_deflate"),
         "fax.tif": encoded(corpus.FACE.convert("1"), "TIFF", compression="group4"),
         "progressive.jpg": encoded(corpus.FACE, "JPEG", progressive=True),
         "profile.jpg": encoded(corpus.FACE, "JPEG", icc_profile=corpus.SRGB, exif=corpus.exif(6)),

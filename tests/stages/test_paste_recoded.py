@@ -77,27 +77,36 @@ import ctypes
 import io
 import cv2
 import numpy as np
+import tifffile
 from PIL import Image
+from pipeline.faces import canvas
 from pipeline.records.rows import FaceRecord
 from pipeline.stages.paste import paste_faces
 
 def picture(kind, side):
     rgb = np.repeat(np.add.outer(np.arange(side), np.arange(side))[..., None] % 251, 3, axis=2).astype(np.uint8)
+    if kind == "TIFF":
+        buffer = io.BytesIO()
+        # noise, which no compression makes smaller
+        noisy = rgb.astype(np.uint16) * 200 + np.random.default_rng(0).integers(0, 9999, rgb.shape, np.uint16)
+        tifffile.imwrite(buffer, noisy, photometric="rgb", compression="zlib", rowsperstrip=16)
+        return buffer.getvalue()
     if kind == "PNG":
         return cv2.imencode(".png", rgb.astype(np.uint16) * 257, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, kind, subsampling=0)
     return buffer.getvalue()
 
-def paste(data):
+def paste(data, scale=0.5, shift=-8.0):
     crop = np.zeros((32, 32, 3), np.uint8)
-    face = FaceRecord(0, 0, [0, 0, 1, 1], [0.0] * 10, [0.5, 0.0, -8.0, 0.0, 0.5, -8.0], 1.0, 2.0)
+    face = FaceRecord(0, 0, [0, 0, 1, 1], [0.0] * 10, [scale, 0.0, shift, 0.0, scale, shift], 1.0, 1 / scale)
     assert paste_faces(data, [(face, crop, crop + 99)], None, False, 1 << 40).recoded is None
 
 def status(name):
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(name))
 
-for kind in ("JPEG", "PNG"):
+canvas.MOST_HELD = 1 << 18
+for kind, place in (("JPEG", ()), ("PNG", ()), ("TIFF", ()), ("TIFF", (32 / 2048, 0.0))):
     paste(picture(kind, 128))
     data = picture(kind, 2048)
     # neither the peak of making the picture nor what the allocator kept of it may hide the peak of pasting
@@ -105,18 +114,20 @@ for kind in ("JPEG", "PNG"):
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = status("VmRSS")
-    paste(data)
+    paste(data, *place)
     print((status("VmHWM") - before) / 2048**2)
 """
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks can not be measured here")
-def test_a_picture_with_a_small_face_takes_few_bytes_a_pixel():
+def test_a_picture_takes_few_bytes_a_pixel_beside_its_file():
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    jpeg, deep = map(float, done.stdout.split())
+    jpeg, deep, tiff, filled = map(float, done.stdout.split())
     # the lower bounds are the decoded picture itself: what is measured is no smaller
     assert 3 < jpeg < 32 and 6 < deep < 40
+    # its RGB, and the new file of up to 6 bytes a pixel; a face that fills it adds windows of a few rows only
+    assert 3 < tiff < 14 and 3 < filled < 18, (tiff, filled)
 
 
 def test_a_grey_jpeg_keeps_its_other_pixels(tmp_path):
