@@ -69,22 +69,23 @@ def write_review(
 
 def choices(method: Method, side: int) -> list[Choice]:
     """What a face can be restored again with, beside what people write themselves. side: of the crop, pixels."""
+    found = [Choice("as the run does it", {}), Choice("half of the change", {"strength": 0.5})]
     if method.without_prior:
-        return [Choice("as the run does it", {}), Choice("half of the change", {"strength": 0.5})]
-    steps = sorted({*method.start_steps})
-    largest = steps[-1]
-    kept = [int(t) for t in method.schedule.t if 0 < t <= largest // 2]
-    sigma = method.hold / 2 or side / 64
-    found = [
-        Choice("as the run does it", {}),
+        return found
+    found += [
         Choice("another sample", {"seed": method.seed + 1}),
         Choice("the estimator alone", {"method": "estimator"}),
-        Choice("half of the change", {"strength": 0.5}),
-        Choice(f"held more, σ {sigma:g}", {"start_step": largest, "hold": sigma}),
     ]
-    if kept:
-        found.append(Choice(f"smaller N, {max(kept)}", {"start_step": max(kept)}))
-    found.append(Choice(f"the chain from {largest}", {"start_step": largest}))
+    chains = [row for row in method.treatment if "start_step" in row]
+    names = ("start_step", "calls", "hold", "eta")
+    most = chains[-1] if chains else {name: getattr(method, name) for name in names}
+    asked = {name: most[name] for name in names if most.get(name) is not None}
+    held = asked | {"hold": asked["hold"] / 2 or side / 64}
+    found += [Choice("the whole chain", asked), Choice("held more", held)]
+    lower = [int(t) for t in method.schedule.t if 0 < 2 * t <= asked["start_step"]]
+    if lower:
+        fewer = {"calls": -(-asked["calls"] // 2)} if "calls" in asked else {}
+        found.append(Choice("from a smaller N", held | {"start_step": max(lower)} | fewer))
     return found
 
 
