@@ -176,8 +176,10 @@ class Publish:
     def _carried(self, unit: Unit, records: Sequence[ImageRecord], earlier: Marker | None) -> Carried | None:
         """What stays as the unit delivered it before; None where nothing does. Raises StoreError."""
         places = [place for place, record in enumerate(records) if record.carried]
-        if not places or earlier is None:
+        if not places:
             return None
+        if earlier is None:
+            raise store.StoreError(f"{unit.name}: the marker of what it delivered before is gone")
         return Carried.read(self.output, unit, places, earlier, self.measured)
 
     def _carried_pictures(self, unit: Unit, carried: Carried) -> dict[int, bytes]:
