@@ -24,7 +24,9 @@ def face(number: int = 0, **values) -> FaceRecord:
 
 def picture(seed: int = 0) -> np.ndarray:
     y, x = np.mgrid[:300, :260]
-    return np.stack([(3 * x + seed) % 700 // 3, 2 * y % 600 // 3, (2 * x + 2 * y) // 5], axis=2).astype(np.uint8)
+    return np.stack([(3 * x + seed) % 700 // 3, 2 * y % 600 // 3, (2 * x + 2 * y) // 5], axis=2).astype(
+        np.uint8
+    )
 
 
 def opened(data: bytes) -> np.ndarray:
