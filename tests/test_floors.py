@@ -37,6 +37,7 @@ DOORS: Mapping[str, frozenset[str]] = {
             "pipeline/cleaning/checks.py",
         }
     ),
+    "imagecodecs": frozenset({"pipeline/io/icc.py"}),
     # the demo's archive holds one of its sample pictures
     "matplotlib": frozenset(
         {
