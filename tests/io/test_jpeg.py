@@ -152,9 +152,8 @@ def test_why_blocks_were_coded_again_is_given(original, edited, reason):
 
 
 def test_stray_bytes_between_segments_are_passed_over():
-    merged, said = keep_untouched_blocks(STRAY, fine(STRAY), TOUCHED)
-    assert said is None and merged[:8] == b"\xff\xd8\xff\xfe\0\4ok"
-    kept(STRAY, merged)
+    merged, said = keep_untouched_blocks(STRAY, jpeg(EDITED, qtables=fine(jpeg())), TOUCHED)
+    assert said is None and merged[:8] == b"\xff\xd8\xff\xfe\0\4ok" and kept(STRAY, merged)
 
 
 def test_a_complaint_of_the_library_leaves_no_file_open():
