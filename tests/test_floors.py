@@ -32,6 +32,7 @@ DOORS: Mapping[str, frozenset[str]] = {
             "pipeline/io/decoding.py",
             "pipeline/io/encoding.py",
             "pipeline/io/save_options.py",
+            "pipeline/io/thumbnails.py",
             "pipeline/reporting/sheet.py",
             "pipeline/stages/sample.py",
             "pipeline/cleaning/checks.py",

@@ -1,7 +1,10 @@
 """What a file carried beside its pixels, in the file of the edited picture: byte for byte, in its place."""
 
+from collections.abc import Sequence
+
 from pipeline.io import bmp, gif, jpeg_parts, png, riff
 from pipeline.io.picture import Picture, SkippedImage
+from pipeline.io.thumbnails import Renewal
 
 
 def check_carried(data: bytes, kind: str) -> None:
@@ -17,10 +20,11 @@ def check_carried(data: bytes, kind: str) -> None:
             raise SkippedImage("damaged blocks", "the blocks of a GIF can not be told apart") from error
 
 
-def carried(original: Picture, edited: bytes) -> bytes:
+def carried(original: Picture, edited: bytes, renewed: Sequence[Renewal] = ()) -> bytes:
     """The file of an edited picture with all that the original's file carried beside its pixels.
 
-    Of a JPEG, segments must be there already. What can not be kept was refused by `check_carried`.
+    renewed: blocks that take the place of others, as thumbnails of what was edited do. Of a JPEG, segments must be there
+    already. What can not be kept was refused by `check_carried`.
     """
     source, done = original.source, edited
     if not source:
@@ -36,4 +40,6 @@ def carried(original: Picture, edited: bytes) -> bytes:
         done = gif.with_blocks_of(source, edited, own_palette=original.palette is not None)
     elif original.format == "BMP":
         done = bmp.with_header_of(source, edited)
+    for old, new in renewed:
+        done = done.replace(old, new)
     return done

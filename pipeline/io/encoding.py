@@ -12,6 +12,7 @@ from pipeline.io.carried import carried
 from pipeline.io.jpeg import keep_untouched_blocks, with_metadata_of
 from pipeline.io.picture import Array, ImageError, Picture, eight_bit, silence_pillow, strips
 from pipeline.io.save_options import DEFAULT_OPTIONS
+from pipeline.io.thumbnails import renewals
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -52,20 +53,21 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
     if deep:  # OpenCV's order is blue, green, red
         edited = edited[..., ::-1]
     touched = _edit(original, rgb, edited)
+    renewed = renewals(original, edited) if touched.any() else []
     if original.palette is not None:
-        return Encoded(carried(original, _encode_gif(original, edited)), None)
+        return Encoded(carried(original, _encode_gif(original, edited), renewed), None)
     if deep:
-        return Encoded(carried(original, _encode_deep_png(planes)), None)
+        return Encoded(carried(original, _encode_deep_png(planes), renewed), None)
     image = Image.fromarray(planes, "CMYK" if stored.ndim == 3 and stored.shape[2] == 4 else None)
     del planes, edited
     data = _saved(image, original.format, original.save)
     if original.jpeg:
         del image
         data, recoded = keep_untouched_blocks(original.jpeg, data, touched)
-        return Encoded(carried(original, data), recoded)
+        return Encoded(carried(original, data, renewed), recoded)
     if original.format == "JPEG" and original.source:
         data = with_metadata_of(original.source, data)
-    return Encoded(carried(original, data), original.recoded)
+    return Encoded(carried(original, data, renewed), original.recoded)
 
 
 def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) -> NDArray[np.bool_]:

@@ -13,6 +13,8 @@ START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 APP2, APP14 = 0xE2, 0xEE
 MPF = b"MPF\0"
+# How the parts of an XMP packet of more than 64 KiB begin.
+LONG_XMP = b"http://ns.adobe.com/xmp/extension/"
 # Tag of the list of pictures in a multi-picture index, and the length of an entry.
 MP_ENTRIES, MP_ENTRY = 0xB002, 16
 # The next marker in coded data: neither a stuffed byte nor a restart.
