@@ -32,11 +32,13 @@ DOORS: Mapping[str, frozenset[str]] = {
             "pipeline/io/decoding.py",
             "pipeline/io/encoding.py",
             "pipeline/io/save_options.py",
+            "pipeline/io/thumbnails.py",
             "pipeline/reporting/sheet.py",
             "pipeline/stages/sample.py",
             "pipeline/cleaning/checks.py",
         }
     ),
+    "imagecodecs": frozenset({"pipeline/io/icc.py"}),
     # the demo's archive holds one of its sample pictures
     "matplotlib": frozenset(
         {

@@ -8,7 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
+
+from pipeline.io.icc import PlainInks, Profile
 
 Array = NDArray[Any]
 
@@ -17,6 +19,8 @@ STRIP = 1 << 20
 
 # Dimensions are checked in decoding.py, before anything is decoded: Pillow's own check would only warn.
 Image.MAX_IMAGE_PIXELS = None
+# Unpacked texts and profiles of a PNG; Pillow's own limit of 1 MiB is below what editors write.
+PngImagePlugin.MAX_TEXT_CHUNK = 64 << 20
 # Modules whose warnings are switched off.
 PILLOW = r"PIL\."
 
@@ -67,7 +71,8 @@ class Picture:
     rgb: NDArray[np.uint8]
     # Pillow's format name
     format: str
-    # colour samples as stored (EXIF orientation not applied): [H, W] grey or [H, W, 3] RGB, uint8 or uint16
+    # colour samples as stored (EXIF orientation not applied): [H, W] grey, [H, W, 3] RGB or [H, W, 4] CMYK (255 is
+    # full ink), uint8 or uint16
     stored: Array
     # [H, W] of the same depth as stored, or None
     alpha: Array | None
@@ -80,6 +85,10 @@ class Picture:
     jpeg: bytes = b""
     # why the pixels that are not edited can not stay as they are stored; None where they can
     recoded: str | None = None
+    # what the stored samples stand for; None: sRGB, or luma
+    profile: Profile | PlainInks | None = None
+    # the file itself, of which the edited one keeps all that is not its pixels
+    source: bytes = b""
 
     def upright(self, stored: Array) -> Array:
         """A plane of stored samples, turned as `rgb` is."""
@@ -90,9 +99,11 @@ class Picture:
         return UPRIGHT[self.orientation][1](upright)
 
 
-def upright_rgb(stored: Array, orientation: int) -> NDArray[np.uint8]:
+def upright_rgb(
+    stored: Array, orientation: int, profile: Profile | PlainInks | None = None
+) -> NDArray[np.uint8]:
     """Stored samples as `Picture.rgb`."""
-    upright = UPRIGHT[orientation][0](eight_bit(stored))
+    upright = UPRIGHT[orientation][0](eight_bit(stored) if profile is None else profile.to_srgb(stored))
     if upright.ndim == 2:
         upright = np.repeat(upright[..., None], 3, axis=2)
     return np.ascontiguousarray(upright)
@@ -128,7 +139,7 @@ def enlarged(picture: Picture, times: int) -> Picture:
     stored = larger(picture.stored)
     return replace(
         picture,
-        rgb=upright_rgb(stored, picture.orientation),
+        rgb=upright_rgb(stored, picture.orientation, picture.profile),
         stored=stored,
         alpha=None if picture.alpha is None else larger(picture.alpha),
         palette=picture.palette and picture.palette.resize(size, Image.Resampling.NEAREST),
