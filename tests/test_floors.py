@@ -33,12 +33,13 @@ DOORS: Mapping[str, frozenset[str]] = {
             "pipeline/io/encoding.py",
             "pipeline/io/save_options.py",
             "pipeline/io/thumbnails.py",
+            "pipeline/io/tiff_jpeg.py",
             "pipeline/reporting/sheet.py",
             "pipeline/stages/sample.py",
             "pipeline/cleaning/checks.py",
         }
     ),
-    "imagecodecs": frozenset({"pipeline/io/icc.py"}),
+    "imagecodecs": frozenset({"pipeline/io/icc.py", "pipeline/io/tiff_segments.py"}),
     # the demo's archive holds one of its sample pictures
     "matplotlib": frozenset(
         {

@@ -1,6 +1,7 @@
 """Bytes → picture: format, size, colour, depth and orientation, without trust in any of them."""
 
 import io
+from functools import partial
 
 import cv2
 import numpy as np
@@ -24,6 +25,8 @@ from pipeline.io.picture import (
 )
 from pipeline.io.png import has_frames, png_profile
 from pipeline.io.save_options import save_options
+from pipeline.io.tiff import is_tiff
+from pipeline.io.tiff_picture import decode_tiff
 
 OPENCV_OUT_OF_MEMORY = -4
 ORIENTATION = 0x0112
@@ -51,6 +54,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def _decoded(data: bytes, max_pixels: int) -> Picture:
+    if is_tiff(data):
+        return decode_tiff(data, partial(_check_size, max_pixels=max_pixels, counts=weight(data)))
     image = _opened(data, max_pixels)
     if image.format in ("JPEG", "MPO") and picture_end(data) is None:
         image, data = _with_end(data, max_pixels)
@@ -123,12 +128,12 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ImageError("not an image", "the bytes are of no picture format that is known here") from error
-    _check_size(image, max_pixels, weight(data))
+    _check_size(*image.size, max_pixels, weight(data))
     # whether there is a second frame; counting them all would take as long as there are bytes
     more = getattr(image, "is_animated", False) or (image.format == "PNG" and has_frames(data))
     if image.format != "MPO" and more:
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
-    _check_size(image, max_pixels, weight(data))  # opening the second frame may have changed it
+    _check_size(*image.size, max_pixels, weight(data))  # opening the second frame may have changed it
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
         raise SkippedImage(
             "too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it again"
@@ -144,9 +149,8 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _check_size(image: Image.Image, max_pixels: int, counts: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int, counts: int) -> None:
     """Refuse a picture by the size that its header gives. counts: as `weight`."""
-    width, height = image.size
     if width * height * counts > max_pixels:
         size = f"{width}x{height} is {width * height / 1e6:.0f} Mpx"
         raise SkippedImage(
@@ -160,9 +164,6 @@ def _check_size(image: Image.Image, max_pixels: int, counts: int) -> None:
 
 def _would_lose_depth(image: Image.Image, data: bytes) -> bool:
     """Whether Pillow would change the samples' depth, and we have no other reader and writer."""
-    if image.format == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(258, (8,))
-        return tuple(bits) != (16,) or image.mode == "I" if image.mode[:1] == "I" else max(bits) > 8
     return image.format == "PNG" and data[24:26] == b"\x10\x04"
 
 

@@ -37,10 +37,12 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
 
     rgb: [H, W, 3] upright, 0..255. Where it equals the original's rgb the stored samples are written unchanged;
     elsewhere the change is added to them and rounded. Of a JPEG, blocks without an edited pixel keep their
-    coefficients where that is possible. Same picture, same bytes. Raises OSError and MemoryError where the system
-    refused memory or files.
+    coefficients where that is possible; of a TIFF, strips and tiles without one keep their bytes. Same picture, same
+    bytes. Raises OSError and MemoryError where the system refused memory or files.
     """
     silence_pillow()
+    if original.file is not None:
+        return Encoded(*original.file.encode(original, rgb))
     stored, alpha = original.stored, original.alpha
     deep = stored.dtype == np.uint16 and stored.ndim == 3
     # what is saved, transparency included; `edited` are the colours in it
@@ -76,7 +78,7 @@ def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) 
     top = 255 if stored.dtype == np.uint8 else 65535
     touched = np.zeros(stored.shape[:2], bool)
     for rows in strips(stored):
-        box = _upright_box(original, rows)
+        box = original.upright_box(rows, slice(0, stored.shape[1]))
         part = rgb[box].astype(np.float32, copy=False) if isinstance(rgb, np.ndarray) else rgb.part(*box)
         if part is None:
             edited[rows] = stored[rows]
@@ -104,14 +106,6 @@ def _keep_transparent(stored: Array, edited: Array, key: int | tuple[int, ...]) 
         hit = is_now & ~was
         part = changed if changed.ndim == 2 else changed[..., 1]
         part[hit] = np.where(part[hit] > 0, part[hit] - 1, 1)
-
-
-def _upright_box(picture: Picture, rows: slice) -> tuple[slice, slice]:
-    """Where these rows of the stored picture lie in the upright one: rows and columns."""
-    height, width = picture.stored.shape[:2]
-    if picture.orientation in (3, 4, 6, 7):  # their order is reversed
-        rows = slice(height - rows.stop, height - rows.start)
-    return (slice(0, width), rows) if picture.orientation >= 5 else (rows, slice(0, width))
 
 
 def encode_anew(original: Picture, rgb: NDArray[np.uint8]) -> bytes:
