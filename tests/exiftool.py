@@ -7,7 +7,7 @@ from typing import Any
 
 
 def read(path: Path, data: bytes) -> dict[str, Any]:
-    """Every tag by `Group:Name`, structures as such; writes the bytes there. Raises for a file that it finds damaged."""
+    """Every tag by `Group:Name`, structures as such, of these bytes, which are written there; none may be damaged."""
     path.write_bytes(data)
     command = ["exiftool", "-json", "-G1", "-struct", "-a", "-warning", "-error", "-all", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -5,9 +5,22 @@ import tracemalloc
 import pytest
 from lxml import etree
 
-from pipeline.io.xmp import COMPOSITE, EVENT, IPTC, MEDIA, MOST_BYTES, RDF, REFERENCE, BadPacket, Label, merged
+from pipeline.io.xmp import (
+    COMPOSITE,
+    EVENT,
+    IPTC,
+    MEDIA,
+    MOST_BYTES,
+    RDF,
+    REFERENCE,
+    BadPacket,
+    Label,
+    merged,
+)
 
-LABEL = Label("DifFace, preset portrait", "prior ab", "difface-pipeline, method 3", "preset portrait", "c" * 64)
+LABEL = Label(
+    "DifFace, preset portrait", "prior ab", "difface-pipeline, method 3", "preset portrait", "c" * 64
+)
 NAMES = {"rdf": RDF, "Iptc4xmpExt": IPTC, "xmpMM": MEDIA, "stEvt": EVENT, "stRef": REFERENCE}
 FOREIGN = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="Some Program 1.0">
@@ -21,7 +34,7 @@ FOREIGN = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
  </rdf:RDF>
 </x:xmpmeta>
                                     
-<?xpacket end="w"?>""".encode()  # noqa: W291
+<?xpacket end="w"?>""".encode()
 
 
 def root(packet: bytes) -> etree._Element:
@@ -66,9 +79,7 @@ def test_everything_that_other_programs_have_said_stays():
 
 
 def test_an_event_follows_those_that_are_there():
-    earlier = (
-        '<xmpMM:History><rdf:Seq><rdf:li stEvt:action="saved" stEvt:when="2020-01-01"/></rdf:Seq></xmpMM:History>'
-    )
+    earlier = '<xmpMM:History><rdf:Seq><rdf:li stEvt:action="saved" stEvt:when="2020-01-01"/></rdf:Seq></xmpMM:History>'
     once = merged(packet(earlier), LABEL)
     twice = merged(once, LABEL)
     [history] = root(twice).findall(".//xmpMM:History/rdf:Seq", NAMES)
@@ -101,7 +112,10 @@ def test_another_ai_system_is_named_beside_ours_and_ours_once():
 def test_a_parent_is_named_by_its_own_identifiers_and_an_earlier_one_stays():
     known = packet("<xmpMM:InstanceID>xmp.iid:2</xmpMM:InstanceID>", 'xmpMM:DocumentID="xmp.did:1"')
     made = merged(known, LABEL)
-    assert (texts(made, "stRef:documentID"), texts(made, "stRef:instanceID")) == (["xmp.did:1"], ["xmp.iid:2"])
+    assert (texts(made, "stRef:documentID"), texts(made, "stRef:instanceID")) == (
+        ["xmp.did:1"],
+        ["xmp.iid:2"],
+    )
     raw = '<xmpMM:DerivedFrom stRef:documentID="xmp.did:raw"/>'
     made = merged(packet(raw), LABEL)
     [derived] = root(made).findall(".//xmpMM:DerivedFrom", NAMES)

@@ -45,7 +45,12 @@ def jpeg_xl() -> bytes:
 
 FILES = {
     "plain.jpg": saved("JPEG"),
-    "exif.jpg": saved("JPEG", exif=EXIF, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), comment=b"hello"),
+    "exif.jpg": saved(
+        "JPEG",
+        exif=EXIF,
+        icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        comment=b"hello",
+    ),
     "progressive.jpg": saved("JPEG", progressive=True),
     "a.png": saved("PNG"),
     "lossless.webp": saved("WEBP", lossless=True),
@@ -106,7 +111,8 @@ def test_a_packet_is_found_again_and_takes_the_place_of_the_one_before(name, tmp
     # a WebP that had no header for more than the pixels, a GIF that had no extensions
     assert {n for n in moved if not n.startswith("System:")} <= {
         "ExifTool:ExifToolVersion", "RIFF:FileType", "File:FileType", "GIF:GIFVersion", "RIFF:VP8Version",
-        "RIFF:WebP_Flags", "RIFF:HorizontalScale", "RIFF:VerticalScale", "RIFF:AlphaIsUsed", "RIFF:ImageWidth", "RIFF:ImageHeight",
+        "RIFF:WebP_Flags", "RIFF:HorizontalScale", "RIFF:VerticalScale", "RIFF:AlphaIsUsed",
+        "RIFF:ImageWidth", "RIFF:ImageHeight",
     }  # fmt: skip
 
 
@@ -121,7 +127,9 @@ def test_bmp_and_others_have_no_place(tmp_path):
 def test_a_jpeg_keeps_every_other_segment_and_the_order_of_the_first():
     data = FILES["exif.jpg"]
     done = with_packet(data, PACKET)
-    segment = b"\xff\xe1" + (2 + 29 + len(PACKET)).to_bytes(2, "big") + b"http://ns.adobe.com/xap/1.0/\0" + PACKET
+    segment = (
+        b"\xff\xe1" + (2 + 29 + len(PACKET)).to_bytes(2, "big") + b"http://ns.adobe.com/xap/1.0/\0" + PACKET
+    )
     assert without(done, segment) == data
     assert done.index(b"Exif\0\0") < done.index(segment) < done.index(b"ICC_PROFILE")
 
@@ -152,7 +160,9 @@ def index_of(data: bytes) -> int:
     """Where the index of pictures has its entries: [flags, size, offset, two numbers] of each."""
     start = data.index(b"MPF\0") + 4
     (tags,) = struct.unpack_from("<H", data, start + 8)
-    found = {e[0]: e[3] for e in (struct.unpack_from("<HHII", data, start + 10 + 12 * n) for n in range(tags))}
+    found = {
+        e[0]: e[3] for e in (struct.unpack_from("<HHII", data, start + 10 + 12 * n) for n in range(tags))
+    }
     return start + found[0xB002]
 
 
@@ -163,7 +173,9 @@ def two_pictures(packet_behind_index: bool) -> bytes:
     data = body.getvalue()
     if not packet_behind_index:
         return data
-    segment = b"\xff\xe1" + (2 + 29 + len(FIRST)).to_bytes(2, "big") + b"http://ns.adobe.com/xap/1.0/\0" + FIRST
+    segment = (
+        b"\xff\xe1" + (2 + 29 + len(FIRST)).to_bytes(2, "big") + b"http://ns.adobe.com/xap/1.0/\0" + FIRST
+    )
     at, entries = data.index(b"\xff\xdb"), index_of(data)
     grown = bytearray(data[:at] + segment + data[at:])
     for place in (entries + 4, entries + 16 + 8):  # the first one's size, and the second one's offset

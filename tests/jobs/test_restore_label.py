@@ -73,7 +73,10 @@ def test_a_restored_picture_says_so_to_another_program(output, photos, tmp_path,
     assert found["XMP-iptcExt:DigitalSourceType"].endswith("/compositeWithTrainedAlgorithmicMedia")
     assert found["XMP-iptcExt:AISystemUsed"] == "DifFace, preset small-srcnn"
     weights = read_run(str(output)).fingerprint["weights"]
-    assert all(f"{role} {digest[:16]}" in found["XMP-iptcExt:AISystemVersionUsed"] for role, digest in weights.items())
+    assert all(
+        f"{role} {digest[:16]}" in found["XMP-iptcExt:AISystemVersionUsed"]
+        for role, digest in weights.items()
+    )
     [event] = found["XMP-xmpMM:History"]
     assert event["SoftwareAgent"].startswith("difface-pipeline, method ")
     assert "When" not in event
@@ -137,14 +140,18 @@ def test_two_runs_give_the_same_bytes_and_a_date_of_ones_own_gives_others(output
     assert verify.main(["--output", str(tmp_path / "dated"), "--sample", "2"]) == 0
 
 
-def test_an_output_begun_by_an_earlier_version_goes_on_without_labels(unlabelled, photos, restore, tmp_path, capsys):
+def test_an_output_begun_by_an_earlier_version_goes_on_without_labels(
+    unlabelled, photos, restore, tmp_path, capsys
+):
     import shutil
 
     output = tmp_path / "earlier"
     shutil.copytree(unlabelled, output)
     run = read_run(str(output))
     assert "label" not in run.fingerprint  # as before there were labels
-    repeat = run.repeat | {"config": {k: v for k, v in run.repeat["config"].items() if not k.startswith("label")}}
+    repeat = run.repeat | {
+        "config": {k: v for k, v in run.repeat["config"].items() if not k.startswith("label")}
+    }
     (output / "_ledger/run.json").write_bytes(RunFile(**vars(run) | {"repeat": repeat}).to_json())
     marker = output / "_ledger/done/images-00000/0000.json"
     marker.unlink()
@@ -212,7 +219,9 @@ def test_a_sidecar_stays_while_another_picture_of_its_unit_is_done_again(output,
 
 def test_grey_pictures_of_sixteen_bits_keep_their_depth(restore, tmp_path):
     deep = Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)
-    photos = write_folder(tmp_path / "photos", {"a.png": encoded(deep, "PNG"), "b.tif": encoded(deep, "TIFF")})
+    photos = write_folder(
+        tmp_path / "photos", {"a.png": encoded(deep, "PNG"), "b.tif": encoded(deep, "TIFF")}
+    )
     assert restore(photos, tmp_path / "out") == 0
     for name in ("a.png", "b.tif"):
         data = (tmp_path / "out/images" / name).read_bytes()
@@ -224,7 +233,10 @@ def test_grey_pictures_of_sixteen_bits_keep_their_depth(restore, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(("--label-date", "tomorrow"), "must be a date"), (("--label", "none", "--label-date", "2026-01-01"), "leave it")],
+    [
+        (("--label-date", "tomorrow"), "must be a date"),
+        (("--label", "none", "--label-date", "2026-01-01"), "leave it"),
+    ],
 )
 def test_options_that_cannot_be_are_refused_in_a_sentence(restore, photos, tmp_path, capsys, options, said):
     with pytest.raises(SystemExit, match="2"):
