@@ -1,7 +1,7 @@
 """Where files keep their XMP: found and replaced in a file's bytes, of which everything else stays.
 
-JPEG (APP1), PNG (iTXt), WebP (XMP chunk), GIF (application extension), JPEG 2000 (uuid box), JPEG XL (xml box); TIFF is
-in tiff_xmp.py. Files come from our own encoders, with metadata that is not trusted.
+JPEG (APP1), PNG (iTXt), WebP (XMP chunk), GIF (application extension), JPEG 2000 (uuid box), JPEG XL (xml box); TIFF,
+HEIC and AVIF are in files of their own. Files come from our own encoders, with metadata that is not trusted.
 """
 
 import struct
@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pipeline.io import tiff_xmp
+from pipeline.io import heif_xmp, tiff_xmp
 from pipeline.io.tiff_xmp import NoPlace
 from pipeline.io.xmp import MOST_BYTES
 
@@ -58,6 +58,8 @@ class _Kind(NamedTuple):
 
 
 def _kind(data: bytes) -> _Kind:
+    if heif_xmp.is_heif(data):
+        return _HEIF
     for kind in _KINDS:
         if data.startswith(kind.begins) and (kind.put is not _in_webp or data[8:12] == b"WEBP"):
             return kind
@@ -332,6 +334,7 @@ def _in_boxes(data: bytes, name: bytes, kind: bytes, packet: bytes, place: int) 
     return b"".join([data[:start], box, data[end:]])
 
 
+_HEIF = _Kind((), heif_xmp.find_packet, bytes, heif_xmp.with_packet)
 _KINDS = (
     _Kind((b"\xff\xd8",), _jpeg_span, lambda held: held[4 + len(_JPEG_XMP) :], _in_jpeg),
     _Kind((_PNG_SIGNATURE,), _png_span, _png_text, _in_png),

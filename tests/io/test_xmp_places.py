@@ -6,7 +6,9 @@ import zlib
 from pathlib import Path
 
 import exiftool
+import imagecodecs
 import numpy as np
+import pillow_heif
 import pytest
 import tifffile
 from PIL import Image, ImageCms
@@ -39,7 +41,6 @@ def tiff(**options) -> bytes:
 
 
 def jpeg_xl() -> bytes:
-    imagecodecs = pytest.importorskip("imagecodecs")
     return bytes(imagecodecs.jpegxl_encode(NOISE, lossless=True))
 
 
@@ -266,9 +267,49 @@ def test_files_cut_off_anywhere_are_refused_or_carry_the_packet():
 
 def test_the_packet_of_jpeg_xl_and_its_box(tmp_path: Path):
     data = jpeg_xl()
-    imagecodecs = pytest.importorskip("imagecodecs")
     done = with_packet(with_packet(data, FIRST), PACKET)
     assert find_packet(done) == PACKET and FIRST not in done
     assert data in done
     assert (imagecodecs.jpegxl_decode(done) == NOISE).all()
     assert exiftool.read(tmp_path / "a.jxl", done)["XMP-iptcExt:AISystemUsed"] == "DifFace"
+
+
+def heif(kind: str, **options) -> bytes:
+    pillow_heif.register_heif_opener()
+    return saved(kind, np.kron(NOISE, np.ones((8, 8, 1), np.uint8)), **options)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+@pytest.mark.parametrize(
+    "carried", [{}, {"xmp": FIRST}, {"exif": EXIF.tobytes()}, {"xmp": FIRST, "exif": EXIF.tobytes()}]
+)
+def test_xmp_is_an_item_of_heic_and_avif_and_all_others_keep_their_bytes(kind, carried, tmp_path):
+    data = heif(kind, **carried)
+    assert find_packet(data) == carried.get("xmp")
+    done = with_packet(with_packet(data, FIRST), PACKET)
+    assert find_packet(done) == PACKET
+    assert (decoded(done) == decoded(data)).all()
+    pixels = data[data.index(b"mdat") :][: 8 if carried else None]
+    assert pixels in done
+    found = exiftool.read(tmp_path / "a.heic", done)
+    assert found["XMP-iptcExt:AISystemUsed"] == "DifFace"
+    assert found.get("IFD0:Make") == ("Maker" if "exif" in carried else None)
+    with Image.open(io.BytesIO(done)) as image:
+        assert image.info["xmp"] == PACKET
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_an_index_of_items_that_is_damaged_is_refused(kind):
+    data = heif(kind)
+    for end in range(12, len(data), 7):
+        try:  # a few bytes behind the last whole box are no damage
+            assert with_packet(data[:end], PACKET).endswith(PACKET)
+        except NoPlace:
+            continue
+    sequence = data + b"\0\0\0\x08moov"
+    with pytest.raises(NoPlace, match="a sequence of pictures"):
+        with_packet(sequence, PACKET)
+    for name in (b"iloc", b"iinf", b"pitm"):
+        with pytest.raises(NoPlace, match=f"lacks {name.decode()}"):
+            with_packet(data.replace(name, b"free", 1), PACKET)
