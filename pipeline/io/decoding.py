@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from pipeline.io.bmp import bmp_profile
+from pipeline.io.carried import check_carried
 from pipeline.io.formats import FORMATS, MAX_PIXELS, unsupported_format, weight
+from pipeline.io.icc import PlainInks, Profile
+from pipeline.io.jpeg_parts import has_every_scan, picture_end
 from pipeline.io.picture import (
     UPRIGHT,
     Array,
@@ -19,6 +23,7 @@ from pipeline.io.picture import (
     strips,
     upright_rgb,
 )
+from pipeline.io.png import has_frames, png_profile
 from pipeline.io.save_options import save_options
 from pipeline.io.tiff import is_tiff
 from pipeline.io.tiff_picture import decode_tiff
@@ -27,6 +32,8 @@ OPENCV_OUT_OF_MEMORY = -4
 ORIENTATION = 0x0112
 # A progressive JPEG has some ten scans. Each may cost a pass over the whole picture for a few bytes of the file.
 MOST_SCANS = 500
+# Bits that change what is decoded where a scan's data have not ended, and nothing where they have.
+FILLING = bytes(range(1, 255)) * 8
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -50,25 +57,63 @@ def _decoded(data: bytes, max_pixels: int) -> Picture:
     if is_tiff(data):
         return decode_tiff(data, partial(_check_size, max_pixels=max_pixels, counts=weight(data)))
     image = _opened(data, max_pixels)
+    if image.format in ("JPEG", "MPO") and picture_end(data) is None:
+        image, data = _with_end(data, max_pixels)
     image.load()
     orientation, save = _orientation(image), save_options(image, data)
     palette = image.copy() if image.format == "GIF" and image.mode == "P" else None
-    mode = image.mode
+    mode, is_jpeg = image.mode, image.format in ("JPEG", "MPO")
+    profile = _profile(image, data)
     stored, alpha = _sixteen_bit_colour(data, image) if _is_deep_colour(data, image) else _samples(image)
     image.close()  # its pixels are not needed twice
     if alpha is not None:
         save.pop("transparency", None)  # which has become alpha
     return Picture(
-        rgb=upright_rgb(stored, orientation),
-        format="JPEG" if image.format == "MPO" else str(image.format),
+        rgb=upright_rgb(stored, orientation, profile),
+        format="JPEG" if is_jpeg else str(image.format),
         stored=stored,
         alpha=alpha,
         orientation=orientation,
         save=save,
         palette=palette,
-        jpeg=data if image.format in ("JPEG", "MPO") and mode in ("L", "RGB") else b"",
-        recoded=f"its {mode} samples are delivered as RGB" if mode in ("CMYK", "LAB") else None,
+        jpeg=data if is_jpeg else b"",
+        recoded=f"its {mode} samples are delivered as RGB"
+        if mode in ("CMYK", "LAB") and not is_jpeg
+        else None,
+        profile=profile,
+        source=data,
     )
+
+
+def _with_end(data: bytes, max_pixels: int) -> tuple[Image.Image, bytes]:
+    """A JPEG without an end mark, and its bytes with one where nothing else is missing."""
+    image = _opened(data, max_pixels)
+    try:
+        image.load()
+        return _opened(data, max_pixels), data
+    except OSError:
+        if not has_every_scan(data):
+            raise
+    ended, filled = (data.removesuffix(b"\xff") + more + b"\xff\xd9" for more in (b"", FILLING))
+    first, second = (np.asarray(_opened(d, max_pixels)) for d in (ended, filled))
+    if (first != second).any():  # so that the decoder was still waiting for these bits
+        raise OSError("the last scan is not whole")
+    return _opened(ended, max_pixels), ended
+
+
+def _profile(image: Image.Image, data: bytes) -> Profile | PlainInks | None:
+    """What the samples of `_samples` stand for."""
+    if image.mode == "CMYK" and image.format in ("JPEG", "MPO"):
+        return Profile.of(image.info.get("icc_profile"), "CMYK") or PlainInks()
+    if image.mode in ("CMYK", "LAB"):
+        return None  # converted by `_to_srgb`
+    is_grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+    icc = image.info.get("icc_profile")
+    if image.format == "PNG":
+        icc = png_profile(data, is_grey) or icc
+    elif image.format == "BMP":
+        icc = bmp_profile(data)
+    return Profile.of(icc, "L" if is_grey else "RGB")
 
 
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
@@ -85,13 +130,15 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
         raise ImageError("not an image", "the bytes are of no picture format that is known here") from error
     _check_size(*image.size, max_pixels, weight(data))
     # whether there is a second frame; counting them all would take as long as there are bytes
-    if image.format != "MPO" and getattr(image, "is_animated", False):
+    more = getattr(image, "is_animated", False) or (image.format == "PNG" and has_frames(data))
+    if image.format != "MPO" and more:
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
     _check_size(*image.size, max_pixels, weight(data))  # opening the second frame may have changed it
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
         raise SkippedImage(
             "too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it again"
         )
+    check_carried(data, str(image.format))
     if image.mode == "F":
         raise SkippedImage("float samples", "samples of 8 or 16 bits were wanted, got floating point numbers")
     if _would_lose_depth(image, data):
@@ -142,6 +189,8 @@ def _samples(image: Image.Image) -> tuple[Array, Array | None]:
     if mode in ("RGBA", "PA", "RGBa", "La") or (mode == "P" and "transparency" in image.info):
         both = _as_array(image, "RGBA")
         return both[..., :3], both[..., 3]
+    if mode == "CMYK" and image.format in ("JPEG", "MPO"):
+        return _as_array(image, "CMYK"), None
     return _as_array(_to_srgb(image) if mode in ("CMYK", "LAB") else image, "RGB"), None
 
 

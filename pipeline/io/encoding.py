@@ -1,7 +1,6 @@
 """Picture → bytes of the kind of file it came from; pixels that were not edited keep their stored values."""
 
 import io
-import struct
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -9,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.io.jpeg import keep_untouched_blocks
+from pipeline.io.carried import carried
+from pipeline.io.jpeg import keep_untouched_blocks, with_metadata_of
 from pipeline.io.picture import Array, ImageError, Picture, eight_bit, silence_pillow, strips
 from pipeline.io.save_options import DEFAULT_OPTIONS
+from pipeline.io.thumbnails import renewals
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -54,17 +55,21 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
     if deep:  # OpenCV's order is blue, green, red
         edited = edited[..., ::-1]
     touched = _edit(original, rgb, edited)
+    renewed = renewals(original, edited) if touched.any() else []
     if original.palette is not None:
-        return Encoded(_encode_gif(original, edited), None)
+        return Encoded(carried(original, _encode_gif(original, edited), renewed), None)
     if deep:
-        return Encoded(_encode_deep_png(original, planes), None)
-    image = Image.fromarray(planes)
+        return Encoded(carried(original, _encode_deep_png(planes), renewed), None)
+    image = Image.fromarray(planes, "CMYK" if stored.ndim == 3 and stored.shape[2] == 4 else None)
     del planes, edited
     data = _saved(image, original.format, original.save)
     if original.jpeg:
         del image
-        return Encoded(*keep_untouched_blocks(original.jpeg, data, touched))
-    return Encoded(data, original.recoded)
+        data, recoded = keep_untouched_blocks(original.jpeg, data, touched)
+        return Encoded(carried(original, data, renewed), recoded)
+    if original.format == "JPEG" and original.source:
+        data = with_metadata_of(original.source, data)
+    return Encoded(carried(original, data, renewed), original.recoded)
 
 
 def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) -> NDArray[np.bool_]:
@@ -79,11 +84,28 @@ def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) 
             edited[rows] = stored[rows]
             continue
         change = original.as_stored(part - original.rgb[box])
+        if original.profile is not None:
+            edited[rows] = original.profile.add(stored[rows], change)
+            touched[rows] = change.any(axis=2)
+            continue
         if stored.ndim == 2:
             change = change @ LUMA
         edited[rows] = np.rint(stored[rows] + change * (top / 255)).clip(0, top)
         touched[rows] = change.reshape(*touched[rows].shape, -1).any(axis=2)
+    if (key := original.save.get("transparency")) is not None:
+        _keep_transparent(stored, edited, key)
     return touched
+
+
+def _keep_transparent(stored: Array, edited: Array, key: int | tuple[int, ...]) -> None:
+    """Give pixels of the transparent colour back what they were, and take the others off that colour, in place."""
+    for rows in strips(stored):
+        was, is_now = ((a[rows] == key).reshape(*a[rows].shape[:2], -1).all(axis=2) for a in (stored, edited))
+        changed = edited[rows]
+        changed[was] = stored[rows][was]
+        hit = is_now & ~was
+        part = changed if changed.ndim == 2 else changed[..., 1]
+        part[hit] = np.where(part[hit] > 0, part[hit] - 1, 1)
 
 
 def encode_anew(original: Picture, rgb: NDArray[np.uint8]) -> bytes:
@@ -107,36 +129,40 @@ def _joined(colour: Array, alpha: Array | None) -> Image.Image:
 
 
 def _encode_gif(original: Picture, edited: NDArray[np.uint8]) -> bytes:
-    """Edited pixels take the nearest colour of the palette, the others keep their index."""
+    """Edited pixels take the nearest colour of the palette, the others and transparent ones keep their index."""
     assert original.palette is not None
-    mapped = np.asarray(Image.fromarray(edited).quantize(palette=original.palette, dither=Image.Dither.NONE))
     indices = np.asarray(original.palette).copy()
     touched = (edited != original.stored).any(axis=2)
-    indices[touched] = mapped[touched]
+    key = original.palette.info.get("transparency")
+    palette, other = original.palette, 0
+    if isinstance(key, int):
+        touched &= original.alpha != 0
+        palette, other = _without_colour(palette, key)
+    mapped = np.asarray(Image.fromarray(edited).quantize(palette=palette, dither=Image.Dither.NONE))
+    indices[touched] = (
+        np.where(mapped == key, other, mapped)[touched] if isinstance(key, int) else mapped[touched]
+    )
     image = Image.fromarray(indices, "P")
     image.putpalette(original.palette.getpalette() or [])
-    transparency = original.palette.info.get("transparency")
-    return _saved(image, "GIF", {} if transparency is None else {"transparency": transparency})
+    return _saved(image, "GIF", {} if key is None else {"transparency": key})
 
 
-def _encode_deep_png(original: Picture, planes: NDArray[np.uint16]) -> bytes:
-    """A 16-bit colour PNG of blue, green, red, alpha, with the metadata chunks that Pillow would have written."""
+def _without_colour(palette: Image.Image, key: int) -> tuple[Image.Image, int]:
+    """A picture whose palette has another of its colours in the place of `key`, and the index of that one."""
+    colours = np.array(palette.getpalette() or [0] * 6, np.uint8).reshape(-1, 3)
+    other = 1 if key == 0 else 0
+    colours[key] = colours[other]
+    new = Image.new("P", (1, 1))
+    new.putpalette(colours.tobytes())
+    return new, other
+
+
+def _encode_deep_png(planes: NDArray[np.uint16]) -> bytes:
+    """A 16-bit colour PNG of blue, green, red, alpha."""
     done, body = cv2.imencode(".png", planes)
     if not done:
         raise ImageError("not encoded", "the 16-bit PNG could not be encoded")
-    small = _saved(Image.new("RGB", (1, 1)), "PNG", original.save)
-    kept = b"".join(chunk for name, chunk in png_chunks(small) if name not in (b"IHDR", b"IDAT", b"IEND"))
-    return b"".join([body[:33].tobytes(), kept, body[33:].data])
-
-
-def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Names and whole bytes of a PNG's chunks."""
-    chunks, place = [], 8
-    while place + 12 <= len(data):
-        (length,) = struct.unpack(">I", data[place : place + 4])
-        chunks.append((data[place + 4 : place + 8], data[place : place + 12 + length]))
-        place += 12 + length
-    return chunks
+    return body.tobytes()
 
 
 def _saved(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes:

@@ -101,6 +101,33 @@ class Profile:
         return _transformed(colours, _srgb(), self.icc, "rgb", _SPACES[self.mode][1], np.uint16, _EXACT)
 
 
+@dataclass(frozen=True)
+class PlainInks:
+    """CMYK without a usable profile: each ink takes its share of the light, as Pillow converts it."""
+
+    def to_srgb(self, stored: Array) -> NDArray[np.uint8]:
+        """As `Profile.to_srgb`."""
+        top = np.iinfo(stored.dtype).max
+        colours = np.empty((*stored.shape[:-1], 3), np.uint8)
+        for rows in _strips(stored):
+            inks = stored[rows].astype(np.float32) / top
+            colours[rows] = np.rint(255 * (1 - inks[..., :3]) * (1 - inks[..., 3:]))
+        return colours
+
+    def add(self, stored: Array, change: NDArray[np.float32]) -> Array:
+        """As `Profile.add`. There is less black only where the colour can not be as light with it."""
+        top = np.iinfo(stored.dtype).max
+        done = stored.copy()
+        changed = change.any(axis=-1)
+        inks = stored[changed].astype(np.float32) / top
+        light = ((1 - inks[:, :3]) * (1 - inks[:, 3:]) + change[changed] / np.float32(255)).clip(0, 1)
+        black = np.minimum(inks[:, 3], 1 - light.max(axis=1))
+        coloured = 1 - light / np.maximum(1 - black, 1e-6)[:, None]
+        new = np.concatenate([np.where(black[:, None] < 1, coloured, inks[:, :3]), black[:, None]], axis=1)
+        done[changed] = np.rint(new.clip(0, 1) * top).astype(stored.dtype)
+        return done
+
+
 def rgb_profile(
     white: Sequence[float], primaries: Sequence[float], curve: float | NDArray[np.float64]
 ) -> bytes:

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.io.jpeg_parts import APP14, METADATA, START_OF_SCAN, Damaged, late_metadata, segments
+
 BLOCK = 8
-# Markers that carry metadata: APP0..APP15 and COM.
-METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
-START_OF_SCAN = 0xDA
-APP2, APP14 = 0xE2, 0xEE
 # Most components of a JPEG, and rows of blocks that are worked on at once: the whole picture's take much memory.
 MOST_COMPONENTS, ROWS_AT_ONCE = 4, 16
 
@@ -105,33 +103,41 @@ def _restore_component(
 
 
 def with_metadata_of(source: bytes, target: bytes) -> bytes:
-    """`target` with the metadata segments of `source` instead of its own, but for the index of further pictures.
+    """`target` with the metadata segments of `source` instead of its own, in their order.
 
-    Raises Unmergeable as `_segments`.
+    The Adobe segment of `source` stays where it says of the colours what is true of `target`, too. Raises Unmergeable
+    as `_segments`.
     """
-    kept = [p for m, p in _segments(source) if _is_metadata(m, p) and not (m == APP2 and p[4:8] == b"MPF\0")]
-    rest = [p for m, p in _segments(target) if not _is_metadata(m, p)]
-    return b"\xff\xd8" + b"".join(kept) + b"".join(rest)
+    theirs, ours = _segments(source), _segments(target)
+    adobe = [part for marker, part in ours if marker == APP14]
+    if any(m == APP14 and _transform([p]) == _transform(adobe) for m, p in theirs):
+        adobe = []
+        kept = [part for marker, part in theirs if marker in METADATA]
+    else:
+        kept = [part for marker, part in theirs if _is_metadata(marker, part)]
+    rest = [part for marker, part in ours if marker not in METADATA]
+    return b"\xff\xd8" + b"".join([*kept, *late_metadata(source), *adobe, *rest])
+
+
+def _transform(adobe: list[bytes]) -> int:
+    """How an Adobe segment says that colours are coded; without one, as luma and chroma."""
+    return adobe[0][15] if adobe and len(adobe[0]) > 15 else 1
 
 
 def _segments(data: bytes) -> list[tuple[int, bytes]]:
     """Markers and bytes of a JPEG's segments after the start; the scan data are one segment to the end.
 
-    Raises Unmergeable where there are other bytes between the segments, which decoders pass over.
+    Raises Unmergeable where they can not be told apart.
     """
-    place, found = 2, []
-    while (marker := data[place : place + 2])[1:] != bytes([START_OF_SCAN]):
-        if marker == b"\xff\xff":  # a fill byte before the marker
-            place += 1
-            continue
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker[:1] != b"\xff" or length < 2:
-            raise Unmergeable("there are stray bytes between its segments")
-        end = place + 2 + length
-        found.append((marker[1], data[place:end]))
-        place = end
-    found.append((START_OF_SCAN, data[place:]))
-    return found
+    found: list[tuple[int, bytes]] = []
+    try:
+        for marker, start, end in segments(data):
+            if marker == START_OF_SCAN:
+                return [*found, (START_OF_SCAN, data[start:])]
+            found.append((marker, data[start:end]))
+    except Damaged as error:
+        raise Unmergeable(str(error)) from error
+    raise Unmergeable("it has no scan")
 
 
 # The rest of this file calls the C functions of jpeglib. Its Python around them copies each picture into a
@@ -177,7 +183,7 @@ def _header(path: str) -> _Header:
         None, None, None, None, scans, None,
     )  # fmt: skip
     count = components[0]
-    if not 1 <= count <= MOST_COMPONENTS - 1:
+    if not 1 <= count <= MOST_COMPONENTS:
         raise Unmergeable(f"it has {count} components")
     return _Header(
         size=(size[0], size[1]),

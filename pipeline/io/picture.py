@@ -8,7 +8,9 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
+
+from pipeline.io.icc import PlainInks, Profile
 
 Array = NDArray[Any]
 
@@ -17,6 +19,8 @@ STRIP = 1 << 20
 
 # Dimensions are checked in decoding.py, before anything is decoded: Pillow's own check would only warn.
 Image.MAX_IMAGE_PIXELS = None
+# Unpacked texts and profiles of a PNG; Pillow's own limit of 1 MiB is below what editors write.
+PngImagePlugin.MAX_TEXT_CHUNK = 64 << 20
 # Modules whose warnings are switched off.
 PILLOW = r"PIL\."
 
@@ -77,8 +81,8 @@ class Picture:
     rgb: NDArray[np.uint8]
     # Pillow's format name
     format: str
-    # colour samples as stored (EXIF orientation not applied): [H, W] grey, [H, W, 3] RGB or, of a TIFF, [H, W, 4] CMYK;
-    # uint8 or uint16
+    # colour samples as stored (EXIF orientation not applied): [H, W] grey, [H, W, 3] RGB or [H, W, 4] CMYK (255 is
+    # full ink; of a TIFF as its file has it), uint8 or uint16
     stored: Array
     # [H, W] of the same depth as stored, or None
     alpha: Array | None
@@ -91,6 +95,10 @@ class Picture:
     jpeg: bytes = b""
     # why the pixels that are not edited can not stay as they are stored; None where they can
     recoded: str | None = None
+    # what the stored samples stand for; None: sRGB, or luma
+    profile: Profile | PlainInks | None = None
+    # the file itself, of which the edited one keeps all that is not its pixels
+    source: bytes = b""
     # the file, of a kind that is edited in place
     file: Original | None = None
 
@@ -112,9 +120,11 @@ class Picture:
         return (columns, rows) if self.orientation >= 5 else (rows, columns)
 
 
-def upright_rgb(stored: Array, orientation: int) -> NDArray[np.uint8]:
+def upright_rgb(
+    stored: Array, orientation: int, profile: Profile | PlainInks | None = None
+) -> NDArray[np.uint8]:
     """Stored samples as `Picture.rgb`."""
-    upright = UPRIGHT[orientation][0](eight_bit(stored))
+    upright = UPRIGHT[orientation][0](eight_bit(stored) if profile is None else profile.to_srgb(stored))
     if upright.ndim == 2:
         upright = np.repeat(upright[..., None], 3, axis=2)
     return np.ascontiguousarray(upright)
@@ -148,7 +158,8 @@ def enlarged(picture: Picture, times: int) -> Picture:
         return cv2.resize(samples, size, interpolation=cv2.INTER_CUBIC)
 
     stored = larger(np.asarray(picture.stored))
-    seen = upright_rgb(stored if picture.file is None else picture.file.to_rgb(stored), picture.orientation)
+    samples = stored if picture.file is None else picture.file.to_rgb(stored)
+    seen = upright_rgb(samples, picture.orientation, picture.profile)
     return replace(
         picture,
         rgb=seen,

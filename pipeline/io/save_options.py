@@ -4,7 +4,7 @@ import io
 from functools import cache
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
 # For a picture that is no edit of another.
@@ -20,11 +20,13 @@ def save_options(image: Image.Image, data: bytes) -> dict[str, Any]:
     info = image.info
     options = {k: info[k] for k in ("icc_profile", "exif", "dpi") if info.get(k)}
     if image.mode in ("CMYK", "LAB"):
-        options.pop("icc_profile", None)  # delivered as sRGB
+        options.pop("icc_profile", None)  # delivered as sRGB, or as the file's own segments say
     if image.format in ("JPEG", "MPO"):
         options |= jpeg_options(image)
     elif image.format == "PNG":
         options |= _png_options(image, data)
+    elif image.format == "GIF" and image.mode == "L" and "transparency" in info:
+        options["transparency"] = info["transparency"]
     elif image.format == "WEBP":
         # a lossy one too: coding it once more with loss would change every pixel by up to some twenty levels
         options |= {"lossless": True, "exact": True} | {k: info[k] for k in ("xmp",) if info.get(k)}
@@ -32,23 +34,18 @@ def save_options(image: Image.Image, data: bytes) -> dict[str, Any]:
 
 
 def _png_options(image: Image.Image, data: bytes) -> dict[str, Any]:
-    text = PngImagePlugin.PngInfo()
-    for key, value in getattr(image, "text", {}).items():
-        text.add_itxt(key, value) if not value.isascii() else text.add_text(key, value)
-    options: dict[str, Any] = {"pnginfo": text}
     key = image.info.get("transparency")
-    if key is not None:
-        # samples of few bits were spread over 0..255, their transparent colour was not
-        few_bits = image.mode == "L" and data[24] < 8
-        options["transparency"] = key * 255 // (2 ** data[24] - 1) if few_bits else key
-    return options
+    if key is None:
+        return {}
+    # samples of few bits were spread over 0..255, their transparent colour was not
+    few_bits = image.mode in ("1", "L") and data[24] < 8
+    return {"transparency": key * 255 // (2 ** data[24] - 1) if few_bits else key}
 
 
 def jpeg_options(image: Any) -> dict[str, Any]:
     """Tables in which the original's coefficients stay whole numbers, and its chroma sampling."""
-    if image.mode == "CMYK":
-        return {"quality": 95, "subsampling": 0}
-    sampling = get_sampling(image)
+    # Pillow knows chroma sampling of three components only
+    sampling = get_sampling(image) if image.layers != 4 else 0 if _unsampled(image) else -1
     tables = {k: divisor_table(t, _fine_table(k)) for k, t in image.quantization.items()}
     if sampling < 0:
         # 4:4:0 and the like, which Pillow can not write: whole chroma, and the finest steps there are
@@ -58,6 +55,10 @@ def jpeg_options(image: Any) -> dict[str, Any]:
         image.info.get("adobe_transform") == 0 or bytes(layer[0] for layer in image.layer) == b"RGB"
     )
     return {"qtables": tables, "subsampling": max(sampling, 0), "keep_rgb": as_rgb}
+
+
+def _unsampled(image: Any) -> bool:
+    return all(layer[1:3] == image.layer[0][1:3] for layer in image.layer)
 
 
 def divisor_table(table: list[int], finest: list[int]) -> list[int]:

@@ -129,6 +129,7 @@ def test_a_file_that_can_not_be_written_whole_is_an_error_and_the_picture_not_co
 
 
 STRAY = jpeg()[:2] + b"\xff\xfe\0\4ok" + b"stray" + jpeg()[2:]
+UNSEPARABLE = jpeg()[:2] + b"\xff\xfe\0\1" + jpeg()[2:]
 NO_FRAME = b"\xff\xd8" + jpeg()[jpeg().index(b"\xff\xda") :]
 
 
@@ -138,7 +139,7 @@ NO_FRAME = b"\xff\xd8" + jpeg()[jpeg().index(b"\xff\xda") :]
         (jpeg(keep_rgb=True), jpeg(EDITED), "colour space"),
         (jpeg(subsampling=0), jpeg(EDITED, subsampling=2), "chroma sampling"),
         (jpeg(quality=80), jpeg(EDITED, quality=75), "quantisation steps"),
-        (STRAY, jpeg(EDITED), "stray bytes"),
+        (UNSEPARABLE, jpeg(EDITED), "segments can not be separated"),
         (NO_FRAME, jpeg(EDITED), "the JPEG library"),
         (jpeg(), NO_FRAME, "the JPEG library"),
     ],
@@ -148,6 +149,11 @@ def test_why_blocks_were_coded_again_is_given(original, edited, reason):
     assert reason in said and "/" not in said
     scan = edited[edited.index(b"\xff\xda") :]
     assert merged.endswith(scan)
+
+
+def test_stray_bytes_between_segments_are_passed_over():
+    merged, said = keep_untouched_blocks(STRAY, jpeg(EDITED, qtables=fine(jpeg())), TOUCHED)
+    assert said is None and merged[:8] == b"\xff\xd8\xff\xfe\0\4ok" and kept(STRAY, merged)
 
 
 def test_a_complaint_of_the_library_leaves_no_file_open():
