@@ -44,17 +44,22 @@ def renewals(picture: Picture, edited: Array) -> list[Renewal]:
     """The metadata blocks of a picture's file whose thumbnails an edit changes. edited: its stored samples."""
     found = []
     for block in _blocks(picture):
-        new = bytearray(block)
-        for start, end in _jpegs(block):
-            new[start:end] = _renewed(block[start:end], picture, edited)
-        for match in BASE64_IMAGE.finditer(block):
-            new[match.start(1) : match.end(1)] = _renewed_text(match[1], picture, edited)
-        if new != block:
-            body = bytes(new)
+        body = renewed_block(block, picture, edited)
+        if body != block:
             found.append(
                 Renewal(block, png.made_chunk(body[4:8], body[8:-4]) if picture.format == "PNG" else body)
             )
     return found
+
+
+def renewed_block(block: bytes, picture: Picture, edited: Array) -> bytes:
+    """A block of metadata, of the same length, whose thumbnails show the edit. edited: the picture's stored samples."""
+    new = bytearray(block)
+    for start, end in _jpegs(block):
+        new[start:end] = _renewed(block[start:end], picture, edited)
+    for match in BASE64_IMAGE.finditer(block):
+        new[match.start(1) : match.end(1)] = _renewed_text(match[1], picture, edited)
+    return bytes(new)
 
 
 def _blocks(picture: Picture) -> Iterator[bytes]:

@@ -42,6 +42,7 @@ from pipeline.io.tiff_pages import (
     Segment,
 )  # fmt: skip
 from pipeline.io.tiff_segments import decode_segment, encode_samples, encode_segment
+from pipeline.io.tiff_thumbnails import renewed_tags
 
 # Of YCbCr: its coefficients, chroma sampling, positions and reference levels.
 CHROMA_TAGS = (529, 530, 531, 532)
@@ -66,10 +67,12 @@ class TiffFile:
         file = _File(page)
         colour, recoded = Colour(page), None
         offsets, counts = page.offsets.astype(np.int64), page.counts.astype(np.int64)
+        untouched = True
         for segment in page.segments():
             edited = _edited(picture, colour, segment, rgb)
             if edited is None:
                 continue
+            untouched = False
             for number, coded, why in encode_segment(page, segment, *edited):
                 recoded = recoded or why
                 if page.compression == NONE:
@@ -80,6 +83,8 @@ class TiffFile:
         if page.compression != NONE:
             file.set_numbers(TILE_OFFSETS if page.tiled else STRIP_OFFSETS, offsets)
             file.set_numbers(TILE_COUNTS if page.tiled else STRIP_COUNTS, counts)
+        for place, new in [] if untouched else renewed_tags(page.tiff, picture, rgb):
+            file.replace(place, new)
         return file.finished(), recoded
 
 

@@ -469,3 +469,29 @@ def test_stored_samples_are_those_of_another_reader():
     assert (np.asarray(decode(KINDS["16-bit rgb, planar, tiled, Deflate"]).stored) == RGB16).all()
     part = decode(KINDS["16-bit rgba"]).stored[30:50]
     assert part.dtype == np.uint16 and (part == RGBA16[30:50, :, :3]).all()
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_photoshop_thumbnail_of_the_picture_is_made_anew_in_its_bytes_and_another_stays(order):
+    def with_thumbnail(samples):
+        small = Image.fromarray(samples).resize((80, 60), Image.Resampling.BOX)
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=90)
+        block = b"8BIM\x04\x0c\0\0" + len(buffer.getvalue()).to_bytes(4, "big") + buffer.getvalue()
+        return tiff(
+            RGB16, order=order, photometric="rgb", compression="zlib", extratags=[(34377, 7, 0, block, True)]
+        )
+
+    def shown(data):
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            tag = file.pages[0].tags[34377]
+            block = data[tag.valueoffset :][: tag.valuebytecount]
+        return block, np.asarray(Image.open(io.BytesIO(block[12:]))).astype(int)
+
+    data = with_thumbnail(COLOUR)
+    (old_block, before), (new_block, after) = shown(data), shown(edited(data)[0])
+    assert len(new_block) == len(old_block) and new_block != old_block
+    assert np.abs(after[22:28, 17:33] - (90, 140, 40)).mean() < 6
+    assert np.abs(after[:12] - before[:12]).mean() < 4
+    other = with_thumbnail(COLOUR[::-1])
+    assert shown(edited(other)[0])[0] == shown(other)[0]
