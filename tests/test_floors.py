@@ -38,7 +38,7 @@ DOORS: Mapping[str, frozenset[str]] = {
             "pipeline/cleaning/checks.py",
         }
     ),
-    "imagecodecs": frozenset({"pipeline/io/icc.py"}),
+    "imagecodecs": frozenset({"pipeline/io/icc.py", "pipeline/io/jpeg2000.py", "pipeline/io/jpegxl.py"}),
     # the demo's archive holds one of its sample pictures
     "matplotlib": frozenset(
         {

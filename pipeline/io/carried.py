@@ -23,8 +23,8 @@ def check_carried(data: bytes, kind: str) -> None:
 def carried(original: Picture, edited: bytes, renewed: Sequence[Renewal] = ()) -> bytes:
     """The file of an edited picture with all that the original's file carried beside its pixels.
 
-    renewed: blocks that take the place of others, as thumbnails of what was edited do. Of a JPEG, segments must be there
-    already. What can not be kept was refused by `check_carried`.
+    renewed: blocks that take the place of others, as thumbnails of what was edited do. Of a JPEG, segments must be
+    there already. What can not be kept was refused by `check_carried`.
     """
     source, done = original.source, edited
     if not source:

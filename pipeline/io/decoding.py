@@ -11,7 +11,9 @@ from pipeline.io.bmp import bmp_profile
 from pipeline.io.carried import check_carried
 from pipeline.io.formats import FORMATS, MAX_PIXELS, unsupported_format, weight
 from pipeline.io.icc import PlainInks, Profile
+from pipeline.io.jpeg2000 import decode_jpeg2000, is_jpeg2000, jpeg2000_layout
 from pipeline.io.jpeg_parts import has_every_scan, picture_end
+from pipeline.io.jpegxl import decode_jpegxl, is_jpegxl, jpegxl_header
 from pipeline.io.picture import (
     UPRIGHT,
     Array,
@@ -51,6 +53,16 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def _decoded(data: bytes, max_pixels: int) -> Picture:
+    if is_jpeg2000(data):
+        layout = jpeg2000_layout(data)
+        _check_size(
+            (layout.width, layout.height), max_pixels, 1 + (max(layout.bits) > 8 and len(layout.bits) > 2)
+        )
+        return decode_jpeg2000(data, layout)
+    if is_jpegxl(data):
+        header = jpegxl_header(data)
+        _check_size((header.width, header.height), max_pixels, 1 + (header.bits > 8 and not header.is_grey))
+        return decode_jpegxl(data, header)
     image = _opened(data, max_pixels)
     if image.format in ("JPEG", "MPO") and picture_end(data) is None:
         image, data = _with_end(data, max_pixels)
@@ -123,12 +135,12 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ImageError("not an image", "the bytes are of no picture format that is known here") from error
-    _check_size(image, max_pixels, weight(data))
+    _check_size(image.size, max_pixels, weight(data))
     # whether there is a second frame; counting them all would take as long as there are bytes
     more = getattr(image, "is_animated", False) or (image.format == "PNG" and has_frames(data))
     if image.format != "MPO" and more:
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
-    _check_size(image, max_pixels, weight(data))  # opening the second frame may have changed it
+    _check_size(image.size, max_pixels, weight(data))  # opening the second frame may have changed it
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
         raise SkippedImage(
             "too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it again"
@@ -144,14 +156,14 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _check_size(image: Image.Image, max_pixels: int, counts: int) -> None:
+def _check_size(size: tuple[int, int], max_pixels: int, counts: int) -> None:
     """Refuse a picture by the size that its header gives. counts: as `weight`."""
-    width, height = image.size
+    width, height = size
     if width * height * counts > max_pixels:
-        size = f"{width}x{height} is {width * height / 1e6:.0f} Mpx"
+        said = f"{width}x{height} is {width * height / 1e6:.0f} Mpx"
         raise SkippedImage(
             "too large",
-            f"{size}{' of 16-bit colour, which count twice' if counts > 1 else ''}, above the limit of "
+            f"{said}{' of 16-bit colour, which count twice' if counts > 1 else ''}, above the limit of "
             f"{max_pixels / 1e6:.0f} Mpx; raise --max-pixels to accept it",
         )
     if not width * height:

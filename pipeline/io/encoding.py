@@ -1,6 +1,7 @@
 """Picture → bytes of the kind of file it came from; pixels that were not edited keep their stored values."""
 
 import io
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -8,13 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.io import jpeg2000, jpegxl
 from pipeline.io.carried import carried
 from pipeline.io.jpeg import keep_untouched_blocks, with_metadata_of
+from pipeline.io.jpeg2000 import encode_jpeg2000
+from pipeline.io.jpegxl import encode_jpegxl, encode_jpegxl_anew
 from pipeline.io.picture import Array, ImageError, Picture, eight_bit, silence_pillow, strips
 from pipeline.io.save_options import DEFAULT_OPTIONS
 from pipeline.io.thumbnails import renewals
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+# Of kinds that Pillow does not write as they were.
+ENCODERS: dict[str, Callable[[Picture, Array], bytes]] = {
+    jpeg2000.FORMAT: encode_jpeg2000,
+    jpegxl.FORMAT: encode_jpegxl,
+}
 
 
 class Edited(Protocol):
@@ -42,7 +53,8 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
     """
     silence_pillow()
     stored, alpha = original.stored, original.alpha
-    deep = stored.dtype == np.uint16 and stored.ndim == 3
+    # Pillow has no 16-bit colour
+    deep = stored.dtype == np.uint16 and stored.ndim == 3 and original.format == "PNG"
     # what is saved, transparency included; `edited` are the colours in it
     planes: Array = np.empty(stored.shape, stored.dtype)
     edited = planes
@@ -54,6 +66,8 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
         edited = edited[..., ::-1]
     touched = _edit(original, rgb, edited)
     renewed = renewals(original, edited) if touched.any() else []
+    if original.format in ENCODERS:
+        return Encoded(ENCODERS[original.format](original, planes), None)
     if original.palette is not None:
         return Encoded(carried(original, _encode_gif(original, edited), renewed), None)
     if deep:
@@ -120,11 +134,11 @@ def encode_anew(original: Picture, rgb: NDArray[np.uint8]) -> bytes:
     For a picture that is no edit of the original: metadata and depth stay behind. Same picture, same bytes.
     """
     alpha = None if original.alpha is None else original.upright(original.alpha)
-    if alpha is not None and alpha.shape == rgb.shape[:2]:
-        return _saved(
-            _joined(rgb, eight_bit(alpha)), original.format, DEFAULT_OPTIONS.get(original.format, {})
-        )
-    return _saved(_joined(rgb, None), original.format, DEFAULT_OPTIONS.get(original.format, {}))
+    fits = alpha is not None and alpha.shape == rgb.shape[:2]
+    image = _joined(rgb, eight_bit(alpha) if alpha is not None and fits else None)
+    if original.format == jpegxl.FORMAT:
+        return encode_jpegxl_anew(np.asarray(image))
+    return _saved(image, original.format, DEFAULT_OPTIONS.get(original.format, {}))
 
 
 def _joined(colour: Array, alpha: Array | None) -> Image.Image:

@@ -5,12 +5,11 @@ import zlib
 
 import numpy as np
 
-from pipeline.io.icc import grey_profile, rgb_profile
+from pipeline.io.icc import SRGB_PRIMARIES, SRGB_WHITE, grey_profile, rgb_profile
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks that the pixels need, which are those of the new picture.
 PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-SRGB_WHITE, SRGB_PRIMARIES = (0.3127, 0.3290), (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 # White and primaries by their code in cICP (ITU-T H.273).
 CODED_PRIMARIES = {
     1: (SRGB_WHITE, SRGB_PRIMARIES),
