@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from pipeline.io.avif import avif_layout, decode_avif, is_avif
 from pipeline.io.bmp import bmp_profile
 from pipeline.io.carried import check_carried
 from pipeline.io.formats import FORMATS, MAX_PIXELS, unsupported_format, weight
@@ -63,6 +64,10 @@ def _decoded(data: bytes, max_pixels: int) -> Picture:
         header = jpegxl_header(data)
         _check_size((header.width, header.height), max_pixels, 1 + (header.bits > 8 and not header.is_grey))
         return decode_jpegxl(data, header)
+    if is_avif(data):
+        avif = avif_layout(data)
+        _check_size((avif.width, avif.height), max_pixels, 1 + (avif.bits > 8 and not avif.is_grey))
+        return decode_avif(data, avif)
     image = _opened(data, max_pixels)
     if image.format in ("JPEG", "MPO") and picture_end(data) is None:
         image, data = _with_end(data, max_pixels)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.io import jpeg2000, jpegxl
+from pipeline.io import avif, jpeg2000, jpegxl
+from pipeline.io.avif import encode_avif
 from pipeline.io.carried import carried
 from pipeline.io.jpeg import keep_untouched_blocks, with_metadata_of
 from pipeline.io.jpeg2000 import encode_jpeg2000
@@ -17,6 +18,7 @@ from pipeline.io.jpegxl import encode_jpegxl, encode_jpegxl_anew
 from pipeline.io.picture import Array, ImageError, Picture, eight_bit, silence_pillow, strips
 from pipeline.io.save_options import DEFAULT_OPTIONS
 from pipeline.io.thumbnails import renewals
+from pipeline.io.ycck import encode_ycck
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -25,6 +27,7 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 ENCODERS: dict[str, Callable[[Picture, Array], bytes]] = {
     jpeg2000.FORMAT: encode_jpeg2000,
     jpegxl.FORMAT: encode_jpegxl,
+    avif.FORMAT: encode_avif,
 }
 
 
@@ -72,9 +75,15 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
         return Encoded(carried(original, _encode_gif(original, edited), renewed), None)
     if deep:
         return Encoded(carried(original, _encode_deep_png(planes), renewed), None)
+    if "ycck" in original.save and original.jpeg:
+        data, recoded = keep_untouched_blocks(
+            original.jpeg, encode_ycck(planes, original.save["ycck"]), touched
+        )
+        return Encoded(carried(original, data, renewed), recoded)
     image = Image.fromarray(planes, "CMYK" if stored.ndim == 3 and stored.shape[2] == 4 else None)
     del planes, edited
-    data = _saved(image, original.format, original.save)
+    options = {k: v for k, v in original.save.items() if k != "ycck"}
+    data = _saved(image, original.format, options)
     if original.jpeg:
         del image
         data, recoded = keep_untouched_blocks(original.jpeg, data, touched)

@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-# Suffixes of pictures. HEIC and AVIF we only recognise, so that they are accounted for.
+# Suffixes of pictures. HEIC we only recognise, so that they are accounted for.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
     | {".jp2", ".jpx", ".jpf", ".j2k", ".j2c", ".jxl", ".heic", ".heif", ".avif"}
@@ -13,7 +13,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 # Signatures of formats that we can not write back as they were: offset, bytes, name.
 _UNSUPPORTED = (
     *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")),
-    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
 )
 _PNG = b"\x89PNG\r\n\x1a\n"
 # The default limit; Pillow's own against decompression bombs.

@@ -8,11 +8,10 @@ import struct
 from dataclasses import dataclass
 
 import imagecodecs
-import numpy as np
 
 from pipeline.io.boxes import Box, boxes, with_body
 from pipeline.io.icc import PlainInks, Profile
-from pipeline.io.picture import Array, ImageError, Picture, SkippedImage, strips, upright_rgb
+from pipeline.io.picture import Array, ImageError, Picture, SkippedImage, gathered, spread, upright_rgb
 
 FORMAT = "JPEG2000"
 CODESTREAM, FILE = b"\xff\x4f\xff\x51", b"jP  \r\n\x87\n"
@@ -137,7 +136,7 @@ def decode_jpeg2000(data: bytes, layout: Layout) -> Picture:
     samples = samples[..., None] if samples.ndim == 2 else samples
     if samples.shape != (layout.height, layout.width, len(layout.bits)):
         raise ValueError("samples of another size than its header says")
-    samples = _spread(samples, layout.bits[0])
+    samples = spread(samples, layout.bits[0])
     alpha = samples[..., -1] if layout.has_alpha else None
     stored = samples[..., : samples.shape[2] - layout.has_alpha]
     count = stored.shape[2]
@@ -166,7 +165,7 @@ def encode_jpeg2000(original: Picture, planes: Array) -> bytes:
     layout, bits = jpeg2000_layout(original.source), original.save["bitspersample"]
     coded = bytes(
         imagecodecs.jpeg2k_encode(
-            _gathered(planes, bits),
+            gathered(planes, bits),
             level=0,
             codecformat="J2K",
             reversible=True,
@@ -202,23 +201,3 @@ def _with_comments(stream: bytes, comments: tuple[bytes, ...]) -> bytes:
             kept.append(stream[place:end])
         place = end
     return b"".join([*kept, *comments, stream[place:]])
-
-
-def _spread(samples: Array, bits: int) -> Array:
-    """Samples of fewer bits than their dtype → of all of its range, from which `_gathered` gets them back."""
-    full = 8 * samples.dtype.itemsize
-    if bits == full:
-        return samples
-    for rows in strips(samples):
-        samples[rows] = np.rint(samples[rows] * ((2**full - 1) / (2**bits - 1))).astype(samples.dtype)
-    return samples
-
-
-def _gathered(samples: Array, bits: int) -> Array:
-    full = 8 * samples.dtype.itemsize
-    if bits == full:
-        return samples
-    done = np.empty_like(samples)
-    for rows in strips(samples):
-        done[rows] = np.rint(samples[rows] * ((2**bits - 1) / (2**full - 1))).astype(samples.dtype)
-    return done
