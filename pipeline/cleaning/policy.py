@@ -40,8 +40,8 @@ ALWAYS_DROPPED = frozenset({"unreadable"})
 # Maximum Hamming distance at which the hash index finds every pair.
 FARTHEST = 8
 # Groups of RestoreConfig whose options are allowed in [restore], and exceptions.
-RESTORE_GROUPS = ("task", "method", "faces", "gate", "machine")
-NOT_HOW = ("weights_dir", "ray_address")
+RESTORE_GROUPS = ("task", "method", "samples", "faces", "gate", "machine")
+NOT_HOW = ("weights_dir", "ray_address", "only", "never")
 
 
 @dataclass(frozen=True, kw_only=True)

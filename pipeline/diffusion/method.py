@@ -46,10 +46,10 @@ class Method:
     def adjusted(self, settings: Mapping[str, Any]) -> "Method":
         """The method with other settings for one face: `method`, start_step, calls, hold, eta, seed; those there are.
 
-        One that names N enters its chain there, whatever the table says.
+        One that names N, or the method difface, has a chain, whatever the table says.
         """
         own = {name: settings[name] for name in ("eta", "calls", "hold") if name in settings}
-        rows = () if "start_step" in settings else self.treatment
+        rows = () if "start_step" in settings or settings.get("method") == "difface" else self.treatment
         changed = {name: settings[name] for name in ("start_step", "seed") if name in settings}
         return replace(
             self,

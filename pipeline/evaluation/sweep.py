@@ -200,7 +200,7 @@ def _variant(name: str, base: str | None, preset: Preset, options: Mapping[str, 
     slug = "".join(c if c.isalnum() or c in "=.-" else "_" for c in name.replace("η", "eta"))
     digest = fingerprint_digest({k: v for k, v in options.items() if k != "weights_dir"})[:8]
     source, place = options["input"], store.join(output, f"{slug}-{digest}")
-    rest = {flag: value for flag, value in options.items() if flag != "input"}
+    rest = {flag: value for flag, value in options.items() if flag != "input"} | {"review": "off"}
     config = RestoreConfig.of(source, place, run_name=name, **rest)
     choose_method(config, preset)
     return Variant(name, base, preset, config)

@@ -1,6 +1,7 @@
 """Bytes → picture: format, size, colour, depth and orientation, without trust in any of them."""
 
 import io
+from functools import partial
 
 import cv2
 import numpy as np
@@ -27,6 +28,8 @@ from pipeline.io.picture import (
 )
 from pipeline.io.png import has_frames, png_profile
 from pipeline.io.save_options import save_options
+from pipeline.io.tiff import is_tiff
+from pipeline.io.tiff_picture import decode_tiff
 
 OPENCV_OUT_OF_MEMORY = -4
 ORIENTATION = 0x0112
@@ -54,19 +57,20 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def _decoded(data: bytes, max_pixels: int) -> Picture:
+    if is_tiff(data):
+        return decode_tiff(data, partial(_check_size, max_pixels=max_pixels, counts=weight(data)))
     if is_jpeg2000(data):
         layout = jpeg2000_layout(data)
-        _check_size(
-            (layout.width, layout.height), max_pixels, 1 + (max(layout.bits) > 8 and len(layout.bits) > 2)
-        )
+        counts = 1 + (max(layout.bits) > 8 and len(layout.bits) > 2)
+        _check_size(layout.width, layout.height, max_pixels, counts)
         return decode_jpeg2000(data, layout)
     if is_jpegxl(data):
         header = jpegxl_header(data)
-        _check_size((header.width, header.height), max_pixels, 1 + (header.bits > 8 and not header.is_grey))
+        _check_size(header.width, header.height, max_pixels, 1 + (header.bits > 8 and not header.is_grey))
         return decode_jpegxl(data, header)
     if is_avif(data):
         avif = avif_layout(data)
-        _check_size((avif.width, avif.height), max_pixels, 1 + (avif.bits > 8 and not avif.is_grey))
+        _check_size(avif.width, avif.height, max_pixels, 1 + (avif.bits > 8 and not avif.is_grey))
         return decode_avif(data, avif)
     image = _opened(data, max_pixels)
     if image.format in ("JPEG", "MPO") and picture_end(data) is None:
@@ -140,12 +144,12 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ImageError("not an image", "the bytes are of no picture format that is known here") from error
-    _check_size(image.size, max_pixels, weight(data))
+    _check_size(*image.size, max_pixels, weight(data))
     # whether there is a second frame; counting them all would take as long as there are bytes
     more = getattr(image, "is_animated", False) or (image.format == "PNG" and has_frames(data))
     if image.format != "MPO" and more:
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
-    _check_size(image.size, max_pixels, weight(data))  # opening the second frame may have changed it
+    _check_size(*image.size, max_pixels, weight(data))  # opening the second frame may have changed it
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
         raise SkippedImage(
             "too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it again"
@@ -161,9 +165,8 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _check_size(size: tuple[int, int], max_pixels: int, counts: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int, counts: int) -> None:
     """Refuse a picture by the size that its header gives. counts: as `weight`."""
-    width, height = size
     if width * height * counts > max_pixels:
         said = f"{width}x{height} is {width * height / 1e6:.0f} Mpx"
         raise SkippedImage(
@@ -177,9 +180,6 @@ def _check_size(size: tuple[int, int], max_pixels: int, counts: int) -> None:
 
 def _would_lose_depth(image: Image.Image, data: bytes) -> bool:
     """Whether Pillow would change the samples' depth, and we have no other reader and writer."""
-    if image.format == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(258, (8,))
-        return tuple(bits) != (16,) or image.mode == "I" if image.mode[:1] == "I" else max(bits) > 8
     return image.format == "PNG" and data[24:26] == b"\x10\x04"
 
 

@@ -51,10 +51,12 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
 
     rgb: [H, W, 3] upright, 0..255. Where it equals the original's rgb the stored samples are written unchanged;
     elsewhere the change is added to them and rounded. Of a JPEG, blocks without an edited pixel keep their
-    coefficients where that is possible. Same picture, same bytes. Raises OSError and MemoryError where the system
-    refused memory or files.
+    coefficients where that is possible; of a TIFF, strips and tiles without one keep their bytes. Same picture, same
+    bytes. Raises OSError and MemoryError where the system refused memory or files.
     """
     silence_pillow()
+    if original.file is not None:
+        return Encoded(*original.file.encode(original, rgb))
     stored, alpha = original.stored, original.alpha
     # Pillow has no 16-bit colour
     deep = stored.dtype == np.uint16 and stored.ndim == 3 and original.format == "PNG"
@@ -71,26 +73,26 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
     renewed = renewals(original, edited) if touched.any() else []
     if original.format in ENCODERS:
         return Encoded(ENCODERS[original.format](original, planes), None)
-    if original.palette is not None:
-        return Encoded(carried(original, _encode_gif(original, edited), renewed), None)
-    if deep:
-        return Encoded(carried(original, _encode_deep_png(planes), renewed), None)
-    if "ycck" in original.save and original.jpeg:
-        data, recoded = keep_untouched_blocks(
-            original.jpeg, encode_ycck(planes, original.save["ycck"]), touched
-        )
-        return Encoded(carried(original, data, renewed), recoded)
-    image = Image.fromarray(planes, "CMYK" if stored.ndim == 3 and stored.shape[2] == 4 else None)
+    data = _coded(original, edited if original.palette is not None else planes)
+    recoded = original.recoded
     del planes, edited
-    options = {k: v for k, v in original.save.items() if k != "ycck"}
-    data = _saved(image, original.format, options)
     if original.jpeg:
-        del image
         data, recoded = keep_untouched_blocks(original.jpeg, data, touched)
-        return Encoded(carried(original, data, renewed), recoded)
-    if original.format == "JPEG" and original.source:
+    elif original.format == "JPEG" and original.source:
         data = with_metadata_of(original.source, data)
-    return Encoded(carried(original, data, renewed), original.recoded)
+    return Encoded(carried(original, data, renewed), recoded)
+
+
+def _coded(original: Picture, samples: Array) -> bytes:
+    """Samples, alpha last, as a file of the original's kind; what that file carries beside them may be missing."""
+    if original.palette is not None:
+        return _encode_gif(original, samples)
+    if samples.dtype == np.uint16 and samples.ndim == 3:
+        return _encode_deep_png(samples)
+    if "ycck" in original.save and original.jpeg:
+        return encode_ycck(samples, original.save["ycck"])
+    image = Image.fromarray(samples, "CMYK" if original.stored.shape[2:] == (4,) else None)
+    return _saved(image, original.format, {k: v for k, v in original.save.items() if k != "ycck"})
 
 
 def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) -> NDArray[np.bool_]:
@@ -99,7 +101,7 @@ def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) 
     top = 255 if stored.dtype == np.uint8 else 65535
     touched = np.zeros(stored.shape[:2], bool)
     for rows in strips(stored):
-        box = _upright_box(original, rows)
+        box = original.upright_box(rows, slice(0, stored.shape[1]))
         part = rgb[box].astype(np.float32, copy=False) if isinstance(rgb, np.ndarray) else rgb.part(*box)
         if part is None:
             edited[rows] = stored[rows]
@@ -127,14 +129,6 @@ def _keep_transparent(stored: Array, edited: Array, key: int | tuple[int, ...]) 
         hit = is_now & ~was
         part = changed if changed.ndim == 2 else changed[..., 1]
         part[hit] = np.where(part[hit] > 0, part[hit] - 1, 1)
-
-
-def _upright_box(picture: Picture, rows: slice) -> tuple[slice, slice]:
-    """Where these rows of the stored picture lie in the upright one: rows and columns."""
-    height, width = picture.stored.shape[:2]
-    if picture.orientation in (3, 4, 6, 7):  # their order is reversed
-        rows = slice(height - rows.stop, height - rows.start)
-    return (slice(0, width), rows) if picture.orientation >= 5 else (rows, slice(0, width))
 
 
 def encode_anew(original: Picture, rgb: NDArray[np.uint8]) -> bytes:

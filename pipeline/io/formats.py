@@ -8,8 +8,8 @@ IMAGE_SUFFIXES = frozenset(
     | {".jp2", ".jpx", ".jpf", ".j2k", ".j2c", ".jxl", ".heic", ".heif", ".avif"}
 )
 # Formats whose decoders we trust with untrusted bytes; Pillow knows more, one of which starts Ghostscript.
-# A JPEG with further pictures behind it (MPO) is opened by "JPEG".
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+# A JPEG with further pictures behind it (MPO) is opened by "JPEG". TIFFs are read by tiff.py.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 # Signatures of formats that we can not write back as they were: offset, bytes, name.
 _UNSUPPORTED = (
     *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")),

@@ -70,6 +70,11 @@ def image_path(member: str) -> str:
     return f"{IMAGES}/{member}"
 
 
+def sidecar_path(member: str) -> str:
+    """What says of a restored picture of a folder that it is one, where its file can not."""
+    return f"{image_path(member)}.xmp"
+
+
 def shard_path(unit: str, kind: str) -> str:
     """The shard that a tar or Parquet unit delivers."""
     return f"{SHARDS}/{unit}.{kind}"

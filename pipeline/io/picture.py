@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -63,6 +63,16 @@ class SkippedImage(ImageError):
     """A picture we understand and do not restore."""
 
 
+class Original(Protocol):
+    """A file that is edited in place, so that all else in it stays."""
+
+    def encode(self, picture: "Picture", rgb: Any) -> tuple[bytes, str | None]:
+        """The file with edited pixels, as `encoding.encode`; why others were coded again, None where they were not."""
+
+    def to_rgb(self, stored: Array) -> NDArray[np.uint8]:
+        """Colour samples as `Picture.stored` → [H, W, 3] uint8 sRGB, not turned."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A decoded picture, and what is needed to give back the same kind."""
@@ -72,7 +82,7 @@ class Picture:
     # Pillow's format name
     format: str
     # colour samples as stored (EXIF orientation not applied): [H, W] grey, [H, W, 3] RGB or [H, W, 4] CMYK (255 is
-    # full ink), uint8 or uint16
+    # full ink; of a TIFF as its file has it), uint8 or uint16
     stored: Array
     # [H, W] of the same depth as stored, or None
     alpha: Array | None
@@ -89,6 +99,8 @@ class Picture:
     profile: Profile | PlainInks | None = None
     # the file itself, of which the edited one keeps all that is not its pixels
     source: bytes = b""
+    # the file, of a kind that is edited in place
+    file: Original | None = None
 
     def upright(self, stored: Array) -> Array:
         """A plane of stored samples, turned as `rgb` is."""
@@ -97,6 +109,15 @@ class Picture:
     def as_stored(self, upright: Array) -> Array:
         """Upright samples, turned as they are stored."""
         return UPRIGHT[self.orientation][1](upright)
+
+    def upright_box(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+        """Where these rows and columns of the stored picture lie in the upright one."""
+        height, width = self.stored.shape[:2]
+        if self.orientation in (3, 4, 6, 7):  # their order is reversed
+            rows = slice(height - rows.stop, height - rows.start)
+        if self.orientation in (2, 3, 7, 8):
+            columns = slice(width - columns.stop, width - columns.start)
+        return (columns, rows) if self.orientation >= 5 else (rows, columns)
 
 
 def upright_rgb(
@@ -157,10 +178,12 @@ def enlarged(picture: Picture, times: int) -> Picture:
     def larger(samples: Array) -> Array:
         return cv2.resize(samples, size, interpolation=cv2.INTER_CUBIC)
 
-    stored = larger(picture.stored)
+    stored = larger(np.asarray(picture.stored))
+    samples = stored if picture.file is None else picture.file.to_rgb(stored)
+    seen = upright_rgb(samples, picture.orientation, picture.profile)
     return replace(
         picture,
-        rgb=upright_rgb(stored, picture.orientation, picture.profile),
+        rgb=seen,
         stored=stored,
         alpha=None if picture.alpha is None else larger(picture.alpha),
         palette=picture.palette and picture.palette.resize(size, Image.Resampling.NEAREST),

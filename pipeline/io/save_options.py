@@ -9,8 +9,6 @@ from PIL.JpegImagePlugin import get_sampling
 
 from pipeline.io.ycck import ycck_sampling
 
-# Descriptive TIFF tags that are kept: description, maker, model, software, date, artist, copyright, XMP, IPTC.
-TIFF_TAGS = (270, 271, 272, 305, 306, 315, 33432, 700, 33723)
 # For a picture that is no edit of another.
 DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -27,7 +25,7 @@ def save_options(image: Image.Image, data: bytes) -> dict[str, Any]:
     if image.mode in ("CMYK", "LAB"):
         options.pop("icc_profile", None)  # delivered as sRGB, or as the file's own segments say
     if image.format in ("JPEG", "MPO"):
-        options |= _jpeg_options(image)
+        options |= jpeg_options(image)
     elif image.format == "PNG":
         options |= _png_options(image, data)
     elif image.format == "GIF" and image.mode == "L" and "transparency" in info:
@@ -35,11 +33,6 @@ def save_options(image: Image.Image, data: bytes) -> dict[str, Any]:
     elif image.format == "WEBP":
         # a lossy one too: coding it once more with loss would change every pixel by up to some twenty levels
         options |= {"lossless": True, "exact": True} | {k: info[k] for k in ("xmp",) if info.get(k)}
-    elif image.format == "TIFF":
-        lossy = info.get("compression") in ("jpeg", "webp", "group3", "group4", "tiff_ccitt")
-        options["compression"] = "tiff_deflate" if lossy else info.get("compression", "raw")
-        tags = getattr(image, "tag_v2", {})
-        options["tiffinfo"] = {tag: tags[tag] for tag in TIFF_TAGS if tag in tags}
     return options
 
 
@@ -52,7 +45,7 @@ def _png_options(image: Image.Image, data: bytes) -> dict[str, Any]:
     return {"transparency": key * 255 // (2 ** data[24] - 1) if few_bits else key}
 
 
-def _jpeg_options(image: Any) -> dict[str, Any]:
+def jpeg_options(image: Any) -> dict[str, Any]:
     """Tables in which the original's coefficients stay whole numbers, and its chroma sampling.
 
     Of YCCK, whose tables are the finest, `ycck` with its sampling alone, for `encode_ycck`.

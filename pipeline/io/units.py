@@ -110,7 +110,8 @@ class Unit:
     @property
     def paths(self) -> list[str]:
         """Where it may put things, its marker last; of pictures of faces only the folders, with a slash at the end."""
-        pictures = [layout.image_path(a.member) for a in self.images if a.is_path]
+        members = [a.member for a in self.images if a.is_path]
+        pictures = [path(m) for m in members for path in (layout.image_path, layout.sidecar_path)]
         return [
             *(pictures if self.kind == "folder" else [self.shard_path]),
             self.records_path,

@@ -166,7 +166,7 @@ class Observer:
             output=redact(self._output),
             name=store.name_of(self._output),
             input=redact(self._run.input),
-            preset=str(config.get("preset", "")),
+            preset=str(self._run.repeat.get("preset", {}).get("name") or config.get("preset") or ""),
             fingerprint=self._run.digest,
             created_at=self._run.created_at,
             read_at=time.time() if now is None else now,

@@ -110,6 +110,8 @@ class ImageRecord:
     traceback: str = ""
     # why the delivered picture's other pixels could not stay as they were stored, either; None where they did
     recoded: str | None = None
+    # where the label of a restored picture is: "xmp", or "sidecar: " or "none: " with the reason; None without one
+    label: str | None = None
     # it stays as the unit delivered it before
     carried: bool = False
 
@@ -123,7 +125,7 @@ class ImageRecord:
     ) -> None:
         """Record the outcome."""
         self.outcome, self.reason, self.stage, self.error = outcome, reason, stage, error
-        self.traceback, self.recoded = traceback, None
+        self.traceback, self.recoded, self.label = traceback, None, None
 
 
 @dataclass

@@ -22,11 +22,13 @@ from pipeline.networks.inference_unet import PACKED_SIDE
 from pipeline.networks.presets import Preset, find_preset, load_network
 from pipeline.networks.spandrel_models import load_upscaler
 from pipeline.networks.tiling import MARGIN, TILE
+from pipeline.records.fingerprint import METHOD_VERSION
 from pipeline.restoration.config import RestoreConfig, fingerprint
 from pipeline.restoration.gates import choose_bounds
 from pipeline.restoration.samples import invented_above
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.background import Background
+from pipeline.stages.label import LabelPictures
 from pipeline.stages.publish import Publish
 from pipeline.stages.restore import RestoreSettings
 
@@ -188,6 +190,8 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
         resolved |= {
             "background": {"network": name, "upscale": config.background.upscale, "tile": [TILE, MARGIN]}
         }
+    label = label_stage(config, restorer)
+    resolved |= label.resolved if label is not None else {}
     return restorer, fingerprint(config, resolved)
 
 
@@ -295,6 +299,15 @@ def restore_stage(
     )
 
 
+def label_stage(config: RestoreConfig, restorer: Restorer) -> LabelPictures | None:
+    """What labels restored pictures; None where nothing does."""
+    if config.output.label != "xmp":
+        return None
+    weights = ", ".join(f"{role} {digest[:16]}" for role, digest in sorted(restorer.sha256.items()))
+    agent = f"difface-pipeline, method {METHOD_VERSION}"
+    return LabelPictures(restorer.preset.name, agent, weights, config.output.label_date or "")
+
+
 def publish_stage(config: RestoreConfig, restorer: Restorer, device: str) -> Publish:
     """The stage that writes what a unit delivers, and its marker."""
     m, c = restorer, config
@@ -315,4 +328,5 @@ def publish_stage(config: RestoreConfig, restorer: Restorer, device: str) -> Pub
         background=background_of(c, device),
         review=c.output.review == "on",
         never=m.never,
+        label=label_stage(c, m),
     )

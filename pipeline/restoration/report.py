@@ -41,7 +41,7 @@ Pixels = NDArray[np.uint8]
 
 def contact_sheet(faces: Sequence[Shown], title: str, limit: int = SHEET_FACES) -> Pixels:
     """One picture of at most `limit` faces, taken evenly, in panels of three named columns: [H, W, 3] uint8 RGB."""
-    chosen = [faces[i] for i in _evenly(len(faces), limit)]
+    chosen = [faces[i] for i in evenly(len(faces), limit)]
     panels = 1 + (len(chosen) > 5) + (len(chosen) > 20)
     wanted = LARGEST_TILE if len(chosen) <= 12 else 192 if len(chosen) <= 30 else SMALLEST_TILE
     side = min([wanted, *(len(tiles) for tiles, _ in chosen)])
@@ -179,7 +179,7 @@ class _Records:
 def _read_strips(folder: str) -> list[Shown]:
     """The faces of at most SHEET_FACES strips, chosen evenly."""
     entries = store.list_files(folder) if store.exists(folder) else []
-    chosen = [entries[i] for i in _evenly(len(entries), SHEET_FACES)]
+    chosen = [entries[i] for i in evenly(len(entries), SHEET_FACES)]
     with ThreadPoolExecutor(READERS) as pool:
         return [
             face for data in pool.map(store.read_bytes, [e.uri for e in chosen]) for face in read_strip(data)
@@ -193,9 +193,9 @@ def _read_records(folder: str, failed: int) -> _Records:
 
     entries = store.list_files(folder) if store.exists(folder) else []
     uris = [e.uri for e in entries if e.path.endswith(".parquet")]
-    plotted = [uris[i] for i in _evenly(len(uris), PLOT_FILES)]
+    plotted = [uris[i] for i in evenly(len(uris), PLOT_FILES)]
     others = sorted(set(uris) - set(plotted))
-    searched = [others[i] for i in _evenly(len(others), SEARCHED_FILES - len(plotted))]
+    searched = [others[i] for i in evenly(len(others), SEARCHED_FILES - len(plotted))]
     names = ["kind", "member", "outcome", "reason", "stage", "error", "box", "score"]
     names += ["sharpness_before", "sharpness_after"]
     records = _Records(files=len(uris))
@@ -252,7 +252,7 @@ def _table_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _evenly(count: int, limit: int) -> list[int]:
+def evenly(count: int, limit: int) -> list[int]:
     """At most `limit` of the numbers below `count`, ends included, spread evenly."""
     if count <= limit:
         return list(range(count))

@@ -1,9 +1,11 @@
 """The page on which people review a run's faces, from the records and tiles that the run left in its output."""
 
 import base64
+import heapq
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,19 +15,22 @@ from pipeline.faces.gates import Bounds
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import layout, store
 from pipeline.io.fence import write_while
+from pipeline.io.prefetch import ahead
 from pipeline.io.tables import read_table
 from pipeline.ledger.ledger import READERS
 from pipeline.records.rows import LEFT_TEXTS, RUNG_TEXTS, FaceRecord
 from pipeline.records.run_file import RunFile
 from pipeline.reporting.review_page import Applied, Choice, Face, ReviewData, Tried, review_document
 from pipeline.restoration.method import Restorer
+from pipeline.restoration.report import evenly
 from pipeline.stages.ladder import NON_FINITE
 from pipeline.stages.record import by_image, records_of
 from pipeline.stages.sample import decision
 from pipeline.stages.tiles import panels_name, tile_matrix, tile_name, tile_side
 
-# Faces of the page; of a run with more, those that turned the identity most.
-MOST_FACES = 50_000
+# Faces of the page; of a run with more, those that turned the identity most. Units whose records are read for it, of
+# a run with more an even choice.
+MOST_FACES, MOST_FILES = 50_000, 20_000
 # A run whose pictures take no more than this is one file.
 MOST_INSIDE = 24 << 20
 CAME, SPREAD = "as it came", "spread"
@@ -46,17 +51,25 @@ def write_review(
     is_held: whether the output still is ours to write to. sign: gives the pictures, by their URI, the addresses that
     the page names; None: they lie beside it, or in it where they are few. Raises Fenced or StoreError.
     """
-    sizes = _tiles(output)
-    faces = list(_faces(output, sizes, restorer.frame, restorer.bounds))
-    if len(faces) > MOST_FACES:
-        faces = sorted(faces, key=lambda face: -(face.identity or 0.0))[:MOST_FACES]
+    folder = store.join(output, layout.RECORDS)
+    entries = store.list_files(folder) if store.exists(folder) else []
+    every = [e.uri for e in entries if e.path.endswith(".parquet")]
+    uris = [every[i] for i in evenly(len(every), MOST_FILES)]
+    # of a larger run every face that can have one is taken to have one
+    sizes = _tiles(output) if len(uris) == len(every) else None
+    seen = Seen()
+    found = _faces(uris, sizes, restorer.frame, restorer.bounds, seen)
+    faces = heapq.nlargest(MOST_FACES, found, key=lambda face: face.identity or 0.0)
+    title = store.name_of(output)
+    if len(faces) < seen.faces or len(uris) < len(every):
+        title += f": {len(faces)} of {seen.faces} faces in {len(uris)} of {len(every)} units"
     if sign is not None:
         faces = _with_addresses(output, faces, sign)
-    elif sum(sizes.values()) <= MOST_INSIDE:
+    elif sizes is not None and sum(sizes.values()) <= MOST_INSIDE:
         faces = _with_addresses(output, faces, _inside)
     where = store.join(output, layout.SAVED_VERDICTS)
     data = ReviewData(
-        title=store.name_of(output),
+        title=title,
         run=run.run,
         digest=run.digest,
         command=f"python -m jobs.restore --input {run.input} --output {output} --verdicts {where}",
@@ -69,22 +82,23 @@ def write_review(
 
 def choices(method: Method, side: int) -> list[Choice]:
     """What a face can be restored again with, beside what people write themselves. side: of the crop, pixels."""
+    found = [Choice("as the run does it", {}), Choice("half of the change", {"strength": 0.5})]
     if method.without_prior:
-        return [Choice("as the run does it", {}), Choice("half of the change", {"strength": 0.5})]
-    steps = sorted({*method.start_steps})
-    largest = steps[-1]
-    kept = [int(t) for t in method.schedule.t if 0 < t <= largest // 2]
-    sigma = method.hold / 2 or side / 64
-    found = [
-        Choice("as the run does it", {}),
+        return found
+    found += [
         Choice("another sample", {"seed": method.seed + 1}),
         Choice("the estimator alone", {"method": "estimator"}),
-        Choice("half of the change", {"strength": 0.5}),
-        Choice(f"held more, σ {sigma:g}", {"start_step": largest, "hold": sigma}),
     ]
-    if kept:
-        found.append(Choice(f"smaller N, {max(kept)}", {"start_step": max(kept)}))
-    found.append(Choice(f"the chain from {largest}", {"start_step": largest}))
+    chains = [row for row in method.treatment if "start_step" in row]
+    names = ("start_step", "calls", "hold", "eta")
+    most = chains[-1] if chains else {name: getattr(method, name) for name in names}
+    asked = {name: most[name] for name in names if most.get(name) is not None}
+    held = asked | {"hold": asked["hold"] / 2 or side / 64}
+    found += [Choice("the whole chain", asked), Choice("held more", held)]
+    lower = [int(t) for t in method.schedule.t if 0 < 2 * t <= asked["start_step"]]
+    if lower:
+        fewer = {"calls": -(-asked["calls"] // 2)} if "calls" in asked else {}
+        found.append(Choice("from a smaller N", held | {"start_step": max(lower)} | fewer))
     return found
 
 
@@ -98,22 +112,32 @@ def _tiles(output: str) -> dict[str, int]:
     return sizes
 
 
-def _faces(output: str, there: Container[str], frame: CropFrame, bounds: Bounds | None) -> Iterator[Face]:
-    """Every face that has a tile, in the order of the units."""
-    folder = store.join(output, layout.RECORDS)
-    entries = store.list_files(folder) if store.exists(folder) else []
-    uris = [e.uri for e in entries if e.path.endswith(".parquet")]
+@dataclass
+class Seen:
+    """How many faces were found that have tiles."""
+
+    faces: int = 0
+
+
+def _faces(
+    uris: Sequence[str], there: Container[str] | None, frame: CropFrame, bounds: Bounds | None, seen: Seen
+) -> Iterator[Face]:
+    """Every face that has a tile, in the order of the units, of these records; few units are held at once.
+
+    there: the tiles; None: every face that can have one has one.
+    """
 
     def of_unit(uri: str) -> list[Face]:
         return list(_faces_of(read_table(store.read_bytes(uri)).to_pylist(), there, frame, bounds))
 
     with ThreadPoolExecutor(READERS) as pool:
-        for found in pool.map(of_unit, uris):
+        for found in ahead(pool, (partial(of_unit, uri) for uri in uris), 2 * READERS):
+            seen.faces += len(found)
             yield from found
 
 
 def _faces_of(
-    rows: Sequence[dict[str, Any]], there: Container[str], frame: CropFrame, bounds: Bounds | None
+    rows: Sequence[dict[str, Any]], there: Container[str] | None, frame: CropFrame, bounds: Bounds | None
 ) -> Iterator[Face]:
     for place, group in enumerate(by_image(list(rows))):
         image = group[0]
@@ -121,10 +145,18 @@ def _faces_of(
             folders = (layout.tiles_folder(image["unit"]), layout.made_tiles_folder(image["unit"]))
             for folder in (f.removeprefix(f"{layout.REVIEW}/") for f in folders):
                 tile = f"{folder}/{tile_name(place, face.face)}"
-                if tile in there:
-                    more = f"{folder}/{panels_name(place, face.face)}"
+                more = f"{folder}/{panels_name(place, face.face)}"
+                if there is None and face.has_crop and not face.error:
+                    yield _face(image, face, tile, more if _has_panels(face) else None, frame, bounds)
+                    break
+                if there is not None and tile in there:
                     yield _face(image, face, tile, more if more in there else None, frame, bounds)
                     break
+
+
+def _has_panels(face: FaceRecord) -> bool:
+    """Whether there is more to show of a face than what came and what was delivered."""
+    return face.spread is not None or len([t for t in face.tried if t.get("failed") != NON_FINITE]) > 1
 
 
 def _face(

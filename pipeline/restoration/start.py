@@ -16,6 +16,7 @@ from pipeline.io.names import escape_surrogates
 from pipeline.io.shards import Listing, list_input
 from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger, Settled, read_run, unit_images_of
+from pipeline.ledger.output import BROKEN
 from pipeline.ledger.plan import load_units
 from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.restoration.config import RestoreConfig
@@ -58,7 +59,7 @@ def run(config: RestoreConfig) -> int:
         listed = list_input(config.input.uri, config.input.kind, config.input.exclude)
     fitting = min(unit_images_of(config.output.uri, *listed), config.machine.shard_images)
     unit_images = config.machine.unit_images or fitting
-    config = with_values(config, unit_images=unit_images)
+    config = with_values(config, unit_images=unit_images, label=label_of(config))
     if config.output.dry_run and config.output.verdicts is not None:
         print("\n".join(preview(config.output.verdicts)))
         return OK
@@ -120,6 +121,19 @@ def open_ledger(
     elif ledger.retrying or config.output.retry:
         say(retry_line(ledger, config))
     return ledger, settled
+
+
+def label_of(config: RestoreConfig) -> str:
+    """How pictures are labelled: as asked for, else as the run of the output was begun, else by XMP."""
+    if config.output.label is not None:
+        return config.output.label
+    has_run = store.exists(store.join(config.output.uri, layout.RUN)) and not config.output.new_run
+    if not has_run:
+        return "xmp"
+    try:
+        return "xmp" if "label" in read_run(config.output.uri).fingerprint else "none"
+    except BROKEN:
+        return "xmp"  # claiming the output says what is wrong with it
 
 
 def unknown_pictures(ledger: Ledger, flag: str, named: FaceList) -> str:

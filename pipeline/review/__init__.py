@@ -1,1 +1,1 @@
-"""The server of a run's review page: shows it, and takes verdicts into the output."""
+"""A person reviews the faces of an output: the page of any output, its server, signed addresses."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ from pipeline.records.run_file import RunFile
 from pipeline.records.verdicts import BadVerdicts, digest
 from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.isolate import call_apart
+from pipeline.stages.label import LabelPictures
 from pipeline.stages.paste import paste_faces, paste_on_enhanced
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.sample import choose_samples, sample_strip
@@ -60,6 +61,16 @@ from pipeline.stages.verdicts import Carried, UnitVerdicts, load_verdicts
 UNTOUCHED = frozenset({"named", "rejected"})
 # Reasons of images that are not delivered, because there is nothing to deliver or no place for it.
 NOT_DELIVERED = frozenset({"unreadable", "too many bytes", "name refused", "damaged shard"})
+
+
+class Pasted(NamedTuple):
+    """What is delivered for an image."""
+
+    address: Address
+    # None: there is nothing to deliver
+    data: bytes | None
+    # the label of a file that carries none
+    sidecar: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,8 @@ class Publish:
     review: bool = True
     # whose regions keep their pixels, whether a face is found there or not
     never: FaceList = NO_FACES
+    # what says in a picture that it was restored; None: nothing does
+    label: LabelPictures | None = None
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
@@ -176,8 +189,10 @@ class Publish:
     def _carried(self, unit: Unit, records: Sequence[ImageRecord], earlier: Marker | None) -> Carried | None:
         """What stays as the unit delivered it before; None where nothing does. Raises StoreError."""
         places = [place for place, record in enumerate(records) if record.carried]
-        if not places or earlier is None:
+        if not places:
             return None
+        if earlier is None:
+            raise store.StoreError(f"{unit.name}: the marker of what it delivered before is gone")
         return Carried.read(self.output, unit, places, earlier, self.measured)
 
     def _carried_pictures(self, unit: Unit, carried: Carried) -> dict[int, bytes]:
@@ -196,8 +211,8 @@ class Publish:
         after: NDArray[np.uint8],
         show: Callable[[int, bytes, bytes], None] | None = None,
         carried: Mapping[int, bytes] | None = None,
-    ) -> Iterator[tuple[Address, bytes | None]]:
-        """Each image's address and the bytes delivered for it, settling its record; None: nothing to deliver.
+    ) -> Iterator[Pasted]:
+        """What is delivered for each image, settling its record.
 
         show: is given the place of each picture with faces, its bytes, and those that are delivered. carried: what was
         delivered before for pictures of a shard that stay.
@@ -207,7 +222,7 @@ class Publish:
         for i, there in enumerate(unit.images):
             record = records[i]
             if record.carried:
-                yield there, (carried or {}).get(i)
+                yield Pasted(there, (carried or {}).get(i))
                 continue
             address, data = next(read)
             mine = [(f, before[j], after[j]) for j, f in enumerate(with_crops(faces)) if f.image == i]
@@ -215,7 +230,7 @@ class Publish:
             if isinstance(data, store.StoreError):
                 if record.outcome is None:
                     record.settle("failed", "unreadable", "paste", message(data), outline(data))
-                yield address, None
+                yield Pasted(address, None)
                 continue
             find = None
             if self.mask:
@@ -224,7 +239,29 @@ class Publish:
             delivered = self._paste_one(record, data, mine, kept, find) if wanted else data
             if show is not None and mine:
                 show(i, data, delivered)
-            yield address, delivered
+            if self.label is None or delivered == data:
+                yield Pasted(address, delivered)
+            else:
+                every = [face for face in faces if face.image == i]
+                yield self._labelled(self.label, unit, record, address, delivered, every)
+
+    def _labelled(
+        self,
+        label: LabelPictures,
+        unit: Unit,
+        record: ImageRecord,
+        address: Address,
+        data: bytes,
+        faces: list[FaceRecord],
+    ) -> Pasted:
+        """The picture with its label; one of a shard, in which nothing lies beside it, may stay without."""
+        background = store.name_of(self.background.published.file) if self.background else ""
+        labelled = label(data, record.sha256, faces, background)
+        record.label = labelled.where
+        if labelled.sidecar is not None and unit.kind != "folder":
+            record.label = labelled.where.replace("sidecar", "none", 1)
+            return Pasted(address, data)
+        return Pasted(address, labelled.data, labelled.sidecar)
 
     def _paste_one(
         self,
@@ -281,17 +318,11 @@ class Publish:
                 return restored.data
         return data
 
-    def _deliver(
-        self, unit: Unit, records: list[ImageRecord], pasted: Iterator[tuple[Address, bytes | None]]
-    ) -> list[Output]:
+    def _deliver(self, unit: Unit, records: list[ImageRecord], pasted: Iterator[Pasted]) -> list[Output]:
         """Write the unit's pictures, one by one or as a shard."""
         if unit.kind == "folder":
-            return [
-                o
-                for r, (a, data) in zip(records, pasted, strict=True)
-                for o in self._picture(unit, r, a, data)
-            ]
-        data = [data for _, data in pasted]
+            return [o for r, one in zip(records, pasted, strict=True) for o in self._picture(unit, r, one)]
+        data = [one.data for one in pasted]
         try:
             shard = self._tar(unit, data) if unit.kind == "tar" else self._parquet(unit, records, data)
         except store.StoreError as error:
@@ -300,15 +331,19 @@ class Publish:
             return []
         return [self._write(unit, unit.shard_path, shard)]
 
-    def _picture(self, unit: Unit, record: ImageRecord, address: Address, data: bytes | None) -> list[Output]:
+    def _picture(self, unit: Unit, record: ImageRecord, pasted: Pasted) -> list[Output]:
         """One picture of a folder, under its own name; a name that can not be written is its failure."""
+        address, data, sidecar = pasted
         if data is None:  # or it stays as it was delivered before
             return []
         try:
             # an object store takes such names as they are, and then the picture would lie elsewhere
             if not address.is_path:
                 raise store.NameRefused(f"a path below the input was wanted, its name is {address.member!r}")
-            return [self._write(unit, layout.image_path(address.member), data)]
+            written = [self._write(unit, layout.image_path(address.member), data)]
+            if sidecar is not None:
+                written.append(self._write(unit, layout.sidecar_path(address.member), sidecar))
+            return written
         except store.NameRefused as error:
             record.settle("failed", "name refused", "paste", message(error), outline(error))
             return []

@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("traceback", pa.string()),  # where in the program a failure came from
         ("recoded", pa.string()),  # why pixels outside of the faces changed, too; null where they did not
+        ("label", pa.string()),  # "xmp", "sidecar: WHY" or "none: WHY"; null for a picture without a label
         ("attempts", pa.int32()),  # of the image's unit: 1, and one more for every --retry; null in face rows
         ("box", pa.list_(pa.float64())),
         ("landmarks", pa.list_(pa.float64())),
@@ -85,7 +86,7 @@ SCHEMA = pa.schema(
 VERDICT_COLUMNS = ("verdict", "verdict_by", "verdict_at", "verdict_settings")
 SAMPLE_COLUMNS = ("samples", "spread", "spread_identity", "invented")
 ADDED_LATER = frozenset(
-    {"left_for", "recoded", "rung", "tried", "has_crop", *VERDICT_COLUMNS, *SAMPLE_COLUMNS}
+    {"left_for", "recoded", "label", "rung", "tried", "has_crop", *VERDICT_COLUMNS, *SAMPLE_COLUMNS}
 )
 
 
@@ -110,7 +111,12 @@ def record_table(
         address = {"unit": unit.name, "member": image.member, "sha256": image.sha256}
         size = {"width": image.width, "height": image.height, "outcome": image.outcome}
         what: dict[str, Any] = {"reason": image.reason, "stage": image.stage, "error": image.error}
-        what |= {"traceback": image.traceback, "recoded": image.recoded, "attempts": unit.attempts}
+        what |= {
+            "traceback": image.traceback,
+            "recoded": image.recoded,
+            "label": image.label,
+            "attempts": unit.attempts,
+        }
         rows.append({"kind": "image", "face": -1} | address | size | what)
         for face in faces:
             if face.image == place:

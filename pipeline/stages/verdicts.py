@@ -178,7 +178,8 @@ class Carried:
 
     def outputs(self, unit: Unit, written: Collection[str]) -> list[Output]:
         """The objects of the pictures that stay; the strip of the contact sheet, too, where none was made anew."""
-        members = {layout.image_path(unit.images[place].member) for place in self.images}
+        names = [unit.images[place].member for place in self.images]
+        members = {path(name) for name in names for path in (layout.image_path, layout.sidecar_path)}
         stems = tuple(
             f"{folder}/{place:04d}-"
             for place in self.images

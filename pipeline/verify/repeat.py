@@ -84,7 +84,8 @@ class Repeat:
         row = self.restore(row)
         records, faces = load_images(row), load_faces(row)
         before, after = (unpack(row[c], self.publish.frame.side) for c in ("crops", "restored"))
-        [(_, again)] = self.publish.pasted(unit, records, faces, before, after)
+        [one] = self.publish.pasted(unit, records, faces, before, after)
+        again = one.data
         try:
             delivered = delivered_picture(
                 self.publish.output, unit, candidate.place, self.publish.image_column

@@ -196,7 +196,7 @@ class _Reading:
         if data is None:
             return
         record = {"outcome": "restored"} if is_image_name(path) else {}
-        if path.startswith(f"{layout.IMAGES}/"):
+        if path in self._places:
             record = self._run.as_delivered(rows[self._places[path]][0]) if rows else {}
         wrong = wrong_picture(record, data, self._run.max_pixels) if record else ""
         if wrong:

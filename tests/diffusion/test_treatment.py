@@ -137,3 +137,36 @@ def test_nothing_is_gentler_than_the_estimator_alone(treatment):
 def test_a_chain_from_the_first_kept_step_has_no_lower_one():
     lowest = Treatment("chain", Chain(1, (1, 0)), 2.0)
     assert [name for name, _ in method().ladder(lowest, 128)] == ["asked", "held", "estimator"]
+
+
+ROWS = (
+    {"above": 0.0, "way": "left"},
+    {"above": 2.0, "way": "estimator"},
+    {"above": 4.0, "start_step": 240, "calls": 6, "hold": 2.0},
+)
+METHOD = Method(0.5, "ddim250", "official", 400, 11, 1.5, ROWS, seed=3)
+
+
+def test_a_face_has_settings_of_its_own_and_else_what_the_table_says():
+    same = METHOD.adjusted({"seed": 9})
+    assert (same.seed, same.treatment) == (9, METHOD.treatment)
+    held = METHOD.adjusted({"hold": 1.0}).treatments(METHOD.schedule)
+    assert [held(delta).kind for delta in (1, 3, 5)] == ["left", "estimator", "chain"]
+    assert (held(5).hold, held(5).steps) == (1.0, 6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "hold", "steps"),
+    [({"start_step": 240}, 240, 1.5, 11), ({"method": "difface"}, 400, 1.5, 11),
+     ({"start_step": 240, "calls": 4, "hold": 0.0}, 240, 0.0, 4)],
+)  # fmt: skip
+def test_who_names_a_chain_has_it_whatever_the_damage(settings, step, hold, steps):
+    method = METHOD.adjusted(settings)
+    treatment = method.treatments(method.schedule)
+    assert isinstance(treatment, Treatment) and (treatment.hold, treatment.steps) == (hold, steps)
+    assert int(method.schedule.t[treatment.chain.start]) == step
+
+
+def test_the_estimator_alone_is_a_setting_too():
+    method = METHOD.adjusted({"method": "estimator"})
+    assert method.treatments(method.schedule) == Treatment("estimator")

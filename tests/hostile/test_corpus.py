@@ -118,7 +118,14 @@ def test_every_image_has_the_outcome_expected_and_nothing_is_lost(tmp_path, name
     assert everything_below(tmp_path / "here") == before
     assert {p.name for p in tmp_path.iterdir()} == {"here", "there"}
     assert [p.name for p in output.parent.iterdir()] == ["out"]
-    assert {p.name for p in output.iterdir()} <= {"images", "shards", "records", "report", "_ledger"}
+    assert {p.name for p in output.iterdir()} <= {
+        "images",
+        "shards",
+        "records",
+        "report",
+        "review",
+        "_ledger",
+    }
     named = {o["path"] for m in done.markers for o in m["outputs"]}
     markers = {u.marker_path for u in done.units}
     there = {Path(p).relative_to(output).as_posix() for p in files_below(output)}

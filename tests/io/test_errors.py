@@ -97,7 +97,7 @@ def test_a_failed_face_gives_its_picture_error_and_traceback(tmp_path):
     face = FaceRecord(0, 0, [], [], [], 1.0, 1.0, error="ValueError: bad", traceback="engine.py:1 in step")
     crops = np.zeros((1, 4, 4, 3), np.uint8)
     publish = Publish("out", CropFrame(4), "image", False, None, 100, False, {})
-    assert [data for _, data in publish.pasted(unit, [image], [face], crops, crops)] == [b"bytes"]
+    assert [one.data for one in publish.pasted(unit, [image], [face], crops, crops)] == [b"bytes"]
     assert (image.outcome, image.stage, image.reason) == ("failed", "restore", "face failed")
     assert (image.error, image.traceback) == (face.error, face.traceback)
 

@@ -105,6 +105,8 @@ def test_inks_are_seen_and_changed_through_their_profile(dtype):
 @pytest.mark.parametrize(
     "damaged",
     [b"no profile", ADOBE_RGB[:100], ADOBE_RGB[:140] + bytes(200), CMYK[:500], GREY_18[:200], bytes(1000)],
+    # their bytes hold the time at which they were made
+    ids=["text", "header", "no tags", "cut CMYK", "cut grey", "zeros"],
 )
 def test_a_damaged_profile_is_none_and_said_once(damaged, mode, caplog):
     icc._usable.cache_clear()

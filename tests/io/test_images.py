@@ -214,7 +214,7 @@ def test_bytes_that_are_no_whole_picture_are_named(data, reason):
         (saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), "animated"),
         (saved(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]), "animated"),
         (saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "float samples"),
-        (cv2.imencode(".tiff", COLOUR.astype(np.uint16) * 257)[1].tobytes(), "deep samples"),
+        (saved(Image.fromarray(GREY.astype(np.int32)), "TIFF"), "deep samples"),
     ],
 )
 def test_pictures_we_do_not_restore_are_skipped_with_a_reason(data, reason):
@@ -267,7 +267,7 @@ def test_why_the_pixels_beside_an_edit_could_not_stay_is_given_and_nothing_where
         return encode(picture, edited).recoded
 
     assert all(recoded(data) is None for data in (*LOSSLESS.values(), JPEG, saved(cmyk(), "JPEG")))
-    assert recoded(saved(cmyk(), "TIFF")) == "its CMYK samples are delivered as RGB"
+    assert recoded(saved(cmyk(), "TIFF")) is None
     flags = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411]
     assert "chroma sampling" in recoded(cv2.imencode(".jpg", COLOUR[..., ::-1], flags)[1].tobytes())
 

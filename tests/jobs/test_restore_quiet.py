@@ -25,7 +25,7 @@ PRINTED = [
     rf"[a-z_]+ +{NUMBER}  ± {NUMBER} over {NUMBER} faces",
     r"time +[0-9:.]+ (s|min)",
     r"exit code +0  every image accounted for",
-    r"(records|report|contact sheet) +/.*",
+    r"(records|report|contact sheet|review) +/.*",
     r"MLflow +MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false .*",
 ]
 

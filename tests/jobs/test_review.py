@@ -37,7 +37,7 @@ def keep(browser: Browser, name: str) -> None:
     """Put the page as it is now into the folder of the documentation's pictures, where one is given."""
     if KEPT:
         browser.wait(lambda: browser.run("return document.querySelector('.face .after').naturalWidth"))
-        browser.driver.save_screenshot(f"{KEPT}/{name}.png")
+        browser.driver.save_screenshot(str(ROOT / KEPT / f"{name}.png"))
 
 
 def finished(restore, folder: Path, *options: str) -> tuple[Path, Path]:

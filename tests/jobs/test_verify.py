@@ -420,7 +420,7 @@ def test_damage_weighs_more_than_work_not_done(tree, tmp_path, capsys):
 
 
 def test_a_run_that_planned_nothing_yet_is_unfinished(tree, tmp_path, capsys):
-    for path in ("_ledger/plan", "_ledger/done", "images", "records", "faces"):
+    for path in ("_ledger/plan", "_ledger/done", "images", "records", "faces", "review"):
         shutil.rmtree(tree.output / path)
     (tree.output / PLAN).unlink()
     done = verify(tree.output, tmp_path / "report.json", capsys)
