@@ -29,6 +29,8 @@ _BLACK = imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION
 _EXACT = _BLACK | imagecodecs.CMS.FLAGS.NOOPTIMIZE
 # Samples that are converted at once.
 _STRIP = 1 << 22
+# x, y of white, and of red, green and blue.
+SRGB_WHITE, SRGB_PRIMARIES = (0.3127, 0.3290), (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 # A profile that differs from sRGB by no more than this, in 8-bit levels, is sRGB.
 _SAME = 1
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -139,6 +141,13 @@ def rgb_profile(
 def grey_profile(curve: float | NDArray[np.float64]) -> bytes:
     """An ICC profile of grey. curve: the exponent of its samples, or a table of their light, 0..1."""
     return _undated(imagecodecs.cms_profile("gray", **_curve(curve)))
+
+
+def linear_profile(mode: Mode) -> Profile | None:
+    """That of samples that are light itself, in the primaries of sRGB."""
+    if mode == "L":
+        return Profile.of(grey_profile(1.0), mode)
+    return Profile.of(rgb_profile(SRGB_WHITE, SRGB_PRIMARIES, 1.0), mode)
 
 
 def _undated(icc: bytes) -> bytes:

@@ -26,7 +26,7 @@ from pipeline.io.delivered import UNREADABLE
 from pipeline.io.errors import message, outline
 from pipeline.io.face_list import NO_FACES, FaceList
 from pipeline.io.fence import Fenced, RunFence
-from pipeline.io.images import Picture, encode_png, most_bytes
+from pipeline.io.images import Picture, SkippedImage, encode_png, most_bytes
 from pipeline.io.masks import Hole, find_hole
 from pipeline.io.readers import parquet_slice, read_unit
 from pipeline.io.s3 import LARGEST_CLAIM
@@ -303,6 +303,8 @@ class Publish:
                     around = (kept, self.frame.side, self.keep_detail, self.max_pixels, self.background)
                     paste = partial(paste_on_enhanced, data, pasted, *around, self.pastes_change, untouched)
                 restored = call_apart(paste) if self.careful else paste()
+            except SkippedImage as error:
+                record.settle("skipped", error.reason, "paste", f"{record.member}: {message(error)}")
             except NotEnhanced as error:
                 said = f"{record.member}: {message(error)}"
                 record.settle("failed", error.reason, "background", said, outline(error))
