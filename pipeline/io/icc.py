@@ -168,9 +168,9 @@ def _usable(icc: bytes, mode: Mode) -> Profile | None:
     if len(icc) < 128 or icc[36:40] != b"acsp":
         return _refused(mode, "it is no ICC profile")
     if icc[16:20] != space:
-        return _refused(mode, f"it is one of {icc[16:20].decode('latin-1').strip()}")
+        return _refused(mode, f"it is one of {icc[16:20]!r}")
     if icc[12:16] not in _CLASSES:
-        return _refused(mode, f"its class is {icc[12:16].decode('latin-1').strip()}")
+        return _refused(mode, f"its class is {icc[12:16]!r}")
     profile = Profile(icc, mode)
     steps = np.linspace(0, 255, 9).round().astype(np.uint8)
     probe = np.stack(np.meshgrid(*[steps] * channels), axis=-1).reshape(-1, channels)
