@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -96,6 +96,8 @@ class Bag:
 
     uri: str
     run: str
+    # size by path of the payload's files that an earlier start has left; `claim` fills it
+    there: dict[str, int] = field(default_factory=dict, compare=False)
 
     def claim(self) -> None:
         """Begin the bag, or go on with it. Raises NoBag where something else lies there, or StoreError."""
@@ -115,6 +117,7 @@ class Bag:
             raise NoBag(
                 f"--bag {self.uri} is the bag of another run; choose another place, or delete that one"
             )
+        self.there.update((entry.path, entry.size) for entry in self._payload_files())
 
     def receipt(self, unit: str) -> Receipt | None:
         """The receipt of a unit; None where it has none that can be read. Raises StoreError."""
@@ -127,8 +130,8 @@ class Bag:
             return None
 
     def keeps(self, receipt: Receipt) -> bool:
-        """Whether every file of a receipt is there, with its size. Raises StoreError."""
-        return all(self._size(f.path) == f.size for f in receipt.files)
+        """Whether every file of a receipt was there, with its size, when this start began."""
+        return all(self.there.get(f.path) == f.size for f in receipt.files)
 
     def write_receipt(self, receipt: Receipt, before: Receipt | None) -> None:
         """Make a unit's receipt, after its files; what only the one before has goes. Raises StoreError."""
@@ -211,12 +214,11 @@ class Bag:
         return found == [f"{name}: {value}" for name, value in info.items()]
 
     def _refuse_strangers(self, listed: set[str]) -> None:
-        folder = store.join(self.uri, PAYLOAD)
-        found = store.list_files(folder) if store.exists(folder) else []
-        strangers = [entry.path for entry in found if entry.path not in listed]
+        strangers = [entry.path for entry in self._payload_files() if entry.path not in listed]
         if strangers:
             raise NoBag(
-                f"{len(strangers)} files in {folder} are not of the run, {strangers[0]} is the first; "
+                f"{len(strangers)} files in {store.join(self.uri, PAYLOAD)} are not of the run, {strangers[0]} is the "
+                "first; "
                 "remove them, and run the same command again"
             )
 
@@ -239,16 +241,16 @@ class Bag:
 
     def _is_there(self, target: str, sha256: str, size: int) -> bool:
         """Whether a file of an interrupted unit is there whole."""
-        if self._size(target) != size:
+        if self.there.get(target) != size:
             return False
         hashed = hashlib.sha256()
         for piece in _pieces(self._payload(target)):
             hashed.update(piece)
         return hashed.hexdigest() == sha256
 
-    def _size(self, path: str) -> int | None:
-        uri = self._payload(path)
-        return store.stat(uri).size if store.exists(uri) else None
+    def _payload_files(self) -> list[store.Entry]:
+        folder = store.join(self.uri, PAYLOAD)
+        return store.list_files(folder) if store.exists(folder) else []
 
     def _digest(self, path: str) -> str:
         return hashlib.sha256(store.read_bytes(store.join(self.uri, path))).hexdigest()
