@@ -171,6 +171,10 @@ class Publish:
         marker = make_marker(
             unit, records, faces, sums, outputs, self.measured, self.device, environment, said
         )
+        return self._mark(unit, marker, earlier)
+
+    def _mark(self, unit: Unit, marker: Marker, earlier: Marker | None) -> Marker:
+        """Write the unit's marker in the place of that of an earlier attempt; the marker that counts."""
         owned = RunFence(self.output, unit.run, RunFile.identity)
         for left in (earlier.sha256.keys() if earlier else set()) - marker.sha256.keys():
             owned.delete(left)
