@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 from pipeline.io import bmp, gif, jpeg_parts, png, riff
-from pipeline.io.picture import Picture, SkippedImage
+from pipeline.io.picture import ImageError, Picture
 from pipeline.io.thumbnails import Renewal
 
 
 def check_carried(data: bytes, kind: str) -> None:
-    """Raise SkippedImage where a file carries what `carried` could not keep. kind: Pillow's format name."""
+    """Raise SkippedImage where a file carries what `carried` could not keep, and ImageError where it is damaged.
+
+    kind: Pillow's format name.
+    """
     if kind in ("JPEG", "MPO"):
         jpeg_parts.check_index(data)
     elif kind == "BMP":
@@ -17,7 +20,7 @@ def check_carried(data: bytes, kind: str) -> None:
         try:
             gif.gif_blocks(data)
         except (IndexError, ValueError) as error:
-            raise SkippedImage("damaged blocks", "the blocks of a GIF can not be told apart") from error
+            raise ImageError("truncated", "the blocks of a GIF can not be told apart") from error
 
 
 def carried(original: Picture, edited: bytes, renewed: Sequence[Renewal] = ()) -> bytes:

@@ -33,7 +33,7 @@ def gif_blocks(data: bytes) -> Blocks:
     before, descriptor = data[start:place], data[place : place + 10]
     start = place + 10
     place = start + _palette_length(descriptor[9])
-    end = _sub_blocks_end(data, place + 1)
+    end = _pixels_end(data, place + 1)
     return Blocks(screen, before, descriptor, data[start:place], data[place:end], data[end:])
 
 
@@ -62,3 +62,11 @@ def _sub_blocks_end(data: bytes, place: int) -> int:
     while length := data[place]:
         place += 1 + length
     return place + 1
+
+
+def _pixels_end(data: bytes, place: int) -> int:
+    """As `_sub_blocks_end`; the file's end where the last block is not ended, which decoders judge by its pixels."""
+    try:
+        return _sub_blocks_end(data, place)
+    except IndexError:
+        return len(data)

@@ -28,7 +28,7 @@ class Damaged(ValueError):
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of each segment after the start mark, until the end mark; a scan's data follow its own.
 
-    The end mark is the last one where there is one. Other bytes between segments are passed over, as decoders do.
+    The end mark comes last, where there is one. Other bytes between segments are passed over, as decoders do.
     """
     place = 2
     while (found := _MARKER.search(data, place)) is not None:

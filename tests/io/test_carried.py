@@ -408,6 +408,15 @@ def test_transparent_colours_of_a_png_stay_and_no_other_becomes_so(kind):
         assert hidden.any() and (hidden == then).all()
 
 
+def test_a_gif_that_lacks_its_end_is_restored_and_one_that_lacks_pixels_is_truncated():
+    whole = gif(extras=False)
+    for data in (whole[:-1], whole[:-2]):
+        assert (decode(data).rgb == decode(whole).rgb).all()
+        assert (decode(edited(data)).stored[80:] == decode(whole).stored[80:]).all()
+    with pytest.raises(ValueError, match="end early"):
+        decode(whole[: len(whole) // 2])
+
+
 # BMP
 
 

@@ -133,3 +133,14 @@ def test_a_picture_takes_few_bytes_a_pixel_beside_its_file():
 def test_a_grey_jpeg_keeps_its_other_pixels(tmp_path):
     _, (image, _) = delivered(tmp_path, encoded(Image.new("L", (WIDTH, HEIGHT), 99), "JPEG"))
     assert (image["outcome"], image["recoded"]) == ("restored", None)
+
+
+def test_a_picture_that_can_not_be_written_back_is_skipped_with_the_reason_and_stays(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise images.SkippedImage("unsupported AVIF", "it can not be written in another size")
+
+    monkeypatch.setattr("pipeline.stages.publish.paste_faces", refuse)
+    data = encoded(PICTURE, "JPEG")
+    done, (image, _) = delivered(tmp_path, data)
+    assert done == data and (image["outcome"], image["reason"]) == ("skipped", "unsupported AVIF")
+    assert "another size" in image["error"]
