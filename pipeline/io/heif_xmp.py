@@ -53,7 +53,7 @@ def with_packet(data: bytes, packet: bytes) -> bytes:
     """The file with this packet in the place of its own, or as a new item. Raises NoPlace."""
     try:
         return _with_packet(data, packet)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise NoPlace("the index of the file is damaged") from error
 
 

@@ -69,7 +69,7 @@ def find_packet(data: bytes, page: int = 0) -> tuple[int, int] | None:
             else:
                 (begin,) = struct.unpack_from(form.order + form.offset, data, place + form.value_at)
             return (begin, begin + size) if begin + size <= len(data) else None
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:
         raise NoPlace("the directory of the TIFF is damaged") from error
     return None
 
@@ -80,7 +80,7 @@ def with_packet(data: bytes, packet: bytes, page: int = 0) -> bytes:
         form = _form(data)
         pointer, start = _directory(data, form, page)
         places = list(_entries(data, form, start))
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:
         raise NoPlace("the directory of the TIFF is damaged") from error
     end = (places[-1] if places else start + struct.calcsize(form.length)) + form.value_at + form.value
     after = data[end : end + struct.calcsize(form.offset)]

@@ -28,14 +28,19 @@ _GIF_TRAILER = bytes([1, *range(255, -1, -1), 0])
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _JP2_XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _JXL = b"\0\0\0\x0cJXL \r\n\x87\n"
+# What reading the lengths and offsets of a damaged file raises.
+_DAMAGED = (struct.error, IndexError, OverflowError)
 _JXL_HEADER = _JXL + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
 
 
 def find_packet(data: bytes) -> bytes | None:
     """The XMP packet of a file; None where it has none. Raises NoPlace for a kind that carries none."""
     kind = _kind(data)
-    span = kind.span(data)
-    return None if span is None else kind.packet(data[span[0] : span[1]])
+    try:
+        span = kind.span(data)
+        return None if span is None else kind.packet(data[span[0] : span[1]])
+    except _DAMAGED as error:
+        raise NoPlace("the structure of the file is damaged") from error
 
 
 def with_packet(data: bytes, packet: bytes) -> bytes:
@@ -43,7 +48,10 @@ def with_packet(data: bytes, packet: bytes) -> bytes:
 
     Raises NoPlace, a sentence, where the file or its kind has none for it.
     """
-    return _kind(data).put(data, packet)
+    try:
+        return _kind(data).put(data, packet)
+    except _DAMAGED as error:
+        raise NoPlace("the structure of the file is damaged") from error
 
 
 class _Kind(NamedTuple):

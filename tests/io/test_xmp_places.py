@@ -1,6 +1,7 @@
 """XMP in the bytes of each kind of file: another program reads it, and everything else of the file stays."""
 
 import io
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -263,6 +264,23 @@ def test_files_cut_off_anywhere_are_refused_or_carry_the_packet():
                 assert PACKET in with_packet(data[:end], PACKET)
             except NoPlace:
                 continue
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_with_any_number_in_them_changed_are_refused_or_carry_the_packet(name):
+    data, draw = with_packet(FILES[name], FIRST), random.Random(name)
+    for _ in range(400):
+        changed = bytearray(data)
+        for _ in range(draw.randint(1, 4)):
+            place = draw.randrange(draw.choice([32, 400, len(data)]))
+            changed[place : place + 4] = draw.choice(
+                [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff", b"\0\1", b""]
+            )
+        try:
+            find_packet(bytes(changed))
+            assert PACKET in with_packet(bytes(changed), PACKET)
+        except NoPlace:
+            continue
 
 
 def test_the_packet_of_jpeg_xl_and_its_box(tmp_path: Path):
