@@ -72,8 +72,9 @@ class TiffFile:
             edited = _edited(picture, colour, segment, rgb)
             if edited is None:
                 continue
-            untouched = False
-            for number, coded, why in encode_segment(page, segment, *edited):
+            untouched, parts = False, encode_segment(page, segment, *edited)
+            del edited  # which may be the whole picture
+            for number, coded, why in parts:
                 recoded = recoded or why
                 if page.compression == NONE:
                     file.replace(int(offsets[number]) + segment.skip, coded)
@@ -157,7 +158,7 @@ class _File:
                 "unsupported TIFF", "its strips or tiles share bytes with other parts of the file"
             )
 
-    def replace(self, place: int, new: bytes) -> None:
+    def replace(self, place: int, new: bytes | bytearray) -> None:
         """Put bytes in the place of as many."""
         self._out.seek(place)
         self._out.write(new)
@@ -171,7 +172,7 @@ class _File:
         start, end = min([place, *(s for s, _ in meeting)]), max([place + size, *(e for _, e in meeting)])
         self._free = [*before, (start, end), *after]
 
-    def put(self, new: bytes) -> int:
+    def put(self, new: bytes | bytearray) -> int:
         """Put bytes into the first part that is free and large enough, or at the end; their place."""
         for i, (start, end) in enumerate(self._free):
             place = start + start % 2
@@ -180,9 +181,13 @@ class _File:
                 self._free[i] = (place + len(new), end)
                 self.replace(place, new)
                 return place
+        if self._free and self._free[-1][1] == self._end:  # the file may grow there
+            place = self._free[-1][0] + self._free[-1][0] % 2
+            self._free.pop()
+            self._end = place
         return self.append(new)
 
-    def append(self, new: bytes) -> int:
+    def append(self, new: bytes | bytearray) -> int:
         """Put bytes at the end; their place, which is even."""
         place = self._end + self._end % 2
         self.replace(self._end, bytes(place - self._end))

@@ -194,16 +194,16 @@ def test_a_turned_page_is_edited_upright_and_stays_turned(orientation, tiled):
     assert ((page_of(after) != RGB16).any(axis=2).sum()) == 200
 
 
-def jpegs(samples, **options):
-    # tifffile's own encoder writes tables into every tile; libtiff's writes them once
-    return tiff(samples, compression="jpeg", compressionargs={"level": 85}, **options)
+def jpegs(samples, photometric="rgb", colours=None, **options):
+    how = {"level": 85} | ({} if colours is None else {"outcolorspace": colours})
+    return tiff(samples, compression="jpeg", compressionargs=how, photometric=photometric, **options)
 
 
 JPEGS = {
-    "tiles": jpegs(COLOUR, photometric="ycbcr", tile=(64, 64), subsampling=(2, 2)),
-    "whole chroma": jpegs(COLOUR, photometric="ycbcr", tile=(64, 64), subsampling=(1, 1)),
-    "rgb": jpegs(COLOUR, photometric="rgb", rowsperstrip=32),
-    "grey": jpegs(GREY, photometric="minisblack", rowsperstrip=32),
+    "tiles": jpegs(COLOUR, tile=(64, 64), subsampling=(2, 2)),
+    "whole chroma": jpegs(COLOUR, tile=(64, 64), subsampling=(1, 1)),
+    "rgb": jpegs(COLOUR, colours="rgb", rowsperstrip=32),
+    "grey": jpegs(GREY, "minisblack", rowsperstrip=32),
     "tables of the page": from_pillow(COLOUR, compression="jpeg", quality=85),
 }
 
