@@ -41,7 +41,16 @@ DOORS: Mapping[str, frozenset[str]] = {
             "pipeline/cleaning/checks.py",
         }
     ),
-    "imagecodecs": frozenset({"pipeline/io/icc.py", "pipeline/io/tiff_segments.py"}),
+    "imagecodecs": frozenset(
+        {
+            "pipeline/io/avif.py",
+            "pipeline/io/icc.py",
+            "pipeline/io/jpeg2000.py",
+            "pipeline/io/jpegxl.py",
+            "pipeline/io/tiff_segments.py",
+            "pipeline/io/ycck.py",
+        }
+    ),
     # the demo's archive holds one of its sample pictures
     "matplotlib": frozenset(
         {

@@ -9,14 +9,17 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import Refusal
 from pipeline.io import store
 from pipeline.io.names import escape_surrogates
+from pipeline.io.prefetch import ahead
 from pipeline.records.seal import is_intact, sealed
 
 PAYLOAD, RECEIPTS = "data", "receipts"
@@ -29,6 +32,8 @@ BAGIT, INFO, MANIFEST, TAG_MANIFEST = (
 DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 # Says whose bag it is; units have other names.
 CLAIM = f"{RECEIPTS}/bag.json"
+# Receipts read at once.
+READERS = 16
 # Files of more bytes are copied in pieces, through a file of their own on this machine.
 MOST_IN_MEMORY, PIECE = 64 << 20, 1 << 20
 # What a manifest would have to escape; validators do not agree how (RFC 8493, 2.1.3; bagit-python 1.9).
@@ -91,6 +96,8 @@ class Bag:
 
     uri: str
     run: str
+    # size by path of the payload's files that an earlier start has left; `claim` fills it
+    there: dict[str, int] = field(default_factory=dict, compare=False)
 
     def claim(self) -> None:
         """Begin the bag, or go on with it. Raises NoBag where something else lies there, or StoreError."""
@@ -110,6 +117,7 @@ class Bag:
             raise NoBag(
                 f"--bag {self.uri} is the bag of another run; choose another place, or delete that one"
             )
+        self.there.update((entry.path, entry.size) for entry in self._payload_files())
 
     def receipt(self, unit: str) -> Receipt | None:
         """The receipt of a unit; None where it has none that can be read. Raises StoreError."""
@@ -122,8 +130,8 @@ class Bag:
             return None
 
     def keeps(self, receipt: Receipt) -> bool:
-        """Whether every file of a receipt is there, with its size. Raises StoreError."""
-        return all(self._size(f.path) == f.size for f in receipt.files)
+        """Whether every file of a receipt was there, with its size, when this start began."""
+        return all(self.there.get(f.path) == f.size for f in receipt.files)
 
     def write_receipt(self, receipt: Receipt, before: Receipt | None) -> None:
         """Make a unit's receipt, after its files; what only the one before has goes. Raises StoreError."""
@@ -153,7 +161,7 @@ class Bag:
         store.write_bytes(self._payload(target), data)
         return File(target, sha256, len(data), unsigned)
 
-    def finish(self, units: Iterable[str], info: dict[str, str], date: str, changed: bool) -> tuple[int, int]:
+    def finish(self, units: Sequence[str], info: dict[str, str], date: str, changed: bool) -> tuple[int, int]:
         """Write the manifests over the receipts of these units, and make it a bag; files and bytes of the payload.
 
         changed: whether anything was copied; where nothing was, and it is a bag with this info, it stays as it is.
@@ -165,14 +173,9 @@ class Bag:
             manifest, tags = Path(folder) / MANIFEST, Path(folder) / TAG_MANIFEST
             with manifest.open("w", newline="") as lines, tags.open("w", newline="") as tag_lines:
                 tag_lines.write(f"{self._digest(CLAIM)}  {CLAIM}\n")
-                for unit in units:
-                    receipt = self.receipt(unit)
-                    if receipt is None:
-                        raise NoBag(
-                            f"the receipt of {unit} is gone from {self.uri}; run the same command again"
-                        )
+                for receipt in self._receipts(units):
                     digest = hashlib.sha256(receipt.to_json()).hexdigest()
-                    tag_lines.write(f"{digest}  {_receipt_path(unit)}\n")
+                    tag_lines.write(f"{digest}  {_receipt_path(receipt.unit)}\n")
                     for file in receipt.files:
                         lines.write(f"{file.sha256}  {PAYLOAD}/{file.path}\n")
                         listed.add(file.path)
@@ -193,6 +196,15 @@ class Bag:
             store.write_bytes(store.join(self.uri, BAGIT), DECLARATION)
         return len(listed), octets
 
+    def _receipts(self, units: Sequence[str]) -> Iterator[Receipt]:
+        """The receipts of these units, in their order. Raises NoBag where one is gone."""
+        with ThreadPoolExecutor(READERS) as pool:
+            found = ahead(pool, (partial(self.receipt, unit) for unit in units), 2 * READERS)
+            for unit, receipt in zip(units, found, strict=True):
+                if receipt is None:
+                    raise NoBag(f"the receipt of {unit} is gone from {self.uri}; run the same command again")
+                yield receipt
+
     def _is_bag(self, info: dict[str, str]) -> bool:
         """Whether it is finished, with this info but for the date."""
         if not store.exists(store.join(self.uri, BAGIT)):
@@ -202,12 +214,11 @@ class Bag:
         return found == [f"{name}: {value}" for name, value in info.items()]
 
     def _refuse_strangers(self, listed: set[str]) -> None:
-        folder = store.join(self.uri, PAYLOAD)
-        found = store.list_files(folder) if store.exists(folder) else []
-        strangers = [entry.path for entry in found if entry.path not in listed]
+        strangers = [entry.path for entry in self._payload_files() if entry.path not in listed]
         if strangers:
             raise NoBag(
-                f"{len(strangers)} files in {folder} are not of the run, {strangers[0]} is the first; "
+                f"{len(strangers)} files in {store.join(self.uri, PAYLOAD)} are not of the run, {strangers[0]} is the "
+                "first; "
                 "remove them, and run the same command again"
             )
 
@@ -230,16 +241,16 @@ class Bag:
 
     def _is_there(self, target: str, sha256: str, size: int) -> bool:
         """Whether a file of an interrupted unit is there whole."""
-        if self._size(target) != size:
+        if self.there.get(target) != size:
             return False
         hashed = hashlib.sha256()
         for piece in _pieces(self._payload(target)):
             hashed.update(piece)
         return hashed.hexdigest() == sha256
 
-    def _size(self, path: str) -> int | None:
-        uri = self._payload(path)
-        return store.stat(uri).size if store.exists(uri) else None
+    def _payload_files(self) -> list[store.Entry]:
+        folder = store.join(self.uri, PAYLOAD)
+        return store.list_files(folder) if store.exists(folder) else []
 
     def _digest(self, path: str) -> str:
         return hashlib.sha256(store.read_bytes(store.join(self.uri, path))).hexdigest()

@@ -98,8 +98,7 @@ class PackageUnit:
         places = {layout.image_path(a.member): place for place, a in enumerate(unit.images)}
         for output in outputs:
             place = places.get(output.path) if unit.kind == "folder" else None
-            is_changed = place is not None and rows and rows[place][0]["sha256"] != output.sha256
-            if self.signer is None or place is None or not is_changed:
+            if self.signer is None or place is None or not _is_changed(rows[place][0], output.sha256):
                 files[output.path] = self._copy(output)
                 continue
             at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -178,12 +177,17 @@ class PackageUnit:
             file = files.get(path)
             changed = self.run.as_delivered(image[0])["outcome"] == "restored" and file is not None
             if file is not None and not inside:
-                changed = (file.unsigned or file.sha256) != image[0]["sha256"]
+                changed = _is_changed(image[0], file.unsigned or file.sha256)
             at = signed_at.get(path, "")
             pictures.append(Delivered(image, file, inside, bool(changed), _time(marker), at))
         own = set() if inside else {layout.image_path(a.member) for a in unit.images}
         others = [file for path, file in files.items() if path not in own]
         return premis_of(unit.name, pictures, others, self.program)
+
+
+def _is_changed(image: dict[str, Any], sha256: str) -> bool:
+    """Whether a picture was restored into these bytes; one that failed is whatever lay at its place in the end."""
+    return bool(image["outcome"] != "failed" and image["sha256"] != sha256)
 
 
 def _time(marker: Marker) -> str:

@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from pipeline.io.avif import avif_layout, decode_avif, is_avif
 from pipeline.io.bmp import bmp_profile
 from pipeline.io.carried import check_carried
 from pipeline.io.formats import FORMATS, MAX_PIXELS, unsupported_format, weight
 from pipeline.io.icc import PlainInks, Profile
+from pipeline.io.jpeg2000 import decode_jpeg2000, is_jpeg2000, jpeg2000_layout
 from pipeline.io.jpeg_parts import has_every_scan, picture_end
+from pipeline.io.jpegxl import decode_jpegxl, is_jpegxl, jpegxl_header
 from pipeline.io.picture import (
     UPRIGHT,
     Array,
@@ -56,6 +59,19 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
 def _decoded(data: bytes, max_pixels: int) -> Picture:
     if is_tiff(data):
         return decode_tiff(data, partial(_check_size, max_pixels=max_pixels, counts=weight(data)))
+    if is_jpeg2000(data):
+        layout = jpeg2000_layout(data)
+        counts = 1 + (max(layout.bits) > 8 and len(layout.bits) > 2)
+        _check_size(layout.width, layout.height, max_pixels, counts)
+        return decode_jpeg2000(data, layout)
+    if is_jpegxl(data):
+        header = jpegxl_header(data)
+        _check_size(header.width, header.height, max_pixels, 1 + (header.bits > 8 and not header.is_grey))
+        return decode_jpegxl(data, header)
+    if is_avif(data):
+        avif = avif_layout(data)
+        _check_size(avif.width, avif.height, max_pixels, 1 + (avif.bits > 8 and not avif.is_grey))
+        return decode_avif(data, avif)
     image = _opened(data, max_pixels)
     if image.format in ("JPEG", "MPO") and picture_end(data) is None:
         image, data = _with_end(data, max_pixels)
@@ -152,10 +168,10 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
 def _check_size(width: int, height: int, max_pixels: int, counts: int) -> None:
     """Refuse a picture by the size that its header gives. counts: as `weight`."""
     if width * height * counts > max_pixels:
-        size = f"{width}x{height} is {width * height / 1e6:.0f} Mpx"
+        said = f"{width}x{height} is {width * height / 1e6:.0f} Mpx"
         raise SkippedImage(
             "too large",
-            f"{size}{' of 16-bit colour, which count twice' if counts > 1 else ''}, above the limit of "
+            f"{said}{' of 16-bit colour, which count twice' if counts > 1 else ''}, above the limit of "
             f"{max_pixels / 1e6:.0f} Mpx; raise --max-pixels to accept it",
         )
     if not width * height:

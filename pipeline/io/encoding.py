@@ -1,6 +1,7 @@
 """Picture → bytes of the kind of file it came from; pixels that were not edited keep their stored values."""
 
 import io
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -8,13 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.io import avif, jpeg2000, jpegxl
+from pipeline.io.avif import encode_avif
 from pipeline.io.carried import carried
 from pipeline.io.jpeg import keep_untouched_blocks, with_metadata_of
+from pipeline.io.jpeg2000 import encode_jpeg2000
+from pipeline.io.jpegxl import encode_jpegxl, encode_jpegxl_anew
 from pipeline.io.picture import Array, ImageError, Picture, eight_bit, silence_pillow, strips
 from pipeline.io.save_options import DEFAULT_OPTIONS
 from pipeline.io.thumbnails import renewals
+from pipeline.io.ycck import encode_ycck
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+# Of kinds that Pillow does not write as they were.
+ENCODERS: dict[str, Callable[[Picture, Array], bytes]] = {
+    jpeg2000.FORMAT: encode_jpeg2000,
+    jpegxl.FORMAT: encode_jpegxl,
+    avif.FORMAT: encode_avif,
+}
 
 
 class Edited(Protocol):
@@ -44,7 +58,8 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
     if original.file is not None:
         return Encoded(*original.file.encode(original, rgb))
     stored, alpha = original.stored, original.alpha
-    deep = stored.dtype == np.uint16 and stored.ndim == 3
+    # Pillow has no 16-bit colour
+    deep = stored.dtype == np.uint16 and stored.ndim == 3 and original.format == "PNG"
     # what is saved, transparency included; `edited` are the colours in it
     planes: Array = np.empty(stored.shape, stored.dtype)
     edited = planes
@@ -56,20 +71,28 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
         edited = edited[..., ::-1]
     touched = _edit(original, rgb, edited)
     renewed = renewals(original, edited) if touched.any() else []
-    if original.palette is not None:
-        return Encoded(carried(original, _encode_gif(original, edited), renewed), None)
-    if deep:
-        return Encoded(carried(original, _encode_deep_png(planes), renewed), None)
-    image = Image.fromarray(planes, "CMYK" if stored.ndim == 3 and stored.shape[2] == 4 else None)
+    if original.format in ENCODERS:
+        return Encoded(ENCODERS[original.format](original, planes), None)
+    data = _coded(original, edited if original.palette is not None else planes)
+    recoded = original.recoded
     del planes, edited
-    data = _saved(image, original.format, original.save)
     if original.jpeg:
-        del image
         data, recoded = keep_untouched_blocks(original.jpeg, data, touched)
-        return Encoded(carried(original, data, renewed), recoded)
-    if original.format == "JPEG" and original.source:
+    elif original.format == "JPEG" and original.source:
         data = with_metadata_of(original.source, data)
-    return Encoded(carried(original, data, renewed), original.recoded)
+    return Encoded(carried(original, data, renewed), recoded)
+
+
+def _coded(original: Picture, samples: Array) -> bytes:
+    """Samples, alpha last, as a file of the original's kind; what that file carries beside them may be missing."""
+    if original.palette is not None:
+        return _encode_gif(original, samples)
+    if samples.dtype == np.uint16 and samples.ndim == 3:
+        return _encode_deep_png(samples)
+    if "ycck" in original.save and original.jpeg:
+        return encode_ycck(samples, original.save["ycck"])
+    image = Image.fromarray(samples, "CMYK" if original.stored.shape[2:] == (4,) else None)
+    return _saved(image, original.format, {k: v for k, v in original.save.items() if k != "ycck"})
 
 
 def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) -> NDArray[np.bool_]:
@@ -114,11 +137,11 @@ def encode_anew(original: Picture, rgb: NDArray[np.uint8]) -> bytes:
     For a picture that is no edit of the original: metadata and depth stay behind. Same picture, same bytes.
     """
     alpha = None if original.alpha is None else original.upright(original.alpha)
-    if alpha is not None and alpha.shape == rgb.shape[:2]:
-        return _saved(
-            _joined(rgb, eight_bit(alpha)), original.format, DEFAULT_OPTIONS.get(original.format, {})
-        )
-    return _saved(_joined(rgb, None), original.format, DEFAULT_OPTIONS.get(original.format, {}))
+    fits = alpha is not None and alpha.shape == rgb.shape[:2]
+    image = _joined(rgb, eight_bit(alpha) if alpha is not None and fits else None)
+    if original.format == jpegxl.FORMAT:
+        return encode_jpegxl_anew(np.asarray(image))
+    return _saved(image, original.format, DEFAULT_OPTIONS.get(original.format, {}))
 
 
 def _joined(colour: Array, alpha: Array | None) -> Image.Image:

@@ -2,10 +2,10 @@
 
 from pathlib import PurePosixPath
 
-# Suffixes of pictures. Those of the second line are of formats that we only recognise, so that they are accounted for.
+# Suffixes of pictures. HEIC we only recognise, so that they are accounted for.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
-    | {".heic", ".heif", ".avif", ".jxl", ".jp2"}
+    | {".jp2", ".jpx", ".jpf", ".j2k", ".j2c", ".jxl", ".heic", ".heif", ".avif"}
 )
 # Formats whose decoders we trust with untrusted bytes; Pillow knows more, one of which starts Ghostscript.
 # A JPEG with further pictures behind it (MPO) is opened by "JPEG". TIFFs are read by tiff.py.
@@ -13,11 +13,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 # Signatures of formats that we can not write back as they were: offset, bytes, name.
 _UNSUPPORTED = (
     *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")),
-    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (4, b"JXL \r\n\x87\n", "JPEG XL"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (4, b"jP  \r\n\x87\n", "JPEG 2000"),
 )
 _PNG = b"\x89PNG\r\n\x1a\n"
 # The default limit; Pillow's own against decompression bombs.

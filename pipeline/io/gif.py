@@ -50,7 +50,8 @@ def with_blocks_of(source: bytes, target: bytes, own_palette: bool) -> bytes:
         theirs = theirs._replace(screen=screen, palette=b"", descriptor=ours.descriptor)
     flags = (theirs.descriptor[9] & ~INTERLACED) | (ours.descriptor[9] & INTERLACED)
     descriptor = ours.descriptor[:9] + bytes([flags])
-    return b"".join([theirs.screen, theirs.before, descriptor, theirs.palette, ours.pixels, theirs.after])
+    screen = theirs.screen[:6] + ours.screen[6:10] + theirs.screen[10:]
+    return b"".join([screen, theirs.before, descriptor, theirs.palette, ours.pixels, theirs.after])
 
 
 def _palette_length(flags: int) -> int:

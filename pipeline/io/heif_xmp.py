@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.io.tiff_xmp import NoPlace
+from pipeline.io.tiff_xmp import NoPlace, spliced
 
 _CONTENT = b"application/rdf+xml"
 _IN_FILE = 0  # construction_method of items whose offsets count from the file's begin
@@ -96,7 +96,8 @@ def _with_packet(data: bytes, packet: bytes) -> bytes:
 
     shift = len(index(0)) - (end - begin)
     box = struct.pack(">I", 8 + len(packet)) + b"mdat" + packet
-    return b"".join([data[:begin], index(shift), data[end:], box])
+    held = memoryview(data)
+    return b"".join([held[:begin], index(shift), held[end:], box])
 
 
 def _moved(item: _Item, end: int, shift: int) -> _Item:
@@ -114,7 +115,7 @@ def _with_sizes(data: bytes, last: Box) -> bytes:
     _, begin, end = last
     if data[begin : begin + 4] != bytes(4):
         return data
-    return b"".join([data[:begin], struct.pack(">I", end - begin), data[begin + 4 :]])
+    return spliced(data, begin, begin + 4, struct.pack(">I", end - begin))
 
 
 # Boxes

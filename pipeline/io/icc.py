@@ -29,6 +29,8 @@ _BLACK = imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION
 _EXACT = _BLACK | imagecodecs.CMS.FLAGS.NOOPTIMIZE
 # Samples that are converted at once.
 _STRIP = 1 << 22
+# x, y of white, and of red, green and blue.
+SRGB_WHITE, SRGB_PRIMARIES = (0.3127, 0.3290), (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 # A profile that differs from sRGB by no more than this, in 8-bit levels, is sRGB.
 _SAME = 1
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -141,6 +143,13 @@ def grey_profile(curve: float | NDArray[np.float64]) -> bytes:
     return _undated(imagecodecs.cms_profile("gray", **_curve(curve)))
 
 
+def linear_profile(mode: Mode) -> Profile | None:
+    """That of samples that are light itself, in the primaries of sRGB."""
+    if mode == "L":
+        return Profile.of(grey_profile(1.0), mode)
+    return Profile.of(rgb_profile(SRGB_WHITE, SRGB_PRIMARIES, 1.0), mode)
+
+
 def _undated(icc: bytes) -> bytes:
     """A profile without the time at which it was made: the same bytes always."""
     return icc[:24] + bytes(12) + icc[36:]
@@ -159,9 +168,9 @@ def _usable(icc: bytes, mode: Mode) -> Profile | None:
     if len(icc) < 128 or icc[36:40] != b"acsp":
         return _refused(mode, "it is no ICC profile")
     if icc[16:20] != space:
-        return _refused(mode, f"it is one of {icc[16:20].decode('latin-1').strip()}")
+        return _refused(mode, f"it is one of {icc[16:20]!r}")
     if icc[12:16] not in _CLASSES:
-        return _refused(mode, f"its class is {icc[12:16].decode('latin-1').strip()}")
+        return _refused(mode, f"its class is {icc[12:16]!r}")
     profile = Profile(icc, mode)
     steps = np.linspace(0, 255, 9).round().astype(np.uint8)
     probe = np.stack(np.meshgrid(*[steps] * channels), axis=-1).reshape(-1, channels)

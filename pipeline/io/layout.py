@@ -11,6 +11,8 @@ IMAGES, SHARDS, FACES, RECORDS, REPORT, LEDGER = "images", "shards", "faces", "r
 REVIEW = "review"
 FOLDERS = (IMAGES, SHARDS, FACES, RECORDS, REPORT, REVIEW, LEDGER)
 
+# Bytes of a picture's name beside which a sidecar's is no longer than file systems take (255).
+LONGEST_NAME = 240
 # Strips of the contact sheet.
 SAMPLES = f"{REPORT}/samples"
 # Pictures of faces for the review page; the page; the verdicts that it saves.
@@ -73,6 +75,11 @@ def image_path(member: str) -> str:
 def sidecar_path(member: str) -> str:
     """What says of a restored picture of a folder that it is one, where its file can not."""
     return f"{image_path(member)}.xmp"
+
+
+def has_sidecar(member: str) -> bool:
+    """Whether there is room for one: the picture's own name is not so long that this one's is refused."""
+    return len(member.rpartition("/")[2].encode(errors="surrogateescape")) <= LONGEST_NAME
 
 
 def shard_path(unit: str, kind: str) -> str:

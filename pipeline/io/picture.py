@@ -147,6 +147,27 @@ def strips(samples: Array) -> Iterator[slice]:
     return (slice(top, min(top + few, height)) for top in range(0, height, few))
 
 
+def spread(samples: Array, bits: int) -> Array:
+    """Samples of fewer bits than their dtype → of all of its range, from which `gathered` gets them back."""
+    full = 8 * samples.dtype.itemsize
+    if bits == full:
+        return samples
+    for rows in strips(samples):
+        samples[rows] = np.rint(samples[rows] * ((2**full - 1) / (2**bits - 1))).astype(samples.dtype)
+    return samples
+
+
+def gathered(samples: Array, bits: int) -> Array:
+    """What `spread` was given."""
+    full = 8 * samples.dtype.itemsize
+    if bits == full:
+        return samples
+    done = np.empty_like(samples)
+    for rows in strips(samples):
+        done[rows] = np.rint(samples[rows] * ((2**bits - 1) / (2**full - 1))).astype(samples.dtype)
+    return done
+
+
 def enlarged(picture: Picture, times: int) -> Picture:
     """The same kind of picture, so many times larger in both directions (bicubic); with 1 the picture itself."""
     if times == 1:

@@ -5,26 +5,14 @@ import zlib
 
 import numpy as np
 
-from pipeline.io.icc import grey_profile, rgb_profile
+from pipeline.io.cicp import coded_profile, made_profile
+from pipeline.io.icc import SRGB_PRIMARIES, SRGB_WHITE
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks that the pixels need, which are those of the new picture.
 PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-SRGB_WHITE, SRGB_PRIMARIES = (0.3127, 0.3290), (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
-# White and primaries by their code in cICP (ITU-T H.273).
-CODED_PRIMARIES = {
-    1: (SRGB_WHITE, SRGB_PRIMARIES),
-    5: (SRGB_WHITE, (0.64, 0.33, 0.29, 0.60, 0.15, 0.06)),
-    6: (SRGB_WHITE, (0.630, 0.340, 0.310, 0.595, 0.155, 0.070)),
-    9: (SRGB_WHITE, (0.708, 0.292, 0.170, 0.797, 0.131, 0.046)),
-    11: ((0.314, 0.351), (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)),
-    12: (SRGB_WHITE, (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)),
-}
-# Transfer functions by code: the exponents of BT.470 M and B/G, and linear light; BT.709 is shown with 2.4.
-CODED_EXPONENTS = {1: 2.4, 4: 2.2, 5: 2.8, 6: 2.4, 8: 1.0, 14: 2.4, 15: 2.4}
 # 1 / gAMA of files that mean sRGB, whose curve is about that
 SRGB_GAMMA, GAMMA_STEP = 2.2, 0.02
-CURVE_STEPS = 4096
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -102,11 +90,7 @@ def png_profile(data: bytes, is_grey: bool) -> bytes | None:
     """
     chunks = {name: chunk[8:-4] for name, chunk in png_chunks(data[: _header_end(data)])}
     if len(coded := chunks.get(b"cICP", b"")) == 4:
-        white, primaries = CODED_PRIMARIES.get(coded[0], (SRGB_WHITE, SRGB_PRIMARIES))
-        curve = CODED_EXPONENTS.get(coded[1])
-        if coded[0] == 1 and curve is None:
-            return None
-        return _made(is_grey, white, primaries, curve)
+        return coded_profile(is_grey, coded[0], coded[1])
     if b"iCCP" in chunks or b"sRGB" in chunks or len(chunks.get(b"gAMA", b"")) != 4:
         return None
     (gamma,) = struct.unpack(">I", chunks[b"gAMA"])
@@ -119,20 +103,7 @@ def png_profile(data: bytes, is_grey: bool) -> bytes | None:
     same = np.allclose([*white, *primaries], [*known[0], *known[1]], atol=0.002)
     if same and abs(exponent - SRGB_GAMMA) < GAMMA_STEP:
         return None
-    return _made(is_grey, white, primaries, exponent)
-
-
-def _made(
-    is_grey: bool, white: tuple[float, float], primaries: tuple[float, ...], exponent: float | None
-) -> bytes | None:
-    """exponent: None of sRGB's curve."""
-    steps = np.linspace(0, 1, CURVE_STEPS)
-    srgb = np.where(steps <= 0.04045, steps / 12.92, ((steps + 0.055) / 1.055) ** 2.4)
-    curve = srgb if exponent is None else exponent
-    try:
-        return grey_profile(curve) if is_grey else rgb_profile(white, primaries, curve)
-    except Exception:  # numbers that are no colours
-        return None
+    return made_profile(is_grey, white, primaries, exponent)
 
 
 def _header_end(data: bytes) -> int:

@@ -7,10 +7,13 @@ from typing import Any
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
+from pipeline.io.ycck import ycck_sampling
+
 # For a picture that is no edit of another.
 DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
+    "AVIF": {"quality": 100, "subsampling": "4:4:4", "max_threads": 1},
     "TIFF": {"compression": "tiff_lzw"},
 }
 
@@ -43,7 +46,12 @@ def _png_options(image: Image.Image, data: bytes) -> dict[str, Any]:
 
 
 def jpeg_options(image: Any) -> dict[str, Any]:
-    """Tables in which the original's coefficients stay whole numbers, and its chroma sampling."""
+    """Tables in which the original's coefficients stay whole numbers, and its chroma sampling.
+
+    Of YCCK, whose tables are the finest, `ycck` with its sampling alone, for `encode_ycck`.
+    """
+    if ycck := ycck_sampling(image):
+        return {"ycck": ycck}
     # Pillow knows chroma sampling of three components only
     sampling = get_sampling(image) if image.layers != 4 else 0 if _unsampled(image) else -1
     tables = {k: divisor_table(t, _fine_table(k)) for k, t in image.quantization.items()}

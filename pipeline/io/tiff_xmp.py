@@ -34,6 +34,12 @@ class NoPlace(ValueError):
     """A file that can not carry the packet; the sentence says why."""
 
 
+def spliced(data: bytes, start: int, end: int, new: bytes) -> bytes:
+    """The bytes, with these in the place of those from `start` to `end`; no more than one copy is made."""
+    held = memoryview(data)
+    return b"".join([held[:start], new, held[end:]])
+
+
 class _Form(NamedTuple):
     """How numbers are written: byte order, and the structs of offsets, of a directory's length, and of an entry."""
 
@@ -92,10 +98,11 @@ def with_packet(data: bytes, packet: bytes, page: int = 0) -> bytes:
     entries[XMP_TAG] = struct.pack(form.order + form.entry + form.offset, XMP_TAG, 1, len(packet), begin)
     body = struct.pack(form.order + form.length, len(entries))
     body += b"".join(entries[tag] for tag in sorted(entries)) + after
+    held = memoryview(data)
     pointing = struct.pack(form.order + form.offset, directory)
     return b"".join(
         [
-            data[:pointer], pointing, data[pointer + len(pointing) :], b"\0" * (begin - len(data)),
+            held[:pointer], pointing, held[pointer + len(pointing) :], b"\0" * (begin - len(data)),
             packet, b"\0" * (directory - begin - len(packet)), body,
         ]
     )  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from pipeline.io import heif_xmp, tiff_xmp
-from pipeline.io.tiff_xmp import NoPlace
+from pipeline.io.tiff_xmp import NoPlace, spliced
 from pipeline.io.xmp import MOST_BYTES
 
 # Begin and end in a file.
@@ -111,7 +111,7 @@ def _in_jpeg(data: bytes, packet: bytes) -> bytes:
         span = (after, after)
     start, end = span
     moved = _with_moved_pictures(data, start, len(segment) - (end - start))
-    return b"".join([moved[:start], segment, moved[end:]])
+    return spliced(moved, start, end, segment)
 
 
 def _with_moved_pictures(data: bytes, place: int, by: int) -> bytes:
@@ -191,7 +191,7 @@ def _in_png(data: bytes, packet: bytes) -> bytes:
         if first is None:
             raise NoPlace("the chunks of the PNG are damaged")
         span = (first[0], first[0])
-    return b"".join([data[: span[0]], chunk, data[span[1] :]])
+    return spliced(data, *span, chunk)
 
 
 # WebP
@@ -227,9 +227,11 @@ def _in_webp(data: bytes, packet: bytes) -> bytes:
     first, span = chunks[0]
     header = data[span[0] : span[1]] if first == b"VP8X" else _webp_header(first, data, span)
     header = header[:8] + bytes([header[8] | 0x04]) + header[9:]
-    rest = [data[s[0] : s[1]] for name, s in chunks if name not in (b"VP8X", b"XMP ") and s[1] <= end + 1]
-    body = b"".join([b"WEBP", header, *rest, chunk])
-    return b"".join([b"RIFF", len(body).to_bytes(4, "little"), body, data[end:]])
+    held = memoryview(data)
+    rest = [held[s[0] : s[1]] for name, s in chunks if name not in (b"VP8X", b"XMP ") and s[1] <= end + 1]
+    parts: list[bytes | memoryview] = [b"WEBP", header, *rest, chunk]
+    size = sum(len(part) for part in parts)
+    return b"".join([b"RIFF", size.to_bytes(4, "little"), *parts, held[end:]])
 
 
 def _webp_header(first: bytes, data: bytes, span: Span) -> bytes:
@@ -267,8 +269,8 @@ def _in_gif(data: bytes, packet: bytes) -> bytes:
         start = 13 + (3 << (colours & 7) + 1 if colours & 0x80 else 0)
         span = (start, start)
     # the version before had no extensions
-    head = b"GIF89a" + data[6 : span[0]]
-    return b"".join([head, _GIF_XMP, packet, _GIF_TRAILER, data[span[1] :]])
+    data = spliced(data, 0, 6, b"GIF89a")
+    return spliced(data, *span, b"".join([_GIF_XMP, packet, _GIF_TRAILER]))
 
 
 # JPEG 2000 and JPEG XL
@@ -330,8 +332,8 @@ def _in_boxes(data: bytes, name: bytes, kind: bytes, packet: bytes, place: int) 
             # that box says: to the end of the file
             if finish - begin >= 1 << 32:
                 raise NoPlace("a box of more than 4 GiB says no size")
-            data = b"".join([data[:begin], (finish - begin).to_bytes(4, "big"), data[begin + 4 :]])
-    return b"".join([data[:start], box, data[end:]])
+            data = spliced(data, begin, begin + 4, (finish - begin).to_bytes(4, "big"))
+    return spliced(data, start, end, box)
 
 
 _HEIF = _Kind((), heif_xmp.find_packet, bytes, heif_xmp.with_packet)

@@ -305,7 +305,8 @@ def label_stage(config: RestoreConfig, restorer: Restorer) -> LabelPictures | No
         return None
     weights = ", ".join(f"{role} {digest[:16]}" for role, digest in sorted(restorer.sha256.items()))
     agent = f"difface-pipeline, method {METHOD_VERSION}"
-    return LabelPictures(restorer.preset.name, agent, weights, config.output.label_date or "")
+    preset = "".join(letter for letter in restorer.preset.name if letter.isprintable())
+    return LabelPictures(preset, agent, weights, config.output.label_date or "")
 
 
 def publish_stage(config: RestoreConfig, restorer: Restorer, device: str) -> Publish:

@@ -15,13 +15,13 @@ FORM = 1
 
 
 class Labelled(NamedTuple):
-    """A picture with its label."""
+    """A picture, and where its label is."""
 
     data: bytes
-    # the sidecar's bytes; None where the label is in the file
-    sidecar: bytes | None
-    # for the records: where the label is, and why it is not in the file
-    where: str
+    # the sidecar's bytes; None where there is none
+    sidecar: bytes | None = None
+    # for the records: where the label is, and why it is not in the file; None without a label
+    where: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,20 @@ class LabelPictures:
     date: str = ""
 
     def __call__(
-        self, data: bytes, sha256: str, faces: Sequence[FaceRecord], background: str = ""
+        self, data: bytes, sha256: str, faces: Sequence[FaceRecord], background: str, beside: bool
     ) -> Labelled:
-        """sha256: of the picture that came. faces: all of the picture. background: what enhanced the rest of it."""
-        label = Label(
-            f"DifFace, preset {self.preset}",
-            self.version,
-            self.agent,
-            self._parameters(faces, background),
-            sha256,
-            self.date,
-        )
+        """sha256: of the picture that came. faces: all of it. background: what enhanced the rest of the picture.
+
+        beside: whether a sidecar can lie there.
+        """
+        how = self._parameters(faces, background)
+        label = Label(f"DifFace, preset {self.preset}", self.version, self.agent, how, sha256, self.date)
         try:
             return Labelled(with_packet(data, merged(find_packet(data), label)), None, "xmp")
         except (NoPlace, BadPacket) as error:
-            return Labelled(data, merged(None, label), f"sidecar: {error}")
+            if beside:
+                return Labelled(data, merged(None, label), f"sidecar: {error}")
+            return Labelled(data, None, f"none: {error}")
 
     def _parameters(self, faces: Sequence[FaceRecord], background: str) -> str:
         changed = [face for face in faces if not face.kept and not face.error]

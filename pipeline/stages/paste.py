@@ -204,6 +204,10 @@ def _opaque(picture: images.Picture, filled: Hole) -> images.Picture:
     """The picture with what was filled no longer transparent."""
     if picture.alpha is None:
         return picture
+    if picture.format == "AVIF":
+        raise images.SkippedImage(
+            "unsupported AVIF", "its transparency can not be written back; save it as PNG"
+        )
     alpha = picture.alpha.copy()
     alpha[picture.as_stored(filled)] = np.iinfo(alpha.dtype).max
     return replace(picture, alpha=alpha)

@@ -26,7 +26,7 @@ from pipeline.io.delivered import UNREADABLE
 from pipeline.io.errors import message, outline
 from pipeline.io.face_list import NO_FACES, FaceList
 from pipeline.io.fence import Fenced, RunFence
-from pipeline.io.images import Picture, encode_png, most_bytes
+from pipeline.io.images import Picture, SkippedImage, encode_png, most_bytes
 from pipeline.io.masks import Hole, find_hole
 from pipeline.io.readers import parquet_slice, read_unit
 from pipeline.io.s3 import LARGEST_CLAIM
@@ -50,7 +50,7 @@ from pipeline.records.run_file import RunFile
 from pipeline.records.verdicts import BadVerdicts, digest
 from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.isolate import call_apart
-from pipeline.stages.label import LabelPictures
+from pipeline.stages.label import Labelled, LabelPictures
 from pipeline.stages.paste import paste_faces, paste_on_enhanced
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.sample import choose_samples, sample_strip
@@ -171,6 +171,10 @@ class Publish:
         marker = make_marker(
             unit, records, faces, sums, outputs, self.measured, self.device, environment, said
         )
+        return self._mark(unit, marker, earlier)
+
+    def _mark(self, unit: Unit, marker: Marker, earlier: Marker | None) -> Marker:
+        """Write the unit's marker in the place of that of an earlier attempt; the marker that counts."""
         owned = RunFence(self.output, unit.run, RunFile.identity)
         for left in (earlier.sha256.keys() if earlier else set()) - marker.sha256.keys():
             owned.delete(left)
@@ -236,32 +240,13 @@ class Publish:
             if self.mask:
                 find = partial(_find_hole, self.mask, address, replace(unit, images=()), self.max_pixels)
             wanted = record.outcome is None or (self.background is not None and record.without_restoration)
-            delivered = self._paste_one(record, data, mine, kept, find) if wanted else data
+            done = Labelled(data)
+            if wanted:
+                beside = unit.kind == "folder" and layout.has_sidecar(address.member)
+                done = self._paste_one(record, data, mine, kept, find, beside)
             if show is not None and mine:
-                show(i, data, delivered)
-            if self.label is None or delivered == data:
-                yield Pasted(address, delivered)
-            else:
-                every = [face for face in faces if face.image == i]
-                yield self._labelled(self.label, unit, record, address, delivered, every)
-
-    def _labelled(
-        self,
-        label: LabelPictures,
-        unit: Unit,
-        record: ImageRecord,
-        address: Address,
-        data: bytes,
-        faces: list[FaceRecord],
-    ) -> Pasted:
-        """The picture with its label; one of a shard, in which nothing lies beside it, may stay without."""
-        background = store.name_of(self.background.published.file) if self.background else ""
-        labelled = label(data, record.sha256, faces, background)
-        record.label = labelled.where
-        if labelled.sidecar is not None and unit.kind != "folder":
-            record.label = labelled.where.replace("sidecar", "none", 1)
-            return Pasted(address, data)
-        return Pasted(address, labelled.data, labelled.sidecar)
+                show(i, data, done.data)
+            yield Pasted(address, done.data, done.sidecar)
 
     def _paste_one(
         self,
@@ -270,8 +255,9 @@ class Publish:
         faces: list[tuple[FaceRecord, NDArray[np.uint8], NDArray[np.uint8]]],
         kept: list[FaceRecord],
         find: Callable[[Picture], Hole] | None,
-    ) -> bytes:
-        """The restored picture; where that fails, the original bytes and a record that says so.
+        beside: bool,
+    ) -> Labelled:
+        """The restored picture with its label; where that fails, the original bytes and a record that says so.
 
         One without faces to restore keeps its outcome.
         """
@@ -282,7 +268,7 @@ class Publish:
             reason = LEFT_TEXTS[first.left_for] if first.left_for and first.left_for != "sharp" else KEPT
             record.settle("skipped", reason, "restore", first.kept)
             if self.background is None:
-                return data
+                return Labelled(data)
         if broken:
             record.settle("failed", "face failed", "restore", broken[0].error, broken[0].traceback)
         elif hashlib.sha256(data).hexdigest() != record.sha256:
@@ -303,6 +289,9 @@ class Publish:
                     around = (kept, self.frame.side, self.keep_detail, self.max_pixels, self.background)
                     paste = partial(paste_on_enhanced, data, pasted, *around, self.pastes_change, untouched)
                 restored = call_apart(paste) if self.careful else paste()
+                done = self._labelled(data, restored.data, record, [*kept, *(f for f, *_ in faces)], beside)
+            except SkippedImage as error:
+                record.settle("skipped", error.reason, "paste", f"{record.member}: {message(error)}")
             except NotEnhanced as error:
                 said = f"{record.member}: {message(error)}"
                 record.settle("failed", error.reason, "background", said, outline(error))
@@ -312,9 +301,18 @@ class Publish:
             else:
                 if record.outcome is None:
                     record.settle("restored")
-                record.recoded = restored.recoded
-                return restored.data
-        return data
+                record.recoded, record.label = restored.recoded, done.where
+                return done
+        return Labelled(data)
+
+    def _labelled(
+        self, came: bytes, data: bytes, record: ImageRecord, faces: list[FaceRecord], beside: bool
+    ) -> Labelled:
+        """What became of a picture with its label, where it is to have one."""
+        if self.label is None or data == came:
+            return Labelled(data)
+        around = store.name_of(self.background.published.file) if self.background else ""
+        return self.label(data, record.sha256, faces, around, beside)
 
     def _deliver(self, unit: Unit, records: list[ImageRecord], pasted: Iterator[Pasted]) -> list[Output]:
         """Write the unit's pictures, one by one or as a shard."""
@@ -339,12 +337,12 @@ class Publish:
             if not address.is_path:
                 raise store.NameRefused(f"a path below the input was wanted, its name is {address.member!r}")
             written = [self._write(unit, layout.image_path(address.member), data)]
-            if sidecar is not None:
-                written.append(self._write(unit, layout.sidecar_path(address.member), sidecar))
-            return written
         except store.NameRefused as error:
             record.settle("failed", "name refused", "paste", message(error), outline(error))
             return []
+        if sidecar is not None:
+            written.append(self._write(unit, layout.sidecar_path(address.member), sidecar))
+        return written
 
     def _tar(self, unit: Unit, pasted: Sequence[bytes | None]) -> bytes:
         """The unit's span of the input tar with its pictures replaced; everything else passes as it is."""

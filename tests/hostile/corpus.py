@@ -336,9 +336,9 @@ PICTURES: Mapping[str, tuple[Callable[[], bytes], Expected]] = {
     "profile bomb.png": (profile_bomb, TRUNCATED),
     "scan bomb.jpg": (scan_bomb, ("skipped", "too many scans")),
     "phone.heic": (lambda: box(b"heic"), ("skipped", "unsupported format")),
-    "web.avif": (lambda: box(b"avif"), ("skipped", "unsupported format")),
-    "new.jxl": (lambda: b"\xff\x0a" + bytes(40), ("skipped", "unsupported format")),
-    "film.jp2": (lambda: b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), ("skipped", "unsupported format")),
+    "web.avif": (lambda: box(b"avif"), ("failed", "truncated")),
+    "new.jxl": (lambda: b"\xff\x0a" + bytes(40), ("skipped", "unsupported JPEG XL")),
+    "film.jp2": (lambda: b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), ("failed", "truncated")),
 }
 
 

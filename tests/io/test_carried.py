@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 from colour_profiles import ADOBE_RGB, CMYK, DISPLAY_P3, GREY_18, LINEAR, PROPHOTO, SRGB
@@ -92,6 +93,23 @@ def test_the_adobe_segment_of_luma_and_chroma_stays():
     again = edited(plain[:2] + adobe + plain[2:])
     assert jpeg_metadata(again)[0] == adobe and again.count(b"Adobe") == 1
     assert (np.asarray(opened(again))[80:] == np.asarray(opened(plain))[80:]).all()
+
+
+@pytest.mark.parametrize("sampling", ["444", "422", "420"])
+def test_untouched_blocks_of_inks_coded_as_luma_and_chroma_stay(sampling):
+    inks = np.asarray(PICTURE.convert("CMYK"))
+    data = imagecodecs.jpeg8_encode(
+        255 - inks, 90, colorspace="CMYK", outcolorspace="YCCK", subsampling=sampling
+    )
+    data = data[:2] + SEGMENTS[1] + data[2:]
+    picture = decode(data)
+    rgb = picture.rgb.astype(np.float32)
+    rgb[BOX] = 90
+    again, recoded = encode(picture, rgb)
+    assert recoded is None and jpeg_metadata(again) == jpeg_metadata(data)
+    before, after = (np.asarray(opened(d)).astype(int) for d in (data, again))
+    assert (after[80:] == before[80:]).all() and (after[:28] == before[:28]).all()
+    assert np.abs(decode(again).rgb[50:58, 56:72].astype(int) - 90).max() < 9
 
 
 def test_a_comment_between_scans_stays():

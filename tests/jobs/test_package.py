@@ -173,6 +173,23 @@ def test_what_is_missing_or_altered_is_named_and_the_bag_stays_open(output, tmp_
     assert not (tmp_path / "bag/bagit.txt").exists()
 
 
+def test_a_picture_that_changed_while_it_was_restored_is_no_derivation(source, tmp_path):
+    first = True
+
+    def changed(shade: int, number: int) -> tuple[int, Mapping[str, Any]]:
+        nonlocal first
+        if first:  # its unit is read; it is pasted later
+            (source / "a.png").write_bytes(picture(41))
+        first = False
+        return shade + 20, {}
+
+    output = finish_run(source, tmp_path / "out", changed, unit_images=9)
+    assert package(output, tmp_path / "bag", "--premis", *signing(make_certificate(tmp_path / "c"))) == 0
+    assert sum(len(root.findall("p:event", P)) for root in documents(tmp_path / "bag")) == 2 * (
+        len(SHADES) - 1
+    )
+
+
 def test_a_dry_run_writes_nothing(output, tmp_path, capsys):
     assert package(output, tmp_path / "bag", "--dry-run") == 0
     said = capsys.readouterr().out

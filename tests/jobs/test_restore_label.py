@@ -217,6 +217,15 @@ def test_a_sidecar_stays_while_another_picture_of_its_unit_is_done_again(output,
     assert verify.main(["--output", str(copy)]) == 0
 
 
+def test_a_name_that_leaves_no_room_for_a_sidecar_is_delivered_without(restore, tmp_path):
+    name = "b" * 249 + ".bmp"
+    photos = write_folder(tmp_path / "photos", {name: PICTURES["b.bmp"]})
+    assert restore(photos, tmp_path / "out") == 0
+    assert records(tmp_path / "out")[name]["label"].startswith("none: ")
+    assert read_folder(tmp_path / "out/images").keys() == {name}
+    assert verify.main(["--output", str(tmp_path / "out"), "--sample", "1"]) == 0
+
+
 def test_grey_pictures_of_sixteen_bits_keep_their_depth(restore, tmp_path):
     deep = Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)
     photos = write_folder(

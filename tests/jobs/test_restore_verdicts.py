@@ -34,6 +34,8 @@ def pair() -> bytes:
 
 
 PICTURES = portraits(5) | {"pair.png": pair()}
+# its label lies beside it
+WITH_SIDECAR = {"old.bmp": encoded(portrait(90, 100), "BMP")}
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -74,7 +76,7 @@ class Reviewed(NamedTuple):
 @pytest.fixture(scope="module")
 def reviewed(tmp_path_factory, restore) -> Reviewed:
     folder = tmp_path_factory.mktemp("reviewed")
-    photos, output = write_folder(folder / "photos", PICTURES), folder / "out"
+    photos, output = write_folder(folder / "photos", PICTURES | WITH_SIDECAR), folder / "out"
     assert restore(photos, output, *OPTIONS) == 0
     before = read_folder(output)
     given = [
@@ -92,7 +94,7 @@ def test_verdicts_are_carried_out_and_everything_else_keeps_its_bytes(reviewed, 
     before, after = reviewed.before, read_folder(reviewed.output)
     changed = {path for path in before if path.startswith("images/") and before[path] != after[path]}
     assert changed == {"images/p01.png", "images/p03.png", "images/pair.png"}
-    assert after["images/p01.png"] == PICTURES["p01.png"]
+    assert after["images/p01.png"] == PICTURES["p01.png"] and "images/old.bmp.xmp" in after
     asked = ("--start-step", "120", "--seed", "3")
     assert restore(reviewed.photos, tmp_path / "asked", *OPTIONS, *asked) == 0
     assert after["images/p03.png"] == (tmp_path / "asked/images/p03.png").read_bytes()
@@ -131,8 +133,8 @@ def test_one_face_of_a_picture_is_rejected_and_its_neighbour_stays_restored(revi
 def test_status_and_verification_know_the_verdicts(reviewed, capsys):
     state = Observer(str(reviewed.output)).look()
     assert state.verdicts == {"accept": 1, "reject": 2, "redo": 1}
-    assert verify.main(["--output", str(reviewed.output), "--sample", "6"]) == 0
-    assert "5  of 6 asked; 5 equal bit for bit" in capsys.readouterr().out
+    assert verify.main(["--output", str(reviewed.output), "--sample", "7"]) == 0
+    assert "6  of 7 asked; 6 equal bit for bit" in capsys.readouterr().out
     kept = reviewed.output / "_ledger/verdicts/images-00000-0000.json"
     data = kept.read_bytes()
     kept.unlink()
