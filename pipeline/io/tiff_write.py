@@ -5,6 +5,8 @@ the next ones, and is zeros where nothing takes it.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -263,20 +265,17 @@ def _pointer_size(tiff: Tiff, directory: Directory) -> int:
 
 def _share_bytes(page: Page) -> bool:
     """Whether a strip or tile of the page has bytes in common with anything else that the directories name."""
-    tiff, mine, others = page.tiff, page.directory, []
-    starts = page.offsets.astype(np.int64)
-    own = np.stack([starts, starts + page.counts.astype(np.int64)], axis=1)
+    tiff, end = page.tiff, len(page.tiff.data)
+    own = _spans(page.offsets, page.counts, end)
+    others = [own[:0]]
     for directory in tiff.directories:
-        others.append((directory.place, directory.next_at + tiff.word))
-        others += [(t.place, t.place + t.size) for t in directory.tags.values() if t.size > tiff.word]
-        if directory is mine:
-            continue
-        for places, sizes in ((STRIP_OFFSETS, STRIP_COUNTS), (TILE_OFFSETS, TILE_COUNTS)):
-            if places in directory.tags and sizes in directory.tags:
-                both = [tiff.numbers(directory.tags[code]).astype(np.int64) for code in (places, sizes)]
-                few = min(map(len, both))
-                others += list(zip(both[0][:few], both[0][:few] + both[1][:few], strict=True))
-    spans = np.concatenate([own, np.array(others, np.int64).reshape(-1, 2)])
+        tags = [tag for tag in directory.tags.values() if tag.size > tiff.word]
+        places = [directory.place, *(min(tag.place, end) for tag in tags)]
+        sizes = [directory.next_at + tiff.word - directory.place, *(min(tag.size, end) for tag in tags)]
+        others.append(_spans(np.array(places), np.array(sizes), end))
+        if directory is not page.directory:
+            others += [_spans(*pair, end) for pair in _segments_of(tiff, directory)]
+    spans = np.concatenate([own, *others])
     is_own = np.arange(len(spans)) < len(own)
     order = np.argsort(spans[:, 0], kind="stable")
     spans, is_own = spans[order], is_own[order]
@@ -285,6 +284,21 @@ def _share_bytes(page: Page) -> bool:
     own_ends = np.maximum.accumulate(np.where(is_own, spans[:, 1], 0))[:-1]
     begins = spans[1:, 0]
     return bool(((begins < ends) & is_own[1:]).any() or (begins < own_ends).any())
+
+
+def _segments_of(tiff: Tiff, directory: Directory) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Places and sizes of a page's strips and tiles; of a damaged page nothing."""
+    for places, sizes in ((STRIP_OFFSETS, STRIP_COUNTS), (TILE_OFFSETS, TILE_COUNTS)):
+        if places in directory.tags and sizes in directory.tags:
+            with suppress(ImageError):
+                yield tiff.numbers(directory.tags[places]), tiff.numbers(directory.tags[sizes])
+
+
+def _spans(places: NDArray[Any], sizes: NDArray[Any], end: int) -> NDArray[np.int64]:
+    """[N, 2] begin and end of parts of a file that ends at `end`."""
+    few = min(len(places), len(sizes))
+    begins, lengths = (numbers[:few].clip(0, end).astype(np.int64) for numbers in (places, sizes))
+    return np.stack([begins, begins + lengths], axis=1)
 
 
 def _laid_out_anew(picture: Picture, page: Page, rgb: Any) -> tuple[bytes, str | None]:

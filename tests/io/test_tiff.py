@@ -441,6 +441,18 @@ def test_strips_that_another_page_shares_are_not_written():
         encode(picture, picture.rgb + np.float32(9))
 
 
+def test_damaged_further_pages_are_passed_over_and_stay():
+    data = with_pages((SMALL, {"subfiletype": 1}), PICTURE, bigtiff=True)
+    first = Tiff.of(data).directories[0].tags
+    for code, place in ((256, first[256].entry + 2), (273, first[273].entry + 2)):
+        broken = data[:place] + (2).to_bytes(2, "little") + data[place + 2 :]  # a type of text
+        after, recoded = edited(broken)
+        assert recoded is None and (page_of(after, 1)[~EDITED] == RGB16[~EDITED]).all(), code
+    huge = bytearray(data)
+    huge[first[273].entry + 12 : first[273].entry + 20] = b"\xff" * 8
+    assert (page_of(edited(bytes(huge))[0], 1)[~EDITED] == RGB16[~EDITED]).all()
+
+
 def test_a_larger_picture_takes_the_place_of_the_page_with_its_other_tags():
     data = tiff(
         RGBA16, photometric="rgb", extrasamples=["unassalpha"], compression="lzw", software="scan", **TILED
