@@ -1,6 +1,7 @@
 """The page of a TIFF that holds the picture, and how its samples lie in the file."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ FILL_ORDER, STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS, STRIP_COUNTS, PLANAR = (
 PREDICTOR, PALETTE, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS = 317, 320, 322, 323, 324, 325
 INKS, EXTRA, FORMAT, JPEG_TABLES, PROFILE = 332, 338, 339, 347, 34675
 
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, INDEXED, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, INDEXED, TRANSPARENCY, SEPARATED, YCBCR = range(7)
 _PHOTOMETRIC_NAMES = {
     4: "a transparency mask",
     6: "YCbCr without JPEG",
@@ -160,25 +161,26 @@ class Page:
 def find_page(tiff: Tiff) -> Directory:
     """The page with the picture: the largest one that is no reduced copy and no mask, the first of equal ones.
 
-    Raises SkippedImage where there is none.
+    Pages without a size that can be read are passed over. Raises ImageError where there is no other.
     """
     pages = [
         d for d in tiff.directories if d.below in (0, SUB_DIRECTORIES) and {WIDTH, HEIGHT} <= d.tags.keys()
     ]
-    whole = [d for d in pages if not _is_lesser(tiff, d)] or pages
-    if not whole:
+    ranks = [_rank(tiff, page) for page in pages]
+    if not any(is_whole or pixels for is_whole, pixels in ranks):
         raise ImageError("truncated", "a TIFF's page was wanted, no directory has the size of one")
-    return max(whole, key=lambda d: tiff.value(d, WIDTH, 0) * tiff.value(d, HEIGHT, 0))
+    return pages[ranks.index(max(ranks))]
 
 
-def _is_lesser(tiff: Tiff, page: Directory) -> bool:
-    """Whether a page says that it is a reduced copy of another one, or a mask."""
-    reduced_or_mask = tiff.value(page, SUBFILE, 0) & 0b101
-    return (
-        bool(reduced_or_mask)
-        or tiff.value(page, OLD_SUBFILE, 1) == 2
-        or tiff.value(page, PHOTOMETRIC, 0) == 4
-    )
+def _rank(tiff: Tiff, page: Directory) -> tuple[int, int]:
+    """Larger for a whole page than for a reduced copy or a mask, and by its pixels; of a damaged page (0, 0)."""
+    with suppress(ImageError):
+        width, height = page_size(tiff, page)
+        reduced_or_mask = tiff.value(page, SUBFILE, 0) & 0b101
+        reduced_or_mask = reduced_or_mask or tiff.value(page, OLD_SUBFILE, 1) == 2
+        is_whole = not reduced_or_mask and tiff.value(page, PHOTOMETRIC, 0) != TRANSPARENCY
+        return int(is_whole), width * height
+    return 0, 0
 
 
 def page_size(tiff: Tiff, page: Directory) -> tuple[int, int]:

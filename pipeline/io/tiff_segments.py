@@ -15,21 +15,31 @@ from pipeline.io.tiff_pages import DEFLATE, JPEG, LZMA, LZW, NONE, OLD_DEFLATE, 
 
 Bytes = bytes | memoryview
 _LEVEL = 6
+# Bytes that are compressed at once.
+PIECE = 1 << 22
 
 
-def _inflate(coded: Bytes, size: int) -> bytes:
-    return zlib.decompressobj().decompress(coded, size)
+def _inflate(coded: Bytes, size: int) -> bytes | bytearray:
+    try:
+        return imagecodecs.zlib_decode(coded, out=bytearray(size))  # type: ignore[arg-type]
+    except imagecodecs.ZlibError:  # a strip of more rows than it should have, which other readers take
+        return zlib.decompressobj().decompress(coded, size)
 
 
 def _unpack_lzma(coded: Bytes, size: int) -> bytes:
     return lzma.LZMADecompressor().decompress(coded, size)
 
 
-def _deflate(plain: bytes) -> bytes:
-    return zlib.compress(plain, _LEVEL)
+def _deflate(plain: memoryview) -> bytearray:
+    """In pieces, as the library would hold the result twice."""
+    packer, packed = zlib.compressobj(_LEVEL), bytearray()
+    for start in range(0, len(plain), PIECE):
+        packed += packer.compress(plain[start : start + PIECE])
+    packed += packer.flush()
+    return packed
 
 
-def _pack_lzma(plain: bytes) -> bytes:
+def _pack_lzma(plain: memoryview) -> bytes:
     return lzma.compress(plain, lzma.FORMAT_XZ, lzma.CHECK_NONE, _LEVEL)
 
 
@@ -42,7 +52,7 @@ _DECODERS: Mapping[int, Callable[..., Any]] = {
     LZMA: _unpack_lzma,
     ZSTD: lambda coded, size: imagecodecs.zstd_decode(coded, out=size),
 }
-_ENCODERS: Mapping[int, Callable[[bytes], Any]] = {
+_ENCODERS: Mapping[int, Callable[[Any], Any]] = {
     LZW: imagecodecs.lzw_encode,
     DEFLATE: _deflate,
     OLD_DEFLATE: _deflate,
@@ -77,7 +87,9 @@ def _decode(page: Page, segment: Segment, number: int) -> Array:
         return _indices(plain, high, row, page.bits)[:, :wide, None]
     stored = np.frombuffer(plain, page.file_dtype, high * wide * page.channels)
     samples = stored.reshape(high, wide, page.channels).astype(page.dtype, copy=False)
-    return imagecodecs.delta_decode(samples, axis=1) if page.predictor == 2 else samples
+    if page.predictor != 2:
+        return samples
+    return imagecodecs.delta_decode(samples, axis=1, out=samples if samples.flags.writeable else None)
 
 
 def coded_bytes(page: Page, segment: Segment, number: int) -> memoryview:
@@ -103,7 +115,7 @@ def _indices(plain: Bytes, high: int, row: int, bits: int) -> NDArray[np.uint8]:
 
 def encode_segment(
     page: Page, segment: Segment, samples: Array, touched: NDArray[np.bool_]
-) -> list[tuple[int, bytes, str | None]]:
+) -> list[tuple[int, bytes | bytearray, str | None]]:
     """Number and bytes of each strip or tile of a part, with its samples, [h, w, C], in place of those it had.
 
     Third comes why samples that are not `touched`, [h, w], were coded again with a loss; None where they were not.
@@ -113,7 +125,7 @@ def encode_segment(
     beyond = ((0, segment.size[0] - rows), (0, segment.size[1] - columns))
     if any(n for _, n in beyond):
         samples, touched = np.pad(samples, (*beyond, (0, 0)), mode="edge"), np.pad(touched, beyond)
-    done = []
+    done: list[tuple[int, bytes | bytearray, str | None]] = []
     for plane, number in enumerate(segment.numbers):
         part = samples[..., plane : plane + 1] if page.planar else samples
         if page.compression == JPEG:
@@ -124,15 +136,19 @@ def encode_segment(
     return done
 
 
-def encode_samples(page: Page, samples: Array) -> bytes:
-    """[h, w, C] of one strip or tile → bytes, in the page's compression, predictor and byte order."""
+def encode_samples(page: Page, samples: Array) -> bytes | bytearray:
+    """[h, w, C] of one strip or tile → bytes, in the page's compression, predictor and byte order.
+
+    The samples are not kept: a whole picture may be one strip, and take too much twice.
+    """
     if page.predictor == 2:
-        samples = imagecodecs.delta_encode(np.ascontiguousarray(samples), axis=1)
-    plain: Any = samples.astype(page.file_dtype, copy=False)
-    if page.compression == PACKBITS:  # whose rows are coded one by one
+        samples = np.require(samples, requirements=["C", "W"])
+        samples = imagecodecs.delta_encode(samples, axis=1, out=samples)
+    plain = np.ascontiguousarray(samples.astype(page.file_dtype, copy=False))
+    if page.compression == NONE:
+        coded: Any = plain.tobytes()
+    elif page.compression == PACKBITS:  # whose rows are coded one by one
         coded = b"".join(imagecodecs.packbits_encode(line.tobytes()) for line in plain)
-    elif page.compression == NONE:
-        coded = plain.tobytes()
     else:
-        coded = bytes(_ENCODERS[page.compression](plain.tobytes()))
-    return bytes(imagecodecs.bitorder_encode(coded) if page.reverse_bits else coded)
+        coded = _ENCODERS[page.compression](plain.reshape(-1).view(np.uint8).data)
+    return imagecodecs.bitorder_encode(bytes(coded)) if page.reverse_bits else coded

@@ -5,6 +5,8 @@ the next ones, and is zeros where nothing takes it.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,8 +74,9 @@ class TiffFile:
             edited = _edited(picture, colour, segment, rgb)
             if edited is None:
                 continue
-            untouched = False
-            for number, coded, why in encode_segment(page, segment, *edited):
+            untouched, parts = False, encode_segment(page, segment, *edited)
+            del edited  # which may be the whole picture
+            for number, coded, why in parts:
                 recoded = recoded or why
                 if page.compression == NONE:
                     file.replace(int(offsets[number]) + segment.skip, coded)
@@ -157,7 +160,7 @@ class _File:
                 "unsupported TIFF", "its strips or tiles share bytes with other parts of the file"
             )
 
-    def replace(self, place: int, new: bytes) -> None:
+    def replace(self, place: int, new: bytes | bytearray) -> None:
         """Put bytes in the place of as many."""
         self._out.seek(place)
         self._out.write(new)
@@ -171,7 +174,7 @@ class _File:
         start, end = min([place, *(s for s, _ in meeting)]), max([place + size, *(e for _, e in meeting)])
         self._free = [*before, (start, end), *after]
 
-    def put(self, new: bytes) -> int:
+    def put(self, new: bytes | bytearray) -> int:
         """Put bytes into the first part that is free and large enough, or at the end; their place."""
         for i, (start, end) in enumerate(self._free):
             place = start + start % 2
@@ -180,9 +183,13 @@ class _File:
                 self._free[i] = (place + len(new), end)
                 self.replace(place, new)
                 return place
+        if self._free and self._free[-1][1] == self._end:  # the file may grow there
+            place = self._free[-1][0] + self._free[-1][0] % 2
+            self._free.pop()
+            self._end = place
         return self.append(new)
 
-    def append(self, new: bytes) -> int:
+    def append(self, new: bytes | bytearray) -> int:
         """Put bytes at the end; their place, which is even."""
         place = self._end + self._end % 2
         self.replace(self._end, bytes(place - self._end))
@@ -258,20 +265,17 @@ def _pointer_size(tiff: Tiff, directory: Directory) -> int:
 
 def _share_bytes(page: Page) -> bool:
     """Whether a strip or tile of the page has bytes in common with anything else that the directories name."""
-    tiff, mine, others = page.tiff, page.directory, []
-    starts = page.offsets.astype(np.int64)
-    own = np.stack([starts, starts + page.counts.astype(np.int64)], axis=1)
+    tiff, end = page.tiff, len(page.tiff.data)
+    own = _spans(page.offsets, page.counts, end)
+    others = [own[:0]]
     for directory in tiff.directories:
-        others.append((directory.place, directory.next_at + tiff.word))
-        others += [(t.place, t.place + t.size) for t in directory.tags.values() if t.size > tiff.word]
-        if directory is mine:
-            continue
-        for places, sizes in ((STRIP_OFFSETS, STRIP_COUNTS), (TILE_OFFSETS, TILE_COUNTS)):
-            if places in directory.tags and sizes in directory.tags:
-                both = [tiff.numbers(directory.tags[code]).astype(np.int64) for code in (places, sizes)]
-                few = min(map(len, both))
-                others += list(zip(both[0][:few], both[0][:few] + both[1][:few], strict=True))
-    spans = np.concatenate([own, np.array(others, np.int64).reshape(-1, 2)])
+        tags = [tag for tag in directory.tags.values() if tag.size > tiff.word]
+        places = [directory.place, *(min(tag.place, end) for tag in tags)]
+        sizes = [directory.next_at + tiff.word - directory.place, *(min(tag.size, end) for tag in tags)]
+        others.append(_spans(np.array(places), np.array(sizes), end))
+        if directory is not page.directory:
+            others += [_spans(*pair, end) for pair in _segments_of(tiff, directory)]
+    spans = np.concatenate([own, *others])
     is_own = np.arange(len(spans)) < len(own)
     order = np.argsort(spans[:, 0], kind="stable")
     spans, is_own = spans[order], is_own[order]
@@ -280,6 +284,21 @@ def _share_bytes(page: Page) -> bool:
     own_ends = np.maximum.accumulate(np.where(is_own, spans[:, 1], 0))[:-1]
     begins = spans[1:, 0]
     return bool(((begins < ends) & is_own[1:]).any() or (begins < own_ends).any())
+
+
+def _segments_of(tiff: Tiff, directory: Directory) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Places and sizes of a page's strips and tiles; of a damaged page nothing."""
+    for places, sizes in ((STRIP_OFFSETS, STRIP_COUNTS), (TILE_OFFSETS, TILE_COUNTS)):
+        if places in directory.tags and sizes in directory.tags:
+            with suppress(ImageError):
+                yield tiff.numbers(directory.tags[places]), tiff.numbers(directory.tags[sizes])
+
+
+def _spans(places: NDArray[Any], sizes: NDArray[Any], end: int) -> NDArray[np.int64]:
+    """[N, 2] begin and end of parts of a file that ends at `end`."""
+    few = min(len(places), len(sizes))
+    begins, lengths = (numbers[:few].clip(0, end).astype(np.int64) for numbers in (places, sizes))
+    return np.stack([begins, begins + lengths], axis=1)
 
 
 def _laid_out_anew(picture: Picture, page: Page, rgb: Any) -> tuple[bytes, str | None]:

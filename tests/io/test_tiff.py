@@ -194,16 +194,16 @@ def test_a_turned_page_is_edited_upright_and_stays_turned(orientation, tiled):
     assert ((page_of(after) != RGB16).any(axis=2).sum()) == 200
 
 
-def jpegs(samples, **options):
-    # tifffile's own encoder writes tables into every tile; libtiff's writes them once
-    return tiff(samples, compression="jpeg", compressionargs={"level": 85}, **options)
+def jpegs(samples, photometric="rgb", colours=None, **options):
+    how = {"level": 85} | ({} if colours is None else {"outcolorspace": colours})
+    return tiff(samples, compression="jpeg", compressionargs=how, photometric=photometric, **options)
 
 
 JPEGS = {
-    "tiles": jpegs(COLOUR, photometric="ycbcr", tile=(64, 64), subsampling=(2, 2)),
-    "whole chroma": jpegs(COLOUR, photometric="ycbcr", tile=(64, 64), subsampling=(1, 1)),
-    "rgb": jpegs(COLOUR, photometric="rgb", rowsperstrip=32),
-    "grey": jpegs(GREY, photometric="minisblack", rowsperstrip=32),
+    "tiles": jpegs(COLOUR, tile=(64, 64), subsampling=(2, 2)),
+    "whole chroma": jpegs(COLOUR, tile=(64, 64), subsampling=(1, 1)),
+    "rgb": jpegs(COLOUR, colours="rgb", rowsperstrip=32),
+    "grey": jpegs(GREY, "minisblack", rowsperstrip=32),
     "tables of the page": from_pillow(COLOUR, compression="jpeg", quality=85),
 }
 
@@ -439,6 +439,18 @@ def test_strips_that_another_page_shares_are_not_written():
     picture = decode(shared)
     with pytest.raises(ImageError, match="share bytes"):
         encode(picture, picture.rgb + np.float32(9))
+
+
+def test_damaged_further_pages_are_passed_over_and_stay():
+    data = with_pages((SMALL, {"subfiletype": 1}), PICTURE, bigtiff=True)
+    first = Tiff.of(data).directories[0].tags
+    for code, place in ((256, first[256].entry + 2), (273, first[273].entry + 2)):
+        broken = data[:place] + (2).to_bytes(2, "little") + data[place + 2 :]  # a type of text
+        after, recoded = edited(broken)
+        assert recoded is None and (page_of(after, 1)[~EDITED] == RGB16[~EDITED]).all(), code
+    huge = bytearray(data)
+    huge[first[273].entry + 12 : first[273].entry + 20] = b"\xff" * 8
+    assert (page_of(edited(bytes(huge))[0], 1)[~EDITED] == RGB16[~EDITED]).all()
 
 
 def test_a_larger_picture_takes_the_place_of_the_page_with_its_other_tags():
