@@ -7,27 +7,13 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pipeline.io.picture import ImageError
+from pipeline.io.tiff import SIZES, Tiff
+from pipeline.io.tiff_pages import find_page
+
 XMP_TAG = 700
 # Pages that are walked at most: directories of a damaged file may lead in a circle.
 MOST_PAGES = 100_000
-_SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}
 
 
 class NoPlace(ValueError):
@@ -54,8 +40,11 @@ class _Form(NamedTuple):
     first_at: int
 
 
-def find_packet(data: bytes, page: int = 0) -> tuple[int, int] | None:
-    """Begin and end of the packet; None where there is none. Raises NoPlace."""
+def find_packet(data: bytes, page: int | None = None) -> tuple[int, int] | None:
+    """Begin and end of the packet of a page; None where there is none. Raises NoPlace.
+
+    page: its number; None: that of the picture (io/tiff_pages.py).
+    """
     try:
         form = _form(data)
         _, start = _directory(data, form, page)
@@ -63,7 +52,7 @@ def find_packet(data: bytes, page: int = 0) -> tuple[int, int] | None:
             tag, kind, length = struct.unpack_from(form.order + form.entry, data, place)
             if tag != XMP_TAG:
                 continue
-            size = length * _SIZES.get(kind, 1)
+            size = length * SIZES.get(kind, 1)
             if size <= form.value:
                 begin = place + form.value_at
             else:
@@ -74,8 +63,8 @@ def find_packet(data: bytes, page: int = 0) -> tuple[int, int] | None:
     return None
 
 
-def with_packet(data: bytes, packet: bytes, page: int = 0) -> bytes:
-    """The TIFF with this packet as the XMP of a page. Raises NoPlace."""
+def with_packet(data: bytes, packet: bytes, page: int | None = None) -> bytes:
+    """The TIFF with this packet as the XMP of a page, as `find_packet` finds it. Raises NoPlace."""
     try:
         form = _form(data)
         pointer, start = _directory(data, form, page)
@@ -118,8 +107,16 @@ def _form(data: bytes) -> _Form:
     raise NoPlace(f"a TIFF of version 42 or 43 was wanted, got {version}")
 
 
-def _directory(data: bytes, form: _Form, page: int) -> tuple[int, int]:
+def _directory(data: bytes, form: _Form, page: int | None) -> tuple[int, int]:
     """Where the offset of a page's directory is written, and the offset."""
+    if page is None:
+        try:
+            found = find_page(Tiff.of(data))
+        except ImageError as error:
+            raise NoPlace("the directories of the TIFF are damaged") from error
+        if found.below:
+            raise NoPlace("the picture of the TIFF is no page of its own")
+        return found.pointer, found.place
     pointer = form.first_at
     for number in range(min(page, MOST_PAGES) + 1):
         (start,) = struct.unpack_from(form.order + form.offset, data, pointer)

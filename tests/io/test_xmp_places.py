@@ -331,3 +331,15 @@ def test_an_index_of_items_that_is_damaged_is_refused(kind):
     for name in (b"iloc", b"iinf", b"pitm"):
         with pytest.raises(NoPlace, match=f"lacks {name.decode()}"):
             with_packet(data.replace(name, b"free", 1), PACKET)
+
+
+def test_the_page_that_shows_the_picture_gets_the_packet_where_none_is_named():
+    body = io.BytesIO()
+    with tifffile.TiffWriter(body) as writer:
+        writer.write(np.zeros((20, 30), np.uint8), subfiletype=1)  # a reduced copy
+        writer.write(np.full((200, 300), 9, np.uint8))
+    done = with_packet(body.getvalue(), PACKET)
+    with tifffile.TiffFile(io.BytesIO(done)) as file:
+        assert [700 in page.tags for page in file.pages] == [False, True]
+        assert file.pages[1].tags[700].value == PACKET and (file.pages[1].asarray() == 9).all()
+    assert find_packet(done) == PACKET
