@@ -20,7 +20,7 @@ from pipeline.io.delivered import UNREADABLE, is_held, parquet_pictures, tar_pic
 from pipeline.io.tables import read_table
 from pipeline.io.units import Unit
 from pipeline.records.marker import Marker, Output, environment_text
-from pipeline.records.rows import FaceRecord, ImageRecord, with_crops
+from pipeline.records.rows import FEATURES_LENGTH, FaceRecord, ImageRecord, with_crops
 from pipeline.records.verdicts import (
     Verdict,
     deciding,
@@ -210,11 +210,13 @@ class Carried:
         kept = [face for place in self.faces for face in self.faces[place]]
         every = sorted([*fresh, *((f.image, f.face) for f in with_crops(kept))])
         joined = {}
-        for name, values in features.items():
-            rows = np.full((len(every), values.shape[1]), np.nan, np.float16)
+        # where no face was restored again nothing was measured anew
+        for name in {**features, **{n: None for found in self.features.values() for n in found}}:
+            rows = np.full((len(every), FEATURES_LENGTH), np.nan, np.float16)
             for row, key in enumerate(every):
-                vector = values[fresh[key]] if key in fresh else self.features.get(key, {}).get(name)
-                if vector is not None:
+                if key in fresh and name in features:
+                    rows[row] = features[name][fresh[key]]
+                elif (vector := self.features.get(key, {}).get(name)) is not None:
                     rows[row] = vector
             joined[name] = rows
         return joined

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.io.units import Address, Unit
-from pipeline.records.rows import FaceRecord, ImageRecord
+from pipeline.records.marker import Marker
+from pipeline.records.rows import Counts, FaceRecord, ImageRecord
 from pipeline.records.verdicts import (
     BadVerdicts,
     Verdict,
@@ -21,7 +22,7 @@ from pipeline.records.verdicts import (
     verdicts_to_json,
 )
 from pipeline.stages.record import by_image, record_table, records_of
-from pipeline.stages.verdicts import UnitVerdicts
+from pipeline.stages.verdicts import Carried, UnitVerdicts
 
 
 def said(verdict: str, hour: int, place: int = 0, face: int = 0, **values: Any) -> Verdict:
@@ -120,3 +121,18 @@ def test_records_that_are_carried_over_make_the_same_rows_again():
     assert record_table(unit, [found.image], found.faces, settings, ("ids",), vectors) == table
     assert [f.has_crop for f in found.faces] == [True, False, True, True]
     assert found.faces[1].verdict_by == "Ada" and found.faces[2].verdict_settings == {"seed": 7}
+
+
+def test_vectors_of_carried_faces_stay_beside_those_measured_anew():
+    def kept(number: int) -> FaceRecord:
+        return dataclasses.replace(FACE, image=number, face=0)
+
+    vectors = {(0, 0): {"features": [1.0] * 2048}, (2, 0): {"features": [2.0] * 2048}}
+    marker = Marker("u", "s", 0, True, Counts(), {}, 0.0)
+    carried = Carried(marker, {}, {0: [kept(0)], 2: [kept(2)]}, vectors, [])
+    fresh = {"features": np.full((1, 2048), 7, np.float16)}
+    joined = carried.with_features([kept(1)], fresh)
+    assert joined["features"][:, 0].tolist() == [1, 7, 2]
+    # no face was restored again
+    assert carried.with_features([], {})["features"][:, 0].tolist() == [1, 2]
+    assert Carried(marker, {}, {0: [kept(0)]}, {}, []).with_features([], {}) == {}
