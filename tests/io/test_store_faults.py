@@ -408,6 +408,7 @@ def test_the_wait_after_a_try_that_nobody_counts_is_a_number():
 # ---- what is asked for
 
 
+@pytest.mark.slow
 def test_each_page_of_a_listing_is_asked_for_once_and_nothing_of_a_single_object(line, place, s3):
     names = [f"{i:05d}.jpg" for i in range(2_001)]
     direct = s3fs.S3FileSystem(endpoint_url=s3.endpoint)

@@ -147,6 +147,7 @@ def test_every_way_is_a_run_below_one_parent(scored):
     assert {"scores.md", "tradeoff.png"} <= {a.path for a in client.list_artifacts(parent.info.run_id)}
 
 
+@pytest.mark.slow
 def test_the_same_evaluation_again_restores_nothing_again(scored):
     output, arguments = scored
     before = (output / "scores.json").read_bytes()

@@ -37,6 +37,7 @@ def files_below(uri: str) -> dict[str, bytes]:
     return {entry.path: store.read_bytes(entry.uri) for entry in store.list_files(uri)}
 
 
+@pytest.mark.slow
 def test_passing_faults_are_not_seen_in_what_is_delivered_and_one_lost_picture_costs_only_itself(
     line, s3, restore, tmp_path, capfd
 ):

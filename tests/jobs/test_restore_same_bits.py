@@ -35,6 +35,7 @@ def test_slots_units_shards_and_engines_change_no_bit(source, reference, restore
     assert [name for name in reference if delivered[name] != reference[name]] == []
 
 
+@pytest.mark.slow
 def test_another_seed_changes_the_restored_pictures_and_no_other(source, reference, restore, tmp_path):
     assert restore(source, tmp_path / "out", "--max-error-rate", "0.5", "--seed", "1") == 0
     delivered = read_folder(tmp_path / "out" / "images")

@@ -172,6 +172,7 @@ def test_credentials_in_an_address_are_not_shown(output):
     assert "s3://***@archive/photos" in shown and "word" not in shown
 
 
+@pytest.mark.slow
 def test_ten_thousand_markers_are_read_once_by_few_threads(output, reads, monkeypatch):
     output.plan(10, 1000).markers(range(10), range(1000))
     observer = Observer(str(output.root))

@@ -59,6 +59,7 @@ def test_a_task_that_kills_its_workers_is_begun_again_so_often_and_its_neighbour
     assert "TaskGivenUp: its worker died 3 times" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_task_without_such_a_bound_is_begun_until_it_ends(cluster, tmp_path):
     begun = tmp_path / "begun"

@@ -211,6 +211,7 @@ def test_an_unreadable_state_is_named_and_everything_is_sent_again(database, sta
     assert history(database, str(tracker.run_id)) == expected(range(2))
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_late_dies_and_returns_gets_everything_once(server, state):
     said: list[str] = []
     picture = np.zeros((8, 8, 3), np.uint8)
