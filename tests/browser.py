@@ -69,7 +69,7 @@ class Browser:
         return [m["params"]["request"]["url"] for m in sent]
 
     def errors(self) -> list[str]:
-        """What the console has been told since the last time."""
+        """What the console has received since the last time."""
         return [line["message"] for line in self.driver.get_log("browser")]
 
     @contextmanager

@@ -140,7 +140,7 @@ class Ladder:
     finish: Callable[[Crop, Crop], Crop]
     # which of several finished samples is judged and delivered: its index
     choose: Callable[[Sequence[Crop]], int] = lambda samples: 0
-    # is told how many jobs the engine is given beyond the first of each face
+    # is given the number of jobs that the engine gets beyond the first of each face
     report: Callable[[int], None] = lambda number: None
 
     def restore(

@@ -225,9 +225,9 @@ def test_a_face_with_samples_does_not_hold_up_another():
     assert any(future.cancelled() for future in given)
 
 
-def test_what_is_asked_of_the_engine_beyond_the_first_of_each_face_is_told():
-    told = []
-    one = replace(ladder(Engine((1, 9, 4)), most=30), report=told.append)
+def test_what_is_asked_of_the_engine_beyond_the_first_of_each_face_is_reported():
+    reported = []
+    one = replace(ladder(Engine((1, 9, 4)), most=30), report=reported.append)
     dict(one.restore([job(), job(ESTIMATOR, 50)], [KEYS[1:], KEYS[1:]]))
     # two further samples, and three of the gentler treatment
-    assert told == [2, 3]
+    assert reported == [2, 3]

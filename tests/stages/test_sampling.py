@@ -99,9 +99,9 @@ def test_chains_are_counted(sampled):
 
 
 def test_every_chain_is_reported_as_work_of_its_face():
-    told = []
-    restored(replace(settings(samples=3), report=told.append))
-    sums = sum(told, WorkCounts())
+    reported = []
+    restored(replace(settings(samples=3), report=reported.append))
+    sums = sum(reported, WorkCounts())
     assert (sums.restored, sums.decided, sums.further, sums.steps) == (3, 9, 6, 27)
     assert sums.steps_planned == 27
 
