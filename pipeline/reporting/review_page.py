@@ -1,7 +1,8 @@
 """The review page: every face that a run changed or left, for a person to accept, reject or have restored again.
 
 One HTML document with its style, its script and its data inside. Pictures are files beside it, `data:` or signed
-addresses; nothing else is loaded, and the policy in the page holds the browser to that. templates/review*.js say what the page does.
+addresses; nothing else is loaded, and the policy in the page holds the browser to that. templates/review*.js say what
+the page does.
 """
 
 import base64

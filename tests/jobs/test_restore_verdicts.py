@@ -165,9 +165,7 @@ def test_a_unit_whose_marker_is_lost_is_done_with_its_verdicts(reviewed, restore
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
-def test_pictures_of_a_shard_without_a_verdict_are_carried_over(
-    kind, tmp_path, restore, monkeypatch, capsys
-):
+def test_pictures_of_a_shard_without_a_verdict_are_carried_over(kind, tmp_path, restore, monkeypatch, capsys):
     source = tmp_path / "in"
     source.mkdir()
     if kind == "tar":
