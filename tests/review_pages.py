@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pipeline.records.verdicts import FORMAT
 from pipeline.reporting.review_page import Applied, Choice, Face, ReviewData, Tried, review_document
 
 RUN, DIGEST = "run-of-the-tests", "d1"
@@ -85,7 +86,7 @@ def few_faces() -> list[Face]:
 
 def data_of(faces: list[Face]) -> ReviewData:
     """A page's data."""
-    return ReviewData("Review of the tests", RUN, DIGEST, COMMAND, CHOICES, faces)
+    return ReviewData("Review of the tests", FORMAT, RUN, DIGEST, COMMAND, CHOICES, faces)
 
 
 def write_output(output: Path, faces: list[Face]) -> Path:

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 from pipeline.reporting import palette
 from pipeline.reporting.page import template
 
-FORMAT = "difface verdicts 1"
 # significant digits of a number in the page
 DIGITS = 6
 SCRIPTS = ("review_state.js", "review_card.js", "review_view.js", "review.js")
@@ -120,6 +119,8 @@ class ReviewData:
     """All that the page shows."""
 
     title: str
+    # what a file of verdicts names itself
+    format: str
     # identity of the run, under which a browser keeps verdicts
     run: str
     # of what the page shows; goes into the verdicts
@@ -155,7 +156,7 @@ def _embedded(data: ReviewData) -> str:
     """The data as JSON that ends no script element; faces and what was tried are rows under their columns' names."""
     face_columns, tried_columns = ([f.name for f in fields(kind)] for kind in (Face, Tried))
     values = {
-        "format": FORMAT,
+        "format": data.format,
         "title": data.title,
         "run": data.run,
         "digest": data.digest,

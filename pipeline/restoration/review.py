@@ -20,6 +20,7 @@ from pipeline.io.tables import read_table
 from pipeline.ledger.ledger import READERS
 from pipeline.records.rows import LEFT_TEXTS, RUNG_TEXTS, FaceRecord
 from pipeline.records.run_file import RunFile
+from pipeline.records.verdicts import FORMAT
 from pipeline.reporting.review_page import Applied, Choice, Face, ReviewData, Tried, review_document
 from pipeline.restoration.method import Restorer
 from pipeline.restoration.report import evenly
@@ -70,6 +71,7 @@ def write_review(
     where = store.join(output, layout.SAVED_VERDICTS)
     data = ReviewData(
         title=title,
+        format=FORMAT,
         run=run.run,
         digest=run.digest,
         command=f"python -m jobs.restore --input {run.input} --output {output} --verdicts {where}",

@@ -24,7 +24,7 @@ from pipeline.console.options import UsageError
 from pipeline.io import store
 from pipeline.io.store_errors import StoreError
 from pipeline.io.uris import local_path
-from pipeline.reporting.review_page import FORMAT
+from pipeline.records.verdicts import FORMAT
 
 PAGE, VERDICTS = "index.html", "verdicts.json"
 LARGEST_VERDICTS = 64 << 20

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 import pytest
 import review_pages
 
+from pipeline.records.verdicts import FORMAT
 from pipeline.reporting.review_page import Applied, Face, ReviewData, Tried, review_document
 
 HOSTILE = "</script><!--<script><img src=x onerror=alert(1)>\"' & \u2028 \udce9"
@@ -124,4 +125,4 @@ def test_a_face_takes_less_than_a_kilobyte():
 
 
 def test_a_run_without_faces_has_a_page():
-    assert embedded(review_document(ReviewData("T", "r", "d", "c", (), ())))["faces"] == []
+    assert embedded(review_document(ReviewData("T", FORMAT, "r", "d", "c", (), ())))["faces"] == []
