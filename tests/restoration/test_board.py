@@ -42,6 +42,7 @@ def polled(board: Board, wanted: Callable[[WorkCounts | None], bool]) -> WorkCou
     return known
 
 
+@pytest.mark.slow
 def test_what_workers_report_comes_to_the_driver_and_stays_after_they_have_ended(local_ray):
     board = Board(pytest.fail)
     assert board.poll() is None
