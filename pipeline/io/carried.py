@@ -20,7 +20,7 @@ def check_carried(data: bytes, kind: str) -> None:
         try:
             gif.gif_blocks(data)
         except (IndexError, ValueError) as error:
-            raise ImageError("truncated", "the blocks of a GIF can not be told apart") from error
+            raise ImageError("truncated", "the blocks of a GIF can not be separated") from error
 
 
 def carried(original: Picture, edited: bytes, renewed: Sequence[Renewal] = ()) -> bytes:

@@ -22,7 +22,7 @@ class Blocks(NamedTuple):
 
 
 def gif_blocks(data: bytes) -> Blocks:
-    """The blocks of a GIF. Raises IndexError and ValueError where they can not be told apart."""
+    """The blocks of a GIF. Raises IndexError and ValueError where they can not be separated."""
     place = 13 + _palette_length(data[10])
     screen = data[:place]
     start = place

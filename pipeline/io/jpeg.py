@@ -127,7 +127,7 @@ def _transform(adobe: list[bytes]) -> int:
 def _segments(data: bytes) -> list[tuple[int, bytes]]:
     """Markers and bytes of a JPEG's segments after the start; the scan data are one segment to the end.
 
-    Raises Unmergeable where they can not be told apart.
+    Raises Unmergeable where they can not be separated.
     """
     found: list[tuple[int, bytes]] = []
     try:

@@ -22,7 +22,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 
 
 class Damaged(ValueError):
-    """A JPEG whose segments can not be told apart. The message is a short reason."""
+    """A JPEG whose segments can not be separated. The message is a short reason."""
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -59,7 +59,7 @@ def late_metadata(data: bytes) -> list[bytes]:
             scans += marker == START_OF_SCAN
             if scans and marker in METADATA:
                 found.append(data[start:end])
-    except Damaged:  # what can not be told apart is no segment
+    except Damaged:  # what can not be separated is no segment
         return found
     return found
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from pipeline.console.options import UsageError, from_values, options, options_of, require, values_of
 from pipeline.records.fingerprint import METHOD_VERSION
+from pipeline.restoration.faces import FaceOptions
 from pipeline.restoration.gates import GateOptions
 from pipeline.restoration.options import (
     BackgroundOptions,
-    FaceOptions,
     InputOptions,
     MachineOptions,
     MethodOptions,

@@ -7,6 +7,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from colour_profiles import ADOBE_RGB, CMYK, GREY_18
+from edited_pictures import with_edited_box
 from PIL import Image
 from skimage import data as pictures
 
@@ -35,12 +36,7 @@ SAMPLES = {
 
 
 def edited(data, value=90):
-    picture = decode(data)
-    rgb = picture.rgb.astype(np.float32)
-    rgb[BOX] = value
-    again = encode(picture, rgb)
-    assert again == encode(picture, rgb) and again.recoded is None
-    return again.data
+    return with_edited_box(data, BOX, value)
 
 
 def box(name, body):

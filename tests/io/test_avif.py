@@ -7,6 +7,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from colour_profiles import DISPLAY_P3
+from edited_pictures import with_edited_box
 from PIL import Image, ImageOps
 from skimage import data as pictures
 
@@ -31,12 +32,7 @@ def with_alpha():
 
 
 def edited(data, value=90):
-    picture = decode(data)
-    rgb = picture.rgb.astype(np.float32)
-    rgb[BOX] = value
-    again = encode(picture, rgb)
-    assert again == encode(picture, rgb) and again.recoded is None
-    return again.data
+    return with_edited_box(data, BOX, value)
 
 
 KINDS = {

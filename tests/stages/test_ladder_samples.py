@@ -24,7 +24,7 @@ ADDED = {CHAIN: 40, HELD: 20, ESTIMATOR: 5}
 
 
 class Engine:
-    """Adds to a face's level what treatment and key say; answers when it is told to, or at once.
+    """Adds to a face's level what treatment and key say; answers on request, or at once.
 
     noise: level that each key adds, or what it raises. delta: of every face.
     """
