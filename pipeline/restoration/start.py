@@ -19,11 +19,12 @@ from pipeline.ledger.ledger import Ledger, Settled, read_run, unit_images_of
 from pipeline.ledger.output import BROKEN
 from pipeline.ledger.plan import load_units
 from pipeline.metrics.distribution import FeatureStatistics
+from pipeline.records.verdicts import Verdict
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import Restorer, choose_method, settle_method, settle_metrics
 from pipeline.restoration.preview import dry_run
 from pipeline.restoration.run import Restoration
-from pipeline.restoration.verdicts import order_verdicts, preview, said
+from pipeline.restoration.verdicts import load_file, order_verdicts, preview, said
 
 
 def check_places(source: str, output: str, folders: Sequence[str], written: bool = True) -> None:
@@ -107,8 +108,10 @@ def open_ledger(
             if named is not None and (text := unknown_pictures(ledger, flag, named)):
                 say(f"warning: {text}")
         verdicts = {}
+        given: list[Verdict] = []
         if config.output.verdicts is not None:
-            verdicts = order_verdicts(ledger, config.output.verdicts, restorer.preset, restorer.method)
+            given = load_file(config.output.verdicts, ledger.run)
+            verdicts = order_verdicts(ledger, config.output.verdicts, given, restorer.preset, restorer.method)
     except Refusal:
         if new:
             ledger.release()
@@ -117,7 +120,7 @@ def open_ledger(
         settled = ledger.resume(config.output.retry == "failed", config.output.reason, verdicts)
     say(plan_line(ledger, new))
     if config.output.verdicts is not None:
-        say(said(ledger, config.output.verdicts))
+        say(said(ledger, given))
     elif ledger.retrying or config.output.retry:
         say(retry_line(ledger, config))
     return ledger, settled

@@ -33,12 +33,13 @@ from pipeline.stages.verdicts import load_verdicts
 CHECKED = ("kind", "face", "sha256", "treatment", "estimated_change", "error")
 
 
-def order_verdicts(ledger: Ledger, file: str, preset: Preset, method: Method) -> dict[str, str]:
-    """Keep a file of verdicts in the ledger; for each unit they are on, the digest of all verdicts on it.
+def order_verdicts(
+    ledger: Ledger, file: str, given: Sequence[Verdict], preset: Preset, method: Method
+) -> dict[str, str]:
+    """Keep the verdicts of a file in the ledger; for each unit they are on, the digest of all verdicts on it.
 
     Nothing is kept unless all of them can be carried out. Raises UsageError or StoreError.
     """
-    given = load_file(file, ledger.run)
     for number, verdict in enumerate(given, 1):
         check_settings(f"{file}: verdict {number}", verdict, preset, method)
     by_unit = _by_unit(file, ledger, given)
@@ -158,8 +159,7 @@ def preview(file: str) -> Iterable[str]:
     yield f"again    {len(pictures)} pictures are written again; all others keep their bytes"
 
 
-def said(ledger: Ledger, file: str) -> str:
+def said(ledger: Ledger, given: Sequence[Verdict]) -> str:
     """What was ordered, in a line."""
-    given = load_file(file)
     kinds = counted(given) or "none"
     return f"verdicts on {len(given)} faces ({kinds}): {len(ledger.retrying)} units are written again"
