@@ -13,8 +13,10 @@ apt_install() {
     command -v apt-get >/dev/null || stop "the system lacks $*; install it with your package manager, then run this again."
     [ "$(id -u)" = 0 ] || stop "the system lacks $*; run 'sudo apt-get install $*', then run this again."
     echo "setup: installing $* with apt-get"
+    exec 9>/tmp/difface-apt.lock && flock 9
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
+    exec 9>&-
 }
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
