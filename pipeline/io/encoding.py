@@ -42,7 +42,8 @@ class Encoded(NamedTuple):
     """A picture's file."""
 
     data: bytes
-    # why the pixels that are not edited were coded again, too, and with a loss; None where they were not
+    # why the pixels that are not edited were coded again, too, and with a loss, or which smaller version in the file
+    # shows the picture as it was; None where neither is so
     recoded: str | None
 
 
