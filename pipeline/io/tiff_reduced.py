@@ -135,15 +135,16 @@ class _View:
         whole, edited = np.zeros(5), np.zeros(5)
         colour = Colour(self.page)
         for segment in self.page.segments():
-            shown = colour.to_rgb(decode_segment(self.page, segment)) @ LUMA
+            samples = decode_segment(self.page, segment)
             for rows, box in self._parts(segment):
+                shown = colour.to_rgb(samples[rows]) @ LUMA
                 part = self.picture.rgb[self.picture.upright_box(*box)]
-                before = _shrunk(self.picture.as_stored(part), shown[rows].shape) @ LUMA
-                whole += _sums(before, shown[rows])
-                change = self._change(box, shown[rows].shape)
+                before = _shrunk(self.picture.as_stored(part), shown.shape) @ LUMA
+                whole += _sums(before, shown)
+                change = self._change(box, shown.shape)
                 if change is not None:
                     where = np.abs(change).max(axis=2) > 1
-                    edited += _sums(before[where], shown[rows][where])
+                    edited += _sums(before[where], shown[where])
         return _alike(whole, *(FLAGGED if flagged else OTHERS)) and _alike(edited, *EDITED)
 
     def edited(self, segment: Segment) -> Samples | None:
