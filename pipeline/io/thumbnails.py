@@ -153,6 +153,8 @@ def _renewed_page(block: bytes, picture: Picture, edited: Array) -> bytes:
                 continue
             for place, part in _renewed_parts(page, picture, edited):
                 new[start + place : start + place + len(part)] = part
+    except MemoryError:
+        raise
     except Exception:  # damaged EXIF, or samples of a kind that is not read
         return block
     return bytes(new)

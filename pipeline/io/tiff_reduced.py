@@ -61,9 +61,11 @@ def renew_pages(file: EditedTiff, main: Page, picture: Picture, change_of: Chang
         try:
             page = read_page(main.tiff, directory)
             view = _View.of(page, picture, change_of, _is_flagged(main, directory))
+        except MemoryError:
+            raise
         except Exception as error:  # damaged bytes make decoders raise nearly anything
             if _is_flagged(main, directory):
-                left = left or _left(main, directory, str(error))
+                left = left or _left(main, directory, " ".join(str(error).split())[:200])
             continue
         if view is None:
             continue
