@@ -48,7 +48,7 @@ DOORS: Mapping[str, frozenset[str]] = {
             "pipeline/io/jpeg2000.py",
             "pipeline/io/jpegxl.py",
             "pipeline/io/tiff_segments.py",
-            "pipeline/io/ycck.py",
+            "pipeline/io/jpeg_sampling.py",
         }
     ),
     # the demo's archive holds one of its sample pictures

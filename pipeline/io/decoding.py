@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from pipeline.io import riff
 from pipeline.io.avif import avif_layout, decode_avif, is_avif
 from pipeline.io.bmp import bmp_profile
 from pipeline.io.carried import check_carried
 from pipeline.io.formats import FORMATS, MAX_PIXELS, unsupported_format, weight
 from pipeline.io.icc import PlainInks, Profile
 from pipeline.io.jpeg2000 import decode_jpeg2000, is_jpeg2000, jpeg2000_layout
-from pipeline.io.jpeg_parts import has_every_scan, picture_end
+from pipeline.io.jpeg_parts import JPEG_START, check_frame, has_every_scan, picture_end
 from pipeline.io.jpegxl import decode_jpegxl, is_jpegxl, jpegxl_header
 from pipeline.io.picture import (
     UPRIGHT,
@@ -26,7 +27,8 @@ from pipeline.io.picture import (
     strips,
     upright_rgb,
 )
-from pipeline.io.png import has_frames, png_profile
+from pipeline.io.png import RGB as RGB_PNG
+from pipeline.io.png import has_frames, png_profile, without_chunks
 from pipeline.io.save_options import save_options
 from pipeline.io.tiff import is_tiff
 from pipeline.io.tiff_picture import decode_tiff
@@ -140,6 +142,8 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
         raise SkippedImage(
             "unsupported format", f"{unsupported} can not be written back as it was; save it as PNG or JPEG"
         )
+    if data[:2] == JPEG_START:
+        check_frame(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -147,6 +151,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     _check_size(*image.size, max_pixels, weight(data))
     # whether there is a second frame; counting them all would take as long as there are bytes
     more = getattr(image, "is_animated", False) or (image.format == "PNG" and has_frames(data))
+    more = more or (image.format == "WEBP" and riff.has_frames(data))
     if image.format != "MPO" and more:
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
     _check_size(*image.size, max_pixels, weight(data))  # opening the second frame may have changed it
@@ -243,6 +248,8 @@ def _is_deep_colour(data: bytes, image: Image.Image) -> bool:
 def _sixteen_bit_colour(data: bytes, image: Image.Image) -> tuple[Array, Array | None]:
     """RGB(A) samples of a 16-bit colour PNG that Pillow could load."""
     image.close()  # what Pillow has cut is not needed
+    if data[25] == RGB_PNG:  # a transparent colour would become alpha
+        data = without_chunks(data, b"tRNS")
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or decoded.dtype != np.uint16:
         raise ValueError("16-bit samples were wanted")

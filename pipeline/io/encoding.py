@@ -14,11 +14,11 @@ from pipeline.io.avif import encode_avif
 from pipeline.io.carried import carried
 from pipeline.io.jpeg import keep_untouched_blocks, with_metadata_of
 from pipeline.io.jpeg2000 import encode_jpeg2000
+from pipeline.io.jpeg_sampling import encode_sampled
 from pipeline.io.jpegxl import encode_jpegxl, encode_jpegxl_anew
 from pipeline.io.picture import Array, ImageError, Picture, eight_bit, silence_pillow, strips
 from pipeline.io.save_options import DEFAULT_OPTIONS
 from pipeline.io.thumbnails import renewals
-from pipeline.io.ycck import encode_ycck
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -42,7 +42,8 @@ class Encoded(NamedTuple):
     """A picture's file."""
 
     data: bytes
-    # why the pixels that are not edited were coded again, too, and with a loss; None where they were not
+    # why the pixels that are not edited were coded again, too, and with a loss, or which smaller version in the file
+    # shows the picture as it was; None where neither is so
     recoded: str | None
 
 
@@ -89,10 +90,10 @@ def _coded(original: Picture, samples: Array) -> bytes:
         return _encode_gif(original, samples)
     if samples.dtype == np.uint16 and samples.ndim == 3:
         return _encode_deep_png(samples)
-    if "ycck" in original.save and original.jpeg:
-        return encode_ycck(samples, original.save["ycck"])
+    if "sampled" in original.save and original.jpeg:
+        return encode_sampled(samples, original.save["sampled"])
     image = Image.fromarray(samples, "CMYK" if original.stored.shape[2:] == (4,) else None)
-    return _saved(image, original.format, {k: v for k, v in original.save.items() if k != "ycck"})
+    return _saved(image, original.format, {k: v for k, v in original.save.items() if k != "sampled"})
 
 
 def _edit(original: Picture, rgb: NDArray[np.floating] | Edited, edited: Array) -> NDArray[np.bool_]:
@@ -167,7 +168,7 @@ def _encode_gif(original: Picture, edited: NDArray[np.uint8]) -> bytes:
     )
     image = Image.fromarray(indices, "P")
     image.putpalette(original.palette.getpalette() or [])
-    return _saved(image, "GIF", {} if key is None else {"transparency": key})
+    return _saved(image, "GIF", {"optimize": False} | ({} if key is None else {"transparency": key}))
 
 
 def _without_colour(palette: Image.Image, key: int) -> tuple[Image.Image, int]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.io.jpeg_parts import APP14, METADATA, START_OF_SCAN, Damaged, late_metadata, segments
+from pipeline.io.jpeg_parts import APP14, FRAMES, METADATA, START_OF_SCAN, Damaged, late_metadata, segments
 
 BLOCK = 8
 # Most components of a JPEG, and rows of blocks that are worked on at once: the whole picture's take much memory.
@@ -110,6 +110,8 @@ def with_metadata_of(source: bytes, target: bytes) -> bytes:
     """
     theirs, ours = _segments(source), _segments(target)
     adobe = [part for marker, part in ours if marker == APP14]
+    if not any(m == APP14 for m, _ in theirs) and _is_plain_cmyk(ours):
+        adobe = []  # by which readers would take the inks as inverted
     if any(m == APP14 and _transform([p]) == _transform(adobe) for m, p in theirs):
         adobe = []
         kept = [part for marker, part in theirs if marker in METADATA]
@@ -117,6 +119,13 @@ def with_metadata_of(source: bytes, target: bytes) -> bytes:
         kept = [part for marker, part in theirs if _is_metadata(marker, part)]
     rest = [part for marker, part in ours if marker not in METADATA]
     return b"\xff\xd8" + b"".join([*kept, *late_metadata(source), *adobe, *rest])
+
+
+def _is_plain_cmyk(parts: list[tuple[int, bytes]]) -> bool:
+    """Whether a JPEG is of four inks as such, which is what one of four components without Adobe's segment is."""
+    frames = [part for marker, part in parts if marker in FRAMES]
+    adobe = [part for marker, part in parts if marker == APP14]
+    return bool(frames) and frames[0][9] == 4 and (not adobe or _transform(adobe) == 0)
 
 
 def _transform(adobe: list[bytes]) -> int:

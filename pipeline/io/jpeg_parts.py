@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 from pipeline.io.picture import SkippedImage
 
+JPEG_START = b"\xff\xd8"
 # Markers that carry metadata: APP0..APP15 and COM.
 METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 # Markers of frames: SOF0..SOF15, but for DHT, JPG and DAC.
 FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+# Those of lossless and hierarchical coding.
+WITHOUT_DCT = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 APP2, APP14 = 0xE2, 0xEE
 MPF = b"MPF\0"
 # How the parts of an XMP packet of more than 64 KiB begin.
@@ -81,6 +84,23 @@ def has_every_scan(data: bytes) -> bool:
     except (Damaged, IndexError, ValueError):
         return False
     return not wanted
+
+
+def check_frame(data: bytes) -> None:
+    """Raise SkippedImage where a JPEG's samples are of a kind that can not be written back."""
+    try:
+        marker, start = next((m, s) for m, s, _ in segments(data) if m in FRAMES)
+    except (Damaged, StopIteration):  # which its decoder will say
+        return
+    bits, height = data[start + 4], data[start + 5 : start + 7]
+    if marker in WITHOUT_DCT:
+        raise SkippedImage("unsupported JPEG", "lossless and hierarchical JPEGs can not be written back")
+    if bits != 8:
+        raise SkippedImage("deep samples", f"samples of 8 bits were wanted in a JPEG, got {bits}")
+    if height == bytes(2):
+        raise SkippedImage(
+            "unsupported JPEG", "a height was wanted before the pixels of a JPEG, it stands behind"
+        )
 
 
 def check_index(data: bytes) -> None:

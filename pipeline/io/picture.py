@@ -67,7 +67,7 @@ class Original(Protocol):
     """A file that is edited in place, so that all else in it stays."""
 
     def encode(self, picture: "Picture", rgb: Any) -> tuple[bytes, str | None]:
-        """The file with edited pixels, as `encoding.encode`; why others were coded again, None where they were not."""
+        """The file with edited pixels, and why others were coded again, as `encoding.Encoded`."""
 
     def to_rgb(self, stored: Array) -> NDArray[np.uint8]:
         """Colour samples as `Picture.stored` → [H, W, 3] uint8 sRGB, not turned."""

@@ -11,6 +11,8 @@ from pipeline.io.icc import SRGB_PRIMARIES, SRGB_WHITE
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks that the pixels need, which are those of the new picture.
 PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+# Colour type of pixels without palette and alpha.
+RGB = 2
 # 1 / gAMA of files that mean sRGB, whose curve is about that
 SRGB_GAMMA, GAMMA_STEP = 2.2, 0.02
 
@@ -26,6 +28,14 @@ def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
         if name == b"IEND":
             break
     return chunks
+
+
+def without_chunks(data: bytes, name: bytes) -> bytes:
+    """A PNG to its end, without the chunks of a name."""
+    chunks = png_chunks(data)
+    return (
+        data if all(n != name for n, _ in chunks) else SIGNATURE + b"".join(c for n, c in chunks if n != name)
+    )
 
 
 def made_chunk(name: bytes, body: bytes) -> bytes:
@@ -51,7 +61,8 @@ def with_chunks_of(source: bytes, target: bytes) -> bytes:
     if not alike:
         before += pixels[b"tRNS"]
     end = len(SIGNATURE) + sum(len(chunk) for _, chunk in theirs)
-    parts = [SIGNATURE, *pixels[b"IHDR"], *before, *pixels[b"IDAT"], *after, *pixels[b"IEND"], source[end:]]
+    last = [chunk for name, chunk in theirs if name == b"IEND"] or pixels[b"IEND"]
+    parts = [SIGNATURE, *pixels[b"IHDR"], *before, *pixels[b"IDAT"], *after, *last, source[end:]]
     return b"".join(parts)
 
 

@@ -10,6 +10,11 @@ ALPHA = 0x10
 ANNOUNCED = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
 
 
+def has_frames(data: bytes) -> bool:
+    """Whether a WebP's picture is a frame of an animation, if only the single one."""
+    return b"ANMF" in data and any(name == b"ANMF" for name, _ in riff_chunks(data))
+
+
 def riff_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     """Names and whole bytes (padding included) of a WebP's chunks."""
     end = min(8 + int.from_bytes(data[4:8], "little"), len(data))

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
-from pipeline.io.ycck import ycck_sampling
+from pipeline.io.jpeg_sampling import sampling_of
 
 # For a picture that is no edit of another.
 DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
@@ -28,8 +28,11 @@ def save_options(image: Image.Image, data: bytes) -> dict[str, Any]:
         options |= jpeg_options(image)
     elif image.format == "PNG":
         options |= _png_options(image, data)
-    elif image.format == "GIF" and image.mode == "L" and "transparency" in info:
-        options["transparency"] = info["transparency"]
+    elif image.format == "GIF":
+        # the indices are those of the file's own palette, of which no colour may be left out
+        options["optimize"] = False
+        if image.mode == "L" and "transparency" in info:
+            options["transparency"] = info["transparency"]
     elif image.format == "WEBP":
         # a lossy one too: coding it once more with loss would change every pixel by up to some twenty levels
         options |= {"lossless": True, "exact": True} | {k: info[k] for k in ("xmp",) if info.get(k)}
@@ -48,15 +51,15 @@ def _png_options(image: Image.Image, data: bytes) -> dict[str, Any]:
 def jpeg_options(image: Any) -> dict[str, Any]:
     """Tables in which the original's coefficients stay whole numbers, and its chroma sampling.
 
-    Of YCCK, whose tables are the finest, `ycck` with its sampling alone, for `encode_ycck`.
+    Of a JPEG that Pillow does not write, `sampled` with its sampling alone, for `encode_sampled`.
     """
-    if ycck := ycck_sampling(image):
-        return {"ycck": ycck}
+    if sampled := sampling_of(image):
+        return {"sampled": sampled}
     # Pillow knows chroma sampling of three components only
     sampling = get_sampling(image) if image.layers != 4 else 0 if _unsampled(image) else -1
     tables = {k: divisor_table(t, _fine_table(k)) for k, t in image.quantization.items()}
     if sampling < 0:
-        # 4:4:0 and the like, which Pillow can not write: whole chroma, and the finest steps there are
+        # what can not be written: whole chroma, and the finest steps there are
         tables = {k: [1] * 64 for k in tables}
     # components that are red, green and blue themselves, as Adobe programs may write them
     as_rgb = image.mode == "RGB" and (

@@ -1,7 +1,8 @@
 """Small pictures within a file's metadata: those that show what was edited get the change, too.
 
-They are JPEGs, in EXIF, maker notes, Photoshop's resources or (as base64) XMP, or further pictures that the index of a
-JPEG calls large thumbnails. A new one takes exactly the bytes of the old one, so that all around it stays as it is.
+They are JPEGs, in EXIF, maker notes, Photoshop's resources or (as base64) XMP, further pictures that the index of a
+JPEG calls large thumbnails, or the plain samples that JFIF and EXIF allow. A new one takes exactly the bytes of the old
+one, so that all around it stays as it is.
 """
 
 import base64
@@ -19,6 +20,10 @@ from PIL.JpegImagePlugin import get_sampling
 from pipeline.io import jpeg_parts, png, riff
 from pipeline.io.jpeg import Unmergeable, with_metadata_of
 from pipeline.io.picture import UPRIGHT, Array, Picture, eight_bit
+from pipeline.io.tiff import Tiff, is_tiff
+from pipeline.io.tiff_colour import Colour
+from pipeline.io.tiff_pages import HEIGHT, NONE, WIDTH, Page, read_page
+from pipeline.io.tiff_segments import decode_segment, encode_segment
 
 START = b"\xff\xd8\xff"
 # In a multi-picture index: large thumbnails, of VGA and of full HD size.
@@ -27,6 +32,10 @@ LARGE_THUMBNAILS = frozenset({0x010001, 0x010002})
 SHOWS, UNSEEN = 16, 1.5
 # A larger one is a picture of its own.
 MOST_SIDE = 4096
+# How segments of JFIF begin whose thumbnails have 3 bytes a pixel, and a palette of 256 colours; where the size is.
+JFIF, JFIF_COLOURS, JFIF_PALETTE = (b"JFIF\0", 16), (b"JFXX\0\x13", 10), (b"JFXX\0\x11", 10)
+# Where EXIF begins in a chunk, in a segment, and in a chunk that begins as a segment does.
+EXIF_AT = (8, 10, 14)
 BASE64_IMAGE = re.compile(rb"<(?:\w+:)?image>((?:[A-Za-z0-9+/=\s]|&#x[aA];){100,})</")
 LINE_BREAK = re.compile(rb"(&#x[aA];|\s+)")
 # Factors of the quantisation steps that are tried until the new thumbnail is no longer than the old one.
@@ -54,7 +63,7 @@ def renewals(picture: Picture, edited: Array) -> list[Renewal]:
 
 def renewed_block(block: bytes, picture: Picture, edited: Array) -> bytes:
     """A block of metadata, of the same length, whose thumbnails show the edit. edited: the picture's stored samples."""
-    new = bytearray(block)
+    new = bytearray(_renewed_page(_renewed_samples(block, picture, edited), picture, edited))
     for start, end in _jpegs(block):
         new[start:end] = _renewed(block[start:end], picture, edited)
     for match in BASE64_IMAGE.finditer(block):
@@ -91,6 +100,81 @@ def _jpegs(block: bytes) -> Iterator[tuple[int, int]]:
         if end is not None:
             yield place, place + end
         place = block.find(START, place + (end or 1))
+
+
+def _renewed_samples(block: bytes, picture: Picture, edited: Array) -> bytes:
+    """A segment of JFIF with the thumbnail that it has as plain samples; any other block as it is."""
+    for begin, place in (JFIF, JFIF_COLOURS, JFIF_PALETTE):
+        if block[:1] != b"\xff" or not block.startswith(begin, 4) or len(block) < place + 2:
+            continue
+        width, height = block[place : place + 2]
+        samples = np.frombuffer(block, np.uint8, offset=place + 2)
+        colours, table = 3, samples[:768].reshape(-1, 3)
+        if begin == JFIF_PALETTE[0]:
+            colours, samples = 1, samples[768:]
+        if (
+            not width * height
+            or len(samples) != width * height * colours
+            or (colours == 1 and len(table) < 256)
+        ):
+            return block
+        samples = samples.reshape(height, width, colours)
+        shown = (table[samples[..., 0]] if colours == 1 else samples).astype(np.float32)
+        change = _change(shown, picture, edited)
+        if change is None or np.abs(change).max() < UNSEEN:
+            return block
+        new = np.rint(shown + change).clip(0, 255)
+        if colours == 1:
+            where = change.any(axis=2)
+            far = np.abs(new[where][:, None] - table).sum(axis=2)
+            done = samples.copy()
+            done[where, 0] = far.argmin(axis=1)
+        else:
+            done = new.astype(np.uint8)
+        return block[: len(block) - done.size] + done.tobytes()
+    return block
+
+
+def _renewed_page(block: bytes, picture: Picture, edited: Array) -> bytes:
+    """A block of EXIF with the thumbnail that it has as an uncompressed page; any other block as it is."""
+    start = next((place for place in EXIF_AT if is_tiff(block[place:])), None)
+    if start is None:
+        return block
+    new = bytearray(block)
+    try:
+        tiff = Tiff.of(block[start:])
+        for directory in tiff.directories[1:]:
+            if directory.below or not {WIDTH, HEIGHT} <= directory.tags.keys():
+                continue
+            page = read_page(tiff, directory)
+            if page.compression != NONE or page.palette is not None:
+                continue
+            if page.width * page.height * page.samples > len(block):
+                continue
+            for place, part in _renewed_parts(page, picture, edited):
+                new[start + place : start + place + len(part)] = part
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF, or samples of a kind that is not read
+        return block
+    return bytes(new)
+
+
+def _renewed_parts(page: Page, picture: Picture, edited: Array) -> Iterator[tuple[int, bytes | bytearray]]:
+    """Place and bytes of the strips of an uncompressed page, where they show the change of a picture."""
+    colour, segments = Colour(page), list(page.segments())
+    every = [decode_segment(page, segment) for segment in segments]
+    shown = np.zeros((page.height, page.width, 3), np.float32)
+    for segment, samples in zip(segments, every, strict=True):
+        shown[segment.rows, segment.columns] = colour.to_rgb(samples)
+    change = _change(shown, picture, edited)
+    if change is None or np.abs(change).max() < UNSEEN:
+        return
+    for segment, samples in zip(segments, every, strict=True):
+        new = samples.copy()
+        colour.add(new, change[segment.rows, segment.columns])
+        for number, coded, _ in encode_segment(page, segment, new, (new != samples).any(axis=2)):
+            yield int(page.offsets[number]) + segment.skip, coded
 
 
 def _renewed_text(text: bytes, picture: Picture, edited: Array) -> bytes:

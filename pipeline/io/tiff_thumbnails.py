@@ -1,43 +1,51 @@
-"""Thumbnails in the tags of a TIFF, Photoshop's and XMP's, that show what was edited: made anew in the old bytes."""
+"""Thumbnails within a TIFF's tags, and old-style JPEGs of its pages, that show what was edited: in the old bytes."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.io.picture import Picture
+from pipeline.io.picture import ImageError, Picture
 from pipeline.io.thumbnails import BASE64_IMAGE, START, renewed_block
-from pipeline.io.tiff import Tag, Tiff
+from pipeline.io.tiff_pages import Page
 
 XMP, PHOTOSHOP, MAKER_NOTE = 700, 34377, 37500
+# Place and size of a page that is a JPEG of the old style, as the thumbnail of EXIF is.
+OLD_JPEG, OLD_JPEG_SIZE = 513, 514
 # Longer side at which the picture before and after is compared with a thumbnail.
 SIDE = 2048
 
 
-def renewed_tags(tiff: Tiff, picture: Picture, rgb: Any) -> Iterator[tuple[int, bytes]]:
-    """Place and new bytes, as many as the old ones, of tags with thumbnails of the picture.
+def renewed_tags(page: Page, picture: Picture, rgb: Any) -> Iterator[tuple[int, bytes]]:
+    """Place and new bytes, as many as the old ones, of blocks of a file with thumbnails of the picture in `page`.
 
     rgb: as `encoding.encode`.
     """
-    found = [(tag, block) for tag, block in _blocks(tiff) if START in block or BASE64_IMAGE.search(block)]
+    found = [(place, block) for place, block in _blocks(page) if START in block or BASE64_IMAGE.search(block)]
     if not found:
         return
     before, after = _small(picture, rgb)
     turned = Picture(before, "TIFF", picture.as_stored(before), alpha=None, orientation=picture.orientation)
-    for tag, block in found:
+    for place, block in found:
         new = renewed_block(block, turned, picture.as_stored(after))
         if new != block:
-            yield tag.place, new
+            yield place, new
 
 
-def _blocks(tiff: Tiff) -> Iterator[tuple[Tag, bytes]]:
+def _blocks(page: Page) -> Iterator[tuple[int, bytes]]:
+    tiff = page.tiff
     for directory in tiff.directories:
         for code in (XMP, PHOTOSHOP, MAKER_NOTE):
             block = tiff.bytes_of(directory, code)
             if block:
-                yield directory.tags[code], block
+                yield directory.tags[code].place, block
+        if directory.place != page.directory.place and OLD_JPEG in directory.tags:
+            with suppress(ImageError):
+                place, size = tiff.value(directory, OLD_JPEG, 0), tiff.value(directory, OLD_JPEG_SIZE, 0)
+                yield place, tiff.data[place : place + size]
 
 
 def _small(picture: Picture, rgb: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

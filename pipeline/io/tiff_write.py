@@ -1,21 +1,18 @@
 """An edited TIFF: the file it was, in which only the strips and tiles with an edited pixel, and their places, are new.
 
-Every other byte stays where it was: tags, directories, profiles, other pages. What an edited strip leaves is used for
-the next ones, and is zeros where nothing takes it.
+Pages and tags with smaller versions of the picture get the edit, too.
 """
 
-import io
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.io.picture import Array, ImageError, Picture, SkippedImage
-from pipeline.io.tiff import LONG, LONG8, SHORT, Directory, Tiff
+from pipeline.io.picture import Array, Picture, SkippedImage
 from pipeline.io.tiff_colour import Colour
+from pipeline.io.tiff_edit import EditedTiff, shares_bytes
 from pipeline.io.tiff_pages import (
     BITS,
     COMPRESSION,
@@ -24,7 +21,6 @@ from pipeline.io.tiff_pages import (
     HEIGHT,
     JPEG,
     JPEG_TABLES,
-    NONE,
     PALETTE,
     PHOTOMETRIC,
     PLANAR,
@@ -43,7 +39,8 @@ from pipeline.io.tiff_pages import (
     Page,
     Segment,
 )  # fmt: skip
-from pipeline.io.tiff_segments import decode_segment, encode_samples, encode_segment
+from pipeline.io.tiff_reduced import renew_pages
+from pipeline.io.tiff_segments import decode_segment, encode_samples
 from pipeline.io.tiff_thumbnails import renewed_tags
 
 # Of YCbCr: its coefficients, chroma sampling, positions and reference levels.
@@ -66,29 +63,24 @@ class TiffFile:
         page = self.page
         if page.palette is not None or picture.stored.shape[:2] != (page.height, page.width):
             return _laid_out_anew(picture, page, rgb)
-        file = _File(page)
-        colour, recoded = Colour(page), None
-        offsets, counts = page.offsets.astype(np.int64), page.counts.astype(np.int64)
-        untouched = True
-        for segment in page.segments():
-            edited = _edited(picture, colour, segment, rgb)
-            if edited is None:
-                continue
-            untouched, parts = False, encode_segment(page, segment, *edited)
-            del edited  # which may be the whole picture
-            for number, coded, why in parts:
-                recoded = recoded or why
-                if page.compression == NONE:
-                    file.replace(int(offsets[number]) + segment.skip, coded)
-                else:
-                    file.release(int(offsets[number]), int(counts[number]))
-                    offsets[number], counts[number] = file.put(coded), len(coded)
-        if page.compression != NONE:
-            file.set_numbers(TILE_OFFSETS if page.tiled else STRIP_OFFSETS, offsets)
-            file.set_numbers(TILE_COUNTS if page.tiled else STRIP_COUNTS, counts)
-        for place, new in [] if untouched else renewed_tags(page.tiff, picture, rgb):
-            file.replace(place, new)
-        return file.finished(), recoded
+        file, colour = _opened(page), Colour(page)
+        some, recoded = file.edit(page, lambda segment: _edited(picture, colour, segment, rgb))
+        left = _renew_thumbnails(file, page, picture, rgb) if some else None
+        return file.finished(), recoded or left
+
+
+def _opened(page: Page) -> EditedTiff:
+    """The page's file. Raises SkippedImage where the page can not be edited without an effect on others."""
+    if shares_bytes(page):
+        raise SkippedImage("unsupported TIFF", "its strips or tiles share bytes with other parts of the file")
+    return EditedTiff(page.tiff)
+
+
+def _renew_thumbnails(file: EditedTiff, page: Page, picture: Picture, rgb: Any) -> str | None:
+    """Make anew what shows the picture in tags and in pages; which could not be made, None where all could."""
+    for place, new in renewed_tags(page, picture, rgb):
+        file.replace(place, new)
+    return renew_pages(file, page, picture, partial(stored_change, rgb=rgb))
 
 
 def _plain(page: Page) -> Page:
@@ -106,7 +98,7 @@ def _plain(page: Page) -> Page:
     )
 
 
-def _change(picture: Picture, rgb: Any, rows: slice, columns: slice) -> NDArray[np.float32] | None:
+def stored_change(picture: Picture, rows: slice, columns: slice, rgb: Any) -> NDArray[np.float32] | None:
     """[h, w, 3] what is added to the picture's own sRGB there, as it is stored; None where that is nothing."""
     box = picture.upright_box(rows, columns)
     part = rgb[box].astype(np.float32, copy=False) if isinstance(rgb, np.ndarray) else rgb.part(*box)
@@ -130,7 +122,7 @@ def _edited(
     few = max(STRIP // (right - left), 1)
     for first in range(0, bottom - top, few):
         rows = slice(first, min(first + few, bottom - top))
-        change = _change(picture, rgb, slice(top + rows.start, top + rows.stop), segment.columns)
+        change = stored_change(picture, slice(top + rows.start, top + rows.stop), segment.columns, rgb)
         if change is not None:
             samples = _decoded(page, segment) if samples is None else samples
             colour.add(samples[rows], change)
@@ -146,161 +138,6 @@ def _decoded(page: Page, segment: Segment) -> Array:
     return np.require(decode_segment(page, segment), requirements="W")
 
 
-class _File:
-    """The bytes of a file in which parts of one page are replaced."""
-
-    def __init__(self, page: Page) -> None:
-        self._tiff, self._directory = page.tiff, page.directory
-        self._out = io.BytesIO(page.tiff.data)
-        self._end = len(page.tiff.data)
-        # parts that nothing uses any more: start and end, apart from each other, in order
-        self._free: list[tuple[int, int]] = []
-        if _share_bytes(page):
-            raise SkippedImage(
-                "unsupported TIFF", "its strips or tiles share bytes with other parts of the file"
-            )
-
-    def replace(self, place: int, new: bytes | bytearray) -> None:
-        """Put bytes in the place of as many."""
-        self._out.seek(place)
-        self._out.write(new)
-
-    def release(self, place: int, size: int) -> None:
-        """Give a part up, which becomes zeros."""
-        self.replace(place, bytes(size))
-        before = [span for span in self._free if span[1] < place]
-        after = [span for span in self._free if span[0] > place + size]
-        meeting = [span for span in self._free if span[1] >= place and span[0] <= place + size]
-        start, end = min([place, *(s for s, _ in meeting)]), max([place + size, *(e for _, e in meeting)])
-        self._free = [*before, (start, end), *after]
-
-    def put(self, new: bytes | bytearray) -> int:
-        """Put bytes into the first part that is free and large enough, or at the end; their place."""
-        for i, (start, end) in enumerate(self._free):
-            place = start + start % 2
-            if place + len(new) <= end:
-                # a byte before an even place is given up
-                self._free[i] = (place + len(new), end)
-                self.replace(place, new)
-                return place
-        if self._free and self._free[-1][1] == self._end:  # the file may grow there
-            place = self._free[-1][0] + self._free[-1][0] % 2
-            self._free.pop()
-            self._end = place
-        return self.append(new)
-
-    def append(self, new: bytes | bytearray) -> int:
-        """Put bytes at the end; their place, which is even."""
-        place = self._end + self._end % 2
-        self.replace(self._end, bytes(place - self._end))
-        self.replace(place, new)
-        self._end = place + len(new)
-        if not self._tiff.big and self._end >= 1 << 32:
-            raise ImageError("not encoded", "a TIFF of less than 4 GiB was wanted; save it as a BigTIFF")
-        return place
-
-    def set_numbers(self, code: int, numbers: NDArray[np.int64]) -> None:
-        """The first numbers of a tag of places or sizes, in its own place where its type can hold them."""
-        tiff, tag = self._tiff, self._directory.tags[code]
-        old = tiff.numbers(tag).astype(np.int64)
-        new = old.copy()
-        new[: len(numbers)] = numbers
-        if (new == old).all():
-            return
-        kind = tag.kind
-        if int(new.max()) >= 1 << {1: 8, SHORT: 16}.get(kind, 64):
-            kind = LONG8 if tiff.big else LONG
-        packed = new.astype(
-            tiff.order + {1: "u1", SHORT: "u2", LONG: "u4", 13: "u4"}.get(kind, "u8")
-        ).tobytes()
-        if kind == tag.kind:
-            self.replace(tag.place, packed)
-        else:
-            self.replace(tag.entry, self.entry(code, kind, len(new), packed))
-
-    def entry(self, code: int, kind: int, count: int, packed: bytes) -> bytes:
-        """A directory's entry; its values are put at the end where it can not hold them."""
-        tiff = self._tiff
-        where = packed.ljust(tiff.word, b"\0")
-        if len(packed) > tiff.word:
-            where = tiff.packed(self.append(packed), tiff.word)
-        return tiff.packed(code, 2) + tiff.packed(kind, 2) + tiff.packed(count, tiff.word) + where
-
-    def set_directory(self, changes: dict[int, tuple[int, ...] | None]) -> None:
-        """The page's directory anew, with whole numbers in some tags, and without those of None."""
-        tiff, old = self._tiff, self._directory
-        entries = {
-            tag.code: tiff.data[tag.entry : tag.entry + tiff.entry_size]
-            for tag in old.tags.values()
-            if tag.code not in changes
-        }
-        for code, numbers in changes.items():
-            if numbers is not None:
-                kind = SHORT if max(numbers) < 1 << 16 else LONG8 if tiff.big else LONG
-                code_of_kind = tiff.order + {SHORT: "u2", LONG: "u4", LONG8: "u8"}[kind]
-                entries[code] = self.entry(
-                    code, kind, len(numbers), np.array(numbers, code_of_kind).tobytes()
-                )
-        head = tiff.packed(len(entries), 8 if tiff.big else 2)
-        following = tiff.data[old.next_at : old.next_at + tiff.word].ljust(tiff.word, b"\0")
-        place = self.append(head + b"".join(entries[code] for code in sorted(entries)) + following)
-        self.replace(
-            old.pointer, tiff.packed(place, tiff.word if old.below == 0 else _pointer_size(tiff, old))
-        )
-
-    def finished(self) -> bytes:
-        return self._out.getvalue()
-
-
-def _pointer_size(tiff: Tiff, directory: Directory) -> int:
-    """Bytes of the number that leads to a directory below another one."""
-    kinds = {
-        tag.kind
-        for above in tiff.directories
-        for tag in above.tags.values()
-        if tag.place <= directory.pointer < tag.place + tag.size and tag.code == directory.below
-    }
-    return 8 if kinds & {16, 17, 18} else 4
-
-
-def _share_bytes(page: Page) -> bool:
-    """Whether a strip or tile of the page has bytes in common with anything else that the directories name."""
-    tiff, end = page.tiff, len(page.tiff.data)
-    own = _spans(page.offsets, page.counts, end)
-    others = [own[:0]]
-    for directory in tiff.directories:
-        tags = [tag for tag in directory.tags.values() if tag.size > tiff.word]
-        places = [directory.place, *(min(tag.place, end) for tag in tags)]
-        sizes = [directory.next_at + tiff.word - directory.place, *(min(tag.size, end) for tag in tags)]
-        others.append(_spans(np.array(places), np.array(sizes), end))
-        if directory is not page.directory:
-            others += [_spans(*pair, end) for pair in _segments_of(tiff, directory)]
-    spans = np.concatenate([own, *others])
-    is_own = np.arange(len(spans)) < len(own)
-    order = np.argsort(spans[:, 0], kind="stable")
-    spans, is_own = spans[order], is_own[order]
-    # the furthest end of what begins before, of everything and of the page's own parts
-    ends = np.maximum.accumulate(spans[:, 1])[:-1]
-    own_ends = np.maximum.accumulate(np.where(is_own, spans[:, 1], 0))[:-1]
-    begins = spans[1:, 0]
-    return bool(((begins < ends) & is_own[1:]).any() or (begins < own_ends).any())
-
-
-def _segments_of(tiff: Tiff, directory: Directory) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Places and sizes of a page's strips and tiles; of a damaged page nothing."""
-    for places, sizes in ((STRIP_OFFSETS, STRIP_COUNTS), (TILE_OFFSETS, TILE_COUNTS)):
-        if places in directory.tags and sizes in directory.tags:
-            with suppress(ImageError):
-                yield tiff.numbers(directory.tags[places]), tiff.numbers(directory.tags[sizes])
-
-
-def _spans(places: NDArray[Any], sizes: NDArray[Any], end: int) -> NDArray[np.int64]:
-    """[N, 2] begin and end of parts of a file that ends at `end`."""
-    few = min(len(places), len(sizes))
-    begins, lengths = (numbers[:few].clip(0, end).astype(np.int64) for numbers in (places, sizes))
-    return np.stack([begins, begins + lengths], axis=1)
-
-
 def _laid_out_anew(picture: Picture, page: Page, rgb: Any) -> tuple[bytes, str | None]:
     """The file with other samples in this page: a palette's become RGB, or the picture was enlarged.
 
@@ -309,7 +146,7 @@ def _laid_out_anew(picture: Picture, page: Page, rgb: Any) -> tuple[bytes, str |
     if page.samples > page.colours + (page.alpha is not None):
         raise SkippedImage("unsupported TIFF", "the samples behind the colours of a TIFF can not be enlarged")
     target = _plain(page)
-    colour, file = Colour(target), _File(page)
+    colour, file = Colour(target), _opened(page)
     for place, size in zip(page.offsets.tolist(), page.counts.tolist(), strict=True):
         file.release(place, size)
     every = np.asarray(picture.stored)
@@ -323,7 +160,7 @@ def _laid_out_anew(picture: Picture, page: Page, rgb: Any) -> tuple[bytes, str |
         samples[..., : target.colours] = stored.reshape(*stored.shape[:2], -1)
         if picture.alpha is not None:
             samples[..., -1] = picture.alpha[rows]
-        change = _change(picture, rgb, rows, slice(0, width))
+        change = stored_change(picture, rows, slice(0, width), rgb)
         if change is not None:
             colour.add(samples, change)
         coded = encode_samples(target, samples)
@@ -336,8 +173,7 @@ def _laid_out_anew(picture: Picture, page: Page, rgb: Any) -> tuple[bytes, str |
     }  # fmt: skip
     gone = [TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, PALETTE]
     gone += [JPEG_TABLES, *CHROMA_TAGS, PREDICTOR, FILL_ORDER] if page.compression == JPEG else []
-    file.set_directory(changes | dict.fromkeys(gone))
-    return (
-        file.finished(),
-        "its JPEG strips or tiles are delivered as Deflate" if page.compression == JPEG else None,
-    )
+    file.set_directory(page.directory, changes | dict.fromkeys(gone))
+    left = _renew_thumbnails(file, page, picture, rgb)
+    recoded = "its JPEG strips or tiles are delivered as Deflate" if page.compression == JPEG else left
+    return file.finished(), recoded

@@ -108,7 +108,8 @@ class ImageRecord:
     error: str = ""
     # where in the program a failure came from; empty where no exception was caught
     traceback: str = ""
-    # why the delivered picture's other pixels could not stay as they were stored, either; None where they did
+    # why the delivered picture's other pixels could not stay as they were stored, either, or which smaller version in
+    # its file shows it as it was; None where neither is so
     recoded: str | None = None
     # where the label of a restored picture is: "xmp", or "sidecar: " or "none: " with the reason; None without one
     label: str | None = None

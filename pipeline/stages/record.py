@@ -43,7 +43,8 @@ SCHEMA = pa.schema(
         ("stage", pa.string()),
         ("error", pa.string()),
         ("traceback", pa.string()),  # where in the program a failure came from
-        ("recoded", pa.string()),  # why pixels outside of the faces changed, too; null where they did not
+        # why pixels outside of the faces changed, too, or a smaller version did not; null where neither is so
+        ("recoded", pa.string()),
         ("label", pa.string()),  # "xmp", "sidecar: WHY" or "none: WHY"; null for a picture without a label
         ("attempts", pa.int32()),  # of the image's unit: 1, and one more for every --retry; null in face rows
         ("box", pa.list_(pa.float64())),

@@ -441,7 +441,7 @@ def test_a_bmp_with_a_profile_stays_but_for_its_pixels():
 
 def test_a_bmp_of_a_palette_with_a_profile_is_skipped():
     plain = saved(PICTURE.quantize(64), "BMP")
-    with pytest.raises(SkippedImage, match="24 bits"):
+    with pytest.raises(SkippedImage, match="24 or 32 bits"):
         decode(plain + b"behind them")
 
 

@@ -77,6 +77,55 @@ def test_the_thumbnail_of_exif_is_made_anew_and_nothing_else_of_it_changes(kind)
     assert is_renewed(thumbnail, found[place : place + len(thumbnail)])
 
 
+def exif_with_samples(thumbnail, order):
+    """A TIFF of two IFDs, of which the second is an uncompressed RGB picture of 80 x 60 in strips of 20 rows."""
+    sizes, places = (3 * 80 * 20,) * 3, 8 + 2 + 12 + 4
+    tags = [
+        (256, 3, 80),
+        (257, 3, 60),
+        (258, 3, 0),
+        (259, 3, 1),
+        (262, 3, 2),
+        (273, 4, 0),
+        (277, 3, 3),
+        (278, 3, 20),
+    ]
+    tags.append((279, 4, 0))
+    values = {258: (8, 8, 8)}
+    at = places + 2 + 12 * len(tags) + 4
+    values[273] = tuple(at + 6 + 12 + 12 + i * sizes[0] for i in range(3))
+    values[279] = sizes
+    ifd, more = struct.pack(order + "H", len(tags)), b""
+    for code, kind, value in tags:
+        if code not in values:
+            held = struct.pack(order + "HH", value, 0) if kind == 3 else struct.pack(order + "I", value)
+            ifd += struct.pack(order + "HHI", code, kind, 1) + held
+            continue
+        ifd += struct.pack(order + "HHII", code, kind, 3, at + len(more))
+        more += struct.pack(order + ("3H" if kind == 3 else "3I"), *values[code])
+    first = struct.pack(order + "HHHIHHI", 1, 0x0112, 3, 1, 1, 0, places)
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
+    return head + first + ifd + bytes(4) + more + thumbnail.tobytes() + b"after"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("order", "<>")
+def test_an_uncompressed_thumbnail_of_exif_is_made_anew(kind, order):
+    thumbnail = np.asarray(PICTURE.resize((80, 60), Image.Resampling.BOX))
+    block = exif_with_samples(thumbnail, order)
+    again = edited(saved(PICTURE, kind, exif=b"Exif\0\0" + block))
+    place = block.index(thumbnail.tobytes()[:90])
+    found = again[again.index(block[:place]) :][: len(block)]
+    new = np.frombuffer(found, np.uint8, thumbnail.size, place).reshape(thumbnail.shape)
+    assert (
+        found.endswith(b"after")
+        and (np.delete(new, slice(19, 41), axis=0) == np.delete(thumbnail, slice(19, 41), 0)).all()
+    )
+    assert np.abs(new[22:38, 27:48].astype(int) - (20, 200, 60)).max() <= 12
+    other = exif_with_samples(thumbnail[::-1], order)
+    assert other in edited(saved(PICTURE, kind, exif=b"Exif\0\0" + other))
+
+
 def test_a_thumbnail_between_bars_and_one_of_a_turned_picture():
     # 4:3 with bars above and below
     thumbnail = small(PICTURE.crop((0, 0, 320, 180)), bars=15)
