@@ -47,6 +47,13 @@ METRIC_WEIGHTS = {
         sha256="408bc3660ca8d3d18dee212daf7f9c0c09071cc951d8d075da054603eec15528",
         licence="CC0-1.0 (Davis King, dlib_face_recognition_resnet_model_v1)",
     ),
+    # in the package; of the metrics landmarks and lmd
+    "landmarks": Published(
+        file="face_mesh.safetensors",
+        url=None,
+        sha256="d73e2802afb4f09743d32b236422ea3dc78e8ee18c7ba48159cdb1e9361fe2b5",
+        licence="Apache-2.0 (Google, MediaPipe's face_landmark.tflite)",
+    ),
     # either torchvision's whole AlexNet, published at this address, or its feature layers alone
     "lpips": Published(
         file="alexnet_features.pth",
