@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,9 +21,12 @@ FFHQ = CropFrame(SIDE)
 # [S, S, 3] uint8 RGB crop → points [N, 2], x and y in pixels of FFHQ's frame of side SIDE
 LandmarkReader = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 
-# What the mesh sees of an aligned face: 1.5 times the box around its points (as MediaPipe places it from one frame of a
-# video to the next), median over 80 faces of LFW and of the London set.
-MESH = CropFrame(192, zoom=0.96, centre=(0.4975, 0.581))
+# What the mesh sees of an aligned face: about 1.5 times the box around its points, as MediaPipe places it in a video.
+# The box is the median over 80 faces of LFW and of the London set. The points are the mean over several such views,
+# slightly blurred: they repeat better than those of one (docs/metrics.md).
+VIEWS = tuple(CropFrame(192, zoom=zoom, centre=(0.4975, 0.581)) for zoom in (0.9, 0.96, 1.03, 1.1))
+# standard deviation of that blur, pixels of a view
+BLUR = 1.1
 
 # Box of the face in an aligned crop of side SIDE by dlib's detector: left, top, right, bottom. Median over faces of
 # LFW; aligned crops need no detection.
@@ -34,14 +38,16 @@ class FaceMesh:
     """The 468 points of MediaPipe's face mesh of crops of one frame. Thread-safe if the network is."""
 
     def __init__(self, network: Callable[[NDArray[np.uint8]], NDArray[np.float64]], frame: CropFrame) -> None:
-        """network: [192, 192, 3] uint8 RGB → [468, 2] pixels from the upper left corner on (networks/face_mesh.py)."""
+        """network: that of `load_mesh`."""
         self._network, self._frame = network, frame
 
     def __call__(self, crop: NDArray[np.uint8]) -> NDArray[np.float64]:
-        seen = warp_crop(crop, MESH.of_crop(replace(self._frame, side=len(crop))), MESH.side)
-        # pixels from the corner on, and from the centre of the first one on
-        to_ffhq = FFHQ.of_crop(MESH)
-        return np.asarray((self._network(seen) - 0.5) @ to_ffhq[:, :2].T + to_ffhq[:, 2], dtype=np.float64)
+        frame = replace(self._frame, side=len(crop))
+        seen = [warp_crop(crop, view.of_crop(frame), view.side) for view in VIEWS]
+        found = self._network(np.stack([cv2.GaussianBlur(one, (0, 0), BLUR) for one in seen]))
+        # the network counts from the corner of the first pixel on, and frames from its centre
+        places = [(p - 0.5, FFHQ.of_crop(view)) for p, view in zip(found, VIEWS, strict=True)]
+        return np.asarray(np.mean([p @ m[:, :2].T + m[:, 2] for p, m in places], axis=0))
 
 
 class Dlib68:

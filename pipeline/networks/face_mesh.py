@@ -76,7 +76,7 @@ def _padded(x: Tensor, is_half: bool) -> Tensor:
 
 
 def load_mesh(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float64]]:
-    """The network of a weights file as a function of one face: [192, 192, 3] uint8 RGB → [468, 2] pixels.
+    """The network of a weights file as a function of faces: [B, 192, 192, 3] uint8 RGB → [B, 468, 2] pixels.
 
     It computes in float32 on the CPU. Raises CheckpointError for another network's file.
     """
@@ -84,10 +84,10 @@ def load_mesh(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float64]]:
     load_strict(network, read_state(path), f"{path} as a face mesh")
     network.eval()
 
-    def points(face: NDArray[np.uint8]) -> NDArray[np.float64]:
-        pixels = torch.from_numpy(np.ascontiguousarray(face.transpose(2, 0, 1)))[None]
+    def points(faces: NDArray[np.uint8]) -> NDArray[np.float64]:
+        pixels = torch.from_numpy(np.ascontiguousarray(faces.transpose(0, 3, 1, 2)))
         with torch.inference_mode():
-            found: NDArray[np.float64] = network(pixels.float() / 255)[0].numpy().astype(np.float64)
+            found: NDArray[np.float64] = network(pixels.float() / 255).numpy().astype(np.float64)
         return found
 
     return points
