@@ -34,7 +34,7 @@ DLIB_BOX = (95, 164, 405, 439)
 DLIB_FILE = "shape_predictor_68_face_landmarks.dat"
 
 
-class FaceMesh:
+class MeshLandmarks:
     """The 468 points of MediaPipe's face mesh of crops of one frame. Thread-safe if the network is."""
 
     def __init__(self, network: Callable[[NDArray[np.uint8]], NDArray[np.float64]], frame: CropFrame) -> None:
@@ -50,7 +50,7 @@ class FaceMesh:
         return np.asarray(np.mean([p @ m[:, :2].T + m[:, 2] for p, m in places], axis=0))
 
 
-class Dlib68:
+class Dlib68Landmarks:
     """The 68 points of iBUG 300-W of crops of one frame, by dlib; one call at a time, on the CPU.
 
     The data that dlib's model was trained on exclude commercial use (docs/weights.md).

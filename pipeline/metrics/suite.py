@@ -20,7 +20,13 @@ from pipeline.faces.identity import Embedder, Network, angle
 from pipeline.io.weights import WeightsError, resolve_metric
 from pipeline.metrics.distribution import DIMENSIONS, InceptionFeatures
 from pipeline.metrics.fidelity import LPIPS, psnr, ssim
-from pipeline.metrics.landmarks import Dlib68, FaceMesh, LandmarkReader, find_dlib_models, landmark_distance
+from pipeline.metrics.landmarks import (
+    Dlib68Landmarks,
+    LandmarkReader,
+    MeshLandmarks,
+    find_dlib_models,
+    landmark_distance,
+)
 from pipeline.metrics.quality import Brisque, find_brisque
 from pipeline.networks.face_embedding import load_embedding
 from pipeline.networks.face_mesh import load_mesh
@@ -166,12 +172,12 @@ class Suite:
         self._embedder = self._embedder or Embedder(find_embedding(weights_dir), self._frame)
 
     def _load_mesh(self, weights_dir: str | None) -> None:
-        self._mesh = self._mesh or FaceMesh(
+        self._mesh = self._mesh or MeshLandmarks(
             load_mesh(resolve_metric("landmarks", weights_dir).path), self._frame
         )
 
     def _load_dlib68(self) -> None:
-        self._dlib68 = self._dlib68 or Dlib68(find_dlib_models(), self._frame)
+        self._dlib68 = self._dlib68 or Dlib68Landmarks(find_dlib_models(), self._frame)
 
     def _load_brisque(self, weights_dir: str | None) -> None:
         self._brisque = Brisque(find_brisque(weights_dir).path)
