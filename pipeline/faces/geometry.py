@@ -88,9 +88,14 @@ class CropFrame:
 
     def of_ffhq_picture(self, width: int) -> NDArray[np.float64]:
         """The 2x3 similarity from an FFHQ-aligned picture, `width` pixels to a side, to this crop."""
-        ratio = self.side / width
-        (x, y), scaled = self._shift, self.zoom * (ratio - 1) / 2
-        return np.array([[self.zoom * ratio, 0, scaled + x], [0, self.zoom * ratio, scaled + y]])
+        return self.of_crop(CropFrame(width))
+
+    def of_crop(self, other: "CropFrame") -> NDArray[np.float64]:
+        """The 2x3 similarity from a crop of another frame to this crop."""
+        ratio = self.side / other.side
+        scale = self.zoom * ratio / other.zoom
+        x, y = self.zoom * ((ratio - 1) / 2 - other._shift * ratio / other.zoom) + self._shift
+        return np.array([[scale, 0, x], [0, scale, y]])
 
     @property
     def _shift(self) -> NDArray[np.float64]:

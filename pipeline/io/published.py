@@ -18,9 +18,11 @@ class Published:
     # None for a file of one's own
     url: str | None
     sha256: str | None
+    # its own terms, and what restricts its training data; docs/weights.md has the sources
     licence: str
 
 
+_WIDER_FACE = "trained on WIDER FACE (academic research only)"
 # Face detectors by the names that `faces/detect.py` gives them; addresses from facexlib's source.
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download/v0.1.0"
 DETECTOR_WEIGHTS = {
@@ -28,13 +30,13 @@ DETECTOR_WEIGHTS = {
         file="detection_mobilenet0.25_Final.pth",
         url=f"{_FACEXLIB}/detection_mobilenet0.25_Final.pth",
         sha256="7c417d4a43c5e2100ef40c2fbd2177d2fd0e5090d8e87c0fa31806cfb895c12f",
-        licence="MIT",
+        licence=f"MIT; {_WIDER_FACE}",
     ),
     "retinaface-resnet50": Published(
         file="detection_Resnet50_Final.pth",
         url=f"{_FACEXLIB}/detection_Resnet50_Final.pth",
         sha256="6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
-        licence="MIT",
+        licence=f"MIT; {_WIDER_FACE}",
     ),
 }
 
@@ -45,14 +47,21 @@ METRIC_WEIGHTS = {
         file="face_embedding.safetensors",
         url=None,
         sha256="408bc3660ca8d3d18dee212daf7f9c0c09071cc951d8d075da054603eec15528",
-        licence="CC0-1.0 (Davis King, dlib_face_recognition_resnet_model_v1)",
+        licence="CC0-1.0 (Davis King, dlib_face_recognition_resnet_model_v1); half of its data are sets for research",
+    ),
+    # in the package; of the metrics landmarks and lmd
+    "landmarks": Published(
+        file="face_mesh.safetensors",
+        url=None,
+        sha256="d73e2802afb4f09743d32b236422ea3dc78e8ee18c7ba48159cdb1e9361fe2b5",
+        licence="Apache-2.0 (Google, MediaPipe's face_landmark.tflite)",
     ),
     # either torchvision's whole AlexNet, published at this address, or its feature layers alone
     "lpips": Published(
         file="alexnet_features.pth",
         url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         sha256=None,
-        licence="BSD-3-Clause",
+        licence="BSD-3-Clause; trained on ImageNet (non-commercial research and education only)",
     ),
 }
 
@@ -64,13 +73,13 @@ UPSCALER_WEIGHTS = {
         file="RealESRGAN_x2plus.pth",
         url=f"{_REAL_ESRGAN}/v0.2.1/RealESRGAN_x2plus.pth",
         sha256="49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
-        licence="BSD-3-Clause",
+        licence="BSD-3-Clause; trained on DIV2K (academic use), Flickr2K, OutdoorSceneTraining",
     ),
     "realesrgan-x4plus": Published(
         file="RealESRGAN_x4plus.pth",
         url=f"{_REAL_ESRGAN}/v0.1.0/RealESRGAN_x4plus.pth",
         sha256="4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
-        licence="BSD-3-Clause",
+        licence="BSD-3-Clause; trained on DIV2K (academic use), Flickr2K, OutdoorSceneTraining",
     ),
 }
 

@@ -24,8 +24,10 @@ METRIC_INFO: Mapping[str, MetricInfo] = {
     "ssim": MetricInfo("up", at_side=True),
     "lpips": MetricInfo("down", at_side=True),
     "ids": MetricInfo("down"),
+    "lmd_mesh": MetricInfo("down", at_side=True),
     "lmd": MetricInfo("down", at_side=True),
     "identity_kept": MetricInfo("down"),
+    "landmark_shift_mesh": MetricInfo("down", at_side=True),
     "landmark_shift": MetricInfo("down", at_side=True),
     "quality_after": MetricInfo("down", at_side=True),
     "sharpness_after": MetricInfo(at_side=True),
@@ -37,6 +39,14 @@ METRIC_INFO: Mapping[str, MetricInfo] = {
     "crispness": MetricInfo(at_side=True, of_input=True),
     "score": MetricInfo(of_input=True),
     "scale": MetricInfo(at_side=True, of_input=True),
+}
+
+# The model that gave the landmarks of a column.
+LANDMARK_MODELS: Mapping[str, str] = {
+    "landmark_shift_mesh": "MediaPipe's face mesh",
+    "lmd_mesh": "MediaPipe's face mesh",
+    "landmark_shift": "dlib's 68-point model",
+    "lmd": "dlib's 68-point model",
 }
 
 

@@ -20,9 +20,16 @@ from pipeline.faces.identity import Embedder, Network, angle
 from pipeline.io.weights import WeightsError, resolve_metric
 from pipeline.metrics.distribution import DIMENSIONS, InceptionFeatures
 from pipeline.metrics.fidelity import LPIPS, psnr, ssim
-from pipeline.metrics.landmarks import FFHQ, LandmarkReader, find_models, landmark_distance
+from pipeline.metrics.landmarks import (
+    Dlib68Landmarks,
+    LandmarkReader,
+    MeshLandmarks,
+    find_dlib_models,
+    landmark_distance,
+)
 from pipeline.metrics.quality import Brisque, find_brisque
 from pipeline.networks.face_embedding import load_embedding
+from pipeline.networks.face_mesh import load_mesh
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +48,28 @@ class Metric:
     columns: tuple[str, ...]
     # needs the ground truth
     needs_truth: bool = False
+    # what restricts the use of its model, a clause; such a metric is measured only where it is named
+    terms: str = ""
 
 
-# metrics/directions.py says which direction is better.
+DLIB68_TERMS = (
+    "its model, dlib's shape_predictor_68_face_landmarks, was trained on iBUG 300-W, whose licence excludes "
+    "commercial use"
+)
+# metrics/directions.py says which direction is better. Each model of landmarks has columns of its own: values of two
+# models never mix in one.
 METRICS: Mapping[str, Metric] = {
     "identity": Metric(("identity_kept",)),
-    "landmarks": Metric(("landmark_shift",)),
+    "landmarks": Metric(("landmark_shift_mesh",)),
     "quality": Metric(("quality_before", "quality_after")),
     "features": Metric(()),
     "psnr": Metric(("psnr",), True),
     "ssim": Metric(("ssim",), True),
     "lpips": Metric(("lpips",), True),
     "ids": Metric(("ids",), True),
-    "lmd": Metric(("lmd",), True),
+    "lmd": Metric(("lmd_mesh",), True),
+    "landmarks-dlib68": Metric(("landmark_shift",), terms=DLIB68_TERMS),
+    "lmd-dlib68": Metric(("lmd",), True, DLIB68_TERMS),
 }
 
 
@@ -65,13 +81,14 @@ def columns_of(names: Sequence[str]) -> tuple[str, ...]:
 def parse_metrics(text: str, with_truth: bool) -> tuple[str, ...]:
     """The metrics of a comma-separated list of names, `all` or `none`, in the order of METRICS.
 
-    `all` leaves out those that need a ground truth where there is none. Raises ValueError for an unknown name, and for
-    one that needs a ground truth where there is none.
+    `all` leaves out those whose model's use is restricted, and those that need a ground truth where there is none.
+    Raises ValueError for an unknown name, and for one that needs a ground truth where there is none.
     """
     if text == "none":
         return ()
     if text == "all":
-        return tuple(name for name, metric in METRICS.items() if with_truth or not metric.needs_truth)
+        free = (name for name, metric in METRICS.items() if not metric.terms)
+        return tuple(name for name in free if with_truth or not METRICS[name].needs_truth)
     wanted = {name.strip() for name in text.split(",")}
     if unknown := sorted(wanted - METRICS.keys()):
         raise ValueError(f"expected all, none, or some of {', '.join(METRICS)}, got {', '.join(unknown)}")
@@ -121,20 +138,23 @@ class Suite:
         weights_dir: str | None = None,
         frame: CropFrame | None = None,
     ) -> None:
-        self._frame = frame or FFHQ
+        self._frame = frame or CropFrame(512)
         self._device = torch.device(device)
         # why a requested metric is not measured, by name
         self.left_out: dict[str, str] = {}
         self._paired: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
-        self._landmark_reader: LandmarkReader | None = None
+        self._mesh: LandmarkReader | None = None
+        self._dlib68: LandmarkReader | None = None
         self._embedder: Embedder | None = None
         self._brisque: Brisque | None = None
         self._inception: InceptionFeatures | None = None
         makers: dict[str, Callable[[], None]] = {
             "identity": lambda: self._load_embedder(weights_dir),
-            "landmarks": self._load_landmarks,
+            "landmarks": lambda: self._load_mesh(weights_dir),
             "ids": lambda: self._load_embedder(weights_dir),
-            "lmd": self._load_landmarks,
+            "lmd": lambda: self._load_mesh(weights_dir),
+            "landmarks-dlib68": self._load_dlib68,
+            "lmd-dlib68": self._load_dlib68,
             "quality": lambda: self._load_brisque(weights_dir),
             "features": self._load_inception,
             "psnr": lambda: self._paired.update(psnr=psnr),
@@ -151,8 +171,13 @@ class Suite:
     def _load_embedder(self, weights_dir: str | None) -> None:
         self._embedder = self._embedder or Embedder(find_embedding(weights_dir), self._frame)
 
-    def _load_landmarks(self) -> None:
-        self._landmark_reader = self._landmark_reader or LandmarkReader(find_models(), self._frame)
+    def _load_mesh(self, weights_dir: str | None) -> None:
+        self._mesh = self._mesh or MeshLandmarks(
+            load_mesh(resolve_metric("landmarks", weights_dir).path), self._frame
+        )
+
+    def _load_dlib68(self) -> None:
+        self._dlib68 = self._dlib68 or Dlib68Landmarks(find_dlib_models(), self._frame)
 
     def _load_brisque(self, weights_dir: str | None) -> None:
         self._brisque = Brisque(find_brisque(weights_dir).path)
@@ -204,13 +229,19 @@ class Suite:
         return {column: angle(self._embedder(other), ours) for column, other in others.items()}
 
     def _landmarks(self, face: Face) -> Values:
-        others = {"landmark_shift": face.before} if "landmarks" in self.names else {}
-        others |= {"lmd": face.truth} if "lmd" in self.names and face.truth is not None else {}
-        reader = self._landmark_reader
-        if reader is None or not others:
-            return {}
-        ours = reader.landmarks(face.after)
-        return {c: landmark_distance(reader.landmarks(other), ours) for c, other in others.items()}
+        values: Values = {}
+        for reader, shift, lmd in (
+            (self._mesh, "landmarks", "lmd"),
+            (self._dlib68, "landmarks-dlib68", "lmd-dlib68"),
+        ):
+            others = {shift: face.before, lmd: face.truth}
+            wanted = {name: crop for name, crop in others.items() if name in self.names and crop is not None}
+            if reader is None or not wanted:
+                continue
+            ours = reader(face.after)
+            for name, crop in wanted.items():
+                values[METRICS[name].columns[0]] = landmark_distance(reader(crop), ours)
+        return values
 
     def _paired_values(self, faces: Sequence[Face]) -> Iterator[tuple[int, Values]]:
         """Index and full-reference metrics of the faces that have a ground truth."""

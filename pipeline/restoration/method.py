@@ -16,7 +16,7 @@ from pipeline.io import store
 from pipeline.io.face_list import NO_FACES, FaceList, read_face_list
 from pipeline.io.weights import DETECTOR_WEIGHTS, WeightsError, find_upscaler, resolve, resolve_metric
 from pipeline.metrics.measure import MeasureSettings
-from pipeline.metrics.suite import Suite, columns_of, parse_metrics
+from pipeline.metrics.suite import METRICS, Suite, columns_of, parse_metrics
 from pipeline.networks.checkpoint import read_state
 from pipeline.networks.inference_unet import PACKED_SIDE
 from pipeline.networks.presets import Preset, find_preset, load_network
@@ -209,6 +209,9 @@ def settle_metrics(config: RestoreConfig, say: Callable[[str], None]) -> tuple[s
     suite = Suite(names, weights_dir=config.machine.weights_dir)
     for name, why in suite.left_out.items():
         say(f"warning: the metric {name} is left out: {why}")
+    for name in suite.names:
+        if METRICS[name].terms:
+            say(f"note: the metric {name}: {METRICS[name].terms}")
     return suite.names
 
 

@@ -1,6 +1,7 @@
 """Two finished runs over the same pictures, compared as people do it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from pipeline.compare.crops import cut_faces
 from pipeline.compare.pairs import columns_of, compare
 from pipeline.compare.report import compare_runs, lines, values
 from pipeline.compare.run import CompareConfig, failing
-from pipeline.compare.runs import open_compared
+from pipeline.compare.runs import caveats, open_compared
 from pipeline.io import images, store
+from pipeline.records.totals import PER_COLUMN, ShardMetrics
 
 SHADES = range(20, 120, 10)
 
@@ -222,6 +224,21 @@ def test_of_runs_with_other_sides_and_methods_only_what_means_the_same_is_compar
     shown = "\n".join(lines(found))
     assert "Crops of A have 32 pixels to a side and those of B 64" in shown
     assert "method is difface in A and estimator in B" in shown
+
+
+def test_landmarks_of_different_models_are_named_as_not_compared(runs):
+    a, b = (open_compared(str(run)) for run in runs)
+
+    def measured(run, *columns):
+        sums = {f"{column}/{name}": 2.0 for column in columns for name in PER_COLUMN}
+        return replace(run, totals=ShardMetrics(run.totals.counts, {**run.totals.sums, **sums}))
+
+    [sentence] = caveats(measured(a, "lmd", "psnr"), measured(b, "lmd_mesh", "psnr"))
+    assert sentence == (
+        "Landmarks are by dlib's 68-point model in A and by MediaPipe's face mesh in B: they are not compared."
+    )
+    assert caveats(measured(a, "lmd", "lmd_mesh"), measured(b, "lmd_mesh")) == []
+    assert caveats(measured(a, "lmd"), b) == []
 
 
 def test_a_gate_holds_where_the_difference_lies_beyond_its_bound():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from skimage import data, metrics
 
+from pipeline.metrics.directions import LANDMARK_MODELS
 from pipeline.metrics.suite import METRICS, Face, Suite, columns_of, parse_metrics
 
 ASTRONAUT = data.astronaut()
@@ -17,8 +18,20 @@ def test_names_become_columns_in_one_order():
     assert parse_metrics("psnr, quality", with_truth=True) == ("quality", "psnr")
     assert columns_of(("psnr", "quality")) == ("quality_before", "quality_after", "psnr")
     assert parse_metrics("none", with_truth=True) == ()
-    assert parse_metrics("all", with_truth=True) == tuple(METRICS)
     assert parse_metrics("all", with_truth=False) == ("identity", "landmarks", "quality", "features")
+
+
+def test_metrics_whose_models_are_restricted_are_measured_only_by_name():
+    restricted = ("landmarks-dlib68", "lmd-dlib68")
+    assert {name for name, metric in METRICS.items() if metric.terms} == set(restricted)
+    assert parse_metrics("all", with_truth=True) == tuple(name for name in METRICS if name not in restricted)
+    assert parse_metrics("lmd-dlib68,landmarks-dlib68", with_truth=True) == restricted
+
+
+def test_landmarks_of_each_model_have_columns_of_their_own():
+    named = [name for name in METRICS if name.startswith(("landmarks", "lmd"))]
+    columns = columns_of(named)
+    assert len(set(columns)) == len(named) and set(columns) == LANDMARK_MODELS.keys()
 
 
 @pytest.mark.parametrize(("text", "why"), [("beauty", "got beauty"), ("quality,lpips", "lpips compare with")])
