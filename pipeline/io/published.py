@@ -89,7 +89,19 @@ METRIC_WEIGHTS = {
         sha256=None,
         licence="Apache-2.0 (code); trained on KonIQ-10k",
     ),
-    # brought by the user
+    # the following are brought by the user
+    "musiq": Published(
+        file="musiq_koniq_ckpt-e95806b9.pth",
+        url=None,
+        sha256=None,
+        licence="Apache-2.0 (google-research/musiq, converted); trained on KonIQ-10k",
+    ),
+    "maniqa": Published(
+        file="ckpt_koniq10k.pt",
+        url=None,
+        sha256=None,
+        licence="Apache-2.0 (IIGROUP/MANIQA); trained on KonIQ-10k",
+    ),
     "adaface": Published(
         file="adaface_ir50_ms1mv2.ckpt",
         url=None,
