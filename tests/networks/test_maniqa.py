@@ -1,4 +1,4 @@
-"""MANIQA's network against its official program, with fewer channels and random weights, and the squares it looks at."""
+"""MANIQA against its official program, with fewer channels and random weights, and the squares it looks at."""
 
 from itertools import product
 
