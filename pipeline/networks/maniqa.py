@@ -205,7 +205,8 @@ class Maniqa(nn.Module):
 
 def load_maniqa(path: Path) -> Maniqa:
     """The network of a weights file, float32, on the CPU. Raises CheckpointError for another network's file."""
+    state = read_archive(path)
     with torch.device("meta"):
         network = Maniqa()
-    load_strict(network, read_archive(path), f"{path} as MANIQA", assign=True)
+    load_strict(network, state, f"{path} as MANIQA", assign=True)
     return network.eval()

@@ -151,7 +151,8 @@ def cut(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def load_musiq(path: Path) -> Musiq:
     """The network of a weights file, float32, on the CPU. Raises CheckpointError for another network's file."""
+    state = read_archive(path)
     with torch.device("meta"):
         network = Musiq()
-    load_strict(network, read_archive(path), f"{path} as MUSIQ", assign=True)
+    load_strict(network, state, f"{path} as MUSIQ", assign=True)
     return network.eval()
