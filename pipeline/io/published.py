@@ -40,6 +40,9 @@ DETECTOR_WEIGHTS = {
     ),
 }
 
+_IMAGENET = "trained on ImageNet (non-commercial research and education only)"
+_ARNIQA = "https://github.com/miccunifi/ARNIQA/releases/download/weights"
+
 # Networks that judge, by the metric of `metrics/suite.py` that wants them. The others' lie inside packages.
 METRIC_WEIGHTS = {
     # in the package; the gates judge by it, too
@@ -56,12 +59,64 @@ METRIC_WEIGHTS = {
         sha256="d73e2802afb4f09743d32b236422ea3dc78e8ee18c7ba48159cdb1e9361fe2b5",
         licence="Apache-2.0 (Google, MediaPipe's face_landmark.tflite)",
     ),
+    # in the package: mean and covariance of undistorted photographs
+    "niqe": Published(
+        file="niqe_pristine.safetensors",
+        url=None,
+        sha256="6d4dd40c909b1db7669016ef777652ae3addbdb90333b9df55a9b354c3f7a9fd",
+        licence="University of Texas at Austin, any purpose, notice to be kept (NIQE software release)",
+    ),
     # either torchvision's whole AlexNet, published at this address, or its feature layers alone
     "lpips": Published(
         file="alexnet_features.pth",
         url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         sha256=None,
-        licence="BSD-3-Clause; trained on ImageNet (non-commercial research and education only)",
+        licence=f"BSD-3-Clause; {_IMAGENET}",
+    ),
+    # torchvision's whole VGG-16, or its feature layers alone
+    "dists": Published(
+        file="vgg16-397923af.pth",
+        url="https://download.pytorch.org/models/vgg16-397923af.pth",
+        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        licence=f"BSD-3-Clause; {_IMAGENET}",
+    ),
+    "clipiqa": Published(
+        file="RN50.pt",
+        url="https://openaipublic.azureedge.net/clip/models/"
+        "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
+        sha256="afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
+        licence="MIT (OpenAI CLIP)",
+    ),
+    "arniqa": Published(
+        file="ARNIQA.pth",
+        url=f"{_ARNIQA}/ARNIQA.pth",
+        sha256=None,
+        licence="Apache-2.0 (miccunifi/ARNIQA); trained on KADIS-700k",
+    ),
+    "arniqa-regression": Published(
+        file="regressor_koniq10k.pth",
+        url=f"{_ARNIQA}/regressor_koniq10k.pth",
+        sha256=None,
+        licence="Apache-2.0 (miccunifi/ARNIQA); trained on KonIQ-10k",
+    ),
+    # the following are brought by the user
+    "musiq": Published(
+        file="musiq_koniq_ckpt-e95806b9.pth",
+        url=None,
+        sha256=None,
+        licence=f"Apache-2.0 (google-research/musiq, converted); {_IMAGENET} and KonIQ-10k",
+    ),
+    "maniqa": Published(
+        file="ckpt_koniq10k.pt",
+        url=None,
+        sha256=None,
+        licence=f"Apache-2.0 (IIGROUP/MANIQA); {_IMAGENET} and KonIQ-10k",
+    ),
+    "adaface": Published(
+        file="adaface_ir50_ms1mv2.ckpt",
+        url=None,
+        sha256=None,
+        licence="MIT (mk-minchul/AdaFace); trained on MS1MV2 (of MS-Celeb-1M: for research only, withdrawn)",
     ),
 }
 

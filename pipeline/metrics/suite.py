@@ -8,6 +8,7 @@ on a GPU.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.faces.geometry import CropFrame
-from pipeline.faces.identity import Embedder, Network, angle
-from pipeline.io.weights import WeightsError, resolve_metric
+from pipeline.faces.identity import ARCFACE_CHIP, Embedder, Network, angle, cosine
+from pipeline.io.weights import resolve_metric
 from pipeline.metrics.distribution import DIMENSIONS, InceptionFeatures
+from pipeline.metrics.dists import Dists
 from pipeline.metrics.fidelity import LPIPS, psnr, ssim
 from pipeline.metrics.landmarks import (
     Dlib68Landmarks,
@@ -27,7 +29,9 @@ from pipeline.metrics.landmarks import (
     find_dlib_models,
     landmark_distance,
 )
+from pipeline.metrics.no_reference import MISSING, NO_REFERENCE, load_judge
 from pipeline.metrics.quality import Brisque, find_brisque
+from pipeline.networks.adaface import load_adaface
 from pipeline.networks.face_embedding import load_embedding
 from pipeline.networks.face_mesh import load_mesh
 
@@ -48,7 +52,9 @@ class Metric:
     columns: tuple[str, ...]
     # needs the ground truth
     needs_truth: bool = False
-    # what restricts the use of its model, a clause; such a metric is measured only where it is named
+    # slow, or by weights that are large or brought by the user: measured only where it is named
+    only_named: bool = False
+    # what restricts the use of its model, a clause; such a metric, too, is measured only where it is named
     terms: str = ""
 
 
@@ -62,14 +68,17 @@ METRICS: Mapping[str, Metric] = {
     "identity": Metric(("identity_kept",)),
     "landmarks": Metric(("landmark_shift_mesh",)),
     "quality": Metric(("quality_before", "quality_after")),
+    "adaface": Metric(("adaface_kept",), only_named=True),
+    **{name: Metric((one.column,), only_named=name != "niqe") for name, one in NO_REFERENCE.items()},
     "features": Metric(()),
     "psnr": Metric(("psnr",), True),
     "ssim": Metric(("ssim",), True),
     "lpips": Metric(("lpips",), True),
+    "dists": Metric(("dists",), True, only_named=True),
     "ids": Metric(("ids",), True),
     "lmd": Metric(("lmd_mesh",), True),
     "landmarks-dlib68": Metric(("landmark_shift",), terms=DLIB68_TERMS),
-    "lmd-dlib68": Metric(("lmd",), True, DLIB68_TERMS),
+    "lmd-dlib68": Metric(("lmd",), True, terms=DLIB68_TERMS),
 }
 
 
@@ -81,14 +90,14 @@ def columns_of(names: Sequence[str]) -> tuple[str, ...]:
 def parse_metrics(text: str, with_truth: bool) -> tuple[str, ...]:
     """The metrics of a comma-separated list of names, `all` or `none`, in the order of METRICS.
 
-    `all` leaves out those whose model's use is restricted, and those that need a ground truth where there is none.
+    `all` leaves out those that are measured only by name, and those that need a ground truth where there is none.
     Raises ValueError for an unknown name, and for one that needs a ground truth where there is none.
     """
     if text == "none":
         return ()
     if text == "all":
-        free = (name for name, metric in METRICS.items() if not metric.terms)
-        return tuple(name for name in free if with_truth or not METRICS[name].needs_truth)
+        common = (name for name, metric in METRICS.items() if not (metric.only_named or metric.terms))
+        return tuple(name for name in common if with_truth or not METRICS[name].needs_truth)
     wanted = {name.strip() for name in text.split(",")}
     if unknown := sorted(wanted - METRICS.keys()):
         raise ValueError(f"expected all, none, or some of {', '.join(METRICS)}, got {', '.join(unknown)}")
@@ -147,6 +156,8 @@ class Suite:
         self._dlib68: LandmarkReader | None = None
         self._embedder: Embedder | None = None
         self._brisque: Brisque | None = None
+        self._adaface: Embedder | None = None
+        self._judges: list[Callable[[Face], Values]] = []
         self._inception: InceptionFeatures | None = None
         makers: dict[str, Callable[[], None]] = {
             "identity": lambda: self._load_embedder(weights_dir),
@@ -160,11 +171,14 @@ class Suite:
             "psnr": lambda: self._paired.update(psnr=psnr),
             "ssim": self._add_ssim,
             "lpips": lambda: self._add_lpips(weights_dir),
+            "dists": lambda: self._add_dists(weights_dir),
+            "adaface": lambda: self._load_adaface(weights_dir),
         }
+        makers |= {name: partial(self._load_judge, name, weights_dir) for name in NO_REFERENCE}
         for name in names:
             try:
                 makers[name]()
-            except (WeightsError, ImportError, FileNotFoundError, ValueError) as error:
+            except MISSING as error:
                 self.left_out[name] = str(error)
         self.names = tuple(name for name in names if name not in self.left_out)
 
@@ -182,6 +196,14 @@ class Suite:
     def _load_brisque(self, weights_dir: str | None) -> None:
         self._brisque = Brisque(find_brisque(weights_dir).path)
 
+    def _load_adaface(self, weights_dir: str | None) -> None:
+        network = load_adaface(resolve_metric("adaface", weights_dir).path)
+        self._adaface = Embedder(network, self._frame, ARCFACE_CHIP)
+
+    def _load_judge(self, name: str, weights_dir: str | None) -> None:
+        column, judge = NO_REFERENCE[name].column, load_judge(name, weights_dir, str(self._device))
+        self._judges.append(lambda face: {column: judge(face.after)})
+
     def _load_inception(self) -> None:
         self._inception = InceptionFeatures().to(self._device)
 
@@ -193,6 +215,9 @@ class Suite:
     def _add_lpips(self, weights_dir: str | None) -> None:
         found = resolve_metric("lpips", weights_dir)
         self._paired["lpips"] = LPIPS(found.path, str(self._device))
+
+    def _add_dists(self, weights_dir: str | None) -> None:
+        self._paired["dists"] = Dists(resolve_metric("dists", weights_dir).path, str(self._device))
 
     def __call__(self, faces: Sequence[Face]) -> Measured:
         """The measurements of these faces, whose crops have the same side."""
@@ -208,7 +233,8 @@ class Suite:
     def _unpaired(self, face: Face) -> Values:
         """The metrics that take one face at a time; a metric that raises is left out for this face."""
         values: Values = {}
-        for measure in (self._quality, self._identity, self._landmarks):
+        of_face = (self._quality, self._identity, self._landmarks, self._adaface_kept)
+        for measure in (*of_face, *self._judges):
             try:
                 values |= measure(face)
             except Exception as error:  # one face must not fail its unit
@@ -227,6 +253,11 @@ class Suite:
             return {}
         ours = self._embedder(face.after)
         return {column: angle(self._embedder(other), ours) for column, other in others.items()}
+
+    def _adaface_kept(self, face: Face) -> Values:
+        if self._adaface is None:
+            return {}
+        return {"adaface_kept": cosine(self._adaface(face.before), self._adaface(face.after))}
 
     def _landmarks(self, face: Face) -> Values:
         values: Values = {}

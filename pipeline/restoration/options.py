@@ -289,8 +289,8 @@ class MetricOptions:
 
     names: str = option(
         "none",
-        help="what is measured of every face besides: all, none, or some of identity, landmarks, quality, features, "
-        "and with --truth psnr, ssim, lpips, ids, lmd (docs/metrics.md, with those that `all` leaves out)",
+        help="what is measured of every face besides: all, none, or some of identity, landmarks, quality, niqe, "
+        "features, and with --truth psnr, ssim, lpips, ids, lmd (docs/metrics.md, with those that `all` leaves out)",
         metavar="NAMES",
         flag="metrics",
     )

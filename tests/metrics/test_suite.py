@@ -5,6 +5,7 @@ import pytest
 from skimage import data, metrics
 
 from pipeline.metrics.directions import LANDMARK_MODELS
+from pipeline.metrics.no_reference import NO_REFERENCE
 from pipeline.metrics.suite import METRICS, Face, Suite, columns_of, parse_metrics
 
 ASTRONAUT = data.astronaut()
@@ -18,13 +19,15 @@ def test_names_become_columns_in_one_order():
     assert parse_metrics("psnr, quality", with_truth=True) == ("quality", "psnr")
     assert columns_of(("psnr", "quality")) == ("quality_before", "quality_after", "psnr")
     assert parse_metrics("none", with_truth=True) == ()
-    assert parse_metrics("all", with_truth=False) == ("identity", "landmarks", "quality", "features")
+    blind = ("identity", "landmarks", "quality", "niqe", "features")
+    assert parse_metrics("all", with_truth=False) == blind
+    assert parse_metrics("all", with_truth=True) == (*blind, "psnr", "ssim", "lpips", "ids", "lmd")
 
 
 def test_metrics_whose_models_are_restricted_are_measured_only_by_name():
     restricted = ("landmarks-dlib68", "lmd-dlib68")
     assert {name for name, metric in METRICS.items() if metric.terms} == set(restricted)
-    assert parse_metrics("all", with_truth=True) == tuple(name for name in METRICS if name not in restricted)
+    assert not set(parse_metrics("all", with_truth=True)) & set(restricted)
     assert parse_metrics("lmd-dlib68,landmarks-dlib68", with_truth=True) == restricted
 
 
@@ -40,10 +43,14 @@ def test_names_that_nothing_can_be_measured_by_are_refused(text, why):
         parse_metrics(text, with_truth=False)
 
 
+# metrics whose weights are no part of the package or of one that it needs, and NIQE, which wants larger faces
+FROM_ELSEWHERE = {"lpips", "dists", "adaface", *NO_REFERENCE}
+
+
 @pytest.fixture(scope="module")
 def suite():
     """All that needs no file from elsewhere."""
-    made = Suite([name for name in METRICS if name != "lpips"])
+    made = Suite([name for name in METRICS if name not in FROM_ELSEWHERE])
     assert made.left_out == {}
     return made
 
@@ -67,7 +74,7 @@ def test_values_are_the_same_in_whatever_company_and_without_truth(suite, alone)
     together = suite([FACES[0], without, FACES[1]])
     assert [together.values[i] for i in (0, 2)] == [a.values[0] for a in alone]
     assert set(together.values[0]) == set(columns_of(suite.names))
-    blind = {c for m in METRICS.values() if not m.needs_truth for c in m.columns}
+    blind = columns_of([name for name in suite.names if not METRICS[name].needs_truth])
     assert together.values[1] == {c: alone[0].values[0][c] for c in blind}
     features, true = together.features, together.features_truth
     assert features.shape == (3, 2048) and features.dtype == np.float16
@@ -80,6 +87,12 @@ def test_what_can_not_be_told_of_a_face_is_absent_and_its_neighbour_has_it():
     flat = np.full((64, 64, 3), 9, np.uint8)
     nothing, told = Suite(("quality",))([Face(flat, flat), FACES[0]]).values
     assert nothing == {} and len(told) == 2
+
+
+def test_a_restored_face_has_a_value_of_a_metric_without_reference_where_it_is_defined():
+    large = np.ascontiguousarray(ASTRONAUT[:192, 160:352])
+    found = Suite(("niqe",))([Face(large, large), FACES[0]]).values
+    assert found[0]["niqe"] == pytest.approx(5.4164, abs=2e-3) and found[1] == {}
 
 
 def test_a_metric_whose_weights_are_missing_is_left_out_by_name(tmp_path, monkeypatch):
