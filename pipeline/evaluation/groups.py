@@ -11,6 +11,7 @@ all, so that its variance is that of the linearised difference, the sum over all
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,7 @@ class Groups:
     def _groups(self, column: str) -> dict[str, Faces]:
         """The rows of each label, sorted, and of all photographs."""
         labels = np.array([label or "" for label in self.labels[column]])
-        named = {name: labels == name for name in sorted(set(labels.tolist()) - {""})}
+        named = {name: labels == name for name in sorted(set(labels.tolist()) - {""}, key=by_number)}
         return named | {ALL: np.ones(len(labels), np.bool_)}
 
     def _of_photographs(self, values: Numbers, rows: Faces) -> dict[int, float]:
@@ -230,6 +231,12 @@ class Groups:
                                 f"{len(inside)} photographs, is below half of that of all, {theirs}, beyond the 95 % "
                                 "interval."
                             )
+
+
+def by_number(label: str) -> tuple[int, str]:
+    """Orders ranges by the number that they begin with, 3-9 before 10-19, and other labels by name."""
+    digits = re.match(r"\d+", label)
+    return int(digits[0]) if digits else -1, label
 
 
 def is_below_half(every: Mapping[int, float], inside: Mapping[int, float]) -> bool:

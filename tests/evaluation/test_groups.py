@@ -95,6 +95,11 @@ def test_a_group_that_gains_nothing_has_a_sentence():
     assert said.startswith("v: the gain in PSNR of sex F, ") and "below half of that of all" in said
 
 
+def test_ranges_are_in_the_order_of_their_numbers():
+    found = groups([0] * 6, ["10-19", "3-9", "70+", "b", "a", None])
+    assert list(found.values(found.variants[0])["sex"]) == ["a", "b", "3-9", "10-19", "70+", "all"]
+
+
 def test_a_mean_of_one_photograph_has_no_interval():
     assert np.isnan(mean_over(np.array([2.0])).half)
 
