@@ -21,7 +21,7 @@ from scipy.special import stdtrit
 
 from pipeline.evaluation.decisions import DECISIONS
 from pipeline.evaluation.delivered import METRICS
-from pipeline.evaluation.harm import ANY, VariantResult, gain
+from pipeline.evaluation.harm import ANY, Cuts, VariantResult, gain
 from pipeline.evaluation.labels import Labels
 from pipeline.evaluation.scores import Faces, Numbers, Score, Z
 
@@ -58,12 +58,8 @@ class Groups:
 
     # column → label of each row
     labels: Labels
-    # [R] photograph of each row
-    numbers: Sequence[int]
-    # [R], True where gains count: of photographs, the damaged levels
-    damaged: Faces
-    # level → [R]; empty for a set without levels
-    levels: Mapping[str, Faces]
+    # gains count at its damaged levels
+    cuts: Cuts
     variants: Sequence[VariantResult]
     # variant → each row's decision, of those with gates
     decisions: Mapping[str, Sequence[str]]
@@ -104,7 +100,7 @@ class Groups:
             for column in self.labels:
                 for label, rows in self._groups(column).items():
                     place = f"{variant.name}/by {column}/{label}"
-                    found[f"{place}/photographs"] = self.photographs(rows)
+                    found[f"{place}/photographs"] = self.cuts.photographs(rows)
                     for name, score in self._gains(variant, rows).items():
                         found[f"{place}/gain {METRICS[name]}"] = score.value
                         found[f"{place}/gain {METRICS[name]} interval"] = score.half
@@ -112,10 +108,6 @@ class Groups:
                     for name, share in shares.items():
                         found |= {f"{place}/{name} {end}": v for end, v in share.numbers().items()}
         return found
-
-    def photographs(self, rows: Faces) -> int:
-        """How many photographs these rows are of."""
-        return len(set(np.asarray(self.numbers)[rows].tolist()))
 
     def _groups(self, column: str) -> dict[str, Faces]:
         """The rows of each label, sorted, and of all photographs."""
@@ -126,7 +118,7 @@ class Groups:
     def _of_photographs(self, values: Numbers, rows: Faces) -> dict[int, float]:
         """Photograph → mean of its finite values in these rows."""
         known = rows & np.isfinite(values)
-        numbers, place = np.unique(np.asarray(self.numbers)[known], return_inverse=True)
+        numbers, place = np.unique(np.asarray(self.cuts.numbers)[known], return_inverse=True)
         means = np.bincount(place, values[known], len(numbers)) / np.bincount(place, minlength=len(numbers))
         return dict(zip(numbers.tolist(), means.tolist(), strict=True))
 
@@ -142,7 +134,7 @@ class Groups:
         found: dict[str, Score] = {}
         for name in (n for n in METRICS if n in variant.came and n in variant.out):
             values = gain(name, variant.came[name], variant.out[name])
-            score = self._mean(values, rows & self.damaged)
+            score = self._mean(values, rows & self.cuts.damaged)
             found |= {name: score} if score else {}
         return found
 
@@ -156,7 +148,7 @@ class Groups:
         return {name: self._share(decided == name, rows) for name in there}
 
     def _summary(self, variant: VariantResult, rows: Faces) -> dict[str, Any]:
-        damaged = rows & self.damaged
+        damaged = rows & self.cuts.damaged
         scores = {}
         for name, score in self._gains(variant, rows).items():
             ends = {
@@ -167,7 +159,7 @@ class Groups:
                 "gain": numbers(score),
                 **{end: numbers(mean) for end, mean in ends.items() if mean},
             }
-        photographs = self.photographs(rows)
+        photographs = self.cuts.photographs(rows)
         return {
             "photographs": photographs,
             "few": photographs < FEW,
@@ -175,14 +167,14 @@ class Groups:
             "harm": {n.removeprefix("harm "): s.numbers() for n, s in self._harm(variant, rows).items()},
             "levels": {
                 level: self._share(variant.worse[ANY], rows & here).numbers()
-                for level, here in self.levels.items()
+                for level, here in self.cuts.levels.items()
                 if (rows & here).any()
             },
             "decisions": {name: share.numbers() for name, share in self._decided(variant, rows).items()},
         }
 
     def _counted(self, rows: Faces) -> str:
-        count = self.photographs(rows)
+        count = self.cuts.photographs(rows)
         return f"{count} (few)" if count < FEW else str(count)
 
     def _score_table(self, variant: VariantResult, column: str) -> Table:
@@ -190,16 +182,18 @@ class Groups:
         for label, rows in self._groups(column).items():
             row = {f"{variant.name}, by {column}": label, "n": self._counted(rows)}
             for name, score in self._gains(variant, rows).items():
-                came, out = (self._mean(v[name], rows & self.damaged) for v in (variant.came, variant.out))
+                came, out = (
+                    self._mean(v[name], rows & self.cuts.damaged) for v in (variant.came, variant.out)
+                )
                 places = PLACES[name]
                 ends = [f"{s.value:.{places}f}" for s in (came, out) if s]
                 row[f"{METRICS[name]} in → out (gain)"] = (
                     f"{' → '.join(ends)}{UNITS[name]} ({signed(score, places)})"
                 )
             row |= {n.replace("harm", "worse by"): str(s) for n, s in self._harm(variant, rows).items()}
-            if len(self.levels) > 1:
-                shares = (self._level_harm(variant, rows & here) for here in self.levels.values())
-                row[f"worse by any: {' / '.join(self.levels)}"] = " / ".join(shares)
+            if len(self.cuts.levels) > 1:
+                shares = (self._level_harm(variant, rows & here) for here in self.cuts.levels.values())
+                row[f"worse by any: {' / '.join(self.cuts.levels)}"] = " / ".join(shares)
             table.append(row)
         return table
 
@@ -220,9 +214,9 @@ class Groups:
                 groups = self._groups(column)
                 for name in (n for n in COMPARED if n in variant.came and n in variant.out):
                     values = gain(name, variant.came[name], variant.out[name])
-                    every = self._of_photographs(values, groups[ALL] & self.damaged)
+                    every = self._of_photographs(values, groups[ALL] & self.cuts.damaged)
                     for label, rows in groups.items():
-                        inside = self._of_photographs(values, rows & self.damaged)
+                        inside = self._of_photographs(values, rows & self.cuts.damaged)
                         if is_below_half(every, inside):
                             gains = [np.mean(list(found.values())) for found in (inside, every)]
                             ours, theirs = (f"{g:+.{PLACES[name]}f}{UNITS[name]}" for g in gains)

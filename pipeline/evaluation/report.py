@@ -140,7 +140,7 @@ def harm_by_stratum(
 ) -> dict[str, dict[str, float]]:
     """Stratum → metric → share of its faces that are worse than the degraded input (harm.py)."""
     before, after = as_delivered(came), as_delivered(out)
-    if not before.keys() & after.keys():
+    if not MOST_LOST.keys() & before.keys() & after.keys():
         return {}
     found = worse(before, after)
     return {

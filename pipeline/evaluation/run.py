@@ -24,7 +24,7 @@ from pipeline.diffusion.task import TaskName
 from pipeline.evaluation.decisions import read_decisions
 from pipeline.evaluation.delivered import Delivered
 from pipeline.evaluation.groups import Groups
-from pipeline.evaluation.harm import ANY, VariantResult, cut
+from pipeline.evaluation.harm import ANY, MOST_LOST, Cuts, VariantResult, cut
 from pipeline.evaluation.labels import Labels, read_labels
 from pipeline.evaluation.options import EvaluateConfig
 from pipeline.evaluation.photographs import place_photographs, write_photographs
@@ -123,19 +123,24 @@ def evaluate_faces(config: EvaluateConfig) -> int:
                 return code
             rows.append(variant.measured(found))
             say(score_line(rows[-1]))
-        groups = group_faces(labels, variants, rows, found) if labels else None
+        groups = group_faces(labels, variants, rows, found)
         publish(config, tracker, replace(compare(config, found, variants, rows), groups=groups))
     return OK
 
 
 def group_faces(
     labels: Labels, variants: Sequence[Variant], rows: Sequence[Measured], found: EvaluationSet
-) -> Groups:
-    """Measured rows by the labels of their faces. rows: the baseline, which gains are against, then each variant's."""
-    came, count = as_delivered(rows[0]), len(found.names)
+) -> Groups | None:
+    """Measured rows by the labels of their faces; None without labels, or without a metric that harm is judged by.
+
+    rows: the baseline, which gains are against, then each variant's.
+    """
+    came = as_delivered(rows[0])
+    if not labels or not MOST_LOST.keys() & came.keys():
+        return None
     decisions = {v.name: read_decisions(v.config.output.uri, found.names) for v in variants if v.has_gates}
     results = [VariantResult(row.name, came, as_delivered(row), {}) for row in rows[1:]]
-    return Groups(labels, range(count), np.ones(count, np.bool_), {}, results, decisions)
+    return Groups(labels, Cuts({}, range(len(found.names))), results, decisions)
 
 
 def evaluate_photographs(config: EvaluateConfig) -> int:
@@ -171,7 +176,7 @@ def evaluate_photographs(config: EvaluateConfig) -> int:
             say(f"delivered worse than the input: {', '.join(harmed)}")
         faces = draw_faces(found, rows, [variant.pictures for variant in variants])
         of_rows = {name: [each[number] for number in cuts.numbers] for name, each in labels.items()}
-        groups = Groups(of_rows, cuts.numbers, cuts.damaged, cuts.levels, rows, decisions)
+        groups = Groups(of_rows, cuts, rows, decisions)
         publish(config, tracker, RealReport(rows, cuts, groups, faces, found.contents))
     return OK
 

@@ -175,7 +175,7 @@ def test_a_report_has_harm_by_level_variant_and_group(measuring, found, tmp_path
     cuts = cut(*(found.sheet[name].to_pylist() for name in ("level", "number")))
     labels = {"group": ["pilots"] * len(found.names)}
     decisions = {"way": ["held more", "not found"]}
-    groups = Groups(labels, cuts.numbers, cuts.damaged, cuts.levels, results, decisions)
+    groups = Groups(labels, cuts, results, decisions)
     faces = draw_faces(found, results, [found.degraded, f"{worst}/images"])
     report = RealReport(results, cuts, groups, faces, found.contents)
     assert report.values()[1]["levels"]["clean"]["harm"] == {"PSNR": 1, "angle": 1, "LPIPS": 1, "any": 1}

@@ -11,17 +11,16 @@ from scipy.stats import binomtest
 
 from pipeline.evaluation.decisions import FAILED, NOT_FOUND, read_decisions
 from pipeline.evaluation.groups import Groups, is_below_half, mean_over, wilson
-from pipeline.evaluation.harm import VariantResult
+from pipeline.evaluation.harm import Cuts, VariantResult, cut
 
 ZEROS = np.zeros(6)
 
 
 def groups(out, labels, decisions=None):
     """Two photographs at three levels, of which the first is clean."""
-    numbers, damaged = [0, 0, 0, 5, 5, 5], np.array([False, True, True] * 2)
-    levels = {"clean": ~damaged, "rest": damaged}
+    cuts = cut(["clean", "rest", "rest"] * 2, [0, 0, 0, 5, 5, 5])
     variant = VariantResult("v", {"psnr": ZEROS}, {"psnr": np.asarray(out, float)}, {})
-    return Groups({"sex": labels}, numbers, damaged, levels, [variant], decisions or {})
+    return Groups({"sex": labels}, cuts, [variant], decisions or {})
 
 
 def test_gains_leave_clean_faces_out_and_count_a_photograph_once():
@@ -90,7 +89,7 @@ def test_a_group_that_gains_nothing_has_a_sentence():
     out = np.where(np.arange(count) < 20, 0.0, 3.0) + np.random.default_rng(0).normal(0, 0.1, count)
     variant = VariantResult("v", {"psnr": np.zeros(count)}, {"psnr": out}, {})
     labels = {"sex": ["F"] * 20 + ["M"] * 20}
-    found = Groups(labels, range(count), np.ones(count, bool), {}, [variant], {})
+    found = Groups(labels, Cuts({}, range(count)), [variant], {})
     [said, _] = found.sentences
     assert said.startswith("v: the gain in PSNR of sex F, ") and "below half of that of all" in said
 
