@@ -102,6 +102,11 @@ class Intake:
                 )
             )
 
+    def measured(self) -> tuple[int, int]:
+        """Units and pictures that were measured and are in no version yet."""
+        tables = self._measured()
+        return len(tables), sum(table.num_rows for table in tables)
+
     def _names(self) -> list[str]:
         """The measured units."""
         if not store.exists(self._folder):

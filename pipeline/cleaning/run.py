@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.cleaning.assess import UNREAD, AssessUnit
 from pipeline.cleaning.intake import Intake
+from pipeline.cleaning.note import Note, Phase
 from pipeline.cleaning.outcome import finish, gate_code, summary
 from pipeline.cleaning.plan import SAME, Plan, nothing_new
 from pipeline.cleaning.repairs import Repaired, picture_of, read_results, with_repairs
@@ -74,16 +75,42 @@ class Cleaning:
         """Measure, assign verdicts, repair, write. Returns the exit code."""
         pending = self.intake.pending(self.config.unit_images, self.config.image_column)
         say(self._work_ahead(pending))
+        self._note_plan(pending)
         code = self._measure(pending) if pending else OK
         if code != OK:
             return code
+        self._enter("judging")
         rows = self._with_verdicts(self.intake.table(self._unread))
         repair = ""
         if self.config.repair and not self.config.dry_run:
             code, repair, rows = self._repair(rows)
             if code != OK:
                 return code
+        self._enter("writing")
         return self._conclude(rows, repair)
+
+    def _note_plan(self, pending: Sequence[Row]) -> None:
+        """Write what this start has to do, for jobs.status."""
+        units, images = self.intake.measured()
+        self._note = Note(
+            version=self._number,
+            input=self.config.input,
+            phase="measuring",
+            began_at=time.time(),
+            units=len(pending),
+            images=images_of(pending),
+            units_before=units,
+            images_before=images,
+            measurements=f"measurements/{self.plan.measuring}",
+            dry_run=self.config.dry_run,
+        )
+        self._note.write(self.config.output)
+
+    def _enter(self, phase: Phase, **changed: str) -> None:
+        """Note the phase that begins, unless another start has taken over."""
+        if self.lease.successor is None:
+            self._note = replace(self._note, phase=phase, **changed)  # type: ignore[arg-type]  # texts only
+            self._note.write(self.config.output)
 
     def _work_ahead(self, pending: Sequence[Row]) -> str:
         known = self.intake.carried.num_rows
@@ -95,8 +122,7 @@ class Cleaning:
     def _measure(self, pending: Sequence[Row]) -> int:
         """Measure the units; those left at the end are measured by the next start. Returns the exit code."""
         left = {row["unit"]: row for row in pending}
-        images = sum(len(json.loads(row["work"])["images"]) for row in pending)
-        with Progress(images, 0, bad="unreadable", now="starting Ray") as progress:
+        with Progress(images_of(pending), 0, bad="unreadable", now="starting Ray") as progress:
             # Ray installs handlers of its own; the end of the block restores ours
             with on_stop_signals(interrupt):
                 connect(self.config.ray_address)
@@ -209,6 +235,7 @@ class Cleaning:
             name = store.name_of(config.output)
             output = store.join(config.output, place)
             restore = with_values(plan.restore, output=output, run_name=f"{name} repairs {repair}")
+            self._enter("repairing", repairs=place)
             say(f"{len(new)} pictures to repair, {len(pictures) - len(new)} repaired before")
             ledger = Ledger(output, settings, self.lease.is_held)
             repeat = {"config": repeatable(restore), "preset": asdict(plan.preset)}
@@ -304,6 +331,11 @@ class Cleaning:
         flops = face_cost(plan.preset, calls).flops
         self.cost.gpu_seconds = self.cost.faces_to_repair * flops / (self.config.gpu_tflops * 1e12)
         self.cost.cpu_seconds = self.cost.faces_to_repair * seconds_per_face(plan.preset, calls)
+
+
+def images_of(pending: Sequence[Row]) -> int:
+    """How many pictures units have."""
+    return sum(len(json.loads(row["work"])["images"]) for row in pending)
 
 
 def identity(rows: pa.Table) -> pa.ChunkedArray:

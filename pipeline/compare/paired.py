@@ -92,11 +92,16 @@ class Paired:
             return SAME
         if self.low is None or self.high is None:
             return "one picture only"
-        if self.low <= 0 <= self.high:
-            return "no difference shown"
-        if direction == "neither":
-            return "B higher" if self.low > 0 else "B lower"
-        return "B better" if (self.low > 0) == (direction == "up") else "A better"
+        return conclusion(self.low, self.high, direction)
+
+
+def conclusion(low: float, high: float, direction: Better) -> str:
+    """The conclusion from the interval of a difference B - A, in two or three words."""
+    if low <= 0 <= high:
+        return "no difference shown"
+    if direction == "neither":
+        return "B higher" if low > 0 else "B lower"
+    return "B better" if (low > 0) == (direction == "up") else "A better"
 
 
 def _paired(sums: Numbers, spread: Numbers | None) -> Paired | None:

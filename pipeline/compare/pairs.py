@@ -42,12 +42,12 @@ def columns_of(compared: Compared) -> list[str]:
     import pyarrow as pa
 
     kinds = (pa.types.is_floating, pa.types.is_integer)
-    ends = [_read_table(compared, compared.units[i]).schema for i in (0, -1)]
+    ends = [read_unit_table(compared, compared.units[i]).schema for i in (0, -1)]
     named = [f.name for schema in ends for f in schema if any(is_a(f.type) for is_a in kinds)]
     return [n for n in dict.fromkeys(named) if n not in NOT_MEASURED]
 
 
-def _read_table(compared: Compared, unit: str, columns: Sequence[str] | None = None) -> Any:
+def read_unit_table(compared: Compared, unit: str, columns: Sequence[str] | None = None) -> Any:
     """A unit's records as a pyarrow Table, with those of the columns that exist. Raises Refused or StoreError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -66,7 +66,7 @@ def _read_table(compared: Compared, unit: str, columns: Sequence[str] | None = N
 
 def read_record(compared: Compared, file: int) -> list[dict[str, Any]]:
     """All rows of the records of unit number `file`."""
-    rows: list[dict[str, Any]] = _read_table(compared, compared.units[file]).to_pylist()
+    rows: list[dict[str, Any]] = read_unit_table(compared, compared.units[file]).to_pylist()
     return rows
 
 
@@ -93,7 +93,7 @@ def read_rows(compared: Compared, names: Sequence[str]) -> Iterator[Rows]:
     """The rows of every finished unit, unit by unit."""
 
     def read(file: int) -> Rows:
-        return _as_rows(_read_table(compared, compared.units[file], [*NEEDED, *names]), file, names)
+        return _as_rows(read_unit_table(compared, compared.units[file], [*NEEDED, *names]), file, names)
 
     with ThreadPoolExecutor(READERS) as pool:
         yield from ahead(pool, (partial(read, f) for f in range(len(compared.units))), 2 * READERS)

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.compare.crops import Face, both_saved, cut_faces
+from pipeline.compare.distances import Distance, distance_lines, distance_parts, set_distances
 from pipeline.compare.draw import Measured, ShownFace, differences_plot, faces_sheet
+from pipeline.compare.notes import asides, uncounted
 from pipeline.compare.paired import LEVEL, SAME, Paired, PairedSums
 from pipeline.compare.pairs import Comparison, columns_of, compare
 from pipeline.compare.runs import Compared, Refused, caveats, comparable, difference_of_settings
 from pipeline.io import store
 from pipeline.metrics.directions import METRIC_INFO, metric_info
+from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.records.rows import OUTCOMES
 from pipeline.reporting import page
 from pipeline.reporting.text import value_text, words
@@ -42,6 +45,8 @@ class Result:
     panels: list[tuple[str, list[Face]]] = field(default_factory=list)
     # mean absolute difference of the two restorations over some faces; None where none could be cut
     pixels: Paired | None = None
+    # of the faces as sets, by name; empty where a run has no features
+    distances: Mapping[str, Distance] = field(default_factory=dict)
 
     def paired(self) -> dict[str, Paired]:
         """Every measurement that can be compared and has pairs."""
@@ -49,11 +54,18 @@ class Result:
         return {n: p for n, p in named.items() if p is not None and n not in self.left_out}
 
 
-def compare_runs(a: Compared, b: Compared, by: str | None, shown: int, sampled: int) -> Result:
+def compare_runs(
+    a: Compared,
+    b: Compared,
+    by: str | None,
+    shown: int,
+    sampled: int,
+    reference: FeatureStatistics | None = None,
+) -> Result:
     """Compare two runs.
 
     by: measurement by which faces are chosen to be shown, or PIXELS. shown: so many faces. sampled: faces of which
-    pixels are compared. Raises Refused or StoreError.
+    pixels are compared. reference: set from which the faces' distance is compared. Raises Refused or StoreError.
     """
     columns_b = set(columns_of(b))
     names = [n for n in columns_of(a) if n in columns_b]
@@ -79,7 +91,9 @@ def compare_runs(a: Compared, b: Compared, by: str | None, shown: int, sampled: 
                 _panel_titles(chosen), (found.rose[place], found.fell[place]), strict=True
             )
         ]
-    return Result(a, b, found, result.left_out, chosen, [p for p in panels if p[1]], _mean_distance(cut))
+    panels = [panel for panel in panels if panel[1]]
+    distances = set_distances(a, b, found.sample, reference)
+    return Result(a, b, found, result.left_out, chosen, panels, _mean_distance(cut), distances)
 
 
 def _mean_distance(faces: Sequence[Face]) -> Paired | None:
@@ -113,6 +127,7 @@ def values(result: Result) -> dict[str, Any]:
         "how": HOW,
         "reservations": caveats(a, b),
         "metrics": {n: _paired_values(n, p) for n, p in result.paired().items()},
+        "distances": {n: d.values() for n, d in result.distances.items()},
         "left_out": dict(result.left_out),
         "pixels": None if result.pixels is None else asdict(result.pixels),
         "outcomes": _outcome_values(found),
@@ -234,13 +249,14 @@ def document(summary: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
     parts = [
         page.note(f"A is {a['output']}, B is {b['output']}"),
         page.tiles(tiles),
-        *(page.note(sentence) for sentence in summary["reservations"] + _uncounted(shared)),
+        *(page.note(sentence) for sentence in summary["reservations"] + uncounted(shared)),
         page.heading("Measurements of the same faces"),
         page.note(summary["how"]),
         _metrics_table(summary["metrics"])
         if summary["metrics"]
         else page.note("nothing was measured in both"),
-        *(page.note(sentence) for sentence in _asides(summary)),
+        *(page.note(sentence) for sentence in asides(summary)),
+        *distance_parts(summary["distances"]),
     ]
     if "faces.png" in drawn:
         parts += [
@@ -326,37 +342,6 @@ def _seconds_table(seconds: Mapping[str, Mapping[str, float]]) -> page.Part:
     return page.table(["stage", "A", "B"], [[s, seconds["a"].get(s), seconds["b"].get(s)] for s in stages])
 
 
-def _asides(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What the table of measurements does not hold."""
-    same = [words(n) for n, m in summary["metrics"].items() if m["verdict"] == SAME]
-    if same:
-        yield f"The same for every face: {', '.join(same)}."
-    for name, why in summary["left_out"].items():
-        yield f"{words(name)} is left out: {why}."
-    if summary["pixels"]:
-        p = summary["pixels"]
-        yield (
-            f"Of {p['faces']} sampled faces the two restorations differ by {p['difference']:.2f} of 255 levels in the "
-            "mean."
-        )
-
-
-def _uncounted(shared: Mapping[str, Any]) -> list[str]:
-    """Images and faces that are not compared, a sentence for each kind."""
-    forms = {
-        "faces_only": "Faces of these images that one run alone found: {} by A, {} by B.",
-        "restored_only": "Faces that one run alone restored, and the other left or failed: {} by A, {} by B.",
-        "copies": "Further copies of an image that is counted: {} in A, {} in B.",
-        "unread": "Images that were never read and have no digest to be known by: {} in A, {} in B.",
-    }
-    sentences = [text.format(*shared[name]) for name, text in forms.items() if any(shared[name])]
-    if shared["other_faces"]:
-        sentences.append(
-            f"Faces of one number that lie elsewhere in the other run, and are left out: {shared['other_faces']}."
-        )
-    return sentences
-
-
 def _text(value: Any) -> str:
     return "not set" if value is None else str(value)
 
@@ -371,7 +356,7 @@ def lines(summary: Mapping[str, Any]) -> Iterator[str]:
         f"{shared['images']} images in both ({shared['images_only'][0]} only in A, {shared['images_only'][1]} only in "
         f"B), {shared['faces']} faces restored by both"
     )
-    for sentence in [*summary["reservations"], *_uncounted(shared)]:
+    for sentence in [*summary["reservations"], *uncounted(shared)]:
         yield f"note: {sentence}"
     yield ""
     yield f"{'measurement':<18} {'A':>10} {'B':>10} {'B less A':>10}   {'95% interval':<24} {'better':>6}"
@@ -381,7 +366,8 @@ def lines(summary: Mapping[str, Any]) -> Iterator[str]:
         numbers = f"{m['a']:>10.4g} {m['b']:>10.4g} {m['difference']:>+10.4g}"
         shown = f"{name} {ARROWS[m['better']]}"
         yield f"{shown:<18} {numbers}   {_interval(m):<24} {_percent(m['better_in_b']):>6}  {m['verdict']}"
-    for sentence in _asides(summary):
+    yield from distance_lines(summary["distances"])
+    for sentence in asides(summary):
         yield f"note: {sentence}"
     yield ""
     for name, o in summary["outcomes"].items():

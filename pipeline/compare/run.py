@@ -13,6 +13,7 @@ from pipeline.console.gates import parse_gates
 from pipeline.console.options import UsageError, option
 from pipeline.io import store
 from pipeline.io.errors import redact
+from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.tracking.address import NO_TRACKING, mlflow_option, settle_uri
 from pipeline.tracking.lookup import NotFound, find_outputs
 from pipeline.tracking.tracker import RunTracker
@@ -36,6 +37,13 @@ class CompareConfig:
         metavar="PATH_OR_URI",
     )
     partial: bool = option(False, help="compare the finished units of unfinished runs", group="what")
+    reference: str | None = option(
+        None,
+        help="statistics of a set of faces (.npz, made by jobs.reference) from which each run's FID is compared; both "
+        "runs need --metrics features",
+        group="what",
+        metavar="PATH_OR_URI",
+    )
     by: str | None = option(
         None,
         help="measurement by which the shown faces are selected, or pixels (default: the best one that both runs have)",
@@ -91,7 +99,8 @@ def run(config: CompareConfig) -> int:
     a, b = (open_compared(place, config.partial) for place in places)
     output = config.output or store.join(b.run.output, "compare", a.name)
     store.check_writable(output)
-    result = compare_runs(a, b, config.by, config.faces, config.sample)
+    reference = load_reference(config.reference)
+    result = compare_runs(a, b, config.by, config.faces, config.sample, reference)
     summary = values(result)
     failed = list(failing(config, mean_differences(summary)))
     summary |= {"fail_if": config.fail_if, "failed_gates": failed}
@@ -108,9 +117,18 @@ def run(config: CompareConfig) -> int:
     return GATE_BROKEN if failed else OK
 
 
+def load_reference(uri: str | None) -> FeatureStatistics | None:
+    """The reference set, where one is wanted. Raises UsageError or StoreError."""
+    try:
+        return FeatureStatistics.load(uri) if uri else None
+    except ValueError as error:
+        raise UsageError(f"--reference {error}") from error
+
+
 def mean_differences(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Mean difference by measurement, and by outcome_NAME."""
-    measured = {name: float(m["difference"]) for name, m in summary["metrics"].items()}
+    """Difference by measurement, by distance of sets, and by outcome_NAME."""
+    both = {**summary["metrics"], **summary["distances"]}
+    measured = {name: float(m["difference"]) for name, m in both.items()}
     return measured | {f"outcome_{name}": float(o["difference"]) for name, o in summary["outcomes"].items()}
 
 
@@ -149,7 +167,7 @@ def track(
         warn=say,
     )
     metrics = {f"diff/{name}": value for name, value in mean_differences(summary).items()}
-    for name, m in summary["metrics"].items():
+    for name, m in {**summary["metrics"], **summary["distances"]}.items():
         if m["low"] is not None:
             metrics |= {f"diff_low/{name}": m["low"], f"diff_high/{name}": m["high"]}
     metrics |= {"images": summary["shared"]["images"], "faces": summary["shared"]["faces"]}

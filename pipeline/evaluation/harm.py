@@ -1,4 +1,4 @@
-"""Harm: faces delivered worse than the input, by level of damage, variant and group of people."""
+"""Harm: faces delivered worse than the input, by level of damage and variant."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,8 +95,6 @@ class Cuts:
 
     # level → [R]
     levels: Mapping[str, Faces]
-    # group → [R]; empty where unknown
-    groups: Mapping[str, Faces]
     # [R] photograph of each row
     numbers: Sequence[int]
 
@@ -104,25 +102,14 @@ class Cuts:
         """How many photographs these rows are of."""
         return len(set(np.asarray(self.numbers)[rows].tolist()))
 
-    def gain(self, result: VariantResult, name: str, rows: Faces) -> Score | None:
-        """Mean gain of a metric over the damaged levels of these rows; None without values.
-
-        A photograph's levels are averaged first: they are not independent.
-        """
-        damaged = rows & ~self.levels.get(CLEAN, np.zeros_like(rows))
-        values = gain(name, result.came[name], result.out[name])
-        damaged = damaged & np.isfinite(values)
-        if not damaged.any():
-            return None
-        _, place = np.unique(np.asarray(self.numbers)[damaged], return_inverse=True)
-        return mean(np.bincount(place, values[damaged]) / np.bincount(place))
+    @property
+    def damaged(self) -> Faces:
+        """[R], True at the levels with damage."""
+        every = np.ones(len(self.numbers), np.bool_)
+        return every & ~self.levels.get(CLEAN, np.zeros_like(every))
 
 
-def cut(levels: Sequence[str], groups: Sequence[str | None], numbers: Sequence[int]) -> Cuts:
-    """The rows by level, in order of appearance, and by group, sorted by name."""
-    level, group = np.array(levels), np.array([g or "" for g in groups])
-    return Cuts(
-        {name: level == name for name in dict.fromkeys(levels)},
-        {name: group == name for name in sorted({g for g in groups if g})},
-        numbers,
-    )
+def cut(levels: Sequence[str], numbers: Sequence[int]) -> Cuts:
+    """The rows by level, in order of appearance."""
+    level = np.array(levels)
+    return Cuts({name: level == name for name in dict.fromkeys(levels)}, numbers)

@@ -60,6 +60,19 @@ class EvaluateConfig:
         help="number of faces, or photographs (each at every level), evenly spaced over the shards; 0 takes all",
         group="what",
     )
+    by: str | None = option(
+        None,
+        help="labels of people by which scores are split, separated by commas: columns of --labels, else of KEY.json "
+        "beside KEY.jpg (default: group, where a picture has it)",
+        group="what",
+        metavar="COLUMNS",
+    )
+    labels: str | None = option(
+        None,
+        help="CSV or Parquet table of labels: first the pictures' names, then a column for each --by",
+        group="what",
+        metavar="PATH_OR_URI",
+    )
     metrics: str = option(
         METRICS,
         help="metrics, as in jobs.restore --metrics; features give FID (--grid real measures PSNR, SSIM, "
@@ -115,6 +128,8 @@ class EvaluateConfig:
                 raise UsageError(f"--{name} must be among {', '.join(known)}, got {', '.join(unknown)}")
         if self.factor < 2 or self.factor & (self.factor - 1):
             raise UsageError(f"--factor must be a power of two above 1, got {self.factor}")
+        if self.labels and not self.by:
+            raise UsageError(f"--labels {self.labels} needs --by with the names of its columns")
         self._check_grid()
 
     def _check_grid(self) -> None:
@@ -139,6 +154,11 @@ class EvaluateConfig:
     def kinds(self) -> tuple[Hole, ...]:
         """The kinds of holes."""
         return tuple(self.holes.split(","))  # type: ignore[arg-type]  # checked when made
+
+    @property
+    def label_columns(self) -> tuple[str, ...] | None:
+        """The columns of labels; None where none is named."""
+        return tuple(name.strip() for name in self.by.split(",")) if self.by else None
 
     @property
     def level_names(self) -> tuple[str, ...]:

@@ -4,13 +4,11 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,6 @@ from pipeline.evaluation.testset import PictureSet
 from pipeline.faces.detect import CenterFace, Face, Selection, box_size, select_faces
 from pipeline.faces.geometry import CropFrame, UnusableLandmarks, face_to_crop
 from pipeline.io import images, store
-from pipeline.io.tar import DamagedTar, iter_members
 
 # Incremented when the same settings give another set.
 VERSION = 1
@@ -52,7 +49,6 @@ SHEET = pa.schema(
         "shard": pa.string(),
         "member": pa.string(),
         "offset": pa.int64(),
-        "group": pa.string(),
         # in the ground truth, pixels: x0, y0, x1, y1, and five points
         "box": pa.list_(pa.float64()),
         "landmarks": pa.list_(pa.float64()),
@@ -122,14 +118,12 @@ def write_photographs(found: PhotographSet, faces: Sequence[FaceAddress]) -> Non
     """Write a set unless it exists. Raises SampleError where no photograph has a face."""
     if found.is_whole:
         return
-    sidecars = find_sidecars(faces)
     kept = threading.local()
 
     def written(number: int) -> list[dict[str, Any]] | str:
         if not hasattr(kept, "detector"):
             kept.detector = CenterFace()
-        group = read_group(faces[number], sidecars)
-        return _write_photograph(found, number, faces[number], group, kept.detector)
+        return _write_photograph(found, number, faces[number], kept.detector)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
         parts = list(pool.map(written, range(len(faces))))
@@ -145,7 +139,7 @@ def write_photographs(found: PhotographSet, faces: Sequence[FaceAddress]) -> Non
 
 
 def _write_photograph(
-    found: PhotographSet, number: int, face: FaceAddress, group: str | None, detector: CenterFace
+    found: PhotographSet, number: int, face: FaceAddress, detector: CenterFace
 ) -> list[dict[str, Any]] | str:
     """Write one photograph and its damaged copies. Returns its rows of the sheet, or why it is left out."""
     try:
@@ -163,7 +157,6 @@ def _write_photograph(
         "shard": store.name_of(face.shard),
         "member": face.member,
         "offset": face.offset,
-        "group": group,
         "box": list(measured.box),
         "landmarks": measured.landmarks.astype(float).ravel().tolist(),
     }
@@ -221,37 +214,3 @@ def head_box(landmarks: NDArray[np.floating], height: int, width: int) -> Box:
     reached = corners @ np.linalg.inv(to_crop[:, :2]).T
     (x0, y0), (x1, y1) = np.floor(reached.min(axis=0) + 0.5), np.ceil(reached.max(axis=0) + 0.5)
     return max(int(x0), 0), max(int(y0), 0), min(int(x1), width), min(int(y1), height)
-
-
-def find_sidecars(faces: Sequence[FaceAddress]) -> dict[str, dict[str, tuple[int, int]]]:
-    """Tar shard → name → offset and length of its JSON members."""
-    return {shard: _json_members(shard) for shard in {f.shard for f in faces if f.member}}
-
-
-def read_group(face: FaceAddress, sidecars: Mapping[str, Mapping[str, tuple[int, int]]]) -> str | None:
-    """The value of `group` in the KEY.json beside KEY.jpg; None without one."""
-    if face.member:
-        place = sidecars[face.shard].get(_sidecar(face.member))
-        data = store.read_range(face.shard, *place) if place else b""
-    else:
-        uri = _sidecar(face.shard)
-        data = store.read_bytes(uri) if store.exists(uri) else b""
-    with suppress(ValueError):  # the sidecar may be any file: invalid JSON has no group
-        values = json.loads(data)
-        if isinstance(values, Mapping) and isinstance(values.get("group"), str | int):
-            return str(values["group"])
-    return None
-
-
-def _sidecar(name: str) -> str:
-    """KEY.jpg → KEY.json; a URI keeps its slashes."""
-    return name.removesuffix(PurePosixPath(name).suffix) + ".json"
-
-
-def _json_members(shard: str) -> dict[str, tuple[int, int]]:
-    found = {}
-    with store.open_read(shard) as source, suppress(DamagedTar):
-        for member in iter_members(source, 0, store.stat(shard).size):
-            if member.info.name.endswith(".json") and not member.refused:
-                found[member.info.name] = (member.info.offset_data, member.info.size)
-    return found

@@ -1,4 +1,4 @@
-"""What the real-world grid shows to people: tables by level, variant and group, two plots and a sheet of faces."""
+"""What the real-world grid shows to people: tables by level and variant, two plots and a sheet of faces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.evaluation import plots
 from pipeline.evaluation.delivered import METRICS
+from pipeline.evaluation.groups import UNITS, Groups
 from pipeline.evaluation.harm import ANY, CLEAN, FINE, MOST_LOST, Change, Cuts, VariantResult, gain
 from pipeline.evaluation.photographs import PhotographSet, head_box
 from pipeline.evaluation.report import Table, columns, markdown
@@ -16,7 +17,6 @@ from pipeline.evaluation.scores import Faces, Numbers, Score, mean
 from pipeline.io import images, store
 from pipeline.reporting import page
 
-UNITS = {"psnr": " dB", "angle": "°", "lpips": "", "ssim": ""}
 PLACES = {"psnr": 1, "angle": 1, "lpips": 3, "ssim": 3}
 WORSE = "worse by"
 # Faces of each level on the sheet, and the side of their pictures, pixels.
@@ -34,6 +34,7 @@ class RealReport:
 
     variants: Sequence[VariantResult]
     cuts: Cuts
+    groups: Groups
     # PNG of faces, and what was left out of the set, in words
     faces: bytes
     contents: str
@@ -43,19 +44,18 @@ class RealReport:
 
     @property
     def tables(self) -> list[Table]:
-        """What each variant costs, what the gates bring and cost, one table a level, and one a variant by group."""
+        """What each variant costs, what the gates bring and cost, one table a level, and those by group."""
         levels = [
             level_table(level, self.variants, rows, self.cuts) for level, rows in self.cuts.levels.items()
         ]
-        groups = [group_table(variant, self.cuts) for variant in self.variants] if self.cuts.groups else []
         named = {variant.name: variant for variant in self.variants}
         gates = [gate_table(named[v.ungated], v, self.cuts) for v in self.variants if v.ungated in named]
-        return [cost_table(self.variants), *gates, *levels, *groups]
+        return [cost_table(self.variants), *gates, *levels, *self.groups.tables]
 
     @property
     def sentences(self) -> list[str]:
-        """What the set holds, and what the tables' words mean."""
-        return [f"{self.contents}.", RULE]
+        """What the set holds, what the tables' words mean, and which groups gain less."""
+        return [f"{self.contents}.", RULE, *self.groups.sentences]
 
     def values(self) -> list[dict[str, Any]]:
         """The variants for programs."""
@@ -65,10 +65,7 @@ class RealReport:
                 "name": variant.name,
                 "cost": dict(variant.cost),
                 "levels": {level: summary(variant, rows) for level, rows in cuts.levels.items()},
-                "groups": {
-                    group: {level: summary(variant, rows & inside) for level, rows in cuts.levels.items()}
-                    for group, inside in cuts.groups.items()
-                },
+                "groups": self.groups.values(variant),
             }
             for variant in self.variants
         ]
@@ -88,7 +85,7 @@ class RealReport:
                 found |= {
                     f"{place}/harm {METRICS.get(n, n)}": share for n, share in variant.harm(rows).items()
                 }
-        return found
+        return found | self.groups.metrics()
 
     @cached_property
     def pictures(self) -> Mapping[str, bytes]:
@@ -184,25 +181,6 @@ def level_table(level: str, variants: Sequence[VariantResult], rows: Faces, cuts
         row |= {f"{METRICS[n]} in → out": shown(n, change) for n, change in variant.changes(rows).items()}
         row |= {f"{WORSE} {METRICS.get(n, n)}": f"{share:.0%}" for n, share in variant.harm(rows).items()}
         row |= {"untouched": f"{variant.untouched[rows].mean():.0%}"}
-        table.append(row)
-    return table
-
-
-def group_table(variant: VariantResult, cuts: Cuts) -> Table:
-    """A variant: a row for each group, gains over the damaged levels and how many were harmed at each level."""
-    table = []
-    for group, inside in cuts.groups.items():
-        row = {f"{variant.name}, by group": group, "n": str(cuts.photographs(inside))}
-        for name in ("psnr", "lpips"):
-            score = cuts.gain(variant, name, inside) if name in variant.out else None
-            row |= {f"gain in {METRICS[name]}": signed(name, score)} if score else {}
-        for level, rows in cuts.levels.items():
-            row |= {
-                f"{level}: {WORSE} {ANY}": f"{s:.0%}"
-                for n, s in variant.harm(rows & inside).items()
-                if n == ANY
-            }
-        row |= {f"{WORSE} {ANY}": f"{variant.harm(inside)[ANY]:.1%}"}
         table.append(row)
     return table
 

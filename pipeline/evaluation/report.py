@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.evaluation import plots, scores
+from pipeline.evaluation.groups import Groups
 from pipeline.evaluation.harm import ANY, MOST_LOST, worse
 from pipeline.evaluation.scores import Measured, Score
 from pipeline.reporting import page
@@ -39,10 +40,12 @@ class Report:
     harm: Mapping[str, Mapping[str, Mapping[str, float]]]
     # the variant nearest to the ideal, of several chains
     best: str | None = None
+    # None where no face has a label
+    groups: Groups | None = None
 
     @property
     def tables(self) -> list[Table]:
-        """Scores, what each variant is better or worse by than its estimator alone, and scores by stratum."""
+        """Scores, what each variant is better or worse by than its estimator alone, and scores by stratum and group."""
         gaps = [{BASED: name} | {n: signed(s) for n, s in gap.items()} for name, gap in self.gaps.items()]
         tables = [score_table(self.rows), *([gaps] if gaps else [])]
         for score in BY_STRATUM:
@@ -58,30 +61,33 @@ class Report:
                     for name, groups in self.harm.items()
                 ]
             )
-        return tables
+        return tables + (self.groups.tables if self.groups else [])
 
     @property
     def sentences(self) -> list[str]:
-        """The verdicts, and which point is the best."""
+        """The verdicts, which point is the best, and which groups gain less."""
         best = [f"Nearest to the ideal of fidelity and realism: {self.best}."] if self.best else []
-        return [*self.verdicts, *best]
+        return [*self.verdicts, *best, *(self.groups.sentences if self.groups else [])]
 
     def values(self) -> list[dict[str, Any]]:
         """The rows for programs."""
+        of_groups = {v.name: self.groups.values(v) for v in self.groups.variants} if self.groups else {}
         return [
             {"name": r.name, "scores": numbers(r.scores), "cost": dict(r.cost)}
             | {"strata": {name: numbers(groups) for name, groups in self.strata[r.name].items()}}
             | {"harm": {group: dict(found) for group, found in self.harm.get(r.name, {}).items()}}
+            | ({"groups": of_groups[r.name]} if r.name in of_groups else {})
             for r in self.rows
         ]
 
     def metrics(self) -> dict[str, float]:
         """VARIANT/score → its value, for MLflow."""
-        return {
+        found = {
             f"{row.name}/{name}": value
             for row in self.rows
             for name, value in ({n: s.value for n, s in row.scores.items()} | dict(row.cost)).items()
         }
+        return found | (self.groups.metrics() if self.groups else {})
 
     def markdown(self) -> str:
         """The tables and the sentences."""
@@ -133,15 +139,20 @@ def harm_by_stratum(
     came: Measured, out: Measured, groups: Mapping[str, scores.Faces]
 ) -> dict[str, dict[str, float]]:
     """Stratum → metric → share of its faces that are worse than the degraded input (harm.py)."""
-    columns = {"psnr": "psnr", "ids": "angle", "lpips": "lpips"}
-    before, after = ({name: r.values[c] for c, name in columns.items() if c in r.values} for r in (came, out))
-    if not before.keys() & after.keys():
+    before, after = as_delivered(came), as_delivered(out)
+    if not MOST_LOST.keys() & before.keys() & after.keys():
         return {}
     found = worse(before, after)
     return {
         group: {n: float(faces[inside].mean()) for n, faces in found.items()}
         for group, inside in groups.items()
     }
+
+
+def as_delivered(row: Measured) -> dict[str, scores.Numbers]:
+    """The measurements of a row under the names that those of delivered photographs have (delivered.METRICS)."""
+    names = {"psnr": "psnr", "ids": "angle", "lpips": "lpips", "ssim": "ssim"}
+    return {name: row.values[column] for column, name in names.items() if column in row.values}
 
 
 def shares(found: Mapping[str, float]) -> str:

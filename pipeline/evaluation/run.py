@@ -21,12 +21,15 @@ from pipeline.datasets.faces import (
     spread,
 )
 from pipeline.diffusion.task import TaskName
+from pipeline.evaluation.decisions import read_decisions
 from pipeline.evaluation.delivered import Delivered
-from pipeline.evaluation.harm import ANY, VariantResult, cut
+from pipeline.evaluation.groups import Groups
+from pipeline.evaluation.harm import ANY, MOST_LOST, Cuts, VariantResult, cut
+from pipeline.evaluation.labels import Labels, read_labels
 from pipeline.evaluation.options import EvaluateConfig
 from pipeline.evaluation.photographs import place_photographs, write_photographs
 from pipeline.evaluation.realreport import RealReport, draw_faces
-from pipeline.evaluation.report import Report, make_report
+from pipeline.evaluation.report import Report, as_delivered, make_report
 from pipeline.evaluation.scores import Measured, hole_psnr, measure, strata
 from pipeline.evaluation.sweep import Sweep, Variant, list_variants
 from pipeline.evaluation.testset import EvaluationSet, PictureSet, Recipe, naive, place_set, write_set
@@ -103,6 +106,7 @@ def evaluate_faces(config: EvaluateConfig) -> int:
     presets = choose_presets(config)
     side = next(iter(presets.values())).side
     faces = choose_faces(config, side)
+    labels = read_labels(faces, config.label_columns, config.labels)
     found = place_set(faces, recipe(config, side), store.join(config.output, "sets"))
     variants = choose_variants(config, presets, found)
     if config.dry_run:
@@ -119,14 +123,31 @@ def evaluate_faces(config: EvaluateConfig) -> int:
                 return code
             rows.append(variant.measured(found))
             say(score_line(rows[-1]))
-        publish(config, tracker, compare(config, found, variants, rows))
+        groups = group_faces(labels, variants, rows, found)
+        publish(config, tracker, replace(compare(config, found, variants, rows), groups=groups))
     return OK
+
+
+def group_faces(
+    labels: Labels, variants: Sequence[Variant], rows: Sequence[Measured], found: EvaluationSet
+) -> Groups | None:
+    """Measured rows by the labels of their faces; None without labels, or without a metric that harm is judged by.
+
+    rows: the baseline, which gains are against, then each variant's.
+    """
+    came = as_delivered(rows[0])
+    if not labels or not MOST_LOST.keys() & came.keys():
+        return None
+    decisions = {v.name: read_decisions(v.config.output.uri, found.names) for v in variants if v.has_gates}
+    results = [VariantResult(row.name, came, as_delivered(row), {}) for row in rows[1:]]
+    return Groups(labels, Cuts({}, range(len(found.names))), results, decisions)
 
 
 def evaluate_photographs(config: EvaluateConfig) -> int:
     """The real-world grid."""
     presets = choose_presets(config)
     pictures = spread(find_faces(config.faces, PHOTOGRAPHS).faces, config.limit)
+    labels = read_labels(pictures, config.label_columns, config.labels)
     found = place_photographs(pictures, config.seed, config.level_names, store.join(config.output, "sets"))
     variants = choose_variants(config, presets, found)
     if config.dry_run:
@@ -138,19 +159,25 @@ def evaluate_photographs(config: EvaluateConfig) -> int:
     delivered = Delivered(found, store.join(config.output, "measured"), config.weights_dir)
     for name, why in delivered.left_out.items():
         say(f"warning: the metric {name} is left out: {why}")
-    cuts = cut(*(found.sheet[name].to_pylist() for name in ("level", "group", "number")))
+    cuts = cut(*(found.sheet[name].to_pylist() for name in ("level", "number")))
     with open_tracker(config) as tracker:
         rows: list[VariantResult] = []
+        decisions: dict[str, list[str]] = {}
         for variant, code in restore_variants(config, tracker, variants):
             if code != OK:
                 return code
             say("measuring the delivered pictures")
             out, cost = delivered.of_run(variant.config.output.uri), variant.cost(len(found.names))
             rows.append(VariantResult(variant.name, delivered.came, out, cost, variant.ungated))
+            if variant.has_gates and labels:
+                boxes = found.sheet["box"].to_pylist()
+                decisions[variant.name] = read_decisions(variant.config.output.uri, found.names, boxes)
             harmed = (f"{level} {rows[-1].harm(here)[ANY]:.0%}" for level, here in cuts.levels.items())
             say(f"delivered worse than the input: {', '.join(harmed)}")
         faces = draw_faces(found, rows, [variant.pictures for variant in variants])
-        publish(config, tracker, RealReport(rows, cuts, faces, found.contents))
+        of_rows = {name: [each[number] for number in cuts.numbers] for name, each in labels.items()}
+        groups = Groups(of_rows, cuts, rows, decisions)
+        publish(config, tracker, RealReport(rows, cuts, groups, faces, found.contents))
     return OK
 
 

@@ -22,7 +22,7 @@ from pipeline.networks.presets import Preset
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.restoration import start
 from pipeline.restoration.config import RestoreConfig
-from pipeline.restoration.method import choose_method
+from pipeline.restoration.method import bounds_of, choose_method
 
 NOTE = "evaluation.json"
 # Tasks that an estimator can do without a chain.
@@ -61,6 +61,11 @@ class Variant:
     def is_chain(self) -> bool:
         """Whether the prior is used."""
         return self.config.method.name != "estimator"
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether its results have to pass gates."""
+        return bounds_of(self.config, self.preset) is not None
 
     @property
     def calls(self) -> int:

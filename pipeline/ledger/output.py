@@ -80,7 +80,8 @@ def open_run(output: str) -> tuple[Run, list[Finding]]:
     store.check_readable(output)
     if not store.exists(store.join(output, layout.LEDGER)):
         raise NoRun(
-            f"{output} holds no run (there is no {layout.LEDGER} in it); give the --output of a jobs.restore command"
+            f"{output} holds no run (there is no {layout.LEDGER} in it); give the --output of a jobs.restore or "
+            "jobs.clean command"
         )
     try:
         found = read_run(output)

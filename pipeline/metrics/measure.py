@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.units import Unit
@@ -17,6 +18,7 @@ from pipeline.metrics.suite import Crop, Face, Measured, Suite
 from pipeline.metrics.truth import read_truths, truth_crop
 from pipeline.networks.precision import fix_kernels
 from pipeline.records.rows import (
+    FEATURE_COLUMNS,
     FaceRecord,
     Row,
     dump_records,
@@ -51,7 +53,13 @@ class MeasureFaces:
         # engines use the other cores, and one thread sums in the same order everywhere
         torch.set_num_threads(1)
         fix_kernels(torch.device(settings.device))
-        self._suite = Suite(settings.metrics, settings.device, settings.weights_dir, settings.frame)
+        self._suite = Suite(
+            settings.metrics,
+            settings.device,
+            settings.weights_dir,
+            settings.frame,
+            with_truth=settings.truth is not None,
+        )
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
@@ -90,11 +98,9 @@ class MeasureFaces:
 
     def _features(self, measured: Measured, good: Sequence[int], count: int) -> Row:
         """The feature columns, [F, D] with nan in the rows of faces without features."""
-        columns = {"features": measured.features}
-        if self._settings.truth is not None:
-            columns["features_truth"] = measured.features_truth
         found: Row = {}
-        for name, features in columns.items():
+        for name in FEATURE_COLUMNS:
+            features: NDArray[np.float16] | None = getattr(measured, name)
             if features is not None:
                 rows = np.full((count, features.shape[1]), np.nan, np.float16)
                 rows[list(good)] = features

@@ -129,15 +129,18 @@ class Measured:
 
     # of each face, by column, without undefined ones
     values: list[Values]
-    # [F, DIMENSIONS] float16 of the restored and the true faces, nan in rows without; None: not requested
+    # [F, DIMENSIONS] float16 of the restored faces, the true ones and those that came, nan in rows without; None: not
+    # requested
     features: NDArray[np.float16] | None = None
     features_truth: NDArray[np.float16] | None = None
+    features_before: NDArray[np.float16] | None = None
 
 
 class Suite:
     """The metrics of these names whose weights are available. Not thread-safe.
 
     device: of torch's networks; embedding, dlib and the statistics run on the CPU. frame: that of the crops.
+    with_truth: the features of true faces are measured, else those of the faces as they came.
     """
 
     def __init__(
@@ -146,8 +149,9 @@ class Suite:
         device: str = "cpu",
         weights_dir: str | None = None,
         frame: CropFrame | None = None,
+        with_truth: bool = True,
     ) -> None:
-        self._frame = frame or CropFrame(512)
+        self._frame, self._with_truth = frame or CropFrame(512), with_truth
         self._device = torch.device(device)
         # why a requested metric is not measured, by name
         self.left_out: dict[str, str] = {}
@@ -227,8 +231,10 @@ class Suite:
         finite = [{k: float(np.float32(v)) for k, v in one.items() if np.isfinite(v)} for one in values]
         if self._inception is None:
             return Measured(finite)
-        truths = [face.truth for face in faces]
-        return Measured(finite, self._features([face.after for face in faces]), self._features(truths))
+        restored = self._features([face.after for face in faces])
+        if self._with_truth:
+            return Measured(finite, restored, self._features([face.truth for face in faces]))
+        return Measured(finite, restored, None, self._features([face.before for face in faces]))
 
     def _unpaired(self, face: Face) -> Values:
         """The metrics that take one face at a time; a metric that raises is left out for this face."""

@@ -21,6 +21,7 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | environment| str   | what the bits depend on beside the settings, as JSON           | restore  | publish    |
 | features   | bytes | [F, 2048] float16 of `restored`, nan for none; with --metrics features | measure | publish |
 | features_truth | bytes | the same of the true faces                                 | measure  | publish    |
+| features_before | bytes | the same of the faces as they came, without --truth       | measure  | publish    |
 | sums       | str   | additive measurements as JSON                                  | read     | -          |
 | marker     | str   | the unit's marker as JSON                                      | publish  | -          |
 | undelivered| str   | why the unit is not done, and left to the next start           | any      | -          |
@@ -85,8 +86,8 @@ LEFT_TEXTS: dict[LeftFor, str] = {
 # Reasons of a skipped picture that is a good one: nothing of it is restored.
 NOT_RESTORED = frozenset({KEPT, *LEFT_TEXTS.values()})
 
-# Columns of vectors, and their length: what Inception makes of the restored and of the true face.
-FEATURE_COLUMNS, FEATURES_LENGTH = ("features", "features_truth"), 2048
+# Columns of vectors, and their length: what Inception makes of the restored face, the true one, and the one that came.
+FEATURE_COLUMNS, FEATURES_LENGTH = ("features", "features_truth", "features_before"), 2048
 
 
 Row = dict[str, Any]

@@ -23,8 +23,9 @@ from pipeline.console.progress import Progress, WaitNotice, duration
 from pipeline.io import layout, store
 from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger, Settled, read_run
-from pipeline.metrics.distribution import FeatureStatistics, sum_records
-from pipeline.records.rows import DECISION_TEXTS, FEATURE_COLUMNS, LEFT_TEXTS, OUTCOMES, RUNG_TEXTS, Row
+from pipeline.metrics.distribution import FeatureStatistics
+from pipeline.metrics.run_distances import distances_of_run
+from pipeline.records.rows import DECISION_TEXTS, LEFT_TEXTS, OUTCOMES, RUNG_TEXTS, Row
 from pipeline.records.totals import ShardMetrics, sampling_text
 from pipeline.records.verdicts import VERDICT_TEXTS
 from pipeline.restoration.board import Board
@@ -253,19 +254,11 @@ class Restoration:
         return HAD_FAILURES if self.config.output.strict and counts.outcomes["failed"] else OK
 
     def _measure_set(self) -> None:
-        """FID of the restored faces against the true ones and the reference, from the records' features."""
-        if "features" not in self.restorer.metrics or not (self.config.metrics.truth or self.reference):
-            return
-        sums = sum_records(store.join(self.config.output.uri, layout.RECORDS), FEATURE_COLUMNS)
-        restored, true = (sums[name] for name in FEATURE_COLUMNS)
-        if restored.count < 2:
-            return
-        ours = restored.statistics
-        if true.count > 1:
-            self.distances["fid_truth"] = ours.distance(true.statistics)
-        if self.reference is not None:
-            self.distances["fid_reference"] = ours.distance(self.reference)
-        self.tracker.log_metrics(len(self.ledger.shards), self.distances)
+        """Distances of the restored faces as a set, from the records' features."""
+        if "features" in self.restorer.metrics:
+            self.distances = distances_of_run(self.config.output.uri, self.reference)
+            if self.distances:
+                self.tracker.log_metrics(len(self.ledger.shards), self.distances)
 
     def _write_review(self) -> int:
         """Write the page to review faces on, where one is wanted; the number of its faces."""

@@ -12,6 +12,7 @@ from torch import nn
 from pipeline.datasets.faces import find_faces
 from pipeline.evaluation import delivered
 from pipeline.evaluation.delivered import Delivered, psnr
+from pipeline.evaluation.groups import Groups
 from pipeline.evaluation.harm import ANY, VariantResult, cut, gain, worse
 from pipeline.evaluation.photographs import place_photographs, write_photographs
 from pipeline.evaluation.realreport import RealReport, draw_faces
@@ -33,7 +34,6 @@ def place(tmp_path_factory):
     torch.save(state, folder / "weights" / "alexnet_features.pth")
     (folder / "in").mkdir()
     Image.fromarray(PORTRAIT).save(folder / "in" / "one.png")
-    (folder / "in" / "one.json").write_text('{"group": "pilots"}')
     return folder
 
 
@@ -166,34 +166,26 @@ def test_shares_and_changes_are_of_the_rows_that_are_asked_for():
     )
 
 
-def test_gains_of_a_group_leave_clean_faces_out_and_count_a_photograph_once():
-    cuts = cut(["clean", "mild", "heavy"] * 2, ["a"] * 3 + [None] * 3, [0, 0, 0, 5, 5, 5])
-    assert list(cuts.levels) == ["clean", "mild", "heavy"] and list(cuts.groups) == ["a"]
-    assert cuts.photographs(cuts.levels["mild"]) == 2 and cuts.photographs(cuts.groups["a"]) == 1
-    result = VariantResult(
-        "variant", {"psnr": np.zeros(6)}, {"psnr": np.array([-9.0, 1, 2, -9, 3, np.nan])}, {}
-    )
-    score = cuts.gain(result, "psnr", np.ones(6, bool))
-    assert score.value == pytest.approx((1.5 + 3) / 2) and score.faces == 2
-    assert cuts.gain(result, "psnr", cuts.levels["clean"]) is None
-
-
-def test_a_report_tells_harm_by_level_way_and_group(measuring, found, tmp_path):
+def test_a_report_has_harm_by_level_variant_and_group(measuring, found, tmp_path):
     worst = deliver(tmp_path / "worst", found, lambda picture, _: picture // 2)
     results = [
         VariantResult(name, measuring.came, out, {"calls": 3.0})
         for name, out in (("same", measuring.came), ("way", measuring.of_run(worst)))
     ]
-    cuts = cut(*(found.sheet[name].to_pylist() for name in ("level", "group", "number")))
+    cuts = cut(*(found.sheet[name].to_pylist() for name in ("level", "number")))
+    labels = {"group": ["pilots"] * len(found.names)}
+    decisions = {"way": ["held more", "not found"]}
+    groups = Groups(labels, cuts, results, decisions)
     faces = draw_faces(found, results, [found.degraded, f"{worst}/images"])
-    report = RealReport(results, cuts, faces, found.contents)
+    report = RealReport(results, cuts, groups, faces, found.contents)
     assert report.values()[1]["levels"]["clean"]["harm"] == {"PSNR": 1, "angle": 1, "LPIPS": 1, "any": 1}
-    assert report.values()[0]["groups"]["pilots"]["medium"]["harm"]["any"] == 0
+    assert report.values()[0]["groups"]["group"]["pilots"]["harm"]["any"]["share"] == 0
     metrics = report.metrics()
     assert metrics["way/medium/harm any"] == 1 and metrics["same/clean/untouched"] == 1
     assert metrics["way/medium/PSNR"] < metrics["way/medium/PSNR in"] < 40
     text = report.markdown()
     assert "| clean | n | PSNR in → out |" in text and "| same, by group | n |" in text
+    assert "| way, decisions by group | n | held more | not found |" in text
     page = report.html("T")
-    assert page.count("<table") == 5 and page.count("data:image/png") == 3
+    assert page.count("<table") == 6 and page.count("data:image/png") == 3
     assert all(data.startswith(b"\x89PNG") for data in report.pictures.values())

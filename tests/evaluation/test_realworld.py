@@ -1,7 +1,6 @@
 """Damage as real photographs have it, and the sets of photographs that are made with it."""
 
 import io
-import json
 import tarfile
 from dataclasses import asdict
 
@@ -13,10 +12,8 @@ from skimage import data
 from pipeline.datasets.faces import PHOTOGRAPHS, SampleError, find_faces
 from pipeline.evaluation.photographs import (
     damaged,
-    find_sidecars,
     head_box,
     place_photographs,
-    read_group,
     write_photographs,
 )
 from pipeline.evaluation.realworld import (
@@ -56,7 +53,6 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
     members = {
         "a/first.png": encoded(PORTRAIT),
-        "a/first.json": json.dumps({"group": "pilots"}).encode(),
         "a/cat.png": encoded(CAT),
         "a/second.png": encoded(PORTRAIT[4:, 8:]),
         "broken.jpg": b"no picture",
@@ -150,15 +146,6 @@ def test_photographs_without_a_face_and_broken_ones_are_left_out_and_told(found)
     assert found.contents == (
         "2 photographs at 2 levels (1 without a face to measure and 1 unreadable left out)"
     )
-
-
-def test_a_group_is_taken_from_the_json_beside_a_photograph(found, tmp_path):
-    assert found.sheet["group"].to_pylist() == ["pilots", "pilots", None, None]
-    for name, contents in (("one", b'{"group": 7}'), ("two", b"[1]"), ("three", b"{broken")):
-        (tmp_path / f"{name}.png").write_bytes(encoded(CAT[:9]))
-        (tmp_path / f"{name}.json").write_bytes(contents)
-    faces = find_faces(str(tmp_path), PHOTOGRAPHS).faces
-    assert [read_group(face, find_sidecars(faces)) for face in faces] == ["7", None, None]
 
 
 def test_a_finished_set_is_reused_and_its_folder_named_after_all_that_decides_it(found, tmp_path):

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.evaluation.report import make_report, verdict
+from pipeline.evaluation.report import harm_by_stratum, make_report, verdict
 from pipeline.evaluation.scores import (
     Measured,
     Score,
@@ -88,6 +88,12 @@ def test_the_papers_pattern_is_told_by_intervals():
     assert "holds beyond" in verdict("way", clear)
     assert "not seen for LPIPS" in verdict("way", clear | {"LPIPS": Score(-0.1, 0.2, 9)})
     assert "not seen for want of scores" in verdict("way", {})
+
+
+def test_without_a_metric_that_harm_is_judged_by_there_is_none():
+    faces = strata(pa.table({"error": [1.0, 2.0]}))
+    only = Measured("A", {"ssim": np.array([0.5, 0.6])}, None, {})
+    assert harm_by_stratum(only, only, faces) == {}
 
 
 def test_a_report_holds_tables_pictures_and_the_best_way():

@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 from skimage import data
 
 from jobs import clean as job
+from jobs import status
 from pipeline.cleaning import run
 from pipeline.console.commands import BUSY, GATE_BROKEN
 from pipeline.io import store
@@ -113,6 +114,15 @@ def test_the_report_shows_every_reason_and_says_it_to_machines(first):
     told = json.loads((report / "summary.json").read_bytes())
     assert told["version"] == json.loads((first[1] / "versions" / "0001.json").read_bytes())
     assert (told["metrics"]["images"], told["metrics"]["share.repair"]) == (7, 1 / 7)
+
+
+def test_the_status_of_a_finished_cleaning_is_complete(first, capsys):
+    _, output = first
+    assert status.main(["--output", str(output)]) == 0
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "out, a cleaning, version 1" in shown and "pictures 7 in version 1" in shown
+    assert any(line.startswith("broken.jpg [") for line in shown)
+    assert json.loads((output / "_ledger" / "cleaning.json").read_text())["phase"] == "writing"
 
 
 def test_nothing_new_is_said_quickly_and_starts_no_cluster(first, clean, capsys, monkeypatch):

@@ -67,6 +67,8 @@ def scored(aligned, tmp_path_factory):
     options = ["--presets", "small-srcnn", "--start-steps", "40,80", "--steps", "ddim50", "--limit", "3"]
     options += ["--gates", "off"]
     options += ["--metrics", "psnr,ssim,features", "--mlflow-uri", f"sqlite:///{output}/mlflow.db"]
+    (output / "labels.csv").write_text("name,crew\np0,first\np1,first\np2,second\np3,second\n")
+    options += ["--by", "crew", "--labels", str(output / "labels.csv")]
     arguments = ["--faces", str(aligned / "aligned"), "--output", str(output), *options]
     assert evaluate.main(arguments) == 0
     return output, arguments
@@ -88,6 +90,11 @@ def test_an_evaluation_scores_every_way_with_its_interval_and_cost(scored):
         assert set(row["scores"]) == {"PSNR", "SSIM", "FID"}
         assert 10 < row["scores"]["PSNR"]["value"] < 40 and row["scores"]["FID"]["value"] > 0
         assert row["scores"]["SSIM"]["interval"] > 0 and row["scores"]["SSIM"]["faces"] == 3
+    crews = rows[ROWS[2]]["groups"]["crew"]
+    assert list(crews) == ["first", "second", "all"] and crews["all"]["photographs"] == 3
+    came, out = (crews["all"]["scores"]["PSNR"][end]["value"] for end in ("in", "out"))
+    assert came == pytest.approx(rows[ROWS[0]]["scores"]["PSNR"]["value"])
+    assert out == pytest.approx(rows[ROWS[2]]["scores"]["PSNR"]["value"])
     costs = [rows[name]["cost"] for name in ROWS[1:]]
     assert [c.get("calls") for c in costs] == [None, 2, 4] and all(c["seconds"] > 0 for c in costs)
     assert costs[0]["parameters"] < costs[1]["parameters"] == costs[2]["parameters"]
@@ -201,7 +208,7 @@ def test_photographs_are_restored_and_measured_as_delivered(real):
         assert clean["faces"] == medium["faces"] == 2 and set(medium["scores"]) == {"PSNR", "angle", "SSIM"}
         assert clean["scores"]["PSNR"]["in"] > 68 > clean["scores"]["PSNR"]["out"] > 25
         assert 20 < medium["scores"]["PSNR"]["out"] < 40 and clean["harm"]["PSNR"] == 1
-        assert row["groups"]["pilots"]["medium"]["faces"] == 1 and row["cost"]["seconds"] > 0
+        assert row["groups"]["group"]["pilots"]["photographs"] == 1 and row["cost"]["seconds"] > 0
     (output,) = (base / "scores" / "runs").glob("swinir-*")
     settings = json.loads((output / "_ledger" / "run.json").read_text())["fingerprint"]
     assert settings["aligned"] is False and len(list((output / "images").iterdir())) == 4

@@ -123,6 +123,14 @@ def test_what_is_measured_reaches_faces_records_and_marker(row, tmp_path):
     assert marker.sums["psnr/count"] == 1 and marker.sums["psnr/total"] == faces[0].measured["psnr"]
 
 
+def test_without_truth_the_faces_as_they_came_have_features(row):
+    settings = MeasureSettings(("features",), None, FRAME, True, images.MAX_PIXELS, None)
+    found = features_of(MeasureFaces(settings)(row))
+    assert set(found) == {"features", "features_before"}
+    assert [np.isfinite(f).all(axis=1).tolist() for f in found.values()] == [[True, True, False]] * 2
+    assert (found["features"][0] != found["features_before"][0]).any()
+
+
 def test_records_of_a_run_that_measures_nothing_are_what_they_were(row):
     unit, records = Unit.from_json(row["work"]), [ImageRecord(**r) for r in json.loads(row["images"])]
     table = pq.read_table(io.BytesIO(record_table(unit, records, load_faces(row), {})))
