@@ -47,6 +47,13 @@ METRIC_WEIGHTS = {
         sha256="408bc3660ca8d3d18dee212daf7f9c0c09071cc951d8d075da054603eec15528",
         licence="CC0-1.0 (Davis King, dlib_face_recognition_resnet_model_v1)",
     ),
+    # in the package: mean and covariance of undistorted photographs
+    "niqe": Published(
+        file="niqe_pristine.safetensors",
+        url=None,
+        sha256="6d4dd40c909b1db7669016ef777652ae3addbdb90333b9df55a9b354c3f7a9fd",
+        licence="University of Texas at Austin, any purpose, notice to be kept (NIQE software release)",
+    ),
     # either torchvision's whole AlexNet, published at this address, or its feature layers alone
     "lpips": Published(
         file="alexnet_features.pth",

@@ -84,12 +84,13 @@ def neighbours(contrast: Grey) -> tuple[Grey, Grey, Grey, Grey]:
     return right, below, contrast[:-1, :-1] * contrast[1:, 1:], contrast[1:, :-1] * contrast[:-1, 1:]
 
 
-def asymmetric_gaussian(values: Grey) -> tuple[float, float, float]:
+def asymmetric_gaussian(values: Grey, zero_is_above: bool = True) -> tuple[float, float, float]:
     """Shape and both standard deviations of the generalised Gaussian with these moments (Lasmar et al. 2009).
 
-    nan where the values do not lie on both sides of 0.
+    nan where the values do not lie on both sides of 0. zero_is_above: values of exactly 0 count into the right
+    deviation, as BRISQUE has it, or into none, as NIQE has it.
     """
-    below, above = values[values < 0], values[values >= 0]
+    below, above = values[values < 0], values[values >= 0 if zero_is_above else values > 0]
     if not below.size or not above.any():
         return float("nan"), float("nan"), float("nan")
     left, right = np.sqrt(np.square(below).mean()), np.sqrt(np.square(above).mean())
