@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -77,7 +77,7 @@ def place_benchmark(
 
 
 def write_benchmark(found: BenchmarkSet, faces: Sequence[FaceAddress]) -> dict[Reason, int]:
-    """Write the set unless it exists; returns how many photographs are left out. Raises SampleError without any face."""
+    """Write the set unless it exists; returns how many photographs are left out. Raises SampleError without a face."""
     if not found.is_whole:
 
         def written(number: int, detector: CenterFace) -> list[dict[str, Any]] | Reason:
@@ -131,7 +131,7 @@ class TruthScorer:
         return found
 
 
-def measured_row(name: str, table: pa.Table, cost: dict[str, float]) -> Measured:
+def measured_row(name: str, table: pa.Table, cost: Mapping[str, float]) -> Measured:
     """The row of the report, from what TruthScorer measured of every picture."""
     values = {c: np.asarray(table[c].to_numpy(), np.float64) for c in COLUMNS if c in table.column_names}
     features = None

@@ -19,9 +19,9 @@ from pipeline.reporting import page
 SHOWN_FACES, SHOWN_SIDE = 2, 192
 WORSE = "worse than the input"
 RULE = (
-    "Level paper is the grid of CelebA-Test (JPEG 30 to 70, noise 1 to 20, blur 4 to 16, shrinking 4 to 40), the others "
-    "are the real-world grid on the crop. Whole 512 px crops are compared with the truth; a preset of another side restores "
-    "its part of the crop. ± are 95 % intervals. FID is to the truth and depends on the number of faces."
+    "Level paper is the grid of CelebA-Test (JPEG 30 to 70, noise 1 to 20, blur 4 to 16, shrinking 4 to 40), the "
+    "others are the real-world grid on the crop. Whole 512 px crops are compared with the truth; a preset of another "
+    "side restores its part of the crop. ± are 95 % intervals. FID is to the truth and depends on the number of faces."
 )
 
 

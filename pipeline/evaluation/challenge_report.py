@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation import plots
-from pipeline.evaluation.challenge import COSINES, FID, MOST_CHANGED, TERMS, ChallengeRow, IdentityRule, Total
+from pipeline.evaluation.challenge import FID, MOST_CHANGED, TERMS, ChallengeRow, IdentityRule, Total
 from pipeline.evaluation.report import Table, columns, markdown, numbers
 from pipeline.evaluation.rows import Pictures
 from pipeline.evaluation.scores import mean
@@ -79,15 +79,19 @@ class ChallengeReport:
         if self.rule is None:
             return []
         if self.rule.is_official:
-            sets = ", ".join(f"{name} {value:.2f}" for name, value in COSINES.items())
             return [
-                f"Identity rule of the challenge: a row fails with more than {MOST_CHANGED} faces below the cosine of its "
-                f"test set ({sets}; others {self.rule.other:.2f}), by the name of their folder or tar."
+                f"Identity rule of the challenge: a row fails with more than {MOST_CHANGED} faces below the cosine of "
+                f"their test set ({self._thresholds()}), by the name of their folder or tar."
             ]
         return [
-            f"The identity is judged by {self.rule.network} with a threshold of {self.rule.other:.3f}: this is not the "
-            "challenge's rule, which needs AdaFace's weights."
+            f"The identity is judged by {self.rule.network} with thresholds of its own ({self._thresholds()}): this is "
+            "not the challenge's rule, which needs AdaFace's weights, and no row fails by it."
         ]
+
+    def _thresholds(self) -> str:
+        assert self.rule is not None
+        sets = [f"{name} {value:.2f}" for name, value in self.rule.cosines.items()]
+        return ", ".join([*sets, f"others {self.rule.other:.2f}"])
 
     def values(self) -> list[dict[str, Any]]:
         """The rows for programs."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -243,7 +242,7 @@ def _at_size(row: Mapping[str, Any], width: int, height: int) -> NDArray[np.floa
     """The similarity to a face's crop from its picture enlarged to another size."""
     x, y = row["width"] / width, row["height"] / height
     smaller = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
-    return np.reshape(row["to_crop"], (2, 3)) @ smaller
+    return np.asarray(np.reshape(row["to_crop"], (2, 3)) @ smaller, np.float64)
 
 
 def matched(sources: Sequence[str], faces: Sequence[FaceAddress], what: str) -> dict[str, FaceAddress]:

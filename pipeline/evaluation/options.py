@@ -24,7 +24,7 @@ class EvaluateConfig:
 
     faces: str = option(
         help="clean aligned faces: tar shards made by jobs.align, a folder of them or 'FOLDER/test-*.tar'; with --grid "
-        "real photographs with faces in them, in tars or a folder; with --set real or 512 either, any folder or tar",
+        "real photographs with faces in them, in tars or a folder; with --set real and 512 either",
         group="what",
         metavar="PATH_OR_URI",
     )
@@ -34,8 +34,8 @@ class EvaluateConfig:
     )  # fmt: skip
     test_set: Literal["degraded", "real", "512"] = option(
         "degraded",
-        help="degraded: the faces, damaged by --grid; real: degraded faces as they are, without ground truth, scored by "
-        "metrics without reference and the identity as the NTIRE challenge on real-world face restoration does; 512: "
+        help="degraded: the faces, damaged by --grid; real: degraded faces as they are, without ground truth, "
+        "scored as the NTIRE challenge on real-world face restoration does, without reference; 512: "
         "clean faces as aligned 512 px crops, damaged by both grids, for presets of any side",
         group="what",
         flag="set",

@@ -17,7 +17,7 @@ from pipeline.datasets.faces import (
     spread,
 )
 from pipeline.diffusion.task import TaskName
-from pipeline.evaluation.crop_sets import evaluate_crops
+from pipeline.evaluation.crop_sets import evaluate_benchmark, evaluate_real
 from pipeline.evaluation.delivered import Delivered
 from pipeline.evaluation.harm import ANY, VariantResult, cut
 from pipeline.evaluation.options import EvaluateConfig
@@ -77,7 +77,7 @@ def recipe(config: EvaluateConfig, side: int) -> Recipe:
 def evaluate(config: EvaluateConfig) -> int:
     """Make the set, restore it with every variant, score, report. Returns the exit code."""
     if config.test_set != "degraded":
-        return evaluate_crops(config)
+        return evaluate_real(config) if config.test_set == "real" else evaluate_benchmark(config)
     return evaluate_photographs(config) if config.grid == "real" else evaluate_faces(config)
 
 
