@@ -38,6 +38,8 @@ DETECTOR_WEIGHTS = {
     ),
 }
 
+_ARNIQA = "https://github.com/miccunifi/ARNIQA/releases/download/weights"
+
 # Networks that judge, by the metric of `metrics/suite.py` that wants them. The others' lie inside packages.
 METRIC_WEIGHTS = {
     # in the package; the gates judge by it, too
@@ -60,6 +62,39 @@ METRIC_WEIGHTS = {
         url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         sha256=None,
         licence="BSD-3-Clause",
+    ),
+    # torchvision's whole VGG-16, or its feature layers alone
+    "dists": Published(
+        file="vgg16-397923af.pth",
+        url="https://download.pytorch.org/models/vgg16-397923af.pth",
+        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        licence="BSD-3-Clause",
+    ),
+    "clipiqa": Published(
+        file="RN50.pt",
+        url="https://openaipublic.azureedge.net/clip/models/"
+        "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
+        sha256="afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
+        licence="MIT (OpenAI CLIP)",
+    ),
+    "arniqa": Published(
+        file="ARNIQA.pth",
+        url=f"{_ARNIQA}/ARNIQA.pth",
+        sha256=None,
+        licence="Apache-2.0 (code); trained on KADID-10k",
+    ),
+    "arniqa-regression": Published(
+        file="regressor_koniq10k.pth",
+        url=f"{_ARNIQA}/regressor_koniq10k.pth",
+        sha256=None,
+        licence="Apache-2.0 (code); trained on KonIQ-10k",
+    ),
+    # brought by the user
+    "adaface": Published(
+        file="adaface_ir50_ms1mv2.ckpt",
+        url=None,
+        sha256=None,
+        licence="MIT (code); trained on MS1MV2, photographs of people gathered without asking them",
     ),
 }
 

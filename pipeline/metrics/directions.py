@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.metrics.no_reference import NO_REFERENCE
+
 Better = Literal["up", "down", "neither"]
 
 
@@ -23,11 +25,14 @@ METRIC_INFO: Mapping[str, MetricInfo] = {
     "psnr": MetricInfo("up", at_side=True),
     "ssim": MetricInfo("up", at_side=True),
     "lpips": MetricInfo("down", at_side=True),
+    "dists": MetricInfo("down", at_side=True),
     "ids": MetricInfo("down"),
     "lmd": MetricInfo("down", at_side=True),
     "identity_kept": MetricInfo("down"),
+    "adaface_kept": MetricInfo("up"),
     "landmark_shift": MetricInfo("down", at_side=True),
     "quality_after": MetricInfo("down", at_side=True),
+    **{one.column: MetricInfo(one.better, at_side=True) for one in NO_REFERENCE.values()},
     "sharpness_after": MetricInfo(at_side=True),
     "distance": MetricInfo(at_side=True),
     "start_step": MetricInfo(),

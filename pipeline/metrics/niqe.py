@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gamma
 
-from pipeline.io.weights import Resolved, resolve_metric
 from pipeline.metrics.quality import SIGMA, WINDOW, Grey, asymmetric_gaussian
 
 # side of a block, pixels
@@ -24,11 +23,6 @@ SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 FLAT = 1e-6
 # MATLAB's imresize by one half: bicubic, widened to eight pixels against aliasing
 HALVING = np.array([-3, -9, 29, 111, 111, 29, -9, -3]) / 256
-
-
-def find_niqe(weights_dir: str | None = None) -> Resolved:
-    """The file of the model of undistorted photographs. Raises WeightsError."""
-    return resolve_metric("niqe", weights_dir)
 
 
 class Niqe:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import Refusal
-from pipeline.metrics.niqe import Niqe, find_niqe
+from pipeline.io.weights import resolve_metric
 
 # [H, W, 3] uint8 RGB → value, nan where the metric is undefined
 Judge = Callable[[NDArray[np.uint8]], float]
@@ -37,14 +37,11 @@ NO_REFERENCE: Mapping[str, NoReference] = {
         "Mittal et al. 2013",
     ),
     "clipiqa": NoReference(
-        "clipiqa", "up", (0, 1), "CLIP's choice between a good and a bad photo", "Wang et al. 2023"
+        "clipiqa", "up", (0, 1), "CLIP's choice between five good and bad descriptions", "Wang et al. 2023"
     ),
     "arniqa": NoReference(
         "arniqa", "up", (0, 1), "technical quality, trained on KonIQ-10k", "Agnolucci et al. 2024"
     ),
-    "musiq": NoReference("musiq", "up", (0, 100), "opinion score, trained on KonIQ-10k", "Ke et al. 2021"),
-    "maniqa": NoReference("maniqa", "up", (0, 1), "opinion score, trained on KonIQ-10k", "Yang et al. 2022"),
-    "qalign": NoReference("qalign", "up", (1, 5), "a language model's rating of quality", "Wu et al. 2024"),
 }
 
 # What keeps one metric from being measured, and no other.
@@ -62,13 +59,26 @@ def load_no_reference(
     left_out: dict[str, str] = {}
     for name in names:
         try:
-            judges[name] = _load(name, weights_dir, device)
+            judges[name] = load_judge(name, weights_dir, device)
         except MISSING as error:
             left_out[name] = str(error)
     return judges, left_out
 
 
-def _load(name: str, weights_dir: str | None, device: str) -> Judge:
-    if name == "niqe":
-        return Niqe(find_niqe(weights_dir).path)
-    raise ValueError(f"the metric {name} is not available; choose one of niqe")
+def load_judge(name: str, weights_dir: str | None = None, device: str = "cpu") -> Judge:
+    """The function of one of these metrics. Raises one of MISSING."""
+    path = resolve_metric(name, weights_dir).path
+    match name:
+        case "niqe":
+            from pipeline.metrics.niqe import Niqe
+
+            return Niqe(path)
+        case "clipiqa":
+            from pipeline.metrics.clipiqa import ClipIqa
+
+            return ClipIqa(path, device)
+        case "arniqa":
+            from pipeline.metrics.arniqa import Arniqa
+
+            return Arniqa(path, resolve_metric("arniqa-regression", weights_dir).path, device)
+    raise ValueError(f"wanted a metric among {', '.join(NO_REFERENCE)}, got {name}")

@@ -8,6 +8,7 @@ on a GPU.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -16,12 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.faces.geometry import CropFrame
-from pipeline.faces.identity import Embedder, Network, angle
-from pipeline.io.weights import WeightsError, resolve_metric
+from pipeline.faces.identity import ARCFACE_CHIP, Embedder, Network, angle, cosine
+from pipeline.io.weights import resolve_metric
 from pipeline.metrics.distribution import DIMENSIONS, InceptionFeatures
+from pipeline.metrics.dists import Dists
 from pipeline.metrics.fidelity import LPIPS, psnr, ssim
 from pipeline.metrics.landmarks import FFHQ, LandmarkReader, find_models, landmark_distance
+from pipeline.metrics.no_reference import MISSING, NO_REFERENCE, Judge, load_judge
 from pipeline.metrics.quality import Brisque, find_brisque
+from pipeline.networks.adaface import load_adaface
 from pipeline.networks.face_embedding import load_embedding
 
 log = logging.getLogger(__name__)
@@ -48,10 +52,13 @@ METRICS: Mapping[str, Metric] = {
     "identity": Metric(("identity_kept",)),
     "landmarks": Metric(("landmark_shift",)),
     "quality": Metric(("quality_before", "quality_after")),
+    "adaface": Metric(("adaface_kept",)),
+    **{name: Metric((one.column,)) for name, one in NO_REFERENCE.items()},
     "features": Metric(()),
     "psnr": Metric(("psnr",), True),
     "ssim": Metric(("ssim",), True),
     "lpips": Metric(("lpips",), True),
+    "dists": Metric(("dists",), True),
     "ids": Metric(("ids",), True),
     "lmd": Metric(("lmd",), True),
 }
@@ -129,6 +136,8 @@ class Suite:
         self._landmark_reader: LandmarkReader | None = None
         self._embedder: Embedder | None = None
         self._brisque: Brisque | None = None
+        self._adaface: Embedder | None = None
+        self._judges: dict[str, Judge] = {}
         self._inception: InceptionFeatures | None = None
         makers: dict[str, Callable[[], None]] = {
             "identity": lambda: self._load_embedder(weights_dir),
@@ -140,11 +149,14 @@ class Suite:
             "psnr": lambda: self._paired.update(psnr=psnr),
             "ssim": self._add_ssim,
             "lpips": lambda: self._add_lpips(weights_dir),
+            "dists": lambda: self._add_dists(weights_dir),
+            "adaface": lambda: self._load_adaface(weights_dir),
         }
+        makers |= {name: partial(self._load_judge, name, weights_dir) for name in NO_REFERENCE}
         for name in names:
             try:
                 makers[name]()
-            except (WeightsError, ImportError, FileNotFoundError, ValueError) as error:
+            except MISSING as error:
                 self.left_out[name] = str(error)
         self.names = tuple(name for name in names if name not in self.left_out)
 
@@ -157,6 +169,13 @@ class Suite:
     def _load_brisque(self, weights_dir: str | None) -> None:
         self._brisque = Brisque(find_brisque(weights_dir).path)
 
+    def _load_adaface(self, weights_dir: str | None) -> None:
+        network = load_adaface(resolve_metric("adaface", weights_dir).path)
+        self._adaface = Embedder(network, self._frame, ARCFACE_CHIP)
+
+    def _load_judge(self, name: str, weights_dir: str | None) -> None:
+        self._judges[NO_REFERENCE[name].column] = load_judge(name, weights_dir, str(self._device))
+
     def _load_inception(self) -> None:
         self._inception = InceptionFeatures().to(self._device)
 
@@ -168,6 +187,9 @@ class Suite:
     def _add_lpips(self, weights_dir: str | None) -> None:
         found = resolve_metric("lpips", weights_dir)
         self._paired["lpips"] = LPIPS(found.path, str(self._device))
+
+    def _add_dists(self, weights_dir: str | None) -> None:
+        self._paired["dists"] = Dists(resolve_metric("dists", weights_dir).path, str(self._device))
 
     def __call__(self, faces: Sequence[Face]) -> Measured:
         """The measurements of these faces, whose crops have the same side."""
@@ -183,7 +205,7 @@ class Suite:
     def _unpaired(self, face: Face) -> Values:
         """The metrics that take one face at a time; a metric that raises is left out for this face."""
         values: Values = {}
-        for measure in (self._quality, self._identity, self._landmarks):
+        for measure in (self._quality, self._identity, self._landmarks, self._adaface_kept, self._judged):
             try:
                 values |= measure(face)
             except Exception as error:  # one face must not fail its unit
@@ -202,6 +224,14 @@ class Suite:
             return {}
         ours = self._embedder(face.after)
         return {column: angle(self._embedder(other), ours) for column, other in others.items()}
+
+    def _adaface_kept(self, face: Face) -> Values:
+        if self._adaface is None:
+            return {}
+        return {"adaface_kept": cosine(self._adaface(face.before), self._adaface(face.after))}
+
+    def _judged(self, face: Face) -> Values:
+        return {column: judge(face.after) for column, judge in self._judges.items()}
 
     def _landmarks(self, face: Face) -> Values:
         others = {"landmark_shift": face.before} if "landmarks" in self.names else {}

@@ -8,6 +8,7 @@ from pipeline.io import store, weights
 from pipeline.io.weights import Copy, Resolved, WeightsError
 from pipeline.models.catalogue import Model, WeightsFile
 from pipeline.models.options import ModelsConfig
+from pipeline.networks.archive import read_archive
 from pipeline.networks.checkpoint import CheckpointError, read_state
 from pipeline.networks.presets import load_network
 from pipeline.networks.spandrel_models import load_upscaler
@@ -107,7 +108,7 @@ def check_fits(file: WeightsFile, found: Resolved) -> None:
         elif file.upscales:
             load_upscaler(read_state(found.path), TILE + 2 * MARGIN, str(found.path))
         elif file.sha256 is None:
-            read_state(found.path)
+            read_archive(found.path)
     except CheckpointError as error:
         # the cause may also be a wrong preset or a missing package: then the file is kept
         if not _is_weights(found.path) and weights.discard(found):
@@ -118,7 +119,7 @@ def check_fits(file: WeightsFile, found: Resolved) -> None:
 def _is_weights(path: Path) -> bool:
     """Whether a file holds weights, of whatever network."""
     try:
-        read_state(path)
+        read_archive(path)
     except CheckpointError:
         return False
     return True

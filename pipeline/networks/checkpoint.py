@@ -30,7 +30,12 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
     CheckpointError when the file is no weights file, holds more than weights, or holds numbers that are not finite.
     """
     path = Path(path)
-    state = _unwrapped(_read_file(path), path)
+    return checked_state(_read_file(path), path)
+
+
+def checked_state(content: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors by name of what a file holds, as `read_state` gives them. Raises CheckpointError."""
+    state = _unwrapped(content, path)
     for name, value in state.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise CheckpointError(

@@ -289,8 +289,9 @@ class MetricOptions:
 
     names: str = option(
         "none",
-        help="what is measured of every face besides: all, none, or some of identity, landmarks, quality, features, "
-        "and with --truth psnr, ssim, lpips, ids, lmd (docs/metrics.md)",
+        help="what is measured of every face besides: all, none, or some of identity, landmarks, quality, adaface, "
+        "niqe, clipiqa, arniqa, musiq, maniqa, features, and with --truth psnr, ssim, lpips, dists, ids, lmd "
+        "(docs/metrics.md)",
         metavar="NAMES",
         flag="metrics",
     )

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from skimage import data
 
-from pipeline.metrics.niqe import Niqe, features, find_niqe
+from pipeline.io.weights import resolve_metric
+from pipeline.metrics.niqe import Niqe, features
 
 ASTRONAUT = data.astronaut()
 
 
 @pytest.fixture(scope="module")
 def niqe():
-    return Niqe(find_niqe().path)
+    return Niqe(resolve_metric("niqe", None).path)
 
 
 @pytest.mark.parametrize(

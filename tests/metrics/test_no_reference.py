@@ -2,6 +2,8 @@
 
 from skimage import data
 
+from pipeline.io.weights import METRIC_WEIGHTS
+from pipeline.metrics.directions import metric_info
 from pipeline.metrics.no_reference import NO_REFERENCE, load_no_reference
 
 
@@ -10,7 +12,16 @@ def test_what_can_be_computed_is_a_function_of_a_picture(tmp_path):
     assert left_out == {} and 2 < judges["niqe"](data.chelsea()) < 3
 
 
-def test_a_metric_without_weights_is_left_out_by_name(tmp_path):
+def test_a_metric_without_weights_is_left_out_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFACE_CACHE", str(tmp_path / "cache"))
+    # the files are there, so that nothing is fetched, and hold no weights
+    for name in NO_REFERENCE.keys() - {"niqe"}:
+        (tmp_path / METRIC_WEIGHTS[name].file).write_bytes(b"no weights")
     judges, left_out = load_no_reference(tuple(NO_REFERENCE), str(tmp_path), "cpu")
-    assert judges.keys() | left_out.keys() == set(NO_REFERENCE) and "niqe" in judges
-    assert "maniqa" in left_out["maniqa"].lower()
+    assert judges.keys() == {"niqe"} and left_out.keys() == NO_REFERENCE.keys() - {"niqe"}
+    assert all(METRIC_WEIGHTS[name].file in why for name, why in left_out.items())
+
+
+def test_every_column_has_a_direction_and_every_range_its_least_value():
+    for one in NO_REFERENCE.values():
+        assert metric_info(one.column).better == one.better and one.range[0] >= 0

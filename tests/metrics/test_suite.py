@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from skimage import data, metrics
 
+from pipeline.metrics.no_reference import NO_REFERENCE
 from pipeline.metrics.suite import METRICS, Face, Suite, columns_of, parse_metrics
 
 ASTRONAUT = data.astronaut()
@@ -18,7 +19,8 @@ def test_names_become_columns_in_one_order():
     assert columns_of(("psnr", "quality")) == ("quality_before", "quality_after", "psnr")
     assert parse_metrics("none", with_truth=True) == ()
     assert parse_metrics("all", with_truth=True) == tuple(METRICS)
-    assert parse_metrics("all", with_truth=False) == ("identity", "landmarks", "quality", "features")
+    blind = (*("identity", "landmarks", "quality", "adaface"), *NO_REFERENCE, "features")
+    assert parse_metrics("all", with_truth=False) == blind
 
 
 @pytest.mark.parametrize(("text", "why"), [("beauty", "got beauty"), ("quality,lpips", "lpips compare with")])
@@ -27,10 +29,14 @@ def test_names_that_nothing_can_be_measured_by_are_refused(text, why):
         parse_metrics(text, with_truth=False)
 
 
+# metrics whose weights are no part of the package or of one that it needs, and NIQE, which wants larger faces
+FROM_ELSEWHERE = {"lpips", "dists", "adaface", *NO_REFERENCE}
+
+
 @pytest.fixture(scope="module")
 def suite():
     """All that needs no file from elsewhere."""
-    made = Suite([name for name in METRICS if name != "lpips"])
+    made = Suite([name for name in METRICS if name not in FROM_ELSEWHERE])
     assert made.left_out == {}
     return made
 
@@ -67,6 +73,12 @@ def test_what_can_not_be_told_of_a_face_is_absent_and_its_neighbour_has_it():
     flat = np.full((64, 64, 3), 9, np.uint8)
     nothing, told = Suite(("quality",))([Face(flat, flat), FACES[0]]).values
     assert nothing == {} and len(told) == 2
+
+
+def test_a_restored_face_has_a_value_of_a_metric_without_reference_where_it_is_defined():
+    large = np.ascontiguousarray(ASTRONAUT[:192, 160:352])
+    found = Suite(("niqe",))([Face(large, large), FACES[0]]).values
+    assert found[0]["niqe"] == pytest.approx(5.4164, abs=2e-3) and found[1] == {}
 
 
 def test_a_metric_whose_weights_are_missing_is_left_out_by_name(tmp_path, monkeypatch):
