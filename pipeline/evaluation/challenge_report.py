@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.evaluation import plots
 from pipeline.evaluation.challenge import FID, MOST_CHANGED, TERMS, ChallengeRow, IdentityRule, Total
+from pipeline.evaluation.judge import METRICS
 from pipeline.evaluation.report import Table, columns, markdown, numbers
 from pipeline.evaluation.rows import Pictures
 from pipeline.evaluation.scores import mean
@@ -50,7 +51,7 @@ class ChallengeReport:
     @property
     def table(self) -> Table:
         """A row for the inputs and for each restoration."""
-        measured = [n for n in NAMES if any(n in row.scores for row in self.rows)]
+        measured = [n for n in (*METRICS, FID) if any(n in row.scores for row in self.rows)]
         table = []
         for row in self.rows:
             line = {f"{len(row.thresholds)} faces": row.name}
@@ -98,7 +99,7 @@ class ChallengeReport:
         return [
             {
                 "name": row.name,
-                "scores": {NAMES[n]: v for n, v in numbers(row.scores).items()},
+                "scores": {NAMES.get(n, n): v for n, v in numbers(row.scores).items()},
                 "total": _total(row.total),
                 "identity": self._identity_values(row),
                 "cost": dict(row.cost),
@@ -120,7 +121,9 @@ class ChallengeReport:
         """ROW/metric → its value, for MLflow; a sum without all its terms is called so."""
         found: dict[str, float] = {}
         for row in self.rows:
-            found |= {f"{row.name}/{NAMES[name]}": score.value for name, score in row.scores.items()}
+            found |= {
+                f"{row.name}/{NAMES.get(name, name)}": score.value for name, score in row.scores.items()
+            }
             if row.total is not None:
                 name = "score" if row.total.is_whole else "partial score"
                 found[f"{row.name}/{name}"] = row.total.score.value
@@ -154,7 +157,7 @@ def label(name: str) -> str:
     """A metric's name in the table, with its direction."""
     is_down = name == FID or NO_REFERENCE[name].better == "down"
     used = "" if name in TERMS else " (not of the score)"
-    return f"{NAMES[name]} {'↓' if is_down else '↑'}{used}"
+    return f"{NAMES.get(name, name)} {'↓' if is_down else '↑'}{used}"
 
 
 def _total(total: Total | None) -> dict[str, Any] | None:

@@ -6,15 +6,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.evaluation.challenge import DLIB, FID, TERMS, IdentityRule
+from pipeline.evaluation.challenge import ADAFACE, DLIB, FID, TERMS, IdentityRule
 from pipeline.evaluation.crops import FRAME
 from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.rows import Values
-from pipeline.faces.identity import Embedder
-from pipeline.io.weights import WeightsError
+from pipeline.faces.identity import ARCFACE_CHIP, Embedder
+from pipeline.io.weights import WeightsError, resolve_metric
 from pipeline.metrics.distribution import InceptionFeatures
-from pipeline.metrics.no_reference import NO_REFERENCE, load_no_reference
+from pipeline.metrics.no_reference import MISSING, NO_REFERENCE, load_no_reference
 from pipeline.metrics.suite import find_embedding
+from pipeline.networks.adaface import load_adaface
 
 # Columns of vectors, and the metrics in the table's order: the challenge's, then the others.
 EMBEDDING, FEATURES = "embedding", "features"
@@ -29,6 +30,7 @@ class Judge:
 
     def __init__(self, weights_dir: str | None, device: str, has_reference: bool) -> None:
         self._metrics, self.left_out = load_no_reference(METRICS, weights_dir, device)
+        self.left_out |= {n: "this program has none" for n in TERMS if n not in (*NO_REFERENCE, FID)}
         self._device = device
         # the embedding's rule; None where no embedding is there
         self.rule: IdentityRule | None = None
@@ -44,11 +46,17 @@ class Judge:
             self.left_out[FID] = str(error)
 
     def _load_embedding(self, weights_dir: str | None) -> None:
+        """AdaFace's where its weights are there, else dlib's."""
         try:
-            self._embed = Embedder(find_embedding(weights_dir), FRAME)
-            self.rule = DLIB
-        except WeightsError as error:
-            self.left_out["identity"] = str(error)
+            network = load_adaface(resolve_metric("adaface", weights_dir).path)
+            self._embed, self.rule = Embedder(network, FRAME, ARCFACE_CHIP), ADAFACE
+            return
+        except MISSING as error:
+            self.left_out[ADAFACE.network] = str(error)
+        try:
+            self._embed, self.rule = Embedder(find_embedding(weights_dir), FRAME), DLIB
+        except MISSING as error:
+            self.left_out[DLIB.network] = str(error)
 
     @property
     def method(self) -> list[str]:

@@ -34,9 +34,11 @@ COLUMNS: Mapping[str, str] = {
     "hole_psnr": "PSNR in the hole",
     "ssim": "SSIM",
     "lpips": "LPIPS",
+    "dists": "DISTS",
     "ids": "IDS",
     "lmd": "LMD",
     "quality_after": "BRISQUE",
+    "niqe": "NIQE",
 }
 FID = "FID"
 # Names of scores where higher is better.

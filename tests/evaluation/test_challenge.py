@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.evaluation import judge
 from pipeline.evaluation.challenge import (
     ADAFACE,
     DLIB,
@@ -11,6 +12,8 @@ from pipeline.evaluation.challenge import (
     cosine_rows,
     distance_to,
     fid_to,
+)
+from pipeline.evaluation.challenge import (
     test_set_of as set_of,
 )
 from pipeline.evaluation.challenge_report import ChallengeReport, draw_faces
@@ -114,7 +117,9 @@ def test_another_embedding_gives_no_verdict_and_says_that_it_is_not_the_challeng
 
 
 def test_the_page_has_the_table_the_formula_and_what_is_missing():
-    found = ChallengeReport([row("input"), row()], "2 faces", ["MUSIQ is not measured: no weights."], ADAFACE, b"x")
+    found = ChallengeReport(
+        [row("input"), row()], "2 faces", ["MUSIQ is not measured: no weights."], ADAFACE, b"x"
+    )
     for text in (found.markdown(), found.html("Title")):
         assert "MUSIQ/100" in text and "no weights" in text and "NIQE ↓" in text and "2 faces" in text
 
@@ -144,3 +149,19 @@ def test_fid_has_an_interval_over_the_faces():
     reference = FeatureStatistics(0, np.zeros(6), np.eye(6))
     score = fid_to(RNG.normal(0, 1, (50, 6)), reference)
     assert 0 < score.half < score.value < 1.5 and score.faces == 50
+
+
+def test_adaface_judges_the_identity_where_its_weights_are(tmp_path, monkeypatch):
+    (tmp_path / "adaface_ir50_ms1mv2.ckpt").write_bytes(b"weights")
+    monkeypatch.setattr(judge, "load_no_reference", lambda *_: ({}, {}))
+    picture, seen = RNG.integers(0, 255, (512, 512, 3), np.uint8), []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            judge, "load_adaface", lambda path: lambda face: seen.append(face.shape) or np.ones(512)
+        )
+        official = judge.Judge(str(tmp_path), "cpu", has_reference=False)
+    assert official.rule is ADAFACE and len(official(picture)["embedding"]) == 512
+    assert seen == [(112, 112, 3)]
+    own = judge.Judge(str(tmp_path), "cpu", has_reference=False)
+    assert own.rule is DLIB and len(own(picture)["embedding"]) == 128 and "AdaFace" in own.left_out
+    assert own.method != official.method

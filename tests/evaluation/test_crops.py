@@ -38,7 +38,9 @@ def encoded(picture):
 
 def enlarged(picture, times):
     height, width = picture.shape[:2]
-    return np.asarray(Image.fromarray(picture).resize((width * times, height * times), Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(picture).resize((width * times, height * times), Image.Resampling.BICUBIC)
+    )
 
 
 def write_tar(path, members):
@@ -72,7 +74,10 @@ def real(tmp_path_factory):
 def test_a_photograph_gives_a_crop_of_its_face_and_a_crop_is_one_already(real):
     base, found, left_out = real
     assert found.names == ["000000-0", "000001-0"]
-    assert [s.removeprefix(str(base)) for s in found.sources] == ["/faces/LFW-Test/one", "/faces/LFW-Test/two"]
+    assert [s.removeprefix(str(base)) for s in found.sources] == [
+        "/faces/LFW-Test/one",
+        "/faces/LFW-Test/two",
+    ]
     assert np.array_equal(found.read(found.degraded, "000001-0"), ALIGNED)
     (cut,) = cut_faces(encoded(PORTRAIT), CenterFace())
     assert cut.crop.shape == (SIDE, SIDE, 3)
@@ -139,7 +144,9 @@ def test_a_restoration_of_another_shape_is_refused(real, tmp_path):
     _, found, _ = real
     Image.fromarray(PORTRAIT[:200]).save(tmp_path / "one.png")
     Image.fromarray(ALIGNED).save(tmp_path / "two.png")
-    with pytest.raises(SampleError, match="expected the shape of the input, 310x260 or a multiple of it, got 310x200"):
+    with pytest.raises(
+        SampleError, match="expected the shape of the input, 310x260 or a multiple of it, got 310x200"
+    ):
         RestoredFaces("theirs", str(tmp_path), found).read(0)
 
 
@@ -152,7 +159,9 @@ def test_the_benchmark_damages_the_crop_as_both_grids_do(tmp_path):
     paper, clean, heavy = (found.read(found.degraded, name) for name in found.names)
     expected, _ = make_pictures(ALIGNED, 0, Recipe("restore", SIDE, 3))
     assert np.array_equal(paper, expected["degraded"])
-    assert np.array_equal(paper, degrade(ALIGNED, grid_degradation(0, 3), np.random.default_rng([3, 4, 0]))[0])
+    assert np.array_equal(
+        paper, degrade(ALIGNED, grid_degradation(0, 3), np.random.default_rng([3, 4, 0]))[0]
+    )
     assert np.array_equal(clean, ALIGNED) and np.array_equal(found.true(2), ALIGNED)
     assert np.array_equal(heavy, damaged_crop(ALIGNED, 3, 0, "heavy")[0]) and not np.array_equal(heavy, clean)
     assert found.rows_of[PAPER].tolist() == [True, False, False]

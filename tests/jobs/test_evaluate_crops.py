@@ -28,7 +28,8 @@ def faces(tmp_path_factory):
         for name in ("one.png", "two.png"):
             Image.fromarray(picture if name == "one.png" else picture[::-1]).save(base / folder / name)
     (base / "weights").mkdir()
-    (base / "weights" / "alexnet_features.pth").write_bytes(b"no weights")  # nothing is downloaded
+    for name in ("alexnet_features.pth", "RN50.pt", "ARNIQA.pth", "regressor_koniq10k.pth"):
+        (base / "weights" / name).write_bytes(b"no weights")  # nothing is downloaded
     return base
 
 
@@ -56,10 +57,17 @@ def test_real_faces_are_scored_beside_their_inputs_and_others_restorations(real)
     assert rows["input"]["identity"] is None
     for name in ("theirs", *ROWS):
         identity = rows[name]["identity"]
-        assert identity["network"] == "dlib" and "passes" not in identity and -1 < identity["cosine"]["value"] < 1
+        assert (
+            identity["network"] == "dlib"
+            and "passes" not in identity
+            and -1 < identity["cosine"]["value"] < 1
+        )
     text = (output / "scores.md").read_text()
     assert "2 faces (2 aligned crops, 0 cut out of photographs)." in text
-    assert "difface-512-srcnn is left out: srcnn_restoration512_L1.pth, iddpm_ffhq512_ema500000.pth are not there" in text
+    assert (
+        "difface-512-srcnn is left out: srcnn_restoration512_L1.pth, iddpm_ffhq512_ema500000.pth are not there"
+        in text
+    )
     assert "FID is not measured: it needs statistics of sharp faces" in text
     assert min(Image.open(output / "faces.png").size) > 300
     assert (output / "index.html").read_text().count("data:image/png") == 1
@@ -86,22 +94,41 @@ def test_the_same_evaluation_again_restores_and_measures_nothing_again(real):
 
 def test_fid_is_to_the_reference(faces, tmp_path):
     FeatureStatistics(9, np.zeros(DIMENSIONS), np.eye(DIMENSIONS)).save(str(tmp_path / "reference.npz"))
-    arguments = ["--set", "real", "--reference", str(tmp_path / "reference.npz"), *options(faces, tmp_path / "o")]
+    arguments = [
+        "--set",
+        "real",
+        "--reference",
+        str(tmp_path / "reference.npz"),
+        *options(faces, tmp_path / "o"),
+    ]
     assert evaluate.main([*arguments, "--presets", "difface-512-srcnn"]) == 0
     (row,) = json.loads((tmp_path / "o" / "scores.json").read_text())
     assert row["scores"]["FID"]["value"] > 0 and "FID" not in row["total"]["without"]
 
 
 def test_the_benchmark_has_both_grids_in_one_table_for_presets_of_any_side(faces, tmp_path):
-    arguments = ["--set", "512", "--levels", "clean,heavy", "--metrics", "psnr,ids", *options(faces, tmp_path)]
+    arguments = [
+        "--set",
+        "512",
+        "--levels",
+        "clean,heavy",
+        "--metrics",
+        "psnr,ids",
+        *options(faces, tmp_path),
+    ]
     assert evaluate.main([*arguments, "--limit", "1"]) == 0
     rows = {row["name"]: row for row in json.loads((tmp_path / "scores.json").read_text())}
     assert list(rows) == ["input", *ROWS]
     assert list(rows["input"]["levels"]) == ["paper", "clean", "heavy"]
-    found = {name: {k: v["scores"]["PSNR"]["value"] for k, v in r["levels"].items()} for name, r in rows.items()}
+    found = {
+        name: {k: v["scores"]["PSNR"]["value"] for k, v in r["levels"].items()} for name, r in rows.items()
+    }
     assert found["input"]["clean"] == 100 and 15 < found["input"]["paper"] < found["input"]["heavy"] < 45
     assert all(15 < found[name]["heavy"] < 45 for name in ROWS)
-    assert rows["srcnn"]["levels"]["clean"]["harm"]["any"] == 1 and rows["input"]["levels"]["clean"]["harm"] == {}
+    assert (
+        rows["srcnn"]["levels"]["clean"]["harm"]["any"] == 1
+        and rows["input"]["levels"]["clean"]["harm"] == {}
+    )
     text = (tmp_path / "scores.md").read_text()
     assert text.startswith("| level | 1 faces | PSNR ↑ | IDS ↓ | worse than the input | s/face |")
     assert text.count("| paper |") == 3 and "1 faces of 512 px at 3 levels." in text
@@ -121,7 +148,10 @@ def test_a_dry_run_names_what_is_left_out_and_writes_nothing(faces, tmp_path, ca
     [
         (["--restored", "a=b"], "--restored and --reference apply to --set real only"),
         (["--set", "512", "--reference", "a.npz"], "--restored and --reference apply to --set real only"),
-        (["--set", "real", "--restored", "a"], "--restored must be NAME=FOLDER,... with different names, got 'a'"),
+        (
+            ["--set", "real", "--restored", "a"],
+            "--restored must be NAME=FOLDER,... with different names, got 'a'",
+        ),
         (["--set", "real", "--restored", "a=b,a=c"], "with different names"),
         (["--set", "real", "--grid", "real"], "--set real has no --grid"),
         (["--set", "512", "--task", "inpaint"], "no --task but restore"),
