@@ -10,10 +10,9 @@ import numpy as np
 from pipeline.evaluation import plots, scores
 from pipeline.evaluation.benchmark import PAPER, BenchmarkSet, part_of
 from pipeline.evaluation.harm import ANY
-from pipeline.evaluation.report import Table, columns, harm_by_stratum, markdown, numbers
+from pipeline.evaluation.report import Table, harm_by_stratum, markdown, numbers, whole_page
 from pipeline.evaluation.rows import Pictures
 from pipeline.evaluation.scores import Faces, Measured, Score
-from pipeline.reporting import page
 
 # Faces of each level on the sheet, and the side of their pictures, pixels.
 SHOWN_FACES, SHOWN_SIDE = 2, 192
@@ -131,12 +130,7 @@ class BenchmarkReport:
 
     def html(self, title: str) -> str:
         """The same with the pictures, as one page."""
-        names = columns(self.table)
-        parts = [page.table(names, [[row.get(n) for n in names] for row in self.table])]
-        parts += [page.note(text) for text in self.sentences]
-        for name, data in self.pictures.items():
-            parts += [page.heading(name.removesuffix(".png")), page.picture(data, "png", name)]
-        return page.document(title, parts)
+        return whole_page(title, [self.table], self.sentences, self.pictures)
 
 
 def draw_faces(found: BenchmarkSet, rows: Sequence[Measured], pictures: Sequence[Pictures]) -> bytes:

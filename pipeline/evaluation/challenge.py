@@ -25,6 +25,11 @@ TERMS: Mapping[str, Callable[[float], float]] = {
     "qalign": lambda value: value / 5,
     FID: lambda value: max(0.0, (100 - value) / 100),
 }
+# Metric → its name for people.
+NAMES: Mapping[str, str] = {
+    "clipiqa": "CLIPIQA", "maniqa": "MANIQA", "musiq": "MUSIQ", "niqe": "NIQE", "qalign": "Q-Align", FID: "FID",
+    "arniqa": "ARNIQA",
+}  # fmt: skip
 # A set of restorations with more faces than this below their thresholds fails.
 MOST_CHANGED = 10
 # Lowest cosine of AdaFace's embeddings of input and restoration, by the beginning of a test set's name.
@@ -81,7 +86,9 @@ class Total:
 
     def __str__(self) -> str:
         text = f"{self.score.value:.3f} ± {self.score.half:.3f}"
-        return text if self.is_whole else f"partial, without {', '.join(self.without)}: {text}"
+        return (
+            text if self.is_whole else f"partial, without {', '.join(NAMES[n] for n in self.without)}: {text}"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation import plots
-from pipeline.evaluation.challenge import FID, MOST_CHANGED, TERMS, ChallengeRow, IdentityRule, Total
+from pipeline.evaluation.challenge import FID, MOST_CHANGED, NAMES, TERMS, ChallengeRow, IdentityRule, Total
 from pipeline.evaluation.judge import METRICS
-from pipeline.evaluation.report import Table, columns, markdown, numbers
+from pipeline.evaluation.report import Table, markdown, numbers, whole_page
 from pipeline.evaluation.rows import Pictures
 from pipeline.evaluation.scores import mean
 from pipeline.metrics.no_reference import NO_REFERENCE
-from pipeline.reporting import page
 
-NAMES: Mapping[str, str] = {
-    "clipiqa": "CLIPIQA", "maniqa": "MANIQA", "musiq": "MUSIQ", "niqe": "NIQE", "qalign": "Q-Align", FID: "FID",
-    "arniqa": "ARNIQA",
-}  # fmt: skip
 # Faces on the sheet, and the side of their pictures, pixels.
 SHOWN_FACES, SHOWN_SIDE = 12, 192
 FORMULA = (
@@ -138,12 +133,7 @@ class ChallengeReport:
 
     def html(self, title: str) -> str:
         """The same with the sheet, as one page."""
-        names = columns(self.table)
-        parts = [page.table(names, [[row.get(n) for n in names] for row in self.table])]
-        parts += [page.note(text) for text in self.sentences]
-        for name, data in self.pictures.items():
-            parts += [page.heading(name.removesuffix(".png")), page.picture(data, "png", name)]
-        return page.document(title, parts)
+        return whole_page(title, [self.table], self.sentences, self.pictures)
 
 
 def not_measured(reasons: Mapping[str, str]) -> list[str]:

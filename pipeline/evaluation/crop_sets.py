@@ -44,7 +44,7 @@ from pipeline.io import store
 from pipeline.io.weights import copies
 from pipeline.metrics.distribution import FeatureStatistics
 from pipeline.metrics.suite import Suite, parse_metrics
-from pipeline.networks.presets import NetworkSpec, Preset, find_preset
+from pipeline.networks.presets import Preset, find_preset
 from pipeline.tracking.tracker import RunTracker
 
 INPUT = "input"
@@ -154,29 +154,34 @@ def pictures_of(
 
 
 def choose_variants(config: EvaluateConfig, found: PictureSet) -> tuple[list[Variant], list[str]]:
-    """The variants whose weights are there, and for the other presets what is missing, in words.
+    """The variants whose weights are there, and for each preset what is left out of it, in words.
 
     Of a network by spandrel only the estimator alone is a row: that is the method its authors published. Raises
     UsageError for an invalid variant.
     """
     presets = {name: find_preset(name) for name in config.preset_names}
     absent = {name: absent_weights(preset, config.weights_dir) for name, preset in presets.items()}
-    there = {name: preset for name, preset in presets.items() if preset.estimator not in absent[name]}
+    there = {name: preset for name, preset in presets.items() if preset.estimator.file not in absent[name]}
+    chains = {preset.name for name, preset in there.items() if _has_chain(preset) and not absent[name]}
     made = make_variants(config, there, found, {"aligned": True, "alignment": "ffhq"})
-    chains = {id(there[n]) for n in there if not absent[n] and there[n].estimator.kind != "spandrel"}
-    variants = [v for v in made if not v.is_chain or id(v.preset) in chains]
+    variants = [v for v in made if not v.is_chain or v.preset.name in chains]
     missing = [
-        f"{name} is left out: {', '.join(s.file for s in specs)} {'is' if len(specs) == 1 else 'are'} not there "
-        f"(python -m jobs.models fetch {name})."
-        for name, specs in absent.items()
-        if specs and not (name in there and there[name].estimator.kind == "spandrel")
+        f"{name} is left out{' but for its estimator alone' if name in there else ''}: {' and '.join(files)} "
+        f"{'is' if len(files) == 1 else 'are'} not there (python -m jobs.models fetch {name})."
+        for name, files in absent.items()
+        if files
     ]
     return variants, missing
 
 
-def absent_weights(preset: Preset, weights_dir: str | None) -> list[NetworkSpec]:
-    """The networks whose weights are not on this machine, nor in `weights_dir`; nothing is fetched."""
-    return [s for s in (preset.estimator, preset.prior) if not any(copies(s.file, s.url, weights_dir))]
+def absent_weights(preset: Preset, weights_dir: str | None) -> list[str]:
+    """The files of its rows that are neither on this machine nor in `weights_dir`; nothing is fetched."""
+    specs = [preset.estimator, *([preset.prior] if _has_chain(preset) else [])]
+    return [s.file for s in specs if not any(copies(s.file, s.url, weights_dir))]
+
+
+def _has_chain(preset: Preset) -> bool:
+    return preset.estimator.kind != "spandrel"
 
 
 def read_reference(uri: str | None) -> FeatureStatistics | None:

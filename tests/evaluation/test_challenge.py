@@ -7,6 +7,7 @@ from pipeline.evaluation import judge
 from pipeline.evaluation.challenge import (
     ADAFACE,
     DLIB,
+    NAMES,
     TERMS,
     ChallengeRow,
     cosine_rows,
@@ -63,7 +64,9 @@ def test_the_interval_takes_what_metrics_share_face_by_face():
 @pytest.mark.parametrize("missing", list(TERMS))
 def test_a_sum_without_a_term_is_never_called_the_score(missing):
     partial = row(without=(missing,), fid=None if missing == "fid" else 60.0)
-    assert not partial.total.is_whole and str(partial.total).startswith(f"partial, without {missing}: ")
+    assert not partial.total.is_whole and str(partial.total).startswith(
+        f"partial, without {NAMES[missing]}: "
+    )
     found = report([partial], ADAFACE)
     (values,) = found.values()
     assert "score" not in values["total"] and len(values["total"]["without"]) == 1
