@@ -182,7 +182,7 @@ _CAVEATS: Mapping[str, str] = {
     "task": "the runs have different tasks",
     "mask": "the runs have different holes",
     "method": "distance to the estimate is left out, as it is 0 without a chain",
-    "truth": "psnr, ssim, lpips, ids and lmd refer to different pictures",
+    "truth": "psnr, ssim, lpips, dists, ids and lmd refer to different pictures",
     "aligned": "faces are cropped differently, and may be different ones",
     "detector": "faces may be different ones; only those whose boxes agree are compared",
 }

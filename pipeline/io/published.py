@@ -81,20 +81,32 @@ METRIC_WEIGHTS = {
         file="ARNIQA.pth",
         url=f"{_ARNIQA}/ARNIQA.pth",
         sha256=None,
-        licence="Apache-2.0 (code); trained on KADID-10k",
+        licence="Apache-2.0 (miccunifi/ARNIQA); trained on KADIS-700k",
     ),
     "arniqa-regression": Published(
         file="regressor_koniq10k.pth",
         url=f"{_ARNIQA}/regressor_koniq10k.pth",
         sha256=None,
-        licence="Apache-2.0 (code); trained on KonIQ-10k",
+        licence="Apache-2.0 (miccunifi/ARNIQA); trained on KonIQ-10k",
     ),
-    # brought by the user
+    # the following are brought by the user
+    "musiq": Published(
+        file="musiq_koniq_ckpt-e95806b9.pth",
+        url=None,
+        sha256=None,
+        licence="Apache-2.0 (google-research/musiq, converted); trained on KonIQ-10k",
+    ),
+    "maniqa": Published(
+        file="ckpt_koniq10k.pt",
+        url=None,
+        sha256=None,
+        licence="Apache-2.0 (IIGROUP/MANIQA); trained on KonIQ-10k",
+    ),
     "adaface": Published(
         file="adaface_ir50_ms1mv2.ckpt",
         url=None,
         sha256=None,
-        licence="MIT (code); trained on MS1MV2, photographs of people gathered without asking them",
+        licence="MIT (mk-minchul/AdaFace); trained on MS1MV2, photographs of people who were not asked",
     ),
 }
 

@@ -42,7 +42,15 @@ NO_REFERENCE: Mapping[str, NoReference] = {
     "arniqa": NoReference(
         "arniqa", "up", (0, 1), "technical quality, trained on KonIQ-10k", "Agnolucci et al. 2024"
     ),
+    "musiq": NoReference("musiq", "up", (0, 100), "opinion score, trained on KonIQ-10k", "Ke et al. 2021"),
+    "maniqa": NoReference("maniqa", "up", (0, 1), "opinion score, trained on KonIQ-10k", "Yang et al. 2022"),
+    "qalign": NoReference("qalign", "up", (1, 5), "a language model's rating of quality", "Wu et al. 2024"),
 }
+
+WHY_NO_QALIGN = (
+    "Q-Align is not computed: it is a language model of 7 billion parameters that is published with a program of "
+    "its own in the folder of its weights, and such programs are not run"
+)
 
 # What keeps one metric from being measured, and no other.
 MISSING = (Refusal, ImportError, FileNotFoundError, ValueError)
@@ -67,6 +75,8 @@ def load_no_reference(
 
 def load_judge(name: str, weights_dir: str | None = None, device: str = "cpu") -> Judge:
     """The function of one of these metrics. Raises one of MISSING."""
+    if name == "qalign":
+        raise ImportError(WHY_NO_QALIGN)
     path = resolve_metric(name, weights_dir).path
     match name:
         case "niqe":
@@ -81,4 +91,12 @@ def load_judge(name: str, weights_dir: str | None = None, device: str = "cpu") -
             from pipeline.metrics.arniqa import Arniqa
 
             return Arniqa(path, resolve_metric("arniqa-regression", weights_dir).path, device)
+        case "musiq":
+            from pipeline.metrics.opinion import MusiqScore
+
+            return MusiqScore(path, device)
+        case "maniqa":
+            from pipeline.metrics.opinion import ManiqaScore
+
+            return ManiqaScore(path, device)
     raise ValueError(f"wanted a metric among {', '.join(NO_REFERENCE)}, got {name}")

@@ -23,7 +23,7 @@ from pipeline.metrics.distribution import DIMENSIONS, InceptionFeatures
 from pipeline.metrics.dists import Dists
 from pipeline.metrics.fidelity import LPIPS, psnr, ssim
 from pipeline.metrics.landmarks import FFHQ, LandmarkReader, find_models, landmark_distance
-from pipeline.metrics.no_reference import MISSING, NO_REFERENCE, Judge, load_judge
+from pipeline.metrics.no_reference import MISSING, NO_REFERENCE, load_judge
 from pipeline.metrics.quality import Brisque, find_brisque
 from pipeline.networks.adaface import load_adaface
 from pipeline.networks.face_embedding import load_embedding
@@ -137,7 +137,7 @@ class Suite:
         self._embedder: Embedder | None = None
         self._brisque: Brisque | None = None
         self._adaface: Embedder | None = None
-        self._judges: dict[str, Judge] = {}
+        self._judges: list[Callable[[Face], Values]] = []
         self._inception: InceptionFeatures | None = None
         makers: dict[str, Callable[[], None]] = {
             "identity": lambda: self._load_embedder(weights_dir),
@@ -174,7 +174,8 @@ class Suite:
         self._adaface = Embedder(network, self._frame, ARCFACE_CHIP)
 
     def _load_judge(self, name: str, weights_dir: str | None) -> None:
-        self._judges[NO_REFERENCE[name].column] = load_judge(name, weights_dir, str(self._device))
+        column, judge = NO_REFERENCE[name].column, load_judge(name, weights_dir, str(self._device))
+        self._judges.append(lambda face: {column: judge(face.after)})
 
     def _load_inception(self) -> None:
         self._inception = InceptionFeatures().to(self._device)
@@ -205,7 +206,8 @@ class Suite:
     def _unpaired(self, face: Face) -> Values:
         """The metrics that take one face at a time; a metric that raises is left out for this face."""
         values: Values = {}
-        for measure in (self._quality, self._identity, self._landmarks, self._adaface_kept, self._judged):
+        of_face = (self._quality, self._identity, self._landmarks, self._adaface_kept)
+        for measure in (*of_face, *self._judges):
             try:
                 values |= measure(face)
             except Exception as error:  # one face must not fail its unit
@@ -229,9 +231,6 @@ class Suite:
         if self._adaface is None:
             return {}
         return {"adaface_kept": cosine(self._adaface(face.before), self._adaface(face.after))}
-
-    def _judged(self, face: Face) -> Values:
-        return {column: judge(face.after) for column, judge in self._judges.items()}
 
     def _landmarks(self, face: Face) -> Values:
         others = {"landmark_shift": face.before} if "landmarks" in self.names else {}

@@ -14,11 +14,12 @@ def test_what_can_be_computed_is_a_function_of_a_picture(tmp_path):
 
 def test_a_metric_without_weights_is_left_out_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFACE_CACHE", str(tmp_path / "cache"))
-    # the files are there, so that nothing is fetched, and hold no weights
-    for name in NO_REFERENCE.keys() - {"niqe"}:
-        (tmp_path / METRIC_WEIGHTS[name].file).write_bytes(b"no weights")
+    # the files are there, so that nothing is fetched, and hold no weights; those in the package are found first
+    for published in METRIC_WEIGHTS.values():
+        (tmp_path / published.file).write_bytes(b"no weights")
     judges, left_out = load_no_reference(tuple(NO_REFERENCE), str(tmp_path), "cpu")
     assert judges.keys() == {"niqe"} and left_out.keys() == NO_REFERENCE.keys() - {"niqe"}
+    assert "7 billion" in left_out.pop("qalign")
     assert all(METRIC_WEIGHTS[name].file in why for name, why in left_out.items())
 
 
