@@ -30,7 +30,6 @@ class Judge:
 
     def __init__(self, weights_dir: str | None, device: str, has_reference: bool) -> None:
         self._metrics, self.left_out = load_no_reference(METRICS, weights_dir, device)
-        self.left_out |= {n: "this program has none" for n in TERMS if n not in (*NO_REFERENCE, FID)}
         self._device = device
         # the embedding's rule; None where no embedding is there
         self.rule: IdentityRule | None = None
