@@ -15,7 +15,7 @@ from pipeline.datasets.faces import FaceAddress
 from pipeline.evaluation.crops import Reason, cut_face, finish, folder_digest, for_each, key_of, left_out_of
 from pipeline.evaluation.photographs import damaged
 from pipeline.evaluation.realworld import LEVELS, Pixels
-from pipeline.evaluation.rows import Values, vectors
+from pipeline.evaluation.rows import Values, column, vectors
 from pipeline.evaluation.scores import COLUMNS, FEATURES, Faces, Measured
 from pipeline.evaluation.testset import PictureSet
 from pipeline.faces.detect import CenterFace
@@ -133,7 +133,7 @@ class TruthScorer:
 
 def measured_row(name: str, table: pa.Table, cost: Mapping[str, float]) -> Measured:
     """The row of the report, from what TruthScorer measured of every picture."""
-    values = {c: np.asarray(table[c].to_numpy(), np.float64) for c in COLUMNS if c in table.column_names}
+    values = {c: column(table, c) for c in COLUMNS if c in table.column_names}
     features = None
     if set(FEATURES) <= set(table.column_names):
         features = (vectors(table, FEATURES[0]), vectors(table, FEATURES[1]))
