@@ -1,4 +1,4 @@
-"""Score presets on clean aligned faces, degraded as in the paper, or on photographs.
+"""Score presets on clean aligned faces, degraded as in the paper, on photographs, or on real degraded faces.
 
 `python -m jobs.evaluate --faces 'FOLDER/test-*.tar' --output OUT --presets small-swinir,small-srcnn`
 """
@@ -18,6 +18,8 @@ EPILOG = """examples:
   python -m jobs.evaluate --faces aligned --output sweep --presets small-swinir --start-steps 80,160,240 --etas 0,0.5,1
   python -m jobs.evaluate --faces aligned --output holes --task inpaint --holes box,half
   python -m jobs.evaluate --faces photographs --output real --grid real --levels clean,mild --limit 100
+  python -m jobs.evaluate --set real --faces WIDER-Test --output wider --restored theirs=WIDER-Test-restored
+  python -m jobs.evaluate --set 512 --faces portraits --output benchmark --limit 34
 Each configuration is one restoration below OUT/runs and one MLflow run under a common parent. The same command again
 resumes where the last one stopped."""
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.cleaning import outcome
 from pipeline.cleaning import run as cleaning
 from pipeline.console.work_counts import ignore
-from pipeline.evaluation import run as evaluation
+from pipeline.evaluation import tracked
 from pipeline.io.units import Pending
 from pipeline.metrics.measure import MeasureFaces, MeasureSettings
 from pipeline.records.rows import Row
@@ -70,7 +70,7 @@ def do(rows: list[Row], task: Stage, max_deaths: int | None = None) -> Iterator[
 def flows() -> Iterator[None]:
     """Inside the block the jobs of this process need no Ray."""
     with pytest.MonkeyPatch.context() as patch:
-        for job in (run, align, cleaning, outcome, evaluation):
+        for job in (run, align, cleaning, outcome, tracked):
             patch.setattr(job, "connect", lambda *_: None)
         one = Resources(engines=1, gpus_per_engine=0.0, cpus_per_engine=1.0, readers=1, threads=1)
         patch.setattr(run, "fit_resources", lambda *_: (one, "cpu"))

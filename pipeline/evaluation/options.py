@@ -13,6 +13,8 @@ from pipeline.tracking.address import mlflow_option
 DEFAULT_PRESETS: dict[TaskName, str] = {"restore": "small-swinir,small-srcnn", "inpaint": "small-inpaint"}
 # default of the real-world grid
 REAL_PRESETS = BLIND_PRESET
+# default of the sets of 512 px crops; a preset whose weights are not there is left out
+PRESETS_512 = "portrait,difface-512-swinir,difface-512-srcnn,gfpgan-512,codeformer-512,restoreformer-512"
 METRICS = "psnr,ssim,lpips,ids,lmd,quality,features"
 
 
@@ -22,7 +24,7 @@ class EvaluateConfig:
 
     faces: str = option(
         help="clean aligned faces: tar shards made by jobs.align, a folder of them or 'FOLDER/test-*.tar'; with --grid "
-        "real photographs with faces in them, in tars or a folder",
+        "real photographs with faces in them, in tars or a folder; with --set real and 512 either",
         group="what",
         metavar="PATH_OR_URI",
     )
@@ -30,6 +32,14 @@ class EvaluateConfig:
         help="folder or prefix for test set, restorations, tables and plots", group="what",
         metavar="PATH_OR_URI",
     )  # fmt: skip
+    test_set: Literal["degraded", "real", "512"] = option(
+        "degraded",
+        help="degraded: the faces, damaged by --grid; real: degraded faces as they are, without ground truth, "
+        "scored as the NTIRE challenge on real-world face restoration does, without reference; 512: "
+        "clean faces as aligned 512 px crops, damaged by both grids, for presets of any side",
+        group="what",
+        flag="set",
+    )
     grid: Literal["paper", "real"] = option(
         "paper",
         help="paper: aligned faces, degraded as in the paper; real: photographs at five levels of damage, from none to "
@@ -52,8 +62,21 @@ class EvaluateConfig:
     presets: str | None = option(
         None,
         help="presets to score, separated by commas (default: the small ones that fit the task; of --grid real "
-        f"{REAL_PRESETS})",
+        f"{REAL_PRESETS}; of --set real and 512 those of {PRESETS_512} whose weights are there)",
         group="what",
+    )
+    restored: str = option(
+        "",
+        help="what other programs made of the same faces, as rows of --set real: NAME=FOLDER,..., each a folder or tar "
+        "with pictures under the names of those in --faces",
+        group="what",
+        metavar="NAME=PATH_OR_URI,...",
+    )
+    reference: str | None = option(
+        None,
+        help="statistics of sharp faces for the FID of --set real, an .npz as jobs.reference makes it",
+        group="what",
+        metavar="PATH_OR_URI",
     )
     limit: int = option(
         0,
@@ -96,10 +119,11 @@ class EvaluateConfig:
         "all", help="network calls per face, separated by commas; all: one at every kept step", group="sweep"
     )
     solvers: str = option("ddim", help="solvers, ddim and dpm++, separated by commas", group="sweep")
-    gates: str = option(
-        "off,normal",
+    gates: str | None = option(
+        None,
         help="gates of jobs.restore, separated by commas: off, normal, strict; with off and another one the report has "
-        "the harm before and after the gates, and what they cost (--task restore)",
+        "the harm before and after the gates, and what they cost (--task restore; default off,normal, of --set real "
+        "and 512 normal)",
         group="sweep",
     )
     seed: int = option(0, help="seed of the test set and of the noise", group="sweep")
@@ -130,7 +154,27 @@ class EvaluateConfig:
             raise UsageError(f"--factor must be a power of two above 1, got {self.factor}")
         if self.labels and not self.by:
             raise UsageError(f"--labels {self.labels} needs --by with the names of its columns")
-        self._check_grid()
+        if self.test_set == "degraded":
+            self._check_grid()
+        self._check_set()
+
+    def _check_set(self) -> None:
+        """Raise UsageError for options that do not apply to the chosen set."""
+        if self.test_set != "real" and (self.restored or self.reference):
+            raise UsageError("--restored and --reference apply to --set real only; give them with it")
+        if self.test_set == "degraded":
+            return
+        if self.task != "restore" or self.grid != "paper":
+            raise UsageError(
+                f"--set {self.test_set} has no --grid, and no --task but restore; leave them out"
+            )
+        if self.by:
+            raise UsageError(f"--by applies to --set degraded only; leave --by {self.by} out")
+        if self.test_set == "real" and self.metrics != METRICS:
+            raise UsageError(f"--set real has the challenge's metrics; leave --metrics {self.metrics} out")
+        if self.test_set == "real" and self.level_names != tuple(LEVELS):
+            raise UsageError(f"--set real damages nothing; leave --levels {self.levels} out")
+        _ = self.restored_folders  # raises
 
     def _check_grid(self) -> None:
         """Raise UsageError for options that do not apply to the chosen grid."""
@@ -167,7 +211,26 @@ class EvaluateConfig:
         return (*(level for level in LEVELS if level in given), *sorted(given - set(LEVELS)))
 
     @property
+    def gate_levels(self) -> str:
+        """The gates, separated by commas."""
+        return self.gates or ("off,normal" if self.test_set == "degraded" else "normal")
+
+    @property
+    def restored_folders(self) -> dict[str, str]:
+        """Row → folder of what another program made. Raises UsageError for another form, and for a name given twice."""
+        found: dict[str, str] = {}
+        for part in filter(None, self.restored.split(",")):
+            name, equals, folder = part.partition("=")
+            if not equals or not name or not folder or name in found:
+                raise UsageError(
+                    f"--restored must be NAME=FOLDER,... with different names, got {self.restored!r}"
+                )
+            found[name] = folder
+        return found
+
+    @property
     def preset_names(self) -> list[str]:
         """The presets, in the table's order."""
         default = REAL_PRESETS if self.grid == "real" else DEFAULT_PRESETS.get(self.task, "small-swinir")
+        default = default if self.test_set == "degraded" else PRESETS_512
         return (self.presets or default).split(",")

@@ -77,8 +77,14 @@ class ShownRow:
     warned: Collection[int] = ()
 
 
-def faces_grid(title: str, columns: Sequence[str], rows: Sequence[ShownRow], side: int) -> bytes:
-    """PNG: a table of faces, each within `side` x `side` pixels, under the columns' names."""
+def faces_grid(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[ShownRow],
+    side: int,
+    note: str = "what was measured worse than it came is red",
+) -> bytes:
+    """PNG: a table of faces, each within `side` x `side` pixels, under the columns' names; note: below the title."""
     shown = [
         Row(
             [
@@ -90,6 +96,4 @@ def faces_grid(title: str, columns: Sequence[str], rows: Sequence[ShownRow], sid
         for row in rows
     ]
     group = Group(shown, [Line(name) for name in columns])
-    return images.encode_png(
-        draw_sheet(title, [[group]], side, "what was measured worse than it came is red")
-    )
+    return images.encode_png(draw_sheet(title, [[group]], side, note))

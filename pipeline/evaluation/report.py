@@ -95,14 +95,7 @@ class Report:
 
     def html(self, title: str) -> str:
         """The same with the pictures, as one page."""
-        parts = []
-        for table in self.tables:
-            names = columns(table)
-            parts.append(page.table(names, [[row.get(n) for n in names] for row in table]))
-        parts += [page.note(text) for text in self.sentences]
-        for name, data in self.pictures.items():
-            parts += [page.heading(name.removesuffix(".png")), page.picture(data, "png", name)]
-        return page.document(title, parts)
+        return whole_page(title, self.tables, self.sentences, self.pictures)
 
 
 def make_report(
@@ -190,6 +183,20 @@ def markdown(table: Table) -> str:
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     lines += ["| " + " | ".join(row.get(n, "") for n in names) + " |" for row in table]
     return "\n".join(lines) + "\n"
+
+
+def whole_page(
+    title: str, tables: Sequence[Table], sentences: Sequence[str], pictures: Mapping[str, bytes]
+) -> str:
+    """One page of tables, the sentences below them, and pictures by file name, PNG."""
+    parts = []
+    for table in tables:
+        names = columns(table)
+        parts.append(page.table(names, [[row.get(n) for n in names] for row in table]))
+    parts += [page.note(text) for text in sentences]
+    for name, data in pictures.items():
+        parts += [page.heading(name.removesuffix(".png")), page.picture(data, "png", name)]
+    return page.document(title, parts)
 
 
 def columns(table: Table) -> list[str]:

@@ -1,16 +1,12 @@
 """One evaluation: presets over a test set, scored and reported."""
 
-import json
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from pipeline.console.commands import INTERRUPTED, OK, say
+from pipeline.console.commands import OK, say
 from pipeline.console.options import UsageError
-from pipeline.console.progress import duration
 from pipeline.datasets.faces import (
     PHOTOGRAPHS,
     FaceAddress,
@@ -21,6 +17,7 @@ from pipeline.datasets.faces import (
     spread,
 )
 from pipeline.diffusion.task import TaskName
+from pipeline.evaluation.crop_sets import evaluate_benchmark, evaluate_real
 from pipeline.evaluation.decisions import read_decisions
 from pipeline.evaluation.delivered import Delivered
 from pipeline.evaluation.groups import Groups
@@ -31,14 +28,11 @@ from pipeline.evaluation.photographs import place_photographs, write_photographs
 from pipeline.evaluation.realreport import RealReport, draw_faces
 from pipeline.evaluation.report import Report, as_delivered, make_report
 from pipeline.evaluation.scores import Measured, hole_psnr, measure, strata
-from pipeline.evaluation.sweep import Sweep, Variant, list_variants
+from pipeline.evaluation.sweep import Variant
 from pipeline.evaluation.testset import EvaluationSet, PictureSet, Recipe, naive, place_set, write_set
-from pipeline.io import layout, store
-from pipeline.networks.cost import seconds_per_face
+from pipeline.evaluation.tracked import describe, make_variants, open_tracker, publish, restore_variants
+from pipeline.io import store
 from pipeline.networks.presets import Preset, find_preset
-from pipeline.restoration.flow import connect
-from pipeline.tracking.address import settle_uri, ui_command
-from pipeline.tracking.tracker import RunTracker
 
 SHOWN_FACES = 12
 NAIVE: dict[TaskName, str] = {
@@ -71,23 +65,10 @@ def choose_presets(config: EvaluateConfig) -> dict[str, Preset]:
 
 def choose_variants(config: EvaluateConfig, presets: dict[str, Preset], found: PictureSet) -> list[Variant]:
     """The rows of the table. Raises UsageError for an invalid variant."""
-    gates = config.gates if config.task == "restore" else "normal"  # other tasks have none
-    varied = (config.start_steps, config.etas, config.steps, config.calls, config.solvers, gates)
-    sweep = Sweep(*(tuple((values or "").split(",")) for values in varied))
-    common = {
-        "input": found.degraded,
-        "mask": found.mask,
-        "truth": None if config.grid == "real" else found.truth,
-        "metrics": "none" if config.grid == "real" else config.metrics,
-        "task": config.task,
-        "aligned": config.grid == "paper",
-        "alignment": "preset",
-        "factor": config.factor if config.task == "upscale" else 0,
-        "seed": config.seed,
-        "precision": config.precision,
-        "weights_dir": config.weights_dir,
-    }
-    return list_variants(presets, sweep, common, store.join(config.output, "runs"))
+    if config.grid == "real":
+        return make_variants(config, presets, found, {"alignment": "preset"})
+    measured = {"truth": found.truth, "metrics": config.metrics, "aligned": True, "alignment": "preset"}
+    return make_variants(config, presets, found, measured)
 
 
 def recipe(config: EvaluateConfig, side: int) -> Recipe:
@@ -98,6 +79,8 @@ def recipe(config: EvaluateConfig, side: int) -> Recipe:
 
 def evaluate(config: EvaluateConfig) -> int:
     """Make the set, restore it with every variant, score, report. Returns the exit code."""
+    if config.test_set != "degraded":
+        return evaluate_real(config) if config.test_set == "real" else evaluate_benchmark(config)
     return evaluate_photographs(config) if config.grid == "real" else evaluate_faces(config)
 
 
@@ -181,22 +164,6 @@ def evaluate_photographs(config: EvaluateConfig) -> int:
     return OK
 
 
-def restore_variants(
-    config: EvaluateConfig, tracker: RunTracker, variants: Sequence[Variant]
-) -> Iterator[tuple[Variant, int]]:
-    """Restore the set with every variant; yields each with its exit code, up to the first that fails."""
-    connect(config.ray_address)
-    options = shared_options(config, tracker)
-    for number, variant in enumerate(variants, 1):
-        say(f"variant {number} of {len(variants)}: {variant.name}")
-        code = variant.restore(options)
-        if code != OK:
-            tracker.finish("KILLED" if code == INTERRUPTED else "FAILED")
-        yield variant, code
-        if code != OK:
-            return
-
-
 def measure_naive(config: EvaluateConfig, found: EvaluationSet) -> Measured:
     """The row of the baseline without networks."""
     pairs = ((naive(found, name), found.read(found.truth, name)) for name in found.names)
@@ -210,36 +177,6 @@ def measure_naive(config: EvaluateConfig, found: EvaluationSet) -> Measured:
 def score_line(row: Measured) -> str:
     """The scores of a row in one line."""
     return ", ".join(f"{name} {score}" for name, score in row.scores.items())
-
-
-def open_tracker(config: EvaluateConfig) -> RunTracker:
-    """The parent run of the variants' MLflow runs."""
-    tracker = RunTracker.open(
-        tracking_uri(config),
-        config.experiment,
-        store.name_of(config.output),
-        params=asdict(config),
-        state_uri=store.join(config.output, layout.TRACKING_WITHOUT_LEDGER),
-        warn=lambda text: say(f"warning: {text}"),
-    )
-    tracker.flush()  # the variants need its run id
-    return tracker
-
-
-def tracking_uri(config: EvaluateConfig) -> str:
-    """The tracking URI of this evaluation."""
-    return settle_uri(config.mlflow_uri, config.output)
-
-
-def shared_options(config: EvaluateConfig, parent: RunTracker) -> dict[str, Any]:
-    """Options of jobs.restore shared by all variants that change no pixels."""
-    return {
-        "mlflow_uri": tracking_uri(config),
-        "experiment": config.experiment,
-        "tags": f"mlflow.parentRunId={parent.run_id}" if parent.run_id else "",
-        "ray_address": config.ray_address,
-        "device": config.device,
-    }
 
 
 def compare(
@@ -256,35 +193,3 @@ def compare(
     report = make_report(rows, bases, chains, strata(found.sheet, column), what, shown)
     # the paper's pattern is for blind restoration only
     return report if config.task == "restore" else replace(report, verdicts=(), harm={})
-
-
-def publish(config: EvaluateConfig, tracker: RunTracker, report: Report | RealReport) -> None:
-    """Write the report, log it to MLflow, print the tables."""
-    title = f"Evaluation {store.name_of(config.output)}"
-    files = {
-        "scores.json": json.dumps(report.values(), indent=1).encode(),
-        "scores.md": report.markdown().encode(),
-        "index.html": report.html(title).encode(),
-    } | dict(report.pictures)
-    for name, data in files.items():
-        store.write_bytes(store.join(config.output, name), data)
-        tracker.log_artifact(store.join(config.output, name), name)
-    tracker.log_metrics(0, {n: v for n, v in report.metrics().items() if math.isfinite(v)})
-    tracker.set_tags({"best": report.best} if report.best else {})
-    tracker.finish()
-    print("\n" + report.markdown())
-    print(f"report  {store.join(config.output, 'index.html')}")
-    print(f"MLflow  {ui_command(tracking_uri(config))}")
-
-
-def describe(variants: Sequence[Variant], faces: int) -> None:
-    """Print the variants and their estimated time."""
-    print(f"{faces} faces; {len(variants)} variants:")
-    total = 0.0
-    for variant in variants:
-        known = variant.parameters is not None
-        seconds = faces * seconds_per_face(variant.preset, variant.calls) if known else 0.0
-        total += seconds
-        about = f"about {duration(seconds)} on this machine's CPU" if known else "time not known"
-        print(f"  {variant.name}: {variant.calls} network calls per face, {about}")
-    print(f"total about {duration(total)}, plus the metrics")

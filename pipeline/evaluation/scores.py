@@ -34,10 +34,12 @@ COLUMNS: Mapping[str, str] = {
     "hole_psnr": "PSNR in the hole",
     "ssim": "SSIM",
     "lpips": "LPIPS",
+    "dists": "DISTS",
     "ids": "IDS",
     "lmd_mesh": "LMD (mesh)",
     "lmd": "LMD (dlib 68)",
     "quality_after": "BRISQUE",
+    "niqe": "NIQE",
 }
 FID = "FID"
 # Names of scores where higher is better.

@@ -161,9 +161,11 @@ def _gated(name: str, setting: Mapping[str, str], sweep: Sweep) -> str:
 
 
 def row_names(presets: list[Preset]) -> list[str]:
-    """The name of each preset in the table: its estimator, or its own name where two have the same estimator."""
+    """The name of each preset in the table: its estimator, or its own name where that does not say which it is."""
     kinds = [p.estimator.kind for p in presets]
-    return [p.estimator.kind if kinds.count(p.estimator.kind) == 1 else p.name for p in presets]
+    return [
+        k if kinds.count(k) == 1 and k != "spandrel" else p.name for k, p in zip(kinds, presets, strict=True)
+    ]
 
 
 def _name(setting: dict[str, str], preset: Preset, row_name: str, task: str, several_etas: bool) -> str:

@@ -13,7 +13,7 @@ from skimage import data
 
 from jobs import align, evaluate, restore
 from pipeline.console.options import UsageError
-from pipeline.evaluation import run as evaluation
+from pipeline.evaluation import tracked
 from pipeline.evaluation.sweep import Sweep, list_variants, row_names
 from pipeline.io.shards import cut_units, list_input, make_shards
 from pipeline.networks.presets import find_preset
@@ -131,7 +131,7 @@ def test_an_evaluation_that_ends_early_leaves_no_run_that_seems_to_go_on(
     def connect(address):
         raise error
 
-    monkeypatch.setattr(evaluation, "connect", connect)
+    monkeypatch.setattr(tracked, "connect", connect)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere/mlflow.db")
     places = ["--faces", str(aligned / "aligned"), "--output", str(tmp_path / "scores")]
     method = ["--presets", "small-srcnn", "--start-steps", "40", "--limit", "1", "--metrics", "psnr"]
