@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,6 +43,12 @@ class CalibrateConfig:
     output: str = option(
         help="folder or prefix for table, numbers and pictures", group="what", metavar="PATH_OR_URI"
     )
+    fit: Literal["treatments", "error"] = option(
+        "treatments",
+        help="treatments: the preset's table, gates and spread; error: what predicts the error of a face, and whether "
+        "a table by the prediction is better than one by δ",
+        group="what",
+    )
     preset: str = option(BLIND_PRESET, help="preset whose networks are asked", group="what")
     chains: str = option(
         CHAINS,
@@ -64,6 +70,13 @@ class CalibrateConfig:
         help="chains of each face for the fit of [spread], as --samples of jobs.restore; 1 fits none",
         group="fit",
     )
+    treated: int = option(
+        100,
+        help="with --fit error: photographs that are also restored by every treatment of the preset's table; 0 none, "
+        "which is quick",
+        group="fit",
+        metavar="N",
+    )
     weights_dir: str | None = option(
         None, help="folder or s3:// prefix searched for weights first", group="what"
     )
@@ -83,10 +96,10 @@ class CalibrateConfig:
     )
 
     def __post_init__(self) -> None:
-        if min(self.limit, self.apart_from, self.seed) < 0 or min(self.draws, self.each, self.samples) < 1:
-            raise UsageError(
-                "--limit, --apart-from and --seed must not be negative, --draws, --each and --samples at least 1"
-            )
+        if min(self.limit, self.apart_from, self.seed, self.treated) < 0:
+            raise UsageError("--limit, --apart-from, --seed and --treated must not be negative")
+        if min(self.draws, self.each, self.samples) < 1:
+            raise UsageError("--draws, --each and --samples must be at least 1")
         try:
             self.candidates  # noqa: B018 (evaluated for what it raises)
         except ValueError as error:

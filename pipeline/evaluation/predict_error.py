@@ -1,0 +1,126 @@
+"""The fit of a prediction of a face's error, measured on photographs at the levels of the real-world grid."""
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+
+import numpy as np
+
+from pipeline.console.commands import OK, say
+from pipeline.console.options import UsageError
+from pipeline.console.progress import Progress
+from pipeline.datasets.faces import FaceAddress
+from pipeline.evaluation.calibrate import CalibrateConfig, choose_photographs
+from pipeline.evaluation.calibration import ESTIMATOR, LEFT, Candidate
+from pipeline.evaluation.error_fit import (
+    CURVED,
+    LEAST_PEOPLE,
+    SETS,
+    ErrorModel,
+    ErrorSample,
+    Predictions,
+    describe_predictions,
+    draw_predictions,
+)
+from pipeline.evaluation.error_trial import ErrorTrial
+from pipeline.evaluation.error_worth import choose_treatments, describe_choices, describe_harm
+from pipeline.evaluation.harm import CLEAN
+from pipeline.io import store
+from pipeline.networks.presets import find_preset
+from pipeline.records.fingerprint import fingerprint_digest
+
+# Levels at which faces are turned from the true person most often.
+HARMED = ("medium", "heavy")
+
+
+def predict_error(config: CalibrateConfig) -> int:
+    """Measure errors, fit their prediction, and write what it explains and what it is worth."""
+    store.check_writable(config.output)
+    samples = measure_errors(config, choose_photographs(config))
+    if len({sample.person for sample in samples}) < LEAST_PEOPLE:
+        raise UsageError(
+            f"a fit wants faces of {LEAST_PEOPLE} people at least, got {len({s.person for s in samples})}; "
+            "give more photographs by --faces or --limit"
+        )
+    parts, models = [], {}
+    damaged = [sample for sample in samples if sample.level != CLEAN]
+    for stored, title in ((False, "enlarged"), (True, "as stored")):
+        found = Predictions.of([sample for sample in samples if sample.stored == stored])
+        people = {sample.person for sample in found.samples}
+        parts.append(
+            f"## {title}: {len(found.samples)} faces of {len(people)} people\n\n{describe_predictions(found)}"
+        )
+        fitted = [sample for sample in damaged if sample.stored == stored]
+        target = np.log([sample.error for sample in fitted])
+        models[title] = ErrorModel.fit([s.features for s in fitted], target, SETS[CURVED]).as_table
+        if stored:
+            continue
+        store.write_bytes(store.join(config.output, "error.png"), draw_predictions(found))
+        rows = find_preset(config.preset).treatment
+        if config.treated and any(sample.measured for sample in found.samples):
+            choices = choose_treatments(found, rows, config.each, config.bounds)
+            parts.append(f"## treatments\n\n{describe_choices(choices)}")
+            parts.append(f"## harm\n\n{describe_harm(choices, found, HARMED)}")
+    text = "\n".join(parts)
+    store.write_bytes(store.join(config.output, "error.json"), json.dumps(models, indent=1).encode())
+    store.write_bytes(store.join(config.output, "error.md"), text.encode())
+    print(text)
+    return OK
+
+
+def errors_folder(config: CalibrateConfig) -> str:
+    """Name of the folder of what was measured: named after what decides its numbers."""
+    settings = {name: getattr(config, name) for name in ("faces", "preset", "seed")}
+    return f"errors-{fingerprint_digest(settings)}"
+
+
+def treatments_of(config: CalibrateConfig) -> tuple[Candidate, ...]:
+    """What is tried with a face: the treatments of the preset's table. Raises UsageError where it has none."""
+    rows = find_preset(config.preset).treatment
+    if not rows:
+        raise UsageError(
+            f"preset {config.preset} has no [[treatment]] table to compare with; give --treated 0"
+        )
+    return tuple(dict.fromkeys((LEFT, ESTIMATOR, *map(Candidate.of_row, rows))))
+
+
+def measure_errors(config: CalibrateConfig, faces: Sequence[tuple[int, FaceAddress]]) -> list[ErrorSample]:
+    """Every photograph at every level; the first --treated of them by every treatment of the preset, too.
+
+    Each leaves NUMBER.json in the folder; what is measured already is read again.
+    """
+    folder = store.join(config.output, errors_folder(config))
+    candidates = treatments_of(config) if config.treated else ()
+    wanted = [
+        (n, face, candidates if place < config.treated else ()) for place, (n, face) in enumerate(faces)
+    ]
+    there = {entry.path for entry in store.list_files(folder)} if store.exists(folder) else set()
+    pending = [
+        one for one in wanted if f"{one[0]:06d}.json" not in there or not _has_all(folder, one[0], one[2])
+    ]
+    if pending:
+        say(
+            f"{len(faces)} photographs, {min(config.treated, len(faces))} of them by {len(candidates)} treatments"
+        )
+        trial = ErrorTrial(find_preset(config.preset), (), config.seed, config.weights_dir)
+        with closing(trial), Progress(len(faces), len(faces) - len(pending)) as progress:
+            for number, face, tried in pending:
+                found = list(trial.errors(number, face, tried))
+                store.write_bytes(_place(folder, number), json.dumps([asdict(s) for s in found]).encode())
+                progress.add(1, len(found), 0)
+    return [sample for number, _ in faces for sample in _read(folder, number)]
+
+
+def _place(folder: str, number: int) -> str:
+    return store.join(folder, f"{number:06d}.json")
+
+
+def _read(folder: str, number: int) -> list[ErrorSample]:
+    return [ErrorSample(**values) for values in json.loads(store.read_bytes(_place(folder, number)))]
+
+
+def _has_all(folder: str, number: int, candidates: Sequence[Candidate]) -> bool:
+    """Whether a photograph was measured with all of these treatments, or shows no face."""
+    enlarged = [sample for sample in _read(folder, number) if not sample.stored]
+    return all(c.name in sample.measured for sample in enlarged for c in candidates)
