@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.spread_fit import Sampled, describe_spread, draw_spread, fit_spread
 from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
-from pipeline.networks.presets import find_preset, gate_lines, spread_lines, treatment_lines
+from pipeline.networks.presets import find_preset, gate_lines, table_lines, treatment_lines
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.reporting.sheet import Card, Group, Line, Row, draw_sheet, tile_side
 from pipeline.restoration.config import BLIND_PRESET
@@ -70,6 +70,12 @@ class CalibrateConfig:
         help="chains of each face for the fit of [spread], as --samples of jobs.restore; 1 fits none",
         group="fit",
     )
+    others: str | None = option(
+        None,
+        help="with --fit error: photographs of another collection, on which the fit is tested, as --faces",
+        group="fit",
+        metavar="PATH_OR_URI",
+    )
     treated: int = option(
         100,
         help="with --fit error: photographs that are also restored by every treatment of the preset's table; 0 none, "
@@ -111,6 +117,11 @@ class CalibrateConfig:
     def candidates(self) -> tuple[Candidate, ...]:
         """Everything that is tried."""
         return (LEFT, ESTIMATOR, *(Candidate.parse(text) for text in self.chains.split(",")))
+
+    @property
+    def other_collection(self) -> "CalibrateConfig":
+        """The measurement of --others, of which nothing is fitted."""
+        return replace(self, faces=self.others or "", treated=0)
 
     @property
     def bounds(self) -> Bounds:
@@ -318,7 +329,8 @@ def calibrate(config: CalibrateConfig) -> int:
     if config.samples > 1 and (sampled := measure_spread(config, faces, table(bins))):
         bound = fit_spread(sampled)
         described += "\n" + describe_spread(sampled, bound)
-        text += "\n".join(spread_lines(bound)) + "\n"
+        if bound is not None:
+            text += "\n".join(table_lines("spread", {"invented": bound})) + "\n"
         store.write_bytes(store.join(config.output, "spread.png"), draw_spread(sampled, bound))
         store.write_bytes(store.join(config.output, "treatment.md"), described.encode())
         store.write_bytes(store.join(config.output, "treatment.toml"), text.encode())

@@ -4,14 +4,13 @@ Fitted on some people and tested on others: each face is predicted by a model th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.harm import CLEAN
-from pipeline.faces.error_features import FEATURES, GROUPS
+from pipeline.faces.error_features import FEATURES, GROUPS, OF_CROP, ErrorModel
 from pipeline.reporting.palette import FAINT, INK, OCHRE, TEAL
 from pipeline.reporting.plots import Figure
 
@@ -24,18 +23,21 @@ FOLDS = 5
 RESAMPLED = 1000
 # Penalty on squared weights of measurements in standard deviations, for each face.
 RIDGE = 1e-3
+# Quantiles of a measurement to which it is held: squares reach far beyond them.
+WITHIN = (0.005, 0.995)
+# Ends the name of a measurement's square.
+SQUARE = "²"
 # People from which a model is fitted: fewer leave folds of too few.
 LEAST_PEOPLE = 10
-# Ends the name of a squared logarithm: a prediction that is curved in it.
-SQUARE = "²"
-DELTA, ALL, CURVED = "δ alone", "all", "all, curved"
-# What a model is given, by its name.
+DELTA, CURVED, ALL, CROP = "δ", "δ, curved", "all", "all but scale and JPEG"
+_BOTH = ("change", f"change{SQUARE}")
+# What a model is given, by its name. The last has nothing of the file, which may have been enlarged or coded again.
 SETS: Mapping[str, tuple[str, ...]] = {
     DELTA: ("change",),
-    "δ, curved": ("change", f"change{SQUARE}"),
-    **{f"δ, {name}": ("change", *names) for name, names in GROUPS.items()},
-    ALL: FEATURES,
-    CURVED: (*FEATURES, *(f"{name}{SQUARE}" for name in FEATURES)),
+    CURVED: _BOTH,
+    **{name: (*_BOTH, *group) for name, group in GROUPS.items()},
+    ALL: (*FEATURES, *(name + SQUARE for name in FEATURES)),
+    CROP: (*OF_CROP, *(name + SQUARE for name in OF_CROP)),
 }
 
 
@@ -57,43 +59,31 @@ class ErrorSample:
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class ErrorModel:
-    """log error = offset + the sum of weight · log measurement, and of weight · its square where that has a weight."""
-
-    weights: Mapping[str, float]
-    offset: float
-
-    @classmethod
-    def fit(
-        cls, features: Sequence[Mapping[str, float]], target: Numbers, names: Sequence[str]
-    ) -> "ErrorModel":
-        """By least squares with the penalty RIDGE. target: [F]."""
-        x = np.array([[value_of(one, name) for name in names] for one in features], np.float64)
-        mean, deviation = x.mean(axis=0), x.std(axis=0)
-        # what is the same for all faces says nothing
-        deviation[deviation < 1e-9] = np.inf
-        scaled = (x - mean) / deviation
-        normal = scaled.T @ scaled + RIDGE * len(x) * np.eye(len(names))
-        weights = np.linalg.solve(normal, scaled.T @ (target - target.mean())) / deviation
-        offset = float(target.mean() - weights @ mean)
-        return cls({name: float(w) for name, w in zip(names, weights, strict=True)}, offset)
-
-    def __call__(self, features: Mapping[str, float]) -> float:
-        """The prediction in the target's unit: of an error its logarithm."""
-        return self.offset + sum(weight * value_of(features, name) for name, weight in self.weights.items())
-
-    @property
-    def as_table(self) -> dict[str, Any]:
-        """For files."""
-        return asdict(self)
+def fit_damaged(samples: Sequence[ErrorSample], name: str) -> ErrorModel:
+    """The model of a set, fitted to the damaged faces of these."""
+    damaged = [sample for sample in samples if sample.level != CLEAN]
+    return fit_model([s.features for s in damaged], np.log([s.error for s in damaged]), SETS[name])
 
 
-def value_of(features: Mapping[str, float], name: str) -> float:
-    """A logarithm by its name, or its square."""
-    if name.endswith(SQUARE):
-        return features[name.removesuffix(SQUARE)] ** 2
-    return features[name]
+def fit_model(features: Sequence[Mapping[str, float]], target: Numbers, names: Sequence[str]) -> ErrorModel:
+    """By least squares with the penalty RIDGE. target: [F]; names: of SETS."""
+    given = [name for name in names if not name.endswith(SQUARE)]
+    found = np.array([[one[name] for name in given] for one in features], np.float64)
+    least, most = np.quantile(found, WITHIN, axis=0)
+    logs = np.clip(found, least, most)
+    squared = [name + SQUARE in names for name in given]
+    x = np.concatenate([logs, logs[:, squared] ** 2], axis=1)
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    # what is the same for all faces says nothing
+    deviation[deviation < 1e-9] = np.inf
+    scaled = (x - mean) / deviation
+    normal = scaled.T @ scaled + RIDGE * len(x) * np.eye(x.shape[1])
+    weights = np.linalg.solve(normal, scaled.T @ (target - target.mean())) / deviation
+    of_squares = np.zeros(len(given))
+    of_squares[squared] = weights[len(given) :]
+    terms = np.stack([least, most, weights[: len(given)], of_squares], axis=1).tolist()
+    offset = float(target.mean() - weights @ mean)
+    return ErrorModel(offset, {n: (a, b, c, d) for n, (a, b, c, d) in zip(given, terms, strict=True)})
 
 
 @dataclass(frozen=True)
@@ -136,7 +126,7 @@ def predict_held_out(
     for fold in np.unique(folds):
         own = folds == fold
         others = fitted & ~own
-        model = ErrorModel.fit([features[i] for i in indices(others)], target[others], names)
+        model = fit_model([features[i] for i in indices(others)], target[others], names)
         found[own] = [model(features[i]) for i in indices(own)]
     return found
 
@@ -148,14 +138,14 @@ def indices(faces: Faces) -> list[int]:
 
 def resample(people: Sequence[str], measure: Callable[[NDArray[np.int64]], float]) -> Interval:
     """A measure of faces with its interval. measure: indices of faces, some of them repeated → its value."""
-    places = [np.flatnonzero(np.array(people) == name) for name in sorted(set(people))]
-    rng = np.random.default_rng(0)
-    drawn = [
-        measure(np.concatenate([places[i] for i in rng.integers(0, len(places), len(places))]))
-        for _ in range(RESAMPLED)
-    ]
+    names, place = np.unique(np.array(people), return_inverse=True)
+    rng, faces = np.random.default_rng(0), np.arange(len(people))
+    drawn = []
+    for _ in range(RESAMPLED):
+        times = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
+        drawn.append(measure(np.repeat(faces, times[place])))
     low, high = np.nanquantile(drawn, (0.025, 0.975))
-    return Interval(measure(np.arange(len(people))), float(low), float(high))
+    return Interval(measure(faces), float(low), float(high))
 
 
 def explained(target: Numbers, predicted: Numbers) -> float:
@@ -191,6 +181,13 @@ class Predictions:
         }
         return cls(samples, target, predicted)
 
+    @classmethod
+    def carried(cls, fitted: Sequence[ErrorSample], samples: Sequence[ErrorSample]) -> "Predictions":
+        """Of the faces of another collection than those that the models are fitted to."""
+        models = {name: fit_damaged(fitted, name) for name in SETS}
+        predicted = {name: np.array([model(s.features) for s in samples]) for name, model in models.items()}
+        return cls(samples, np.log([sample.error for sample in samples]), predicted)
+
     @property
     def levels(self) -> list[str]:
         """Those of damaged faces: the error of one that is not damaged is δ."""
@@ -217,13 +214,16 @@ class Predictions:
 
 
 def describe_predictions(found: Predictions) -> str:
-    """Explained variance by set, of all damaged faces and within each level: a table in Markdown."""
+    """Explained variance by set, of all damaged faces and within each level: a table in Markdown.
+
+    A star marks what explains more than δ alone, curved, beyond its interval.
+    """
     columns = {"all damaged": found.levels} | {level: [level] for level in found.levels}
     lines = [f"| measured | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name in SETS:
         cells = []
         for levels in columns.values():
-            better = name != DELTA and found.share(name, levels, beyond=DELTA).is_above_zero
+            better = name not in (DELTA, CURVED) and found.share(name, levels, beyond=CURVED).is_above_zero
             cells.append(f"{found.share(name, levels)}{' *' if better else ''}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -235,9 +235,13 @@ def draw_predictions(found: Predictions) -> bytes:
     damaged = found.at(*found.levels)
     ends = np.exp([found.target[damaged].min(), found.target[damaged].max()])
     colours = dict(zip(found.levels, (FAINT, TEAL, OCHRE, INK), strict=False))
-    for panel, name in zip(figure.panels, (DELTA, CURVED), strict=True):
+    for panel, name in zip(figure.panels, (DELTA, CROP), strict=True):
         share = found.share(name, found.levels)
-        panel.title(f"{name}: explains {share}", "true error, levels", "predicted error, levels")
+        panel.title(
+            f"{name}: explains {share}",
+            "true error, levels",
+            "predicted error, levels",
+        )
         panel.line(ends, ends, FAINT)
         for level in found.levels:
             faces = found.at(level)

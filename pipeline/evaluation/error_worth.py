@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from pipeline.evaluation.calibration import LEFT, Bounds, Candidate, choose
 from pipeline.evaluation.error_fit import (
-    CURVED,
+    CROP,
     ErrorSample,
     Interval,
     Predictions,
@@ -76,7 +76,7 @@ def choose_treatments(
     delta = np.exp([sample.features["change"] for sample in samples])
     scores = {
         DELTA: delta,
-        PREDICTED: np.exp(found.predicted[CURVED][tried]),
+        PREDICTED: np.exp(found.predicted[CROP][tried]),
         TRUE: np.array([sample.error for sample in samples]),
     }
     folds = folds_of([sample.person for sample in samples])
@@ -147,16 +147,21 @@ def describe_harm(found: Choices, predictions: Predictions, levels: Sequence[str
         return "no face of these levels is restored\n"
     samples, people = [found.samples[i] for i in at], [found.people[i] for i in at]
     harmed = found.harmed(SHIPPED, "angle")[at] > 0
+    count = (
+        f"{int(harmed.sum())} of {len(at)} restored faces of {' and '.join(levels)} damage lie more than 2 degrees "
+        "further from the true face than they came"
+    )
+    if harmed.all() or not harmed.any():
+        return f"{count}\n"
     turned = (found.delivered(SHIPPED)["angle"] - found.measured[LEFT]["angle"])[at]
     place = {id(sample): i for i, sample in enumerate(predictions.samples)}
-    error = predictions.predicted[CURVED][[place[id(sample)] for sample in samples]]
+    error = predictions.predicted[CROP][[place[id(sample)] for sample in samples]]
     features = [sample.features for sample in samples]
     scores = {name: np.array([one[name] for one in features]) for name in FEATURES}
     scores |= {"predicted error": error, "true error": np.log([sample.error for sample in samples])}
     scores["predicted turn of the angle"] = predict_held_out(features, turned, people, FEATURES)
     lines = [
-        f"{int(harmed.sum())} of {len(at)} restored faces of {' and '.join(levels)} damage lie more than 2 degrees "
-        "further from the true face than they came:",
+        f"{count}:",
         "",
         "| foreseen by | area under the curve |",
         "|---|---|",

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 
-import numpy as np
-
 from pipeline.console.commands import OK, say
 from pipeline.console.options import UsageError
 from pipeline.console.progress import Progress
@@ -14,20 +12,18 @@ from pipeline.datasets.faces import FaceAddress
 from pipeline.evaluation.calibrate import CalibrateConfig, choose_photographs
 from pipeline.evaluation.calibration import ESTIMATOR, LEFT, Candidate
 from pipeline.evaluation.error_fit import (
-    CURVED,
+    CROP,
     LEAST_PEOPLE,
-    SETS,
-    ErrorModel,
     ErrorSample,
     Predictions,
     describe_predictions,
     draw_predictions,
+    fit_damaged,
 )
 from pipeline.evaluation.error_trial import ErrorTrial
 from pipeline.evaluation.error_worth import choose_treatments, describe_choices, describe_harm
-from pipeline.evaluation.harm import CLEAN
 from pipeline.io import store
-from pipeline.networks.presets import find_preset
+from pipeline.networks.presets import find_preset, table_lines
 from pipeline.records.fingerprint import fingerprint_digest
 
 # Levels at which faces are turned from the true person most often.
@@ -43,30 +39,45 @@ def predict_error(config: CalibrateConfig) -> int:
             f"a fit wants faces of {LEAST_PEOPLE} people at least, got {len({s.person for s in samples})}; "
             "give more photographs by --faces or --limit"
         )
-    parts, models = [], {}
-    damaged = [sample for sample in samples if sample.level != CLEAN]
+    others = (
+        measure_errors(config.other_collection, choose_photographs(config.other_collection))
+        if config.others
+        else []
+    )
+    parts = []
     for stored, title in ((False, "enlarged"), (True, "as stored")):
-        found = Predictions.of([sample for sample in samples if sample.stored == stored])
-        people = {sample.person for sample in found.samples}
-        parts.append(
-            f"## {title}: {len(found.samples)} faces of {len(people)} people\n\n{describe_predictions(found)}"
-        )
-        fitted = [sample for sample in damaged if sample.stored == stored]
-        target = np.log([sample.error for sample in fitted])
-        models[title] = ErrorModel.fit([s.features for s in fitted], target, SETS[CURVED]).as_table
-        if stored:
-            continue
-        store.write_bytes(store.join(config.output, "error.png"), draw_predictions(found))
-        rows = find_preset(config.preset).treatment
-        if config.treated and any(sample.measured for sample in found.samples):
-            choices = choose_treatments(found, rows, config.each, config.bounds)
-            parts.append(f"## treatments\n\n{describe_choices(choices)}")
-            parts.append(f"## harm\n\n{describe_harm(choices, found, HARMED)}")
+        fitted = [sample for sample in samples if sample.stored == stored]
+        found = Predictions.of(fitted)
+        parts.append(describe_faces(title, found))
+        if not stored:
+            store.write_bytes(store.join(config.output, "error.png"), draw_predictions(found))
+            parts += describe_worth(config, found)
+        if other := [sample for sample in others if sample.stored == stored]:
+            parts.append(describe_faces(f"other collection, {title}", Predictions.carried(fitted, other)))
+    # the file is not asked: it may have been enlarged or coded again
+    lines = table_lines("error", fit_damaged(samples, CROP).as_table)
     text = "\n".join(parts)
-    store.write_bytes(store.join(config.output, "error.json"), json.dumps(models, indent=1).encode())
+    store.write_bytes(store.join(config.output, "error.toml"), "\n".join([*lines[1:], ""]).encode())
     store.write_bytes(store.join(config.output, "error.md"), text.encode())
     print(text)
     return OK
+
+
+def describe_faces(title: str, found: Predictions) -> str:
+    """What is explained of the errors of some faces, under a heading."""
+    people = len({sample.person for sample in found.samples})
+    return f"## {title}: {len(found.samples)} faces of {people} people\n\n{describe_predictions(found)}"
+
+
+def describe_worth(config: CalibrateConfig, found: Predictions) -> list[str]:
+    """What treatments by the prediction deliver, and whether it foresees harm; nothing where none was tried."""
+    if not config.treated or not any(sample.measured for sample in found.samples):
+        return []
+    choices = choose_treatments(found, find_preset(config.preset).treatment, config.each, config.bounds)
+    return [
+        f"## treatments\n\n{describe_choices(choices)}",
+        f"## harm\n\n{describe_harm(choices, found, HARMED)}",
+    ]
 
 
 def errors_folder(config: CalibrateConfig) -> str:

@@ -1,5 +1,7 @@
 """What a prediction of the error is worth: treatments by it, and harm foreseen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -95,6 +97,16 @@ def test_harm_that_a_measurement_decides_is_foreseen_by_it_and_by_no_other():
     area = {line.split("|")[1].strip(): float(line.split("|")[2].split()[0]) for line in lines[4:]}
     assert area["crispness"] == 0 and area["true error"] == 0 and area["predicted error"] < 0.1
     assert area["predicted turn of the angle"] > 0.95 and 0.35 < area["noise"] < 0.65
+
+
+def test_where_none_is_harmed_nothing_can_foresee_it():
+    unharmed = [replace(s, measured={n: s.measured[LEFT.name] for n in s.measured}) for s in faces(40)]
+    found = Predictions.of(unharmed)
+    every = choose_treatments(found, [{"above": 0, "way": "estimator"}], 20, Bounds())
+    assert describe_harm(every, found, LEVELS) == (
+        "0 of 40 restored faces of medium and heavy damage lie more than 2 degrees further from the true face than "
+        "they came\n"
+    )
 
 
 def test_where_no_face_is_restored_nothing_is_said_of_harm(choices):

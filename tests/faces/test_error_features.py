@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.faces.error_features import FEATURES, LEAST, error_features
+from pipeline.faces.error_features import FEATURES, LEAST, ErrorModel, error_features
 
 SIDE = 64
 EVERYWHERE = np.ones((SIDE, SIDE), bool)
@@ -60,3 +60,37 @@ def test_a_file_that_is_no_jpeg_counts_as_the_finest_one(faces):
     crop, estimated = faces[0][0], faces[1][0]
     none, finest, coarse = (error_features(crop, estimated, 1.0, 1.0, q, EVERYWHERE) for q in (None, 100, 50))
     assert none == finest and none["coarseness"] < coarse["coarseness"]
+
+
+def test_a_model_is_a_sum_of_logarithms_and_their_squares_within_the_range_of_its_fit():
+    model = ErrorModel(0.1, {"change": (-1.0, 2.0, 0.5, 0.25)})
+    assert model({"change": 1.0}) == pytest.approx(0.1 + 0.5 + 0.25)
+    assert model({"change": 9.0}) == model({"change": 2.0}) == pytest.approx(0.1 + 1 + 1)
+
+
+def test_a_model_predicts_the_error_in_levels(faces):
+    crop, estimated = faces[0][0], faces[1][0]
+    model = ErrorModel(math.log(2), {"change": (-9.0, 9.0, 1.0, 0.0)})
+    assert model.error(crop, estimated, 3.0, 1.0, None) == pytest.approx(2 * (3 + LEAST["change"]), abs=1e-3)
+    assert model.error(crop, estimated, 3.0, 1.0, None) == model.error(crop, estimated, 3.0, 9.0, EVERYWHERE)
+
+
+def test_a_table_of_a_preset_is_read_back():
+    table = {"offset": 0.5, "change": [-1.5, 2.0, 0.3, 0.1], "detail": [0, 1, 2, 3]}
+    assert ErrorModel.from_table(table).as_table == table
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"change": [0.0, 1.0, 1.0, 0.0]},
+        {"offset": 0.5, "change": [0.0, 1.0, 1.0]},
+        {"offset": 0.5, "change": 1.0},
+        {"offset": 0.5, "beauty": [0.0, 1.0, 1.0, 0.0]},
+        {"offset": "0.5"},
+        {"offset": 0.5, "change": [0.0, 1.0, "1", True]},
+    ],
+)
+def test_a_table_that_is_no_model_is_refused(table):
+    with pytest.raises(ValueError, match=r"\[error\] must hold offset and, by the name of a measurement"):
+        ErrorModel.from_table(table)
