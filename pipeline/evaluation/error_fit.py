@@ -237,11 +237,7 @@ def draw_predictions(found: Predictions) -> bytes:
     colours = dict(zip(found.levels, (FAINT, TEAL, OCHRE, INK), strict=False))
     for panel, name in zip(figure.panels, (DELTA, CROP), strict=True):
         share = found.share(name, found.levels)
-        panel.title(
-            f"{name}: explains {share}",
-            "true error, levels",
-            "predicted error, levels",
-        )
+        panel.title(f"{name}: explains {share}", "true error, levels", "predicted error, levels")
         panel.line(ends, ends, FAINT)
         for level in found.levels:
             faces = found.at(level)

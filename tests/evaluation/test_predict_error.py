@@ -38,6 +38,7 @@ def test_a_person_is_the_name_without_its_number():
     assert person_of(FaceAddress("folder/Ada_0002.png", 0, 1)) == "Ada"
 
 
+@pytest.mark.slow
 def test_a_photograph_is_measured_at_every_level_enlarged_and_as_it_is_stored(photograph, monkeypatch):
     monkeypatch.setattr(error_trial, "LEVELS", {level: LEVELS[level] for level in ("clean", "heavy")})
     address = FaceAddress(str(photograph), 0, photograph.stat().st_size)
