@@ -15,7 +15,7 @@ from pipeline.io.boxes import Box, boxes, with_body
 from pipeline.io.cicp import coded_profile
 from pipeline.io.heif_items import Place, item_kinds, item_places, item_properties, primary_item
 from pipeline.io.icc import Profile
-from pipeline.io.picture import Array, Picture, SkippedImage, gathered, spread, upright_rgb
+from pipeline.io.picture import Array, NotWritable, Picture, SkippedImage, gathered, spread, upright_rgb
 
 FORMAT = "AVIF"
 BRANDS = (b"avif", b"avis")
@@ -72,19 +72,20 @@ def avif_layout(data: bytes) -> Layout:
     places = tuple(item_places(data, inner[b"iloc"]))
     own = [place for place in places if place.item == primary]
     if len(own) != 1 or item_kinds(data, inner[b"iinf"]).get(primary) != b"av01":
-        raise SkippedImage("unsupported AVIF", "a picture of several parts can not be written back")
+        raise NotWritable("unsupported AVIF", "a picture of several parts can not be written back")
     if b"iref" in inner and b"prem" in data[inner[b"iref"].body : inner[b"iref"].end]:
         raise SkippedImage("unsupported AVIF", "colours that are multiplied by alpha can not be written back")
     if b"iref" in inner and b"thmb" in data[inner[b"iref"].body : inner[b"iref"].end]:
-        raise SkippedImage("unsupported AVIF", "a thumbnail of its own can not be made anew")
+        raise NotWritable("unsupported AVIF", "a thumbnail of its own can not be made anew")
     properties, shared = item_properties(data, inner[b"iprp"], primary)
     by_name = {box.name: data[box.body : box.end] for box in properties}
     for name, what in UNKEPT.items():
         if name in by_name:
-            raise SkippedImage("unsupported AVIF", f"{what} can not be written back")
+            kind = SkippedImage if what == "layers" else NotWritable
+            raise kind("unsupported AVIF", f"{what} can not be written back")
     replaced = {box for box in properties if box.name in (b"av1C", b"pixi") or _is_coded(data, box)}
     if replaced & shared:
-        raise SkippedImage("unsupported AVIF", "its properties are those of other items, too")
+        raise NotWritable("unsupported AVIF", "its properties are those of other items, too")
     width, height = struct.unpack_from(">II", by_name[b"ispe"], 4)
     flags = by_name[b"av1C"][2]
     colours = [data[box.body : box.end] for box in properties if box.name == b"colr"]

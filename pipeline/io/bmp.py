@@ -2,7 +2,7 @@
 
 import struct
 
-from pipeline.io.picture import SkippedImage
+from pipeline.io.picture import NotWritable, SkippedImage
 
 # Length of the file's header, and of the oldest and newest of those that follow.
 FILE_HEADER, INFO_HEADER, V5_HEADER = 14, 40, 124
@@ -24,7 +24,7 @@ def check_header(data: bytes) -> None:
     layout = _Layout(data)
     has_profile = layout.header >= V5_HEADER and data[70:74] in (EMBEDDED, LINKED)
     if not layout.is_plain and (has_profile or layout.carries_more):
-        raise SkippedImage("unsupported BMP", "a BMP of 24 bits was wanted, as it carries more than pixels")
+        raise NotWritable("unsupported BMP", "a BMP of 24 bits was wanted, as it carries more than pixels")
 
 
 def with_header_of(source: bytes, target: bytes) -> bytes:

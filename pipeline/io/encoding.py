@@ -44,6 +44,19 @@ class Encoded(NamedTuple):
     data: bytes
     # why the pixels that are not edited were coded again, too, and with a loss; None where they were not
     recoded: str | None
+    # is added to the picture's name, as it became another kind; empty where it did not
+    suffix: str = ""
+
+
+class Planes(NamedTuple):
+    """The samples that are saved."""
+
+    # [H, W] or [H, W, C], transparency last
+    planes: Array
+    # the colours in it, a view
+    colours: Array
+    # [H, W], where they are not the original's
+    touched: NDArray[np.bool_]
 
 
 def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
@@ -56,20 +69,10 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
     """
     silence_pillow()
     if original.file is not None:
-        return Encoded(*original.file.encode(original, rgb))
-    stored, alpha = original.stored, original.alpha
-    # Pillow has no 16-bit colour
-    deep = stored.dtype == np.uint16 and stored.ndim == 3 and original.format == "PNG"
-    # what is saved, transparency included; `edited` are the colours in it
-    planes: Array = np.empty(stored.shape, stored.dtype)
-    edited = planes
-    if alpha is not None:
-        planes = np.empty((*stored.shape[:2], 2 if stored.ndim == 2 else 4), stored.dtype)
-        planes[..., -1] = alpha
-        edited = planes[..., 0] if stored.ndim == 2 else planes[..., :3]
-    if deep:  # OpenCV's order is blue, green, red
-        edited = edited[..., ::-1]
-    touched = _edit(original, rgb, edited)
+        return Encoded(*original.file.encode(original, rgb), original.suffix)
+    # Pillow has no 16-bit colour, and OpenCV's order is blue, green, red
+    deep = original.stored.dtype == np.uint16 and original.stored.ndim == 3 and original.format == "PNG"
+    planes, edited, touched = edited_planes(original, rgb, reverse=deep)
     renewed = renewals(original, edited) if touched.any() else []
     if original.format in ENCODERS:
         return Encoded(ENCODERS[original.format](original, planes), None)
@@ -81,6 +84,20 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
     elif original.format == "JPEG" and original.source:
         data = with_metadata_of(original.source, data)
     return Encoded(carried(original, data, renewed), recoded)
+
+
+def edited_planes(original: Picture, rgb: NDArray[np.floating] | Edited, reverse: bool = False) -> Planes:
+    """The picture's samples with edited pixels. rgb: as `encode`. reverse: save colours as blue, green, red."""
+    stored, alpha = original.stored, original.alpha
+    planes: Array = np.empty(stored.shape, stored.dtype)
+    colours = planes
+    if alpha is not None:
+        planes = np.empty((*stored.shape[:2], 2 if stored.ndim == 2 else 4), stored.dtype)
+        planes[..., -1] = alpha
+        colours = planes[..., 0] if stored.ndim == 2 else planes[..., :3]
+    if reverse:
+        colours = colours[..., ::-1]
+    return Planes(planes, colours, _edit(original, rgb, colours))
 
 
 def _coded(original: Picture, samples: Array) -> bytes:

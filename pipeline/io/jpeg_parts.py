@@ -4,7 +4,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from pipeline.io.picture import SkippedImage
+from pipeline.io.picture import NotWritable, SkippedImage
 
 # Markers that carry metadata: APP0..APP15 and COM.
 METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
@@ -89,7 +89,7 @@ def check_index(data: bytes) -> None:
     if index is None:
         return
     if any(offset and index + offset < (end or len(data)) for _, _, offset in _entries(data, index)):
-        raise SkippedImage(
+        raise NotWritable(
             "index of pictures", "the index of its further pictures leads into the data of the first"
         )
 

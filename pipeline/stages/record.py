@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.io.delivered import delivered_name
 from pipeline.io.units import Unit
 from pipeline.records.marker import Marker, Output
 from pipeline.records.rows import (
@@ -44,6 +45,10 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("traceback", pa.string()),  # where in the program a failure came from
         ("recoded", pa.string()),  # why pixels outside of the faces changed, too; null where they did not
+        (
+            "delivered",
+            pa.string(),
+        ),  # the image's name where it is delivered as another kind; null where as it came
         ("label", pa.string()),  # "xmp", "sidecar: WHY" or "none: WHY"; null for a picture without a label
         ("attempts", pa.int32()),  # of the image's unit: 1, and one more for every --retry; null in face rows
         ("box", pa.list_(pa.float64())),
@@ -86,7 +91,17 @@ SCHEMA = pa.schema(
 VERDICT_COLUMNS = ("verdict", "verdict_by", "verdict_at", "verdict_settings")
 SAMPLE_COLUMNS = ("samples", "spread", "spread_identity", "invented")
 ADDED_LATER = frozenset(
-    {"left_for", "recoded", "label", "rung", "tried", "has_crop", *VERDICT_COLUMNS, *SAMPLE_COLUMNS}
+    {
+        "left_for",
+        "recoded",
+        "label",
+        "rung",
+        "tried",
+        "has_crop",
+        "delivered",
+        *VERDICT_COLUMNS,
+        *SAMPLE_COLUMNS,
+    }
 )
 
 
@@ -115,6 +130,7 @@ def record_table(
             "traceback": image.traceback,
             "recoded": image.recoded,
             "label": image.label,
+            "delivered": image.delivered,
             "attempts": unit.attempts,
         }
         rows.append({"kind": "image", "face": -1} | address | size | what)
@@ -171,7 +187,10 @@ def records_of(
     """
     first, *others = rows
     known = {f.name for f in fields(ImageRecord)} & first.keys()
-    image = ImageRecord(**{name: first[name] for name in known} | {"member": member})
+    values = {name: first[name] for name in known} | {"member": member}
+    if values.get("delivered"):
+        values["delivered"] = delivered_name(member, first)
+    image = ImageRecord(**values)
     faces, features = [], {}
     for row in others:
         # an earlier version wrote the rest alone
