@@ -14,6 +14,7 @@ from pipeline.io.carried import check_carried
 from pipeline.io.convertible import decode_convertible
 from pipeline.io.formats import FORMATS, MAX_PIXELS, Into, weight
 from pipeline.io.heic import is_heic, open_heic
+from pipeline.io.heic_file import decode_heic, heic_layout
 from pipeline.io.icc import PlainInks, Profile
 from pipeline.io.jpeg2000 import decode_jpeg2000, is_jpeg2000, jpeg2000_layout
 from pipeline.io.jpeg_parts import has_every_scan, picture_end
@@ -82,8 +83,9 @@ def _decoded(data: bytes, max_pixels: int) -> Picture:
         _check_size(max_pixels, avif.width, avif.height, 1 + (avif.bits > 8 and not avif.is_grey))
         return decode_avif(data, avif)
     if is_heic(data):
-        open_heic(data)
-        raise NotWritable("unsupported format", "HEIC can not be written back as it was")
+        opened = open_heic(data)
+        _check_size(max_pixels, opened.width, opened.height, 1 + (opened.bits > 8))
+        return decode_heic(data, opened, heic_layout(data))
     image = _opened(data, max_pixels)
     if image.format in ("JPEG", "MPO") and picture_end(data) is None:
         image, data = _with_end(data, max_pixels)

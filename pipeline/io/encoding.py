@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.io import avif, jpeg2000, jpegxl
+from pipeline.io import avif, heic_file, jpeg2000, jpegxl
 from pipeline.io.avif import encode_avif
 from pipeline.io.carried import carried
+from pipeline.io.heic import SRGB, coded_heic
+from pipeline.io.heic_file import encode_heic
 from pipeline.io.jpeg import keep_untouched_blocks, with_metadata_of
 from pipeline.io.jpeg2000 import encode_jpeg2000
 from pipeline.io.jpegxl import encode_jpegxl, encode_jpegxl_anew
@@ -28,6 +30,7 @@ ENCODERS: dict[str, Callable[[Picture, Array], bytes]] = {
     jpeg2000.FORMAT: encode_jpeg2000,
     jpegxl.FORMAT: encode_jpegxl,
     avif.FORMAT: encode_avif,
+    heic_file.FORMAT: encode_heic,
 }
 
 
@@ -158,6 +161,8 @@ def encode_anew(original: Picture, rgb: NDArray[np.uint8]) -> bytes:
     image = _joined(rgb, eight_bit(alpha) if alpha is not None and fits else None)
     if original.format == jpegxl.FORMAT:
         return encode_jpegxl_anew(np.asarray(image))
+    if original.format == heic_file.FORMAT:
+        return coded_heic(np.asarray(image), 8, SRGB)
     return _saved(image, original.format, DEFAULT_OPTIONS.get(original.format, {}))
 
 

@@ -208,9 +208,9 @@ def _opaque(picture: images.Picture, filled: Hole) -> images.Picture:
     """The picture with what was filled no longer transparent."""
     if picture.alpha is None:
         return picture
-    if picture.format == "AVIF":
+    if picture.format in ("AVIF", "HEIC"):
         raise images.SkippedImage(
-            "unsupported AVIF", "its transparency can not be written back; save it as PNG"
+            f"unsupported {picture.format}", "its transparency can not be written back; save it as PNG"
         )
     alpha = picture.alpha.copy()
     alpha[picture.as_stored(filled)] = np.iinfo(alpha.dtype).max
