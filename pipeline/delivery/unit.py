@@ -146,6 +146,8 @@ class PackageUnit:
             raise Altered(
                 f"{address.uri}: the picture that was restored was wanted, to sign what became of it; another is there"
             )
+        if signable(source) is None:  # a picture that was converted from a kind that is no ingredient
+            return None
         claim = Claim(
             delivered_name(address.member, rows[0])
             .rpartition("/")[2]
