@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 from skimage import data as pictures
 
 from pipeline.io import heic
+from pipeline.io import jpegxl as jpegxl_file
 from pipeline.io.convertible import decode_convertible
 from pipeline.io.images import SkippedImage, decode, decode_rgb, encode, enlarged
 
@@ -262,6 +263,56 @@ def test_a_turned_tiff_becomes_an_upright_picture(orientation):
         ).all()
     again = decode(encode(picture, picture.rgb.astype(np.float32)).data)
     assert again.orientation == 1 and (again.rgb == picture.rgb).all()
+
+
+def bits_of(*values):
+    """Numbers as bits, the lowest first; each with how many bits it has."""
+    return [value >> i & 1 for value, count in values for i in range(count)]
+
+
+def jpegxl(orientation, wide=False):
+    """A JPEG XL of COLOUR whose header is written here; wide: its samples are those of Display P3."""
+    coded = bytes(imagecodecs.jpegxl_encode(COLOUR, lossless=True, usecontainer=False))
+    bits = [byte >> i & 1 for byte in coded[:64] for i in range(8)]
+    reader = jpegxl_file._Bits(coded, 16)
+    jpegxl_file._size(reader)
+    assert not reader.u(2)  # neither all as usual, nor more fields
+    start = reader.place
+    reader.place = 16
+    header = jpegxl_file._header(reader)
+    end = reader.place
+    # its colours: all as usual, in one bit, or those of sRGB
+    colour = header.curve_at - 9 if header.curve_at else end - 1
+    # behind it the intent, where colours are written, no extensions, and a transform as usual
+    frame = coded[-(-(end + 2 * bool(header.curve_at) + 3) // 8) :]
+    p3 = bits_of((0, 1), (0, 1), (0, 2), (1, 2), (2, 2), (9, 4), (0, 1), (2, 2), (11, 4), (1, 2))
+    own = bits[colour : end + 2 * bool(header.curve_at)]
+    made = bits[: start - 2] + bits_of((0, 1), (1, 1), (orientation - 1, 3), (0, 3)) + bits[start:colour]
+    made += (p3 if wide else own) + bits_of((1, 1), (0, 2), (1, 1))
+    made += [0] * (-len(made) % 8)
+    return bytes(sum(made[i + j] << j for j in range(8)) for i in range(0, len(made), 8)) + frame
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_turned_jpegxl_becomes_an_upright_picture(orientation):
+    data = jpegxl(orientation)
+    with pytest.raises(SkippedImage, match="an orientation can not be written back; --convert"):
+        decode(data)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    turned = saved("PNG", exif=exif)
+    assert (decode(data, into="png").rgb == decode_rgb(turned)).all()
+
+
+def test_colours_of_a_jpegxl_by_their_codes_come_along():
+    data = jpegxl(1, wide=True)
+    with pytest.raises(SkippedImage, match="colours that are not sRGB's can not be written back; --convert"):
+        decode(data)
+    picture = decode(data, into="tiff")
+    assert (picture.stored == COLOUR).all()
+    # whose curve is an exponent
+    seen = decode_rgb(saved("PNG", icc_profile=DISPLAY_P3))
+    assert np.abs(picture.rgb.astype(int) - seen).mean() < 2 < np.abs(picture.rgb.astype(int) - COLOUR).mean()
 
 
 def test_an_avif_of_which_only_a_part_is_shown_becomes_that_part():
