@@ -15,7 +15,9 @@ from skimage import data as pictures
 
 from pipeline.io import heic
 from pipeline.io import jpegxl as jpegxl_file
+from pipeline.io.boxes import boxes
 from pipeline.io.convertible import decode_convertible
+from pipeline.io.heif_index import with_items
 from pipeline.io.images import SkippedImage, decode, decode_rgb, encode, enlarged
 
 COLOUR = np.ascontiguousarray(pictures.astronaut()[:120, 150:310])
@@ -142,6 +144,57 @@ def with_properties(data, made, count):
     return bytes(grown)
 
 
+def tiled_avif():
+    """An AVIF whose picture is a grid of two tiles, and its pixels."""
+    halves = [
+        saved("AVIF", PICTURE.crop((x, 0, x + 80, 120)), quality=100, subsampling="4:4:4") for x in (0, 80)
+    ]
+    coded = [half[half.index(b"mdat") + 4 :] for half in halves]
+    links = halves[0].index(b"ipco") - 4
+    own = {
+        b.name: halves[0][b.start : b.end] for b in boxes(halves[0], links + 8, halves[0].index(b"ipma") - 4)
+    }
+    whole = box(b"ispe", struct.pack(">III", 0, 160, 120))
+    properties = box(b"ipco", whole + own[b"ispe"] + own[b"av1C"] + own[b"pixi"])
+    listed = struct.pack(">HB2B", 1, 2, 0x81, 4) + b"".join(
+        struct.pack(">HB3B", n, 3, 2, 0x83, 4) for n in (2, 3)
+    )
+    properties += box(b"ipma", bytes(4) + struct.pack(">I", 3) + listed)
+    infos = [
+        box(b"infe", b"\2\0\0\0" + struct.pack(">HH", n, 0) + kind + b"\0")
+        for n, kind in ((1, b"grid"), (2, b"av01"), (3, b"av01"))
+    ]
+    start = box(b"ftyp", b"avif\0\0\0\0avifmif1miaf")
+    bodies = [b"\0\0\0\1" + struct.pack(">HH", 160, 120), *coded]
+
+    def index(place):
+        items = b""
+        for number, body in enumerate(bodies, start=1):
+            items += struct.pack(">3H2I", number, 0, 1, place, len(body))
+            place += len(body)
+        parts = [box(b"hdlr", bytes(8) + b"pict" + bytes(13)), box(b"pitm", bytes(4) + b"\0\1")]
+        parts.append(box(b"iloc", bytes(4) + b"\x44\0" + struct.pack(">H", 3) + items))
+        parts.append(box(b"iinf", bytes(4) + struct.pack(">H", 3) + b"".join(infos)))
+        parts.append(box(b"iref", bytes(4) + box(b"dimg", struct.pack(">4H", 1, 2, 2, 3))))
+        return box(b"meta", bytes(4) + b"".join([*parts, box(b"iprp", properties)]))
+
+    data = start + index(len(start) + len(index(0)) + 8) + box(b"mdat", b"".join(bodies))
+    return data, np.hstack([np.asarray(Image.open(io.BytesIO(half))) for half in halves])
+
+
+def thumbnailed_avif():
+    """An AVIF whose index names a thumbnail."""
+    data = saved("AVIF", quality=100, subsampling="4:4:4")
+    named = box(b"iref", bytes(4) + box(b"thmb", struct.pack(">3H", 2, 1, 1)))
+    return with_items(data, {}, {}, [named]), np.asarray(Image.open(io.BytesIO(data)))
+
+
+def bmp_with_more():
+    """A BMP of a palette, with something behind its pixels."""
+    mapped = PICTURE.quantize(64)
+    return saved("BMP", mapped) + bytes(16), np.asarray(mapped.convert("RGB"))
+
+
 # Kind → its file, and its pixels as 8-bit RGB by a reader that is not ours.
 KINDS = {
     "crop of HEIC": (with_properties(heif(), APERTURE, 1), None),
@@ -157,6 +210,9 @@ KINDS = {
     "luma of JPEG 2000": luma_jp2(),
     "high-throughput": (bytes(imagecodecs.htj2k_encode(COLOUR)), COLOUR),
     "table of places": (jp2(j2k(COLOUR), after=box(b"cidx", b"\0")), COLOUR),
+    "tiles of AVIF": tiled_avif(),
+    "thumbnail of AVIF": thumbnailed_avif(),
+    "BMP that carries more": bmp_with_more(),
     "JPEG in a JPEG XL": (boxed_jpegxl(), COLOUR),
 }  # fmt: skip
 for name, compression in (("WebP in a TIFF", "webp"), ("LERC", "lerc")):
