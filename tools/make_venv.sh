@@ -45,7 +45,7 @@ fi
 echo "setup: installing the packages of constraints.txt (several GB the first time; details in $log)"
 # Python compiles what is imported; compiling all of it first takes a minute longer.
 if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --no-compile -c constraints.txt \
-    -e '.[test,dev,evaluate,sign]' >"$log" 2>&1; then
+    -e '.[test,dev,evaluate,sign,archive]' >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     stop "pip could not install the packages; the lines above are the end of $log."
 fi

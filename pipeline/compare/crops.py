@@ -113,7 +113,7 @@ class Cutter:
         if what == "after":
             held = zip(unit.images[:place], records, strict=False)
             number = sum(is_held(address, record) for address, record in held)
-            data: Any = delivered_picture(run.output, single, number, run.image_column)
+            data: Any = delivered_picture(run.output, single, number, run.image_column, records[place])
             most = run.max_pixels * self._times**2
         else:
             most = run.max_pixels
@@ -122,7 +122,7 @@ class Cutter:
                 raise data
             if hashlib.sha256(data).hexdigest() != records[place]["sha256"]:
                 return None
-        return images.decode(data, most).rgb
+        return images.decode_rgb(data, most)
 
     def _unit(self, file: int) -> Unit:
         name, shard = self._compared.units[file], self._compared.shards[file]

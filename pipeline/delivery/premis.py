@@ -70,6 +70,11 @@ class Delivered:
         return str(self.rows[0]["member"])
 
     @property
+    def delivered(self) -> str:
+        """Its name as it was delivered."""
+        return str(self.rows[0].get("delivered") or self.name)
+
+    @property
     def source(self) -> Identifier:
         return Identifier("sha256", self.rows[0]["sha256"])
 
@@ -77,7 +82,7 @@ class Delivered:
     def itself(self) -> Identifier:
         """Its identifier: the path in the bag, and the name in the shard."""
         assert self.file is not None
-        return Identifier("path", f"{self.file.path}#{self.name}" if self.inside else self.file.path)
+        return Identifier("path", f"{self.file.path}#{self.delivered}" if self.inside else self.file.path)
 
 
 @dataclass
@@ -250,7 +255,7 @@ def _object(picture: Delivered, events: Sequence[Identifier]) -> Any:
     if picture.inside:
         part = _relationship("structural", "is included in", Identifier("path", file.path), [])
         return _typed(
-            "object", "bitstream", own, _characteristics(picture.name, None, None), part, derived, *links
+            "object", "bitstream", own, _characteristics(picture.delivered, None, None), part, derived, *links
         )
     called = _element("originalName", picture.name)
     held = _characteristics(file.path, file.sha256, file.size)

@@ -11,7 +11,7 @@ from pipeline.delivery.media_types import signable
 from pipeline.delivery.premis import Delivered, Program, changed_faces, described, premis_of
 from pipeline.delivery.signing import Claim, Signer
 from pipeline.io import layout, store
-from pipeline.io.delivered import UNREADABLE
+from pipeline.io.delivered import UNREADABLE, delivered_name
 from pipeline.io.tables import read_table
 from pipeline.io.units import Address, Unit
 from pipeline.ledger.output import BROKEN, Run
@@ -95,7 +95,10 @@ class PackageUnit:
         files: dict[str, File] = {}
         signed_at: dict[str, str] = {}
         unsigned = 0
-        places = {layout.image_path(a.member): place for place, a in enumerate(unit.images)}
+        names = (
+            [delivered_name(a.member, r[0]) for a, r in zip(unit.images, rows, strict=True)] if rows else []
+        )
+        places = {layout.image_path(name): place for place, name in enumerate(names)}
         for output in outputs:
             place = places.get(output.path) if unit.kind == "folder" else None
             if self.signer is None or place is None or not _is_changed(rows[place][0], output.sha256):
@@ -143,8 +146,13 @@ class PackageUnit:
             raise Altered(
                 f"{address.uri}: the picture that was restored was wanted, to sign what became of it; another is there"
             )
+        if signable(source) is None:  # a picture that was converted from a kind that is no ingredient
+            return None
         claim = Claim(
-            address.member.rpartition("/")[2].encode(errors="backslashreplace").decode(),
+            delivered_name(address.member, rows[0])
+            .rpartition("/")[2]
+            .encode(errors="backslashreplace")
+            .decode(),
             self._boxes(rows),
             described(rows[1:], self.program.preset),
             _time(marker),
@@ -172,16 +180,18 @@ class PackageUnit:
     ) -> bytes:
         inside = unit.kind != "folder"
         pictures = []
-        for address, image in zip(unit.images, rows, strict=True):
-            path = unit.shard_path if inside else layout.image_path(address.member)
+        paths = [
+            layout.image_path(delivered_name(a.member, r[0])) for a, r in zip(unit.images, rows, strict=True)
+        ]
+        for own, image in zip(paths, rows, strict=True):
+            path = unit.shard_path if inside else own
             file = files.get(path)
             changed = self.run.as_delivered(image[0])["outcome"] == "restored" and file is not None
             if file is not None and not inside:
                 changed = _is_changed(image[0], file.unsigned or file.sha256)
             at = signed_at.get(path, "")
             pictures.append(Delivered(image, file, inside, bool(changed), _time(marker), at))
-        own = set() if inside else {layout.image_path(a.member) for a in unit.images}
-        others = [file for path, file in files.items() if path not in own]
+        others = [file for path, file in files.items() if inside or path not in paths]
         return premis_of(unit.name, pictures, others, self.program)
 
 

@@ -5,7 +5,7 @@ into the file that it came from, where they may be longer: places in the list of
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import imagecodecs
@@ -13,8 +13,9 @@ import numpy as np
 
 from pipeline.io.boxes import Box, boxes, with_body
 from pipeline.io.cicp import coded_profile
+from pipeline.io.heif_items import Place, item_kinds, item_places, item_properties, primary_item
 from pipeline.io.icc import Profile
-from pipeline.io.picture import Array, Picture, SkippedImage, gathered, spread, upright_rgb
+from pipeline.io.picture import Array, NotWritable, Picture, SkippedImage, gathered, spread, upright_rgb
 
 FORMAT = "AVIF"
 BRANDS = (b"avif", b"avis")
@@ -28,24 +29,8 @@ UNKEPT = {
 ORIENTATIONS = (1, 8, 3, 6)
 # Of colours in a `colr` property: RGB itself instead of luma and chroma, and the full range of numbers.
 IDENTITY, FULL_RANGE = 0, 0x80
-# Fields of an item's place in a file.
-IN_FILE = 0
 LOSSLESS = 100
 SPEED = 8
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an item's data lie, and where that is written: place and width in bytes of offset and length."""
-
-    item: int
-    start: int
-    length: int
-    base: int
-    offset_at: int
-    offset_size: int
-    length_at: int
-    length_size: int
 
 
 @dataclass(frozen=True)
@@ -83,25 +68,24 @@ def avif_layout(data: bytes) -> Layout:
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
     meta = top[b"meta"]
     inner = {box.name: box for box in boxes(data, meta.body + 4, meta.end)}
-    (primary,) = struct.unpack_from(
-        ">I" if data[inner[b"pitm"].body] else ">H", data, inner[b"pitm"].body + 4
-    )
-    places = tuple(_places(data, inner[b"iloc"]))
+    primary = primary_item(data, inner[b"pitm"])
+    places = tuple(item_places(data, inner[b"iloc"]))
     own = [place for place in places if place.item == primary]
-    if len(own) != 1 or _kinds(data, inner[b"iinf"]).get(primary) != b"av01":
-        raise SkippedImage("unsupported AVIF", "a picture of several parts can not be written back")
+    if len(own) != 1 or item_kinds(data, inner[b"iinf"]).get(primary) != b"av01":
+        raise NotWritable("unsupported AVIF", "a picture of several parts can not be written back")
     if b"iref" in inner and b"prem" in data[inner[b"iref"].body : inner[b"iref"].end]:
         raise SkippedImage("unsupported AVIF", "colours that are multiplied by alpha can not be written back")
     if b"iref" in inner and b"thmb" in data[inner[b"iref"].body : inner[b"iref"].end]:
-        raise SkippedImage("unsupported AVIF", "a thumbnail of its own can not be made anew")
-    properties, shared = _properties(data, inner[b"iprp"], primary)
+        raise NotWritable("unsupported AVIF", "a thumbnail of its own can not be made anew")
+    properties, shared = item_properties(data, inner[b"iprp"], primary)
     by_name = {box.name: data[box.body : box.end] for box in properties}
     for name, what in UNKEPT.items():
         if name in by_name:
-            raise SkippedImage("unsupported AVIF", f"{what} can not be written back")
+            kind = SkippedImage if what == "layers" else NotWritable
+            raise kind("unsupported AVIF", f"{what} can not be written back")
     replaced = {box for box in properties if box.name in (b"av1C", b"pixi") or _is_coded(data, box)}
     if replaced & shared:
-        raise SkippedImage("unsupported AVIF", "its properties are those of other items, too")
+        raise NotWritable("unsupported AVIF", "its properties are those of other items, too")
     width, height = struct.unpack_from(">II", by_name[b"ispe"], 4)
     flags = by_name[b"av1C"][2]
     colours = [data[box.body : box.end] for box in properties if box.name == b"colr"]
@@ -124,68 +108,6 @@ def avif_layout(data: bytes) -> Layout:
 
 def _is_coded(data: bytes, box: Box) -> bool:
     return box.name == b"colr" and data[box.body : box.body + 4] == b"nclx"
-
-
-def _kinds(data: bytes, iinf: Box) -> dict[int, bytes]:
-    """Item → its type."""
-    wide, found = data[iinf.body] > 0, {}
-    for box in boxes(data, iinf.body + (8 if wide else 6), iinf.end):
-        long = data[box.body] == 3
-        (item,) = struct.unpack_from(">I" if long else ">H", data, box.body + 4)
-        kind = box.body + (10 if long else 8)
-        found[item] = data[kind : kind + 4]
-    return found
-
-
-def _places(data: bytes, iloc: Box) -> Iterator[Place]:
-    """The places of items' data in the file, as the item location box lists them."""
-    version, place = data[iloc.body], iloc.body + 4
-    sizes = data[place] >> 4, data[place] & 15, data[place + 1] >> 4, data[place + 1] & 15
-    offset_size, length_size, base_size, index_size = sizes
-    index_size = index_size if version else 0
-    item_size = 4 if version == 2 else 2
-    place += 2
-
-    def number(size: int) -> int:
-        nonlocal place
-        place += size
-        return int.from_bytes(data[place - size : place], "big")
-
-    for _ in range(number(item_size)):
-        item = number(item_size)
-        method = number(2) & 15 if version else IN_FILE
-        number(2)
-        base = number(base_size)
-        for _ in range(number(2)):
-            number(index_size)
-            offset_at, offset = place, number(offset_size)
-            length_at, length = place, number(length_size)
-            if method == IN_FILE:
-                yield Place(item, base + offset, length, base, offset_at, offset_size, length_at, length_size)
-
-
-def _properties(data: bytes, iprp: Box, item: int) -> tuple[list[Box], set[Box]]:
-    """The property boxes of an item, and those of other items."""
-    inner = list(boxes(data, iprp.body, iprp.end))
-    every = [b for box in inner if box.name == b"ipco" for b in boxes(data, box.body, box.end)]
-    own, others = [], set()
-    for ipma in (box for box in inner if box.name == b"ipma"):
-        version, wide = data[ipma.body], data[ipma.body + 3] & 1
-        (count,) = struct.unpack_from(">I", data, ipma.body + 4)
-        place = ipma.body + 8
-        for _ in range(count):
-            (who,) = struct.unpack_from(">I" if version else ">H", data, place)
-            place += 4 if version else 2
-            listed = data[place]
-            place += 1
-            for _ in range(listed):
-                index = struct.unpack_from(">H", data, place)[0] & 0x7FFF if wide else data[place] & 0x7F
-                place += 2 if wide else 1
-                if index and who == item:
-                    own.append(every[index - 1])
-                elif index:
-                    others.add(every[index - 1])
-    return own, others
 
 
 def decode_avif(data: bytes, layout: Layout) -> Picture:

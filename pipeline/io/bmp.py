@@ -5,7 +5,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.io.picture import SkippedImage
+from pipeline.io.picture import NotWritable
 
 # Length of the file's header, and of the oldest and newest of those that follow.
 FILE_HEADER, INFO_HEADER, V5_HEADER = 14, 40, 124
@@ -29,22 +29,22 @@ def bmp_profile(data: bytes) -> bytes | None:
 
 
 def check_header(data: bytes) -> None:
-    """Raise SkippedImage where a BMP that is coded anew carries a profile, or anything behind its pixels."""
+    """Raise NotWritable where a BMP that is coded anew carries a profile, or anything behind its pixels."""
     layout = _Layout(data)
     if layout.places is None and (layout.has_profile or layout.carries_more):
-        raise SkippedImage("unsupported BMP", NOT_KEPT)
+        raise NotWritable("unsupported BMP", NOT_KEPT)
 
 
 def with_header_of(source: bytes, target: bytes) -> bytes:
     """The colours of `target`, an uncompressed BMP of 24 or 32 bits, in the pixels of the file `source`.
 
     Where `source` is coded in another way than in bytes, `target`, unless `source` carries a profile or anything behind
-    its pixels. Raises SkippedImage then.
+    its pixels. Raises NotWritable then.
     """
     theirs, ours = _Layout(source), _Layout(target)
     if theirs.places is None or ours.places is None or theirs.shape != ours.shape:
         if theirs.has_profile or theirs.carries_more:
-            raise SkippedImage("unsupported BMP", NOT_KEPT)
+            raise NotWritable("unsupported BMP", NOT_KEPT)
         return target
     old, new = theirs.pixels(source), ours.pixels(target)
     for place, other in zip(theirs.places, ours.places, strict=False):

@@ -12,7 +12,10 @@ from pipeline.io import riff
 from pipeline.io.avif import avif_layout, decode_avif, is_avif
 from pipeline.io.bmp import bmp_profile
 from pipeline.io.carried import check_carried
-from pipeline.io.formats import FORMATS, MAX_PIXELS, unsupported_format, weight
+from pipeline.io.convertible import decode_convertible
+from pipeline.io.formats import FORMATS, MAX_PIXELS, Into, weight
+from pipeline.io.heic import is_heic, open_heic
+from pipeline.io.heic_file import decode_heic, heic_layout
 from pipeline.io.icc import PlainInks, Profile
 from pipeline.io.jpeg2000 import decode_jpeg2000, is_jpeg2000, jpeg2000_layout
 from pipeline.io.jpeg_parts import JPEG_START, check_frame, has_every_scan, picture_end
@@ -21,6 +24,7 @@ from pipeline.io.picture import (
     UPRIGHT,
     Array,
     ImageError,
+    NotWritable,
     Picture,
     SkippedImage,
     silence_pillow,
@@ -41,14 +45,20 @@ MOST_SCANS = 500
 FILLING = bytes(range(1, 255)) * 8
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, into: Into = "none") -> Picture:
     """The picture in `data`. max_pixels: as `weight` counts them.
 
+    into: what a picture is encoded as that can not be written back as what it is; with `none` it raises NotWritable.
     Raises ImageError, SkippedImage for animated and too large ones, MemoryError, and nothing else.
     """
     silence_pillow()
     try:
-        return _decoded(data, max_pixels)
+        try:
+            return _decoded(data, max_pixels)
+        except NotWritable:
+            if into == "none":
+                raise
+        return decode_convertible(data, into, partial(_check_size, max_pixels))
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # damaged bytes make decoders raise nearly anything
@@ -60,20 +70,24 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
 
 def _decoded(data: bytes, max_pixels: int) -> Picture:
     if is_tiff(data):
-        return decode_tiff(data, partial(_check_size, max_pixels=max_pixels, counts=weight(data)))
+        return decode_tiff(data, partial(_check_size, max_pixels, counts=weight(data)))
     if is_jpeg2000(data):
         layout = jpeg2000_layout(data)
         counts = 1 + (max(layout.bits) > 8 and len(layout.bits) > 2)
-        _check_size(layout.width, layout.height, max_pixels, counts)
+        _check_size(max_pixels, layout.width, layout.height, counts)
         return decode_jpeg2000(data, layout)
     if is_jpegxl(data):
         header = jpegxl_header(data)
-        _check_size(header.width, header.height, max_pixels, 1 + (header.bits > 8 and not header.is_grey))
+        _check_size(max_pixels, header.width, header.height, 1 + (header.bits > 8 and not header.is_grey))
         return decode_jpegxl(data, header)
     if is_avif(data):
         avif = avif_layout(data)
-        _check_size(avif.width, avif.height, max_pixels, 1 + (avif.bits > 8 and not avif.is_grey))
+        _check_size(max_pixels, avif.width, avif.height, 1 + (avif.bits > 8 and not avif.is_grey))
         return decode_avif(data, avif)
+    if is_heic(data):
+        opened = open_heic(data)
+        _check_size(max_pixels, opened.width, opened.height, 1 + (opened.bits > 8))
+        return decode_heic(data, opened, heic_layout(data))
     image = _opened(data, max_pixels)
     if image.format in ("JPEG", "MPO") and picture_end(data) is None:
         image, data = _with_end(data, max_pixels)
@@ -138,23 +152,19 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     """The image with its header read and judged; nothing is decoded yet."""
     if not data:
         raise ImageError("empty", "the file holds no bytes")
-    if unsupported := unsupported_format(data):
-        raise SkippedImage(
-            "unsupported format", f"{unsupported} can not be written back as it was; save it as PNG or JPEG"
-        )
     if data[:2] == JPEG_START:
         check_frame(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ImageError("not an image", "the bytes are of no picture format that is known here") from error
-    _check_size(*image.size, max_pixels, weight(data))
+    _check_size(max_pixels, *image.size, weight(data))
     # whether there is a second frame; counting them all would take as long as there are bytes
     more = getattr(image, "is_animated", False) or (image.format == "PNG" and has_frames(data))
     more = more or (image.format == "WEBP" and riff.has_frames(data))
     if image.format != "MPO" and more:
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
-    _check_size(*image.size, max_pixels, weight(data))  # opening the second frame may have changed it
+    _check_size(max_pixels, *image.size, weight(data))  # opening the second frame may have changed it
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
         raise SkippedImage(
             "too many scans", f"a JPEG of at most {MOST_SCANS} scans was wanted; save it again"
@@ -170,7 +180,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _check_size(width: int, height: int, max_pixels: int, counts: int) -> None:
+def _check_size(max_pixels: int, width: int, height: int, counts: int) -> None:
     """Refuse a picture by the size that its header gives. counts: as `weight`."""
     if width * height * counts > max_pixels:
         said = f"{width}x{height} is {width * height / 1e6:.0f} Mpx"

@@ -3,6 +3,7 @@
 import hashlib
 import tarfile
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from pipeline.io import images, layout, store
@@ -61,13 +62,25 @@ def parquet_pictures(data: bytes, image_column: str) -> Iterator[tuple[str, byte
             number += 1
 
 
-def delivered_picture(output: str, unit: Unit, place: int, image_column: str) -> bytes:
+def delivered_name(member: str, record: Mapping[str, Any]) -> str:
+    """The name of the input under which an image was delivered: its own, or with a suffix for what it became.
+
+    record: its row, which has the name as Parquet can hold it.
+    """
+    converted = record.get("delivered")
+    return f"{member}{PurePosixPath(converted).suffix}" if converted else member
+
+
+def delivered_picture(
+    output: str, unit: Unit, place: int, image_column: str, record: Mapping[str, Any]
+) -> bytes:
     """What the run delivered for the only image of `unit`, which was number `place` in the unit of the plan.
 
-    Raises StoreError, LookupError, or one of UNREADABLE.
+    record: the image's row. Raises StoreError, LookupError, or one of UNREADABLE.
     """
     if unit.kind == "folder":
-        return store.read_bytes(store.join(output, layout.image_path(unit.images[0].member)))
+        name = delivered_name(unit.images[0].member, record)
+        return store.read_bytes(store.join(output, layout.image_path(name)))
     uri = store.join(output, unit.shard_path)
     if unit.kind == "tar":
         with store.open_read(uri) as source:

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.io import avif, jpeg2000, jpegxl
+from pipeline.io import avif, heic_file, jpeg2000, jpegxl
 from pipeline.io.avif import encode_avif
 from pipeline.io.carried import carried
+from pipeline.io.heic import SRGB, coded_heic
+from pipeline.io.heic_file import encode_heic
 from pipeline.io.jpeg import keep_untouched_blocks, with_metadata_of
 from pipeline.io.jpeg2000 import encode_jpeg2000
 from pipeline.io.jpeg_sampling import encode_sampled
@@ -28,6 +30,7 @@ ENCODERS: dict[str, Callable[[Picture, Array], bytes]] = {
     jpeg2000.FORMAT: encode_jpeg2000,
     jpegxl.FORMAT: encode_jpegxl,
     avif.FORMAT: encode_avif,
+    heic_file.FORMAT: encode_heic,
 }
 
 
@@ -45,6 +48,19 @@ class Encoded(NamedTuple):
     # why the pixels that are not edited were coded again, too, and with a loss, or which smaller version in the file
     # shows the picture as it was; None where neither is so
     recoded: str | None
+    # is added to the picture's name, as it became another kind; empty where it did not
+    suffix: str = ""
+
+
+class Planes(NamedTuple):
+    """The samples that are saved."""
+
+    # [H, W] or [H, W, C], transparency last
+    planes: Array
+    # the colours in it, a view
+    colours: Array
+    # [H, W], where they are not the original's
+    touched: NDArray[np.bool_]
 
 
 def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
@@ -57,20 +73,10 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
     """
     silence_pillow()
     if original.file is not None:
-        return Encoded(*original.file.encode(original, rgb))
-    stored, alpha = original.stored, original.alpha
-    # Pillow has no 16-bit colour
-    deep = stored.dtype == np.uint16 and stored.ndim == 3 and original.format == "PNG"
-    # what is saved, transparency included; `edited` are the colours in it
-    planes: Array = np.empty(stored.shape, stored.dtype)
-    edited = planes
-    if alpha is not None:
-        planes = np.empty((*stored.shape[:2], 2 if stored.ndim == 2 else 4), stored.dtype)
-        planes[..., -1] = alpha
-        edited = planes[..., 0] if stored.ndim == 2 else planes[..., :3]
-    if deep:  # OpenCV's order is blue, green, red
-        edited = edited[..., ::-1]
-    touched = _edit(original, rgb, edited)
+        return Encoded(*original.file.encode(original, rgb), original.suffix)
+    # Pillow has no 16-bit colour, and OpenCV's order is blue, green, red
+    deep = original.stored.dtype == np.uint16 and original.stored.ndim == 3 and original.format == "PNG"
+    planes, edited, touched = edited_planes(original, rgb, reverse=deep)
     renewed = renewals(original, edited) if touched.any() else []
     if original.format in ENCODERS:
         return Encoded(ENCODERS[original.format](original, planes), None)
@@ -82,6 +88,20 @@ def encode(original: Picture, rgb: NDArray[np.floating] | Edited) -> Encoded:
     elif original.format == "JPEG" and original.source:
         data = with_metadata_of(original.source, data)
     return Encoded(carried(original, data, renewed), recoded)
+
+
+def edited_planes(original: Picture, rgb: NDArray[np.floating] | Edited, reverse: bool = False) -> Planes:
+    """The picture's samples with edited pixels. rgb: as `encode`. reverse: save colours as blue, green, red."""
+    stored, alpha = original.stored, original.alpha
+    planes: Array = np.empty(stored.shape, stored.dtype)
+    colours = planes
+    if alpha is not None:
+        planes = np.empty((*stored.shape[:2], 2 if stored.ndim == 2 else 4), stored.dtype)
+        planes[..., -1] = alpha
+        colours = planes[..., 0] if stored.ndim == 2 else planes[..., :3]
+    if reverse:
+        colours = colours[..., ::-1]
+    return Planes(planes, colours, _edit(original, rgb, colours))
 
 
 def _coded(original: Picture, samples: Array) -> bytes:
@@ -142,6 +162,8 @@ def encode_anew(original: Picture, rgb: NDArray[np.uint8]) -> bytes:
     image = _joined(rgb, eight_bit(alpha) if alpha is not None and fits else None)
     if original.format == jpegxl.FORMAT:
         return encode_jpegxl_anew(np.asarray(image))
+    if original.format == heic_file.FORMAT:
+        return coded_heic(np.asarray(image), 8, SRGB)
     return _saved(image, original.format, DEFAULT_OPTIONS.get(original.format, {}))
 
 

@@ -1,8 +1,9 @@
 """Which files are pictures, which formats are decoded, and how large one may be."""
 
 from pathlib import PurePosixPath
+from typing import Literal
 
-# Suffixes of pictures. HEIC we only recognise, so that they are accounted for.
+# Suffixes of pictures.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
     | {".jp2", ".jpx", ".jpf", ".j2k", ".j2c", ".jxl", ".heic", ".heif", ".avif"}
@@ -10,10 +11,9 @@ IMAGE_SUFFIXES = frozenset(
 # Formats whose decoders we trust with untrusted bytes; Pillow knows more, one of which starts Ghostscript.
 # A JPEG with further pictures behind it (MPO) is opened by "JPEG". TIFFs are read by tiff.py.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-# Signatures of formats that we can not write back as they were: offset, bytes, name.
-_UNSUPPORTED = (
-    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")),
-)
+# What pictures become that can not be written back, as --convert, and what is added to their names.
+Into = Literal["none", "png", "tiff"]
+CONVERTED: dict[Into, str] = {"png": ".png", "tiff": ".tif"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 # The default limit; Pillow's own against decompression bombs.
 MAX_PIXELS = 178_956_970
@@ -24,11 +24,6 @@ BYTES_PER_PIXEL, METADATA_BYTES = 8, 64 << 20
 def is_image_name(name: str) -> bool:
     """Whether the suffix of a file or member name is a picture's."""
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def unsupported_format(data: bytes) -> str:
-    """The name of a format that can not be written back; empty for every other file."""
-    return next((name for offset, sign, name in _UNSUPPORTED if data[offset:].startswith(sign)), "")
 
 
 def most_bytes(max_pixels: int) -> int:

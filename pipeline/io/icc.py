@@ -135,7 +135,9 @@ def rgb_profile(
 ) -> bytes:
     """An ICC profile of RGB. white: x, y. primaries: x, y of red, green, blue. curve: an exponent, or a table."""
     corners = [number for i in (0, 2, 4) for number in (*primaries[i : i + 2], 1.0)]
-    return bytes(imagecodecs.cms_profile("rgb", whitepoint=[*white, 1.0], primaries=corners, **_curve(curve)))
+    return _undated(
+        imagecodecs.cms_profile("rgb", whitepoint=[*white, 1.0], primaries=corners, **_curve(curve))
+    )
 
 
 def grey_profile(curve: float | NDArray[np.float64]) -> bytes:
@@ -152,7 +154,7 @@ def linear_profile(mode: Mode) -> Profile | None:
 
 def _undated(icc: bytes) -> bytes:
     """A profile without the time at which it was made: the same bytes always."""
-    return icc[:24] + bytes(12) + icc[36:]
+    return bytes(icc[:24]) + bytes(12) + bytes(icc[36:])
 
 
 def _curve(curve: float | NDArray[np.float64]) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from PIL import Image
 
 from pipeline.io.decoding import decode
 from pipeline.io.encoding import LUMA, Edited, Encoded, encode, encode_anew, encode_jpeg, encode_png
-from pipeline.io.formats import MAX_PIXELS, is_image_name, most_bytes, weight
+from pipeline.io.formats import CONVERTED, MAX_PIXELS, Into, is_image_name, most_bytes, weight
 from pipeline.io.picture import ImageError, Picture, SkippedImage, enlarged
 
 __all__ = [
-    "LUMA", "MAX_PIXELS", "Edited", "Encoded", "ImageError", "Picture", "SkippedImage", "decode", "decode_rgb",
-    "encode", "encode_anew", "encode_jpeg", "encode_png", "enlarged", "is_image_name", "jpeg_quality",
+    "CONVERTED", "LUMA", "MAX_PIXELS", "Edited", "Encoded", "ImageError", "Into", "Picture", "SkippedImage", "decode",
+    "decode_rgb", "encode", "encode_anew", "encode_jpeg", "encode_png", "enlarged", "is_image_name", "jpeg_quality",
     "jpeg_round_trip", "most_bytes", "resize", "weight",
 ]  # fmt: skip
 
@@ -28,9 +28,9 @@ __all__ = [
 ANNEX_K_LUMA = 3688
 
 
-def decode_rgb(data: bytes) -> NDArray[np.uint8]:
-    """[H, W, 3] uint8 RGB upright, for reading only. Raises ImageError."""
-    return decode(data).rgb
+def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """[H, W, 3] uint8 RGB upright, for reading only: of every kind that can be decoded. Raises ImageError."""
+    return decode(data, max_pixels, "png").rgb
 
 
 def jpeg_quality(data: bytes) -> float | None:

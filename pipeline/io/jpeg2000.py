@@ -11,7 +11,16 @@ import imagecodecs
 
 from pipeline.io.boxes import Box, boxes, with_body
 from pipeline.io.icc import PlainInks, Profile
-from pipeline.io.picture import Array, ImageError, Picture, SkippedImage, gathered, spread, upright_rgb
+from pipeline.io.picture import (
+    Array,
+    ImageError,
+    NotWritable,
+    Picture,
+    SkippedImage,
+    gathered,
+    spread,
+    upright_rgb,
+)
 
 FORMAT = "JPEG2000"
 CODESTREAM, FILE = b"\xff\x4f\xff\x51", b"jP  \r\n\x87\n"
@@ -19,7 +28,7 @@ COD, COM, CAP, SOT, EOC = 0xFF52, 0xFF64, 0xFF50, 0xFF90, b"\xff\xd9"
 # Boxes with places in the file, which move.
 PLACES = frozenset({b"ftbl", b"flst", b"dtbl", b"iptr", b"cidx", b"fidx"})
 # Enumerated colour spaces that a picture can have here.
-SRGB, GREY, CMYK = 16, 17, 12
+SRGB, GREY, CMYK, SYCC = 16, 17, 12, 18
 OPACITY = (1, 2)
 
 
@@ -41,6 +50,8 @@ class Layout:
     icc: bytes | None
     space: int | None
     has_alpha: bool
+    # whether the components are the channels: there is no palette, and neither luma nor chroma
+    is_direct: bool = True
 
 
 def is_jpeg2000(data: bytes) -> bool:
@@ -48,14 +59,15 @@ def is_jpeg2000(data: bytes) -> bool:
     return data.startswith(CODESTREAM) or data[4:12] == FILE
 
 
-def jpeg2000_layout(data: bytes) -> Layout:
-    """A file's header. Raises SkippedImage for what can not be written back, ImageError and others where damaged."""
+def jpeg2000_layout(data: bytes, every_kind: bool = False) -> Layout:
+    """A file's header. Raises SkippedImage for what can not be decoded, ImageError and others where damaged.
+
+    every_kind: what can not be written back, too; else that raises NotWritable.
+    """
     top = list(boxes(data)) if data[4:12] == FILE else []
     streams = [box for box in top if box.name == b"jp2c"]
     if top and not streams:
         raise ImageError("truncated", "a codestream was wanted, the file ends before one")
-    if any(box.name in PLACES for box in top):
-        raise SkippedImage("unsupported JPEG 2000", "it has a table of places in the file, which would move")
     box = streams[0] if streams else None
     start, end = (box.body, box.end) if box else (0, len(data))
     if data[start : start + 4] != CODESTREAM or EOC not in data[end - 64 : end]:
@@ -64,16 +76,28 @@ def jpeg2000_layout(data: bytes) -> Layout:
     width, height, left, above = struct.unpack_from(">4I", data, start + 8)
     (count,) = struct.unpack_from(">H", data, start + 40)
     components = [struct.unpack_from(">3B", data, start + 42 + 3 * i) for i in range(count)]
-    if left or above or any(steps != (1, 1) for _, *pair in components for steps in [tuple(pair)]):
-        raise SkippedImage(
-            "unsupported JPEG 2000", "its components are of several sizes, or do not begin at 0"
-        )
+    if left or above:
+        raise SkippedImage("unsupported JPEG 2000", "its components do not begin at 0")
+    is_subsampled = any((across, down) != (1, 1) for _, across, down in components)
     if any(depth & 0x80 for depth, *_ in components) or len({depth for depth, *_ in components}) > 1:
         raise SkippedImage("unsupported JPEG 2000", "its components are signed, or of several depths")
     if components and components[0][0] > 15:
         raise SkippedImage("deep samples", "samples of at most 16 bits were wanted")
-    levels, comments = _main_header(data, start + 4 + size)
-    icc, space, has_alpha = _colours(data, top, count)
+    levels, comments, is_fast = _main_header(data, start + 4 + size)
+    icc, space, has_alpha, has_palette = _colours(data, top, count)
+    is_luma = space == SYCC
+    if is_subsampled and not is_luma:
+        raise SkippedImage("unsupported JPEG 2000", "its components are of several sizes")
+    if (has_palette or is_luma) and components[0][0] > 7:
+        raise SkippedImage("deep samples", "a palette, or luma and chroma, of 8 bits was wanted")
+    unkept = {
+        "it has a table of places in the file, which would move": any(box.name in PLACES for box in top),
+        "high-throughput coding can not be written back": is_fast,
+        "a palette can not be written back": has_palette,
+        "luma and chroma can not be written back": is_luma,
+    }
+    for why in (why for why, is_so in unkept.items() if is_so and not every_kind):
+        raise NotWritable("unsupported JPEG 2000", why)
     return Layout(
         width=width,
         height=height,
@@ -86,37 +110,38 @@ def jpeg2000_layout(data: bytes) -> Layout:
         icc=icc,
         space=space,
         has_alpha=has_alpha,
+        is_direct=not has_palette and not is_luma,
     )
 
 
-def _main_header(data: bytes, place: int) -> tuple[int, tuple[bytes, ...]]:
-    """Levels of the wavelet, and COM segments, from behind the SIZ segment on."""
-    levels, comments = 5, []
+def _main_header(data: bytes, place: int) -> tuple[int, tuple[bytes, ...], bool]:
+    """Levels of the wavelet, COM segments, and whether coding is high-throughput, from behind the SIZ segment on."""
+    levels, comments, is_fast = 5, [], False
     while (marker := struct.unpack_from(">H", data, place)[0]) != SOT:
         (length,) = struct.unpack_from(">H", data, place + 2)
         segment = data[place : place + 2 + length]
         if marker == CAP:
-            raise SkippedImage("unsupported JPEG 2000", "high-throughput coding can not be written back")
+            is_fast = True
         if marker == COD:
             levels = segment[9]
         elif marker == COM:
             comments.append(segment)
         place += 2 + length
-    return levels, tuple(comments)
+    return levels, tuple(comments), is_fast
 
 
-def _colours(data: bytes, top: list[Box], count: int) -> tuple[bytes | None, int | None, bool]:
-    """ICC profile, enumerated colour space, and whether the last component is an alpha."""
-    icc, space, has_alpha = None, None, count in (2, 4)
+def _colours(data: bytes, top: list[Box], count: int) -> tuple[bytes | None, int | None, bool, bool]:
+    """ICC profile, enumerated colour space, whether the last component is an alpha, and whether there is a palette."""
+    icc, space, has_alpha, has_palette = None, None, count in (2, 4), False
     for header in (box for box in top if box.name == b"jp2h"):
         for box in boxes(data, header.body, header.end):
             body = data[box.body : box.end]
             if box.name == b"pclr":
-                raise SkippedImage("unsupported JPEG 2000", "a palette can not be written back")
+                has_palette = True
             if box.name == b"colr" and icc is None and space is None:
                 icc = body[3:] if body[0] in (2, 3) else None
                 space = struct.unpack(">I", body[3:7])[0] if body[0] == 1 else None
-            if box.name == b"cdef":
+            if box.name == b"cdef" and not has_palette:
                 entries = [struct.unpack_from(">3H", body, 2 + 6 * i) for i in range((len(body) - 2) // 6)]
                 has_alpha = any(kind in OPACITY for _, kind, _ in entries)
                 ordered = sorted(entries)
@@ -125,9 +150,9 @@ def _colours(data: bytes, top: list[Box], count: int) -> tuple[bytes | None, int
                     raise SkippedImage("unsupported JPEG 2000", "its channels are of an order of their own")
     if count == 4 and (space == CMYK or (icc and icc[16:20] == b"CMYK")):
         has_alpha = False
-    if space not in (None, SRGB, GREY, CMYK):
+    if space not in (None, SRGB, GREY, CMYK, SYCC):
         raise SkippedImage("unsupported JPEG 2000", f"its colour space {space} can not be edited")
-    return icc, space, has_alpha
+    return icc, space, has_alpha, has_palette
 
 
 def decode_jpeg2000(data: bytes, layout: Layout) -> Picture:

@@ -4,7 +4,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from pipeline.io.picture import SkippedImage
+from pipeline.io.picture import NotWritable, SkippedImage
 
 JPEG_START = b"\xff\xd8"
 # Markers that carry metadata: APP0..APP15 and COM.
@@ -109,7 +109,7 @@ def check_index(data: bytes) -> None:
     if index is None:
         return
     if any(offset and index + offset < (end or len(data)) for _, _, offset in _entries(data, index)):
-        raise SkippedImage(
+        raise NotWritable(
             "index of pictures", "the index of its further pictures leads into the data of the first"
         )
 

@@ -9,7 +9,7 @@ import imagecodecs
 
 from pipeline.io.boxes import boxes, with_body
 from pipeline.io.icc import Profile, linear_profile
-from pipeline.io.picture import Array, Picture, SkippedImage, upright_rgb
+from pipeline.io.picture import Array, NotWritable, Picture, SkippedImage, spread, upright_rgb
 
 FORMAT = "JPEGXL"
 CODESTREAM, FILE = b"\xff\x0a", b"JXL \r\n\x87\n"
@@ -18,6 +18,8 @@ STREAMS, LEVEL = (b"jxlc", b"jxlp"), b"jxll"
 RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 # Codes of colour encodings (ISO/IEC 18181-1): grey, D65, the primaries of sRGB, linear light, and the curve of sRGB.
 GREY, D65, SRGB_PRIMARIES, LINEAR, SRGB_CURVE = 1, 1, 1, 8, 13
+# Of primaries and curves that are decoded but not written: the code here → that of ITU-T H.273.
+PRIMARIES, CURVES = {1: 1, 9: 9, 11: 12}, {1: 1, 8: 8, 13: 13, 16: 16, 18: 18}
 ALPHA = 0
 # Of 1..10: a twentieth of the time of the library's own choice, for files 5 % longer.
 EFFORT = 3
@@ -34,6 +36,8 @@ class Header(NamedTuple):
     # code of the curve, and the bit at which it is written, where it is
     curve: int
     curve_at: int
+    # code of the primaries
+    primaries: int = SRGB_PRIMARIES
 
 
 def is_jpegxl(data: bytes) -> bool:
@@ -41,18 +45,19 @@ def is_jpegxl(data: bytes) -> bool:
     return data.startswith(CODESTREAM) or data[4:12] == FILE
 
 
-def jpegxl_header(data: bytes) -> Header:
-    """A file's header. Raises SkippedImage for what can not be written back, and IndexError or ValueError."""
+def jpegxl_header(data: bytes, every_kind: bool = False) -> Header:
+    """A file's header. Raises SkippedImage for what can not be decoded, and IndexError or ValueError.
+
+    every_kind: what can not be written back, too; else that raises NotWritable.
+    """
     if data[4:12] != FILE:
-        return _header(_Bits(data[:8192], 16))
+        return _header(_Bits(data[:8192], 16), every_kind)
     names = [box.name for box in boxes(data)]
-    if b"jbrd" in names:
-        raise SkippedImage(
-            "unsupported JPEG XL", "it holds a JPEG that could not be got back; unpack that first"
-        )
+    if b"jbrd" in names and not every_kind:
+        raise NotWritable("unsupported JPEG XL", "it holds a JPEG that could not be got back")
     if b"jxli" in names:
         raise SkippedImage("animated", "a single picture was wanted, got an index of frames")
-    return _header(_Bits(_stream(data)[:8192], 16))
+    return _header(_Bits(_stream(data)[:8192], 16), every_kind)
 
 
 def _stream(data: bytes) -> bytes:
@@ -97,13 +102,15 @@ def _size(bits: _Bits) -> tuple[int, int]:
     return height * over // under, height
 
 
-def _header(bits: _Bits) -> Header:
+def _header(bits: _Bits, every_kind: bool = False) -> Header:
     width, height = _size(bits)
     if bits.u(1):  # all as usual
         return Header(width, height, 8, False, False, SRGB_CURVE, 0)
     if bits.u(1):
-        if bits.u(3):
-            raise SkippedImage("unsupported JPEG XL", "an orientation can not be written back")
+        if (turned := bits.u(3)) and not every_kind:
+            raise NotWritable("unsupported JPEG XL", "an orientation can not be written back")
+        if turned >= 4:
+            width, height = height, width
         if bits.u(1):
             _size(bits)
         if bits.u(1):
@@ -111,23 +118,29 @@ def _header(bits: _Bits) -> Header:
         if bits.u(1):
             raise SkippedImage("animated", "a single picture was wanted, got several frames")
     depth = _depth(bits)
+    # of 8 bits the library writes sRGB only
+    curves = (SRGB_CURVE, *[LINEAR] * (depth > 8))
+    if depth not in (8, 16) and not every_kind:
+        raise NotWritable("unsupported JPEG XL", f"samples of {depth} bits can not be written back")
     bits.u(1)
     extras = bits.one_of((0, 0), (1, 0), (2, 4), (1, 12))
     if extras > 1 or (extras and not _is_plain_alpha(bits, depth)):
         raise SkippedImage("unsupported JPEG XL", "extra channels but alpha can not be written back")
     bits.u(1)  # coded as XYB: what it was coded from is decoded
-    is_grey, curve, place = False, SRGB_CURVE, 0
+    is_grey, primaries, curve, place = False, SRGB_PRIMARIES, SRGB_CURVE, 0
     if not bits.u(1):
         has_profile, space = bits.u(1), bits.enum()
         is_grey = space == GREY
         known = not has_profile and space <= GREY and bits.enum() == D65
-        known = known and (is_grey or bits.enum() == SRGB_PRIMARIES) and not bits.u(1)
+        primaries = bits.enum() if known and not is_grey else primaries
+        known = known and primaries in PRIMARIES and not bits.u(1)
         place = bits.place
-        curve = bits.enum()
-        # of 8 bits the library writes sRGB only
-        if not known or curve not in (SRGB_CURVE, *[LINEAR] * (depth > 8)):
-            raise SkippedImage("unsupported JPEG XL", "colours that are not sRGB's can not be written back")
-    return Header(width, height, depth, bool(extras), is_grey, curve, place)
+        curve = bits.enum() if known else -1
+        if curve not in CURVES:
+            raise SkippedImage("unsupported JPEG XL", "its colours are described in a way that is not read")
+        if not every_kind and (primaries != SRGB_PRIMARIES or curve not in curves):
+            raise NotWritable("unsupported JPEG XL", "colours that are not sRGB's can not be written back")
+    return Header(width, height, depth, bool(extras), is_grey, curve, place, primaries)
 
 
 def _depth(bits: _Bits) -> int:
@@ -135,8 +148,8 @@ def _depth(bits: _Bits) -> int:
     if bits.u(1):
         raise SkippedImage("float samples", "samples of 8 or 16 bits were wanted, got floating point numbers")
     depth = bits.one_of((8, 0), (10, 0), (12, 0), (1, 6))
-    if depth not in (8, 16):
-        raise SkippedImage("unsupported JPEG XL", f"samples of {depth} bits can not be written back")
+    if depth > 16:
+        raise SkippedImage("deep samples", "samples of at most 16 bits were wanted")
     return depth
 
 
@@ -152,14 +165,7 @@ def _is_plain_alpha(bits: _Bits, depth: int) -> bool:
 
 def decode_jpegxl(data: bytes, header: Header) -> Picture:
     """The picture of a file whose header was read and judged."""
-    samples = imagecodecs.jpegxl_decode(data, numthreads=1)
-    if samples.ndim > 3 or samples.shape[:2] != (header.height, header.width):
-        raise SkippedImage("animated", "a single picture was wanted, got several frames")
-    samples = samples[..., None] if samples.ndim == 2 else samples
-    count = (1 if header.is_grey else 3) + header.has_alpha
-    if samples.shape[2] != count or samples.dtype.itemsize * 8 != header.bits:
-        raise ValueError("samples of another kind than its header says")
-    stored = samples[..., 0] if header.is_grey else samples[..., :3]
+    stored, alpha = jpegxl_samples(data, header)
     profile: Profile | None = None
     if header.curve == LINEAR:
         profile = linear_profile("L" if header.is_grey else "RGB")
@@ -167,11 +173,25 @@ def decode_jpegxl(data: bytes, header: Header) -> Picture:
         rgb=upright_rgb(stored, 1, profile),
         format=FORMAT,
         stored=stored,
-        alpha=samples[..., -1] if header.has_alpha else None,
+        alpha=alpha,
         orientation=1,
         profile=profile,
         source=data,
     )
+
+
+def jpegxl_samples(data: bytes, header: Header) -> tuple[Array, Array | None]:
+    """Colours, [H, W] or [H, W, 3] of 8 or 16 bits, upright, and alpha."""
+    samples = imagecodecs.jpegxl_decode(data, numthreads=1)
+    if samples.ndim > 3 or samples.shape[:2] != (header.height, header.width):
+        raise SkippedImage("animated", "a single picture was wanted, got several frames")
+    samples = samples[..., None] if samples.ndim == 2 else samples
+    count = (1 if header.is_grey else 3) + header.has_alpha
+    if samples.shape[2] != count or samples.dtype.itemsize * 8 != (8 if header.bits <= 8 else 16):
+        raise ValueError("samples of another kind than its header says")
+    samples = spread(samples, header.bits)
+    stored = samples[..., 0] if header.is_grey else samples[..., :3]
+    return stored, samples[..., -1] if header.has_alpha else None
 
 
 def encode_jpegxl(original: Picture, planes: Array) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.io import store
-from pipeline.io.images import ImageError, Picture, decode
+from pipeline.io.images import ImageError, Picture, decode_rgb
 from pipeline.io.units import Address, Unit
 
 Hole = NDArray[np.bool_]
@@ -85,7 +85,7 @@ def beside(choice: str, address: Address) -> tuple[str, str | None]:
 
 
 def _from_file(uri: str, picture: Picture, address: Address, max_pixels: int) -> Hole:
-    mask = decode(store.read_bytes(uri), max_pixels).rgb
+    mask = decode_rgb(store.read_bytes(uri), max_pixels)
     if mask.shape != picture.rgb.shape:
         (height, width), (h, w) = picture.rgb.shape[:2], mask.shape[:2]
         raise NoMask(

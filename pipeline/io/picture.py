@@ -63,14 +63,21 @@ class SkippedImage(ImageError):
     """A picture we understand and do not restore."""
 
 
+class NotWritable(SkippedImage):
+    """A picture that is decoded, and can not be written back as the kind of file that it is."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, f"{message}; --convert png or --convert tiff delivers it as such a file")
+
+
 class Original(Protocol):
-    """A file that is edited in place, so that all else in it stays."""
+    """A file that writes itself: edited in place, so that all else in it stays, or converted to another kind."""
 
     def encode(self, picture: "Picture", rgb: Any) -> tuple[bytes, str | None]:
         """The file with edited pixels, and why others were coded again, as `encoding.Encoded`."""
 
-    def to_rgb(self, stored: Array) -> NDArray[np.uint8]:
-        """Colour samples as `Picture.stored` → [H, W, 3] uint8 sRGB, not turned."""
+    def to_rgb(self, stored: Array) -> Array:
+        """Colour samples as `Picture.stored` → what `upright_rgb` takes with `Picture.profile`."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,10 @@ class Picture:
     profile: Profile | PlainInks | None = None
     # the file itself, of which the edited one keeps all that is not its pixels
     source: bytes = b""
-    # the file, of a kind that is edited in place
+    # the file, of a kind that writes itself
     file: Original | None = None
+    # is added to its name where it is delivered as another kind, as ".png"; empty where it is not
+    suffix: str = ""
 
     def upright(self, stored: Array) -> Array:
         """A plane of stored samples, turned as `rgb` is."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.io.picture import UPRIGHT, ImageError, SkippedImage
+from pipeline.io.picture import UPRIGHT, ImageError, NotWritable, SkippedImage
 from pipeline.io.tiff import SUB_DIRECTORIES, Directory, Tiff
 
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
@@ -26,6 +26,7 @@ PREDICTOR, PALETTE, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS = 317, 32
 INKS, EXTRA, FORMAT, JPEG_TABLES, PROFILE = 332, 338, 339, 347, 34675
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, INDEXED, TRANSPARENCY, SEPARATED, YCBCR = range(7)
+CIELAB = 8
 _PHOTOMETRIC_NAMES = {
     4: "a transparency mask",
     6: "YCbCr without JPEG",
@@ -46,6 +47,8 @@ _COMPRESSION_NAMES = {
     33005: "JPEG 2000",
 }
 _COMPRESSION_NAMES |= {34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"}
+# Compressions that are decoded and not written: fax, LERC, WebP.
+READ_ONLY = (2, 3, 4, 34887, 50001)
 # Samples of a pixel that are read; scanners' infrared and masks are among them.
 MOST_SAMPLES = 16
 # Samples of uncompressed rows that are worked on at once.
@@ -257,20 +260,19 @@ def _check_kind(
     if compression not in COMPRESSIONS:
         name = _COMPRESSION_NAMES.get(compression, f"the compression {compression}")
         if bits > 1 or name != "fax":
-            raise SkippedImage(
-                "unsupported TIFF", f"a TIFF of {name} can not be written back; save it as LZW or Deflate"
-            )
+            kind = NotWritable if compression in READ_ONLY else SkippedImage
+            raise kind("unsupported TIFF", f"a TIFF of {name} can not be written back")
     if bits < 8 and photometric != INDEXED:
-        raise SkippedImage(
+        raise NotWritable(
             "few bits", f"samples of 8 or 16 bits were wanted, got {bits}, which can not hold a restored face"
         )
     if photometric not in _COLOURS or (photometric == YCBCR and compression != JPEG):
         name = _PHOTOMETRIC_NAMES.get(photometric, f"the photometric interpretation {photometric}")
-        raise SkippedImage(
-            "unsupported TIFF", f"grey, RGB, CMYK or a palette was wanted in a TIFF, got {name}"
-        )
+        kind = NotWritable if photometric in (YCBCR, CIELAB) else SkippedImage
+        raise kind("unsupported TIFF", f"grey, RGB, CMYK or a palette was wanted in a TIFF, got {name}")
     if bits not in ((1, 2, 4, 8) if photometric == INDEXED else (8, 16)):
-        raise SkippedImage("deep samples", f"samples of 8 or 16 bits were wanted in a TIFF, got {bits}")
+        kind = NotWritable if bits < 16 else SkippedImage
+        raise kind("deep samples", f"samples of 8 or 16 bits were wanted in a TIFF, got {bits}")
     if not _COLOURS[photometric] <= samples <= MOST_SAMPLES or (photometric == INDEXED and samples > 1):
         raise SkippedImage("unsupported TIFF", f"{samples} samples a pixel of a TIFF can not be written back")
     if photometric == SEPARATED and tiff.value(directory, INKS, 1) != 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from pipeline.io import layout
+from pipeline.io.formats import CONVERTED
 
 Kind = Literal["folder", "tar", "parquet"]
 
@@ -112,6 +113,7 @@ class Unit:
         """Where it may put things, its marker last; of pictures of faces only the folders, with a slash at the end."""
         members = [a.member for a in self.images if a.is_path]
         pictures = [path(m) for m in members for path in (layout.image_path, layout.sidecar_path)]
+        pictures += [layout.image_path(m + suffix) for m in members for suffix in CONVERTED.values()]
         return [
             *(pictures if self.kind == "folder" else [self.shard_path]),
             self.records_path,

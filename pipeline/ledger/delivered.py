@@ -24,7 +24,7 @@ def wrong_picture(record: dict[str, Any], data: bytes, max_pixels: int) -> str:
     if restored or record["outcome"] == "no_face" or record["reason"] in NOT_RESTORED:
         try:
             # earlier versions counted a pixel as one whatever its depth
-            height, width = images.decode(data, max_pixels * images.weight(data)).rgb.shape[:2]
+            height, width = images.decode_rgb(data, max_pixels * images.weight(data)).shape[:2]
         except images.ImageError as error:
             return f"a picture was wanted, it does not open: {error}"
         wanted = (record.get("width", width), record.get("height", height))

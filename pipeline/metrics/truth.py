@@ -34,7 +34,7 @@ def read_truths(
     for place, data in _bytes_of(choice, unit, wanted, max_pixels):
         # an unreadable one counts as missing and fails no picture
         with suppress(ImageError, store.StoreError):
-            yield place, images.decode(data, max_pixels).rgb
+            yield place, images.decode_rgb(data, max_pixels)
 
 
 def _bytes_of(

@@ -114,6 +114,8 @@ class ImageRecord:
     recoded: str | None = None
     # where the label of a restored picture is: "xmp", or "sidecar: " or "none: " with the reason; None without one
     label: str | None = None
+    # the name under which it is delivered as another kind (--convert); None where that is its own
+    delivered: str | None = None
     # it stays as the unit delivered it before
     carried: bool = False
 
@@ -127,7 +129,7 @@ class ImageRecord:
     ) -> None:
         """Record the outcome."""
         self.outcome, self.reason, self.stage, self.error = outcome, reason, stage, error
-        self.traceback, self.recoded, self.label = traceback, None, None
+        self.traceback, self.recoded, self.label, self.delivered = traceback, None, None, None
 
 
 @dataclass

@@ -13,11 +13,11 @@ from pipeline.restoration.options import (
     MachineOptions,
     MethodOptions,
     MetricOptions,
-    OutputOptions,
     TaskOptions,
     TrackingOptions,
     without_chain,
 )
+from pipeline.restoration.output import OutputOptions
 from pipeline.restoration.samples import SampleOptions
 
 # Presets that are taken where none is named: for faces of unknown degradation, and where something is known of them.

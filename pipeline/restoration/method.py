@@ -205,6 +205,8 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
         resolved |= {
             "background": {"network": name, "upscale": config.background.upscale, "tile": [TILE, MARGIN]}
         }
+    if config.output.convert != "none":  # which outputs begun before do not name
+        resolved |= {"convert": config.output.convert}
     label = label_stage(config, restorer)
     resolved |= label.resolved if label is not None else {}
     return restorer, fingerprint(config, resolved)
@@ -264,6 +266,7 @@ def read_stage(
         max_pixels=c.most_pixels,
         image_column=c.input.image_column,
         stop_uri=stop_uri,
+        into=c.output.convert,
         task=c.task.task,
         mask=c.task.mask,
         truth=c.metrics.truth,
@@ -349,4 +352,5 @@ def publish_stage(config: RestoreConfig, restorer: Restorer, device: str) -> Pub
         review=c.output.review == "on",
         never=m.never,
         label=label_stage(c, m),
+        into=c.output.convert,
     )

@@ -47,9 +47,14 @@ def sample_units(units: Sequence[Unit], most: int) -> list[Unit]:
 
 
 def count_faces(
-    units: Sequence[Unit], detector: DetectorChoice, selection: Selection, image_column: str, max_pixels: int
+    units: Sequence[Unit],
+    detector: DetectorChoice,
+    selection: Selection,
+    image_column: str,
+    max_pixels: int,
+    into: images.Into = "none",
 ) -> FaceCensus:
-    """Find the faces of the given images."""
+    """Find the faces of the given images. into: as --convert."""
     find = load_detector(detector)
     seen = unreadable = faces = left = 0
     for unit in units:
@@ -58,7 +63,7 @@ def count_faces(
             try:
                 if isinstance(data, store.StoreError):
                     raise data
-                every = search(find, images.decode(data, max_pixels).rgb, selection)
+                every = search(find, images.decode(data, max_pixels, into).rgb, selection)
                 faces += sum(not found.left for found in every)
                 left += sum(bool(found.left) for found in every)
             except (store.StoreError, images.ImageError):
@@ -84,7 +89,8 @@ def dry_run(config: RestoreConfig, preset: Preset, method: Method, listed: Listi
         sample = sample_units(units, DRY_RUN_SAMPLE)
         detector = DetectorChoice(config.faces.detector, config.faces.min_score, config.machine.weights_dir)
         selection = Selection(config.faces.min_face, config.faces.max_faces, config.faces.max_overlap)
-        found = count_faces(sample, detector, selection, config.input.image_column, config.most_pixels)
+        column, into = config.input.image_column, config.output.convert
+        found = count_faces(sample, detector, selection, column, config.most_pixels, into)
         faces = found.faces_per_image * images
         how = "counted" if found.images == images else f"estimated from {found.images} images"
         print(f"faces    {faces:.0f} ({how}; {found.unreadable} of {found.images} images unreadable)")

@@ -76,7 +76,7 @@ def _pictures(run: Run, unit: Unit, place: int, rows: Sequence[Sequence[dict[str
     if isinstance(before, store.StoreError):
         raise before
     number = sum(is_held(a, group[0]) for a, group in zip(unit.images[:place], rows, strict=False))
-    delivered = delivered_picture(run.output, one, number, run.image_column)
-    pixels = images.decode(before, run.max_pixels).rgb
+    delivered = delivered_picture(run.output, one, number, run.image_column, rows[place][0])
+    pixels = images.decode_rgb(before, run.max_pixels)
     same = delivered == before
-    return pixels, pixels if same else images.decode(delivered, 16 * run.max_pixels).rgb
+    return pixels, pixels if same else images.decode_rgb(delivered, 16 * run.max_pixels)

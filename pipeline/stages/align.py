@@ -97,6 +97,8 @@ class ReadAndAlign:
     # faces that are not touched; and those that alone are, None for all
     never: FaceList = NO_FACES
     only: FaceList | None = None
+    # what pictures become that can not be written back, as --convert
+    into: images.Into = "none"
     # look at each picture in a process of its own: the unit has killed workers
     careful: bool = False
     # is given what was read and found
@@ -170,7 +172,7 @@ class ReadAndAlign:
                 raise images.SkippedImage("a mask", f"{address.member} is the mask of another picture")
             if is_mask(self.truth, address.member):
                 raise images.SkippedImage("a truth", f"{address.member} is the truth of another picture")
-            picture = images.decode(data, self.max_pixels)
+            picture = images.decode(data, self.max_pixels, self.into)
             record.height, record.width = picture.rgb.shape[:2]
             hole = None
             if self.mask:

@@ -49,18 +49,20 @@ def paste_faces(
     task: Task = BLIND,
     find: Callable[[images.Picture], Hole] | None = None,
     untouched: Sequence[Untouched] = (),
+    into: images.Into = "none",
 ) -> images.Encoded:
     """The picture's bytes with its faces restored, of the same kind, orientation and metadata.
 
     faces: each with its crop before and after, [S, S, 3] uint8. The smallest are pasted last, so that a face in
     front of a larger one is not cut by it. pastes_change: the change of each crop is added to the picture, instead of
     the crop being laid over it. find: finds the holes, outside of which nothing changes. untouched: keeps the picture's
-    own pixels there, whatever its neighbours become. A picture that gets colours, or another size, is encoded again.
+    own pixels there, whatever its neighbours become. into: as --convert. A picture that gets colours, or another
+    size, is encoded again.
     Raises ImageError, OSError and MemoryError.
     """
-    original = images.decode(data, max_pixels)
+    original = images.decode(data, max_pixels, into)
     if task.name == "upscale":
-        return images.Encoded(images.encode_anew(original, faces[0][2]), None)
+        return images.Encoded(images.encode_anew(original, faces[0][2]), None, original.suffix)
     hole = find(original) if find is not None else None
     keep = KEPT_DETAIL.get(task.name, keep_detail)
     places: list[tuple[Any, int]] = [(f.affine, len(b)) for f, b, _ in faces]
@@ -77,7 +79,8 @@ def paste_faces(
     for to_crop, side in own:
         _own_pixels(leave_untouched, edited, original.rgb, to_crop, side)
     if task.name == "colourise":
-        return images.Encoded(images.encode_anew(original, _with_luma_of(original.rgb, edited)), None)
+        coloured = _with_luma_of(original.rgb, edited)
+        return images.Encoded(images.encode_anew(original, coloured), None, original.suffix)
     if hole is not None:
         edited.undo(~hole)
         original = _opaque(original, hole & _reached(original.rgb.shape[:2], faces))
@@ -94,13 +97,14 @@ def paste_on_enhanced(
     background: Background,
     pastes_change: bool = False,
     untouched: Sequence[Untouched] = (),
+    into: images.Into = "none",
 ) -> images.Encoded:
     """The picture's bytes enhanced whole, but for its faces, and those restored; of the same kind and metadata.
 
     faces: as for `paste_faces`. kept: faces that stay as they are. Neither goes through the network: under both lie the
     picture's own pixels, so that the share of the restoration that is pasted mixes with these. side: the crops'.
     """
-    original = images.decode(data, max_pixels)
+    original = images.decode(data, max_pixels, into)
     enhanced = background(original.rgb)
     original = images.enlarged(original, background.upscale)
     to_crops = [
@@ -204,9 +208,9 @@ def _opaque(picture: images.Picture, filled: Hole) -> images.Picture:
     """The picture with what was filled no longer transparent."""
     if picture.alpha is None:
         return picture
-    if picture.format == "AVIF":
+    if picture.format in ("AVIF", "HEIC"):
         raise images.SkippedImage(
-            "unsupported AVIF", "its transparency can not be written back; save it as PNG"
+            f"unsupported {picture.format}", "its transparency can not be written back; save it as PNG"
         )
     alpha = picture.alpha.copy()
     alpha[picture.as_stored(filled)] = np.iinfo(alpha.dtype).max

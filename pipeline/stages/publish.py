@@ -6,15 +6,14 @@ worker whose run does not own the output any more writes nothing (pipeline/io/fe
 """
 
 import hashlib
-import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +25,11 @@ from pipeline.io.delivered import UNREADABLE
 from pipeline.io.errors import message, outline
 from pipeline.io.face_list import NO_FACES, FaceList
 from pipeline.io.fence import Fenced, RunFence
-from pipeline.io.images import Picture, SkippedImage, encode_png, most_bytes
+from pipeline.io.images import Into, Picture, SkippedImage
 from pipeline.io.masks import Hole, find_hole
-from pipeline.io.readers import parquet_slice, read_unit
+from pipeline.io.readers import read_unit
 from pipeline.io.s3 import LARGEST_CLAIM
-from pipeline.io.tar_parts import tar_part
+from pipeline.io.tar_parts import Replacement
 from pipeline.io.units import Address, Unit
 from pipeline.records.marker import Marker, Output
 from pipeline.records.rows import (
@@ -43,7 +42,6 @@ from pipeline.records.rows import (
     load_features,
     load_images,
     unpack,
-    unpack_maps,
     with_crops,
 )
 from pipeline.records.run_file import RunFile
@@ -51,10 +49,12 @@ from pipeline.records.verdicts import BadVerdicts, digest
 from pipeline.stages.background import Background, NotEnhanced
 from pipeline.stages.isolate import call_apart
 from pipeline.stages.label import Labelled, LabelPictures
+from pipeline.stages.names import check_name, check_unconverted
 from pipeline.stages.paste import paste_faces, paste_on_enhanced
 from pipeline.stages.record import make_marker, record_table
 from pipeline.stages.sample import choose_samples, sample_strip
-from pipeline.stages.shown import Shown, tried_crops
+from pipeline.stages.shard import parquet_shard, tar_shard
+from pipeline.stages.shown import Shown, crop_files, spread_maps, tried_crops
 from pipeline.stages.verdicts import Carried, UnitVerdicts, load_verdicts
 
 # Why a face is left whose very pixels are wanted, whatever its neighbours become.
@@ -71,6 +71,8 @@ class Pasted(NamedTuple):
     data: bytes | None
     # the label of a file that carries none
     sidecar: bytes | None = None
+    # its name where it is delivered as another kind; None where that is its own
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Publish:
     never: FaceList = NO_FACES
     # what says in a picture that it was restored; None: nothing does
     label: LabelPictures | None = None
+    # what pictures become that can not be written back, as --convert
+    into: Into = "none"
 
     def __call__(self, row: Row) -> Row:
         if row.get("restored") is None:
@@ -147,13 +151,13 @@ class Publish:
         shown = Shown(self.frame, records, faces, choose_samples(list(before)), self.max_pixels, self.review)
         kept = {} if carried is None or unit.kind == "folder" else self._carried_pictures(unit, carried)
         pasted = self.pasted(unit, records, faces, before, after, shown.take, kept)
-        outputs = self._deliver(unit, records, pasted)
+        outputs = self._deliver(unit, records, pasted, earlier.sha256 if earlier else {})
         if shown.samples:
             outputs.append(self._write(unit, unit.sample_path, sample_strip(shown.samples)))
         tried = tried_crops(faces, unpack(row.get("rungs") or b"", self.frame.side))
-        spreads = dict(self._spreads(faces, row))
+        spreads = spread_maps(faces, row, self.frame.side)
         extras = chain(
-            self._crops(unit, faces, before, after, spreads),
+            crop_files(unit, faces, before, after, spreads, self.save_faces),
             shown.files(unit, faces, before, after, tried, spreads),
         )
         outputs += [self._write(unit, path, data) for path, data in extras]
@@ -199,10 +203,11 @@ class Publish:
             raise store.StoreError(f"{unit.name}: the marker of what it delivered before is gone")
         return Carried.read(self.output, unit, places, earlier, self.measured)
 
-    def _carried_pictures(self, unit: Unit, carried: Carried) -> dict[int, bytes]:
+    def _carried_pictures(self, unit: Unit, carried: Carried) -> dict[int, Replacement]:
         """The pictures of a shard that stay as they were delivered, by place. Raises StoreError."""
         try:
-            return dict(carried.pictures(self.output, unit, self.image_column))
+            found = carried.pictures(self.output, unit, self.image_column)
+            return {place: Replacement(data, carried.images[place].delivered) for place, data in found}
         except UNREADABLE as error:
             raise store.StoreError(f"{unit.shard_path} changed while its unit was done again") from error
 
@@ -214,7 +219,7 @@ class Publish:
         before: NDArray[np.uint8],
         after: NDArray[np.uint8],
         show: Callable[[int, bytes, bytes], None] | None = None,
-        carried: Mapping[int, bytes] | None = None,
+        carried: Mapping[int, Replacement] | None = None,
     ) -> Iterator[Pasted]:
         """What is delivered for each image, settling its record.
 
@@ -226,7 +231,8 @@ class Publish:
         for i, there in enumerate(unit.images):
             record = records[i]
             if record.carried:
-                yield Pasted(there, (carried or {}).get(i))
+                stays = (carried or {}).get(i, Replacement(None))
+                yield Pasted(there, stays.data, name=stays.name)
                 continue
             address, data = next(read)
             mine = [(f, before[j], after[j]) for j, f in enumerate(with_crops(faces)) if f.image == i]
@@ -243,10 +249,11 @@ class Publish:
             done = Labelled(data)
             if wanted:
                 beside = unit.kind == "folder" and layout.has_sidecar(address.member)
-                done = self._paste_one(record, data, mine, kept, find, beside)
+                free = partial(check_name, unit, address)
+                done = self._paste_one(record, data, mine, kept, find, beside, free)
             if show is not None and mine:
                 show(i, data, done.data)
-            yield Pasted(address, done.data, done.sidecar)
+            yield Pasted(address, done.data, done.sidecar, record.delivered)
 
     def _paste_one(
         self,
@@ -256,10 +263,12 @@ class Publish:
         kept: list[FaceRecord],
         find: Callable[[Picture], Hole] | None,
         beside: bool,
+        check_name: Callable[[str], None],
     ) -> Labelled:
         """The restored picture with its label; where that fails, the original bytes and a record that says so.
 
-        One without faces to restore keeps its outcome.
+        One without faces to restore keeps its outcome. check_name: raises SkippedImage where the name that a converted
+        picture would have is that of another.
         """
         broken = [f for f, _, _ in faces if f.error]
         gained = [face for face in faces if not face[0].kept]
@@ -284,11 +293,16 @@ class Publish:
                 boxes += [list(region) for region in self.never.regions(record.member)]
                 untouched = [(box, self.frame.side) for box in boxes]
                 how = (self.keep_detail, self.aligned, self.max_pixels, self.pastes_change, self.task, find)
-                paste = partial(paste_faces, data, pasted, *how, untouched)
+                paste = partial(paste_faces, data, pasted, *how, untouched, self.into)
                 if self.background:
                     around = (kept, self.frame.side, self.keep_detail, self.max_pixels, self.background)
-                    paste = partial(paste_on_enhanced, data, pasted, *around, self.pastes_change, untouched)
+                    paste = partial(
+                        paste_on_enhanced, data, pasted, *around, self.pastes_change, untouched, self.into
+                    )
                 restored = call_apart(paste) if self.careful else paste()
+                name = record.member + restored.suffix if restored.suffix else None
+                if name is not None:
+                    check_name(name)
                 done = self._labelled(data, restored.data, record, [*kept, *(f for f, *_ in faces)], beside)
             except SkippedImage as error:
                 record.settle("skipped", error.reason, "paste", f"{record.member}: {message(error)}")
@@ -301,7 +315,7 @@ class Publish:
             else:
                 if record.outcome is None:
                     record.settle("restored")
-                record.recoded, record.label = restored.recoded, done.where
+                record.recoded, record.label, record.delivered = restored.recoded, done.where, name
                 return done
         return Labelled(data)
 
@@ -314,90 +328,46 @@ class Publish:
         around = store.name_of(self.background.published.file) if self.background else ""
         return self.label(data, record.sha256, faces, around, beside)
 
-    def _deliver(self, unit: Unit, records: list[ImageRecord], pasted: Iterator[Pasted]) -> list[Output]:
-        """Write the unit's pictures, one by one or as a shard."""
+    def _deliver(
+        self, unit: Unit, records: list[ImageRecord], pasted: Iterator[Pasted], earlier: Collection[str]
+    ) -> list[Output]:
+        """Write the unit's pictures, one by one or as a shard. earlier: what it delivered before."""
         if unit.kind == "folder":
-            return [o for r, one in zip(records, pasted, strict=True) for o in self._picture(unit, r, one)]
-        data = [one.data for one in pasted]
+            pairs = zip(records, pasted, strict=True)
+            return [o for record, one in pairs for o in self._picture(unit, record, one, earlier)]
+        new = [Replacement(one.data, one.name) for one in pasted]
         try:
-            shard = self._tar(unit, data) if unit.kind == "tar" else self._parquet(unit, records, data)
+            if unit.kind == "tar":
+                shard = tar_shard(unit, new, self.max_pixels)
+            else:
+                shard = parquet_shard(unit, records, new, self.image_column)
         except store.StoreError as error:
             for record in records:
                 record.settle("failed", "unreadable", "paste", message(error), outline(error))
             return []
         return [self._write(unit, unit.shard_path, shard)]
 
-    def _picture(self, unit: Unit, record: ImageRecord, pasted: Pasted) -> list[Output]:
+    def _picture(
+        self, unit: Unit, record: ImageRecord, pasted: Pasted, earlier: Collection[str]
+    ) -> list[Output]:
         """One picture of a folder, under its own name; a name that can not be written is its failure."""
-        address, data, sidecar = pasted
+        address, data, sidecar, name = pasted
         if data is None:  # or it stays as it was delivered before
             return []
         try:
             # an object store takes such names as they are, and then the picture would lie elsewhere
             if not address.is_path:
                 raise store.NameRefused(f"a path below the input was wanted, its name is {address.member!r}")
-            written = [self._write(unit, layout.image_path(address.member), data)]
+            path = layout.image_path(name or address.member)
+            if self.into != "none" and name is None and path not in earlier:
+                check_unconverted(self.output, address, data)
+            written = [self._write(unit, path, data)]
         except store.NameRefused as error:
             record.settle("failed", "name refused", "paste", message(error), outline(error))
             return []
         if sidecar is not None:
             written.append(self._write(unit, layout.sidecar_path(address.member), sidecar))
         return written
-
-    def _tar(self, unit: Unit, pasted: Sequence[bytes | None]) -> bytes:
-        """The unit's span of the input tar with its pictures replaced; everything else passes as it is."""
-        size = store.stat(unit.source).size
-        with store.open_read(unit.source) as source:
-            return tar_part(source, size, unit, pasted, most_bytes(self.max_pixels))
-
-    def _parquet(self, unit: Unit, records: list[ImageRecord], pasted: list[bytes | None]) -> bytes:
-        """The unit's rows with the image column replaced; other columns pass as they are.
-
-        Where that is impossible, all rows count as failed, and those that can not be read are left out.
-        """
-        import pyarrow as pa
-
-        table = parquet_slice(replace(unit, images=()))
-        try:
-            table = parquet_slice(unit)
-            column = table.column(self.image_column)
-            if any(data is not None for data in pasted):
-                new = [
-                    cell if data is None else (cell | {"bytes": data} if isinstance(cell, dict) else data)
-                    for cell, data in zip(column.to_pylist(), pasted, strict=True)
-                ]
-                place = table.schema.get_field_index(self.image_column)
-                changed = pa.array(new, type=column.type)
-                return parquet_bytes(table.set_column(place, table.schema.field(place), changed))
-        except Exception as error:  # pyarrow's errors share no ancestor
-            reason = "unwritable" if table.num_rows else "unreadable"
-            for record in records:
-                record.settle("failed", reason, "paste", f"{unit.source}: {message(error)}", outline(error))
-        return parquet_bytes(table)
-
-    def _crops(
-        self,
-        unit: Unit,
-        faces: list[FaceRecord],
-        before: NDArray[np.uint8],
-        after: NDArray[np.uint8],
-        spreads: Mapping[int, NDArray[np.uint8]],
-    ) -> Iterator[tuple[str, bytes]]:
-        """The aligned crops, when they are wanted, and how far the samples of each face differ."""
-        for i, face in enumerate(with_crops(faces)):
-            stem = f"{unit.faces_folder}/{face.image:04d}-{face.face:02d}"
-            if self.save_faces:
-                yield f"{stem}-before.png", encode_png(before[i])
-                yield f"{stem}-after.png", encode_png(after[i])
-            if i in spreads:
-                yield f"{stem}-spread.png", encode_png(spreads[i])
-
-    def _spreads(self, faces: list[FaceRecord], row: Row) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Index among the crops, and map, of each face that has several samples."""
-        if row.get("spreads"):
-            maps = unpack_maps(row["spreads"], self.frame.side)
-            every = zip(with_crops(faces), maps, strict=True)
-            yield from ((i, spread) for i, (face, spread) in enumerate(every) if face.spread is not None)
 
     def _write(self, unit: Unit, path: str, data: bytes) -> Output:
         RunFence(self.output, unit.run, RunFile.identity).write(path, data)
@@ -407,12 +377,3 @@ class Publish:
 def _find_hole(choice: str, address: Address, unit: Unit, max_pixels: int, picture: Picture) -> Hole:
     """`find_hole` of a picture that comes last."""
     return find_hole(choice, picture, address, unit, max_pixels)
-
-
-def parquet_bytes(table: Any) -> bytes:
-    """A pyarrow table as a Parquet file."""
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()

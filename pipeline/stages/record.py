@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.io.delivered import delivered_name
 from pipeline.io.units import Unit
 from pipeline.records.marker import Marker, Output
 from pipeline.records.rows import (
@@ -45,6 +46,8 @@ SCHEMA = pa.schema(
         ("traceback", pa.string()),  # where in the program a failure came from
         # why pixels outside of the faces changed, too, or a smaller version did not; null where neither is so
         ("recoded", pa.string()),
+        # the image's name where it is delivered as another kind; null where as it came
+        ("delivered", pa.string()),
         ("label", pa.string()),  # "xmp", "sidecar: WHY" or "none: WHY"; null for a picture without a label
         ("attempts", pa.int32()),  # of the image's unit: 1, and one more for every --retry; null in face rows
         ("box", pa.list_(pa.float64())),
@@ -88,7 +91,7 @@ SCHEMA = pa.schema(
 VERDICT_COLUMNS = ("verdict", "verdict_by", "verdict_at", "verdict_settings")
 SAMPLE_COLUMNS = ("samples", "spread", "spread_identity", "invented")
 ADDED_LATER = frozenset(
-    {"left_for", "predicted_error", "recoded", "label", "rung", "tried", "has_crop"}
+    {"left_for", "predicted_error", "recoded", "label", "delivered", "rung", "tried", "has_crop"}
     | {*VERDICT_COLUMNS, *SAMPLE_COLUMNS}
 )
 
@@ -118,6 +121,7 @@ def record_table(
             "traceback": image.traceback,
             "recoded": image.recoded,
             "label": image.label,
+            "delivered": image.delivered,
             "attempts": unit.attempts,
         }
         rows.append({"kind": "image", "face": -1} | address | size | what)
@@ -174,7 +178,10 @@ def records_of(
     """
     first, *others = rows
     known = {f.name for f in fields(ImageRecord)} & first.keys()
-    image = ImageRecord(**{name: first[name] for name in known} | {"member": member})
+    values = {name: first[name] for name in known} | {"member": member}
+    if values.get("delivered"):
+        values["delivered"] = delivered_name(member, first)
+    image = ImageRecord(**values)
     faces, features = [], {}
     for row in others:
         # an earlier version wrote the rest alone

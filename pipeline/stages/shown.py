@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.faces.geometry import CropFrame
-from pipeline.io.images import decode
+from pipeline.io.images import decode_rgb, encode_png
 from pipeline.io.units import Unit
-from pipeline.records.rows import FaceRecord, ImageRecord, with_crops
+from pipeline.records.rows import FaceRecord, ImageRecord, Row, unpack_maps, with_crops
 from pipeline.reporting.text import printable
 from pipeline.stages.ladder import NON_FINITE
 from pipeline.stages.sample import Sample, cut_sample
@@ -48,9 +48,9 @@ class Shown:
         if not wanted:
             return
         with suppress(ValueError, OSError):  # what can not be decoded again is not shown
-            there = decode(before, self._max_pixels).rgb
+            there = decode_rgb(before, self._max_pixels)
             # what is delivered may be larger than what is taken in
-            after = there if delivered == before else decode(delivered, 16 * self._max_pixels).rgb
+            after = there if delivered == before else decode_rgb(delivered, 16 * self._max_pixels)
             for i, face in wanted:
                 if i in self._chosen:
                     self.samples.append(cut_sample(there, after, face, self._frame, self._names[place]))
@@ -81,6 +81,32 @@ class Shown:
                     panels += [np.repeat(spreads[i][..., None], 3, axis=2)] if i in spreads else []
                     path = f"{unit.tiles_folder}/{panels_name(face.image, face.face)}"
                     yield path, review_panels(panels)
+
+
+def crop_files(
+    unit: Unit,
+    faces: Sequence[FaceRecord],
+    before: Pixels,
+    after: Pixels,
+    spreads: Mapping[int, Pixels],
+    save_faces: bool,
+) -> Iterator[tuple[str, bytes]]:
+    """Path and bytes of the aligned crops, when they are wanted, and of how far the samples of each face differ."""
+    for i, face in enumerate(with_crops(faces)):
+        stem = f"{unit.faces_folder}/{face.image:04d}-{face.face:02d}"
+        if save_faces:
+            yield f"{stem}-before.png", encode_png(before[i])
+            yield f"{stem}-after.png", encode_png(after[i])
+        if i in spreads:
+            yield f"{stem}-spread.png", encode_png(spreads[i])
+
+
+def spread_maps(faces: Sequence[FaceRecord], row: Row, side: int) -> dict[int, Pixels]:
+    """The map of each face that has several samples, [S, S], by its index among the faces that have crops."""
+    if not row.get("spreads"):
+        return {}
+    every = zip(with_crops(faces), unpack_maps(row["spreads"], side), strict=True)
+    return {i: spread for i, (face, spread) in enumerate(every) if face.spread is not None}
 
 
 def tried_crops(faces: Sequence[FaceRecord], crops: Pixels) -> dict[int, list[Pixels]]:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.io import layout, store
-from pipeline.io.delivered import UNREADABLE, is_held, parquet_pictures, tar_pictures
+from pipeline.io.delivered import UNREADABLE, delivered_name, is_held, parquet_pictures, tar_pictures
 from pipeline.io.tables import read_table
-from pipeline.io.units import Unit
+from pipeline.io.units import Address, Unit
 from pipeline.records.marker import Marker, Output, environment_text
 from pipeline.records.rows import FEATURES_LENGTH, FaceRecord, ImageRecord, with_crops
 from pipeline.records.verdicts import (
@@ -106,10 +106,15 @@ def _intact(output: str, unit: Unit, wanted: Mapping[str, str]) -> dict[int, str
             and rows[place][0]["outcome"] != "failed"
             and (
                 unit.kind != "folder"
-                or (address.is_path and _is_intact(output, layout.image_path(address.member), marker))
+                or (address.is_path and _is_intact(output, _path_of(address, rows[place][0]), marker))
             )
         }
     return {}
+
+
+def _path_of(address: Address, record: Mapping[str, Any]) -> str:
+    """Where a picture of a folder was delivered."""
+    return layout.image_path(delivered_name(address.member, record))
 
 
 def _is_intact(output: str, path: str, marker: Marker) -> bool:
@@ -178,8 +183,9 @@ class Carried:
 
     def outputs(self, unit: Unit, written: Collection[str]) -> list[Output]:
         """The objects of the pictures that stay; the strip of the contact sheet, too, where none was made anew."""
-        names = [unit.images[place].member for place in self.images]
-        members = {path(name) for name in names for path in (layout.image_path, layout.sidecar_path)}
+        members = [unit.images[place].member for place in self.images]
+        names = [*members, *(image.delivered for image in self.images.values() if image.delivered)]
+        paths = {path(name) for name in names for path in (layout.image_path, layout.sidecar_path)}
         stems = tuple(
             f"{folder}/{place:04d}-"
             for place in self.images
@@ -189,7 +195,7 @@ class Carried:
             output
             for output in self.marker.outputs
             if output.path not in written
-            and (output.path in members or output.path == unit.sample_path or output.path.startswith(stems))
+            and (output.path in paths or output.path == unit.sample_path or output.path.startswith(stems))
         ]
 
     def with_faces(

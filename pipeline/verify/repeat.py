@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.io import images, layout, store
-from pipeline.io.delivered import UNREADABLE, delivered_picture
+from pipeline.io.delivered import UNREADABLE, delivered_name, delivered_picture
 from pipeline.io.prefetch import ahead
 from pipeline.io.readers import read_unit
 from pipeline.io.tables import read_table
@@ -88,7 +88,11 @@ class Repeat:
         again = one.data
         try:
             delivered = delivered_picture(
-                self.publish.output, unit, candidate.place, self.publish.image_column
+                self.publish.output,
+                unit,
+                candidate.place,
+                self.publish.image_column,
+                candidate.rows[0],
             )
         except (store.StoreError, LookupError, *UNREADABLE) as error:
             return self._differs(candidate, f"the delivered picture cannot be read ({error})", None)
@@ -128,7 +132,7 @@ class Repeat:
         try:
             if isinstance(source, store.StoreError):
                 raise source
-            pixels = [images.decode(data, limit).rgb for data in (again, delivered, source)]
+            pixels = [images.decode_rgb(data, limit) for data in (again, delivered, source)]
             distance = rms(*pixels)
         except (store.StoreError, ValueError) as error:
             return self._differs(candidate, f"it cannot be compared with its original ({error})", None)
@@ -150,7 +154,8 @@ class Repeat:
 
     def _differs(self, candidate: Candidate, what: str, distance: float | None) -> Compared:
         unit, member = candidate.unit, candidate.unit.images[0].member
-        where = layout.image_path(member) if unit.kind == "folder" else f"{unit.shard_path}: {member}"
+        name = delivered_name(member, candidate.rows[0])
+        where = layout.image_path(name) if unit.kind == "folder" else f"{unit.shard_path}: {name}"
         finding = redoable("repeat", where, what, unit.marker_path)
         return Compared(unit.name, storable(member), "no", distance, (finding,))
 

@@ -11,6 +11,7 @@ from pipeline.io import layout, store
 from pipeline.io.delivered import (
     UNREADABLE,
     Hashed,
+    delivered_name,
     is_held,
     parquet_pictures,
     tar_pictures,
@@ -82,7 +83,9 @@ class _Reading:
 
     def __init__(self, run: Run, unit: Unit, audited: UnitAudit) -> None:
         self._run, self._unit, self._audited = run, unit, audited
-        self._places = {layout.image_path(a.member): place for place, a in enumerate(unit.images)}
+        # the names under which the unit's images are delivered, and the places of these by path
+        self._names: list[str] = []
+        self._places: dict[str, int] = {}
 
     def read(self, sample: int, seed: str) -> None:
         unit, audited = self._unit, self._audited
@@ -102,6 +105,10 @@ class _Reading:
         audited.named += [hash(unit.marker_path), *(hash(path) for path in marker.sha256)]
         objects = {output.path: output for output in marker.outputs}
         rows = self._records(objects.pop(unit.records_path), marker)
+        self._names = [a.member for a in unit.images]
+        if rows is not None:
+            self._names = [delivered_name(a.member, r[0]) for a, r in zip(unit.images, rows, strict=True)]
+        self._places = {layout.image_path(name): place for place, name in enumerate(self._names)}
         if rows is not None and unit.kind == "folder":
             self._all_delivered(rows, objects)
         for written in objects.values():
@@ -183,8 +190,8 @@ class _Reading:
         return rows
 
     def _all_delivered(self, rows: Rows, objects: Mapping[str, Output]) -> None:
-        for address, (image, *_) in zip(self._unit.images, rows, strict=True):
-            path = layout.image_path(address.member)
+        for name, (image, *_) in zip(self._names, rows, strict=True):
+            path = layout.image_path(name)
             if path not in objects and image["reason"] not in NOT_DELIVERED:
                 what = f"{path} is recorded as {image['outcome']} and is not among its outputs"
                 self._found("marker", self._unit.marker_path, what)
@@ -227,7 +234,7 @@ class _Reading:
         """The faults of the pictures of a shard, as texts."""
         wrong = []
         held = [p for p, a in enumerate(self._unit.images) if not rows or is_held(a, rows[p][0])]
-        wanted = [self._unit.images[p].member for p in held]
+        wanted = [self._names[p] for p in held]
         if self._unit.kind == "parquet":
             wanted = [str(place) for place in range(len(wanted))]
         number = 0

@@ -150,7 +150,7 @@ def test_a_last_box_without_length_and_one_of_a_long_length_stay_so():
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (jp2(colour=b"\1\0\0\0\0\0\x12"), "colour space 18"),
+        (jp2(colour=b"\1\0\0\0\0\0\x12"), "luma and chroma"),
         (jp2(after=box(b"ftbl", bytes(8))), "table of places"),
         (jp2(channels=box(b"cdef", struct.pack(">10H", 3, 0, 0, 3, 1, 0, 2, 2, 0, 1)[:20])), "order"),
         (jp2(channels=box(b"pclr", bytes(20))), "palette"),

@@ -9,7 +9,7 @@ import pytest
 from pipeline.io.delivered import tar_pictures
 from pipeline.io.readers import read_unit
 from pipeline.io.shards import cut_units, list_input, make_shards
-from pipeline.io.tar_parts import tar_part
+from pipeline.io.tar_parts import Replacement, tar_part
 from pipeline.io.units import Unit
 
 DOUBLE = b"\0\5\x16\7 attributes"
@@ -41,7 +41,8 @@ def parts_of(folder: Path, units: list[Unit], most: int = 1000, restore=bytes.up
     data = (folder / "s.tar").read_bytes()
     read = [[d for _, d in read_unit(u, "image")] for u in units]
     pictures = [[restore(d) if isinstance(d, bytes) else None for d in some] for some in read]
-    return [tar_part(io.BytesIO(data), len(data), u, p, most) for u, p in zip(units, pictures, strict=True)]
+    given = zip(units, pictures, strict=True)
+    return [tar_part(io.BytesIO(data), len(data), u, [Replacement(d) for d in p], most) for u, p in given]
 
 
 def unpacked(part: bytes, folder: Path) -> dict[str, bytes | str]:
@@ -86,7 +87,9 @@ def test_a_hard_link_behind_an_empty_picture_is_not_taken_for_it(tmp_path):
         tmp_path, [member("a.jpg", b"one"), member("b.jpg"), link("c.jpg", "a.jpg")], unit_images=9
     )
     data = (tmp_path / "s.tar").read_bytes()
-    part = tar_part(io.BytesIO(data), len(data), units[0], [b"ONE", b"EMPTY", b"LINK"], 1000)
+    part = tar_part(
+        io.BytesIO(data), len(data), units[0], [Replacement(d) for d in (b"ONE", b"EMPTY", b"LINK")], 1000
+    )
     assert list(tar_pictures(io.BytesIO(part))) == [
         ("a.jpg", b"ONE"),
         ("b.jpg", b"EMPTY"),

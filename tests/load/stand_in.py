@@ -7,15 +7,15 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
 
-from pipeline.io.units import Address, Unit
+from pipeline.io.units import Unit
 from pipeline.records.rows import FaceRecord, ImageRecord, Row, dump_records
-from pipeline.stages.publish import Output, Publish
+from pipeline.stages.publish import Output, Pasted, Publish
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class StandInPublish(Publish):
     """The product's last stage without the pictures: records, sample, marker."""
 
     def _deliver(
-        self, unit: Unit, records: list[ImageRecord], pasted: Iterator[tuple[Address, bytes | None]]
+        self, unit: Unit, records: list[ImageRecord], pasted: Iterator[Pasted], earlier: Collection[str]
     ) -> list[Output]:
         for record in records:
             record.settle("restored")
