@@ -10,13 +10,15 @@ import numpy as np
 from pipeline.evaluation import plots, scores
 from pipeline.evaluation.benchmark import PAPER, BenchmarkSet, part_of
 from pipeline.evaluation.harm import ANY
-from pipeline.evaluation.report import Table, harm_by_stratum, markdown, numbers, whole_page
+from pipeline.evaluation.report import Table, harm_by_stratum, markdown, numbers, signed, whole_page
 from pipeline.evaluation.rows import Pictures
 from pipeline.evaluation.scores import Faces, Measured, Score
 
 # Faces of each level on the sheet, and the side of their pictures, pixels.
 SHOWN_FACES, SHOWN_SIDE = 2, 192
 WORSE = "worse than the input"
+# Scores whose difference to the input is in the table.
+COMPARED = ("PSNR", "LPIPS")
 RULE = (
     "Level paper is the grid of CelebA-Test (JPEG 30 to 70, noise 1 to 20, blur 4 to 16, shrinking 4 to 40), the "
     "others are the real-world grid on the crop. Whole 512 px crops are compared with the truth; a preset of another "
@@ -47,6 +49,17 @@ class BenchmarkReport:
         }
 
     @cached_property
+    def gaps(self) -> dict[str, dict[str, dict[str, Score]]]:
+        """Level → row → its differences to the input, face by face."""
+        return {
+            level: {
+                row.name: scores.difference(part_of(row, inside), part_of(self.rows[0], inside))
+                for row in self.rows[1:]
+            }
+            for level, inside in self.levels.items()
+        }
+
+    @cached_property
     def harm(self) -> dict[str, dict[str, dict[str, float]]]:
         """Row → level → metric → share of the faces that are worse than the input (harm.py)."""
         came = self.rows[0]
@@ -62,6 +75,8 @@ class BenchmarkReport:
                 line |= {
                     f"{n} {'↑' if n in scores.HIGHER else '↓'}": str(s) for n, s in rows[row.name].items()
                 }
+                gaps = self.gaps[level].get(row.name, {})
+                line |= {f"{n} against the input": signed(gaps[n]) for n in COMPARED if n in gaps}
                 harm = self.harm.get(row.name, {}).get(level, {})
                 line |= {WORSE: f"{harm[ANY]:.0%}"} if ANY in harm else {}
                 line |= {"s/face": f"{row.cost['seconds']:.2f}"} if "seconds" in row.cost else {}
@@ -86,6 +101,7 @@ class BenchmarkReport:
                 "levels": {
                     level: {
                         "scores": numbers(rows[row.name]),
+                        "against the input": numbers(self.gaps[level].get(row.name, {})),
                         "harm": self.harm.get(row.name, {}).get(level, {}),
                     }
                     for level, rows in self.scores.items()

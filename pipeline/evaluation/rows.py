@@ -22,6 +22,8 @@ from pipeline.ledger.ledger import read_run
 
 # Faces of one stored file of measurements.
 BLOCK = 32
+# Incremented when the same picture gives other values.
+VERSION = 1
 # Column → a value, or a vector.
 Values = Mapping[str, float | Sequence[float]]
 
@@ -71,7 +73,7 @@ class Measurements:
 
     def of(self, pictures: Pictures) -> pa.Table:
         """A row of values for each face, in the sheet's order. Raises StoreError where a picture is missing."""
-        inputs = [store.name_of(self._set.uri), pictures.version, *self._method]
+        inputs = [VERSION, store.name_of(self._set.uri), pictures.version, *self._method]
         digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
         slug = "".join(c if c.isalnum() or c in "=.-" else "_" for c in pictures.name)
         place = store.join(self._folder, f"{slug}-{digest}")

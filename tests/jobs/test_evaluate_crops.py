@@ -122,8 +122,12 @@ def test_the_benchmark_has_both_grids_in_one_table_for_presets_of_any_side(faces
         rows["srcnn"]["levels"]["clean"]["harm"]["any"] == 1
         and rows["input"]["levels"]["clean"]["harm"] == {}
     )
+    gap = rows["srcnn"]["levels"]["heavy"]["against the input"]["PSNR"]["value"]
+    assert gap == pytest.approx(found["srcnn"]["heavy"] - found["input"]["heavy"])
     text = (tmp_path / "scores.md").read_text()
-    assert text.startswith("| level | 1 faces | PSNR ↑ | worse than the input | s/face |")
+    assert text.startswith(
+        "| level | 1 faces | PSNR ↑ | PSNR against the input | worse than the input | s/face |"
+    )
     assert text.count("| paper |") == 3 and "1 faces of 512 px at 3 levels." in text
     for name in ("faces.png", "levels.png"):
         assert min(Image.open(tmp_path / name).size) > 300
