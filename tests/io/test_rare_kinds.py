@@ -32,7 +32,7 @@ def edited(data, value=90):
     picture = decode(data)
     rgb = picture.rgb.astype(np.float32)
     rgb[BOX] = value
-    done, recoded = encode(picture, rgb)
+    done, recoded, _ = encode(picture, rgb)
     assert recoded is None
     return done
 
