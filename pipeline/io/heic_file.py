@@ -23,6 +23,7 @@ FORMAT = "HEIC"
 # Types of items that can be replaced, and properties that are those of the coded data.
 KINDS = (b"hvc1", b"grid")
 CODED = (b"hvcC", b"pixi")
+SIZE, CROP, TURNS = b"ispe", b"clap", (b"irot", b"imir")
 # EXIF orientations: quarter turns against the clock, and mirrored top to bottom or left to right.
 TURNED, MIRRORED = (1, 8, 3, 6), (4, 2)
 FULL_RANGE = 0x80
@@ -88,8 +89,8 @@ def heic_layout(data: bytes) -> Layout:
     names = [name for name, _ in properties]
     if kinds.get(primary) not in KINDS or len(links) != 1:
         raise NotWritable("unsupported HEIC", "a picture that is made of others can not be written back")
-    if b"clap" in names:
-        raise NotWritable("unsupported HEIC", "a crop can not be written back")
+    if CROP in names and any(turn in names[: names.index(CROP)] for turn in TURNS):
+        raise NotWritable("unsupported HEIC", "a crop of a turned picture can not be written back")
     thumbnails = [who for box, who, of in index.references() if box.name == b"thmb" and primary in of]
     if any(kinds.get(who) not in KINDS for who in thumbnails):
         raise NotWritable("unsupported HEIC", "a thumbnail of another kind can not be made anew")
@@ -106,9 +107,14 @@ def heic_layout(data: bytes) -> Layout:
 
 
 def _size(properties: list[tuple[bytes, bytes]]) -> tuple[int, int]:
-    """Width and height."""
-    body = next(body for name, body in properties if name == b"ispe")
-    width, height = struct.unpack_from(">II", body, 4)
+    """Width and height, of what is shown where it is a crop. Raises NotWritable."""
+    named = dict(properties)
+    if CROP in named:
+        width, part, height, other = struct.unpack_from(">IIII", named[CROP])
+        if width % part or height % other:
+            raise NotWritable("unsupported HEIC", "a crop of parts of pixels can not be written back")
+        return width // part, height // other
+    width, height = struct.unpack_from(">II", named[SIZE], 4)
     return width, height
 
 
@@ -175,8 +181,9 @@ class _Coded(NamedTuple):
     """An item that was coded anew."""
 
     body: bytes
-    # whole boxes
+    # whole boxes: how it is coded; and its size, and what is shown of it where that is less
     properties: tuple[bytes, ...]
+    frame: tuple[bytes, ...]
 
     @classmethod
     def of(cls, colours: Array, bits: int, codes: tuple[int, int]) -> "_Coded":
@@ -187,7 +194,8 @@ class _Coded(NamedTuple):
         own = [_box(name, body) for name, body in index.properties(primary) if name in CODED]
         if colours.ndim == 3:
             own.append(_box(b"colr", b"nclx" + struct.pack(">HHHB", *codes, IDENTITY, FULL_RANGE)))
-        return cls(data[start : start + length], tuple(own))
+        frame = [_box(name, body) for name, body in index.properties(primary) if name in (SIZE, CROP)]
+        return cls(data[start : start + length], tuple(own), tuple(frame))
 
 
 def _place(index: _Index, item: int) -> tuple[int, int]:
@@ -227,16 +235,25 @@ def _with_properties(index: _Index, coded: Mapping[int, _Coded]) -> bytes:
     parts = {box.name: box for box in boxes(data, iprp.body, iprp.end)}
     ipco, ipma = parts[b"ipco"], parts[b"ipma"]
     every = list(boxes(data, ipco.body, ipco.end))
-    left_out = {number + 1 for number, box in enumerate(every) if _is_of_coded(data, box)}
+    names = {number: box.name for number, box in enumerate(every, 1)}
     added: list[bytes] = []
     entries = []
     for item, links in _links(data, ipma):
         if item in coded:
-            first = len(every) + len(added) + 1
-            added += coded[item].properties
-            # what says how to decode must be known to readers
-            own = [(first + i, new[4:8] == CODED[0]) for i, new in enumerate(coded[item].properties)]
-            entries.append((item, [*own, *(link for link in links if link[0] not in left_out)]))
+            new, first = coded[item], len(every) + len(added) + 1
+            replaced = {number + 1 for number, box in enumerate(every) if _is_of_coded(data, box)}
+            kept = [link for link in links if link[0] not in replaced]
+            made = new.properties
+            if len(new.frame) > 1 or any(names[number] == CROP for number, _ in kept):
+                kept = [link for link in kept if names[link[0]] not in (SIZE, CROP)]
+                made += new.frame
+            added += made
+            names |= {first + i: box[4:8] for i, box in enumerate(made)}
+            # readers must know how to decode and to crop
+            own = [(first + i, names[first + i] in (CODED[0], CROP)) for i in range(len(made))]
+            # what describes comes before what crops, and that before what turns
+            order = sorted([*own, *kept], key=lambda link: (names[link[0]] in TURNS, names[link[0]] == CROP))
+            entries.append((item, order))
         else:
             entries.append((item, links))
     body = data[ipco.body : ipco.end] + b"".join(added)

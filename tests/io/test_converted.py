@@ -197,7 +197,7 @@ def bmp_with_more():
 
 # Kind → its file, and its pixels as 8-bit RGB by a reader that is not ours.
 KINDS = {
-    "crop of HEIC": (with_properties(heif(), APERTURE, 1), None),
+    "crop of turned HEIC": (with_properties(heif(), box(b"irot", b"\1") + APERTURE, 2), None),
     "fax": (saved("TIFF", PICTURE.convert("1"), compression="group4"), np.asarray(PICTURE.convert("1").convert("RGB"))),
     "2 bits": (few_bits(2)[0], np.repeat(few_bits(2)[1][..., None] * 85, 3, axis=2)),
     "4 bits": (few_bits(4)[0], np.repeat(few_bits(4)[1][..., None] * 17, 3, axis=2)),
@@ -414,6 +414,6 @@ def test_a_picture_that_can_be_written_back_is_not_converted():
 def test_the_size_is_judged_before_anything_is_decoded(monkeypatch):
     monkeypatch.setattr(heic.Heic, "samples", lambda self: 1 / 0)
     monkeypatch.setattr(imagecodecs, "tiff_decode", lambda *_, **__: 1 / 0)
-    for kind in ("crop of HEIC", "CIELAB", "fax"):
+    for kind in ("crop of turned HEIC", "CIELAB", "fax"):
         with pytest.raises(SkippedImage, match="raise --max-pixels"):
             decode(KINDS[kind][0], 7_000, "png")
