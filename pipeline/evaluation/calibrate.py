@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.spread_fit import Sampled, describe_spread, draw_spread, fit_spread
 from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
-from pipeline.networks.presets import find_preset, gate_lines, spread_lines, treatment_lines
+from pipeline.networks.presets import find_preset, gate_lines, table_lines, treatment_lines
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.reporting.sheet import Card, Group, Line, Row, draw_sheet, tile_side
 from pipeline.restoration.config import BLIND_PRESET
@@ -43,6 +43,12 @@ class CalibrateConfig:
     output: str = option(
         help="folder or prefix for table, numbers and pictures", group="what", metavar="PATH_OR_URI"
     )
+    fit: Literal["treatments", "error"] = option(
+        "treatments",
+        help="treatments: the preset's table, gates and spread; error: what predicts the error of a face, and whether "
+        "a table by the prediction is better than one by δ",
+        group="what",
+    )
     preset: str = option(BLIND_PRESET, help="preset whose networks are asked", group="what")
     chains: str = option(
         CHAINS,
@@ -64,6 +70,19 @@ class CalibrateConfig:
         help="chains of each face for the fit of [spread], as --samples of jobs.restore; 1 fits none",
         group="fit",
     )
+    others: str | None = option(
+        None,
+        help="with --fit error: photographs of another collection, on which the fit is tested, as --faces",
+        group="fit",
+        metavar="PATH_OR_URI",
+    )
+    treated: int = option(
+        100,
+        help="with --fit error: photographs that are also restored by every treatment of the preset's table; 0 none, "
+        "which is quick",
+        group="fit",
+        metavar="N",
+    )
     weights_dir: str | None = option(
         None, help="folder or s3:// prefix searched for weights first", group="what"
     )
@@ -83,10 +102,10 @@ class CalibrateConfig:
     )
 
     def __post_init__(self) -> None:
-        if min(self.limit, self.apart_from, self.seed) < 0 or min(self.draws, self.each, self.samples) < 1:
-            raise UsageError(
-                "--limit, --apart-from and --seed must not be negative, --draws, --each and --samples at least 1"
-            )
+        if min(self.limit, self.apart_from, self.seed, self.treated) < 0:
+            raise UsageError("--limit, --apart-from, --seed and --treated must not be negative")
+        if min(self.draws, self.each, self.samples) < 1:
+            raise UsageError("--draws, --each and --samples must be at least 1")
         try:
             self.candidates  # noqa: B018 (evaluated for what it raises)
         except ValueError as error:
@@ -98,6 +117,11 @@ class CalibrateConfig:
     def candidates(self) -> tuple[Candidate, ...]:
         """Everything that is tried."""
         return (LEFT, ESTIMATOR, *(Candidate.parse(text) for text in self.chains.split(",")))
+
+    @property
+    def other_collection(self) -> "CalibrateConfig":
+        """The measurement of --others, of which nothing is fitted."""
+        return replace(self, faces=self.others or "", treated=0)
 
     @property
     def bounds(self) -> Bounds:
@@ -305,7 +329,8 @@ def calibrate(config: CalibrateConfig) -> int:
     if config.samples > 1 and (sampled := measure_spread(config, faces, table(bins))):
         bound = fit_spread(sampled)
         described += "\n" + describe_spread(sampled, bound)
-        text += "\n".join(spread_lines(bound)) + "\n"
+        if bound is not None:
+            text += "\n".join(table_lines("spread", {"invented": bound})) + "\n"
         store.write_bytes(store.join(config.output, "spread.png"), draw_spread(sampled, bound))
         store.write_bytes(store.join(config.output, "treatment.md"), described.encode())
         store.write_bytes(store.join(config.output, "treatment.toml"), text.encode())

@@ -112,6 +112,19 @@ def draw_damage(level: Level, rng: np.random.Generator) -> Damage:
 
 def damage(picture: Pixels, how: Damage, rng: np.random.Generator) -> Pixels:
     """[H, W, 3] uint8 RGB → the same shape, damaged. rng draws the noise only."""
+    return enlarged(decode_jpeg(damaged_file(picture, how, rng)), how, *picture.shape[:2])
+
+
+def enlarged(small: Pixels, how: Damage, height: int, width: int) -> Pixels:
+    """A damaged picture at its size again."""
+    back: Pixels = cv2.resize(small, (width, height), interpolation=INTERPOLATIONS[how.up]).astype(
+        np.uint8, copy=False
+    )
+    return back
+
+
+def damaged_file(picture: Pixels, how: Damage, rng: np.random.Generator) -> bytes:
+    """The JPEG of a damaged picture before it is enlarged to its size again. rng draws the noise only."""
     height, width = picture.shape[:2]
     blurred = cv2.filter2D(
         picture.astype(np.float32), -1, blur_kernel(how), borderType=cv2.BORDER_REFLECT_101
@@ -119,11 +132,7 @@ def damage(picture: Pixels, how: Damage, rng: np.random.Generator) -> Pixels:
     size = tuple(max(round(n / how.shrink), min(n, LEAST_SIDE)) for n in (width, height))
     small = cv2.resize(blurred, size, interpolation=INTERPOLATIONS[how.down])
     noisy = small + np.float32(how.noise) * _noise(small.shape, how, rng)
-    coded = jpeg_round_trip(np.clip(np.rint(noisy), 0, 255).astype(np.uint8), how.quality, how.shared_chroma)
-    back: Pixels = cv2.resize(coded, (width, height), interpolation=INTERPOLATIONS[how.up]).astype(
-        np.uint8, copy=False
-    )
-    return back
+    return encode_jpeg(np.clip(np.rint(noisy), 0, 255).astype(np.uint8), how.quality, how.shared_chroma)
 
 
 def blur_kernel(how: Damage) -> NDArray[np.float32]:
@@ -149,11 +158,16 @@ def _noise(shape: tuple[int, ...], how: Damage, rng: np.random.Generator) -> NDA
     return noise
 
 
-def jpeg_round_trip(picture: Pixels, quality: int, shared_chroma: bool) -> Pixels:
-    """[H, W, 3] uint8 RGB through a JPEG and back."""
+def encode_jpeg(picture: Pixels, quality: int, shared_chroma: bool) -> bytes:
+    """[H, W, 3] uint8 RGB as a JPEG, 4:2:0 or 4:4:4."""
     sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if shared_chroma else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     _, coded = cv2.imencode(".jpg", picture[..., ::-1], options)
-    back = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    return coded.tobytes()
+
+
+def decode_jpeg(data: bytes) -> Pixels:
+    """[H, W, 3] uint8 RGB of what `encode_jpeg` made."""
+    back = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert back is not None  # it was encoded just now
     return np.ascontiguousarray(back[..., ::-1], np.uint8)

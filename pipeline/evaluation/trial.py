@@ -51,7 +51,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class _Damaged:
+class DamagedFace:
     """A damaged photograph with its face."""
 
     picture: Pixels
@@ -71,6 +71,15 @@ class _Damaged:
     def crop(self) -> Pixels:
         """[S, S, 3] uint8 of the damaged face."""
         return warp_crop(self.picture, self.to_crop, self.frame.side, self.frame.resampling)
+
+    @cached_property
+    def true_crop(self) -> Pixels:
+        """[S, S, 3] uint8 of the true face, where the picture is damaged but of another size than the truth, too."""
+        shrunk = np.array(self.picture.shape[1::-1]) / self.truth.shape[1::-1]
+        to_picture = np.array(
+            [[shrunk[0], 0, (shrunk[0] - 1) / 2], [0, shrunk[1], (shrunk[1] - 1) / 2], [0, 0, 1]]
+        )
+        return warp_crop(self.truth, self.to_crop @ to_picture, self.frame.side, "fine")
 
     def pasted(self, restored: Pixels) -> Pixels:
         """The picture with its face restored."""
@@ -125,31 +134,35 @@ class Trial:
             if found is not None:
                 yield found
 
-    def _damaged(self, number: int, face: FaceAddress, draws: int) -> Iterator["_Damaged"]:
+    def _damaged(self, number: int, face: FaceAddress, draws: int) -> Iterator[DamagedFace]:
         """Photograph `number` with `draws` degrees of damage; nothing without a measurable face."""
-        try:
-            truth = images.decode(face.read(), MOST_PIXELS).rgb
-        except images.ImageError:
+        if (found := self._measurable(face)) is None:
             return
-        found = measured_face(truth, self._detector)
-        if found is None:
-            return
-        true_embedding = self.scorer.embedding(truth, found.landmarks)
+        truth, landmarks, embedding = found
         for turn in range(draws):
             rng = np.random.default_rng([self._seed, 6, number, turn])
             how = draw(rng)
             picture = truth if how is None else damage(truth, how, rng)
-            yield _Damaged(
-                picture, truth, found.landmarks, true_embedding, f"{number:08x}{turn:02x}", self._frame
-            )
+            yield DamagedFace(picture, truth, landmarks, embedding, f"{number:08x}{turn:02x}", self._frame)
 
-    def _job(self, damaged: "_Damaged", treatment: Treatment | Treatments) -> FaceJob:
+    def _measurable(self, face: FaceAddress) -> tuple[Pixels, NDArray[np.floating], Embedding] | None:
+        """A photograph, and landmarks and embedding of the face that is measured; None without one."""
+        try:
+            truth = images.decode(face.read(), MOST_PIXELS).rgb
+        except images.ImageError:
+            return None
+        found = measured_face(truth, self._detector)
+        if found is None:
+            return None
+        return truth, found.landmarks, self.scorer.embedding(truth, found.landmarks)
+
+    def _job(self, damaged: DamagedFace, treatment: Treatment | Treatments) -> FaceJob:
         inside = inside_picture(damaged.to_crop, self._frame.side, *damaged.picture.shape[1::-1])
         key = noise_key(self._seed, damaged.name, 0)
         return FaceJob(damaged.crop, key, self._preset.eta, treatment, inside=inside)
 
     def _sampled(
-        self, number: int, damaged: "_Damaged", treatments: Treatments, count: int
+        self, number: int, damaged: DamagedFace, treatments: Treatments, count: int
     ) -> Sampled | None:
         """A face by several chains, of which the nearest to their mean is delivered; None where it has no chain."""
         first = self._engine.submit(self._job(damaged, treatments)).result()
@@ -168,10 +181,10 @@ class Trial:
         delta = first.estimated_change
         return Sampled(number, delta, spread.mean, spread.identity, against["angle"], against["psnr"])
 
-    def _score(self, damaged: "_Damaged", delivered: Pixels) -> Values:
+    def _score(self, damaged: DamagedFace, delivered: Pixels) -> Values:
         return self.scorer(delivered, damaged.truth, damaged.landmarks, damaged.true_embedding)
 
-    def _sample(self, damaged: "_Damaged") -> Sample:
+    def _sample(self, damaged: DamagedFace) -> Sample:
         """The results of every treatment of the face of one damaged picture."""
         crop = damaged.crop
         submitted = {c: self._engine.submit(self._job(damaged, self._treatment(c))) for c in self._candidates}

@@ -7,6 +7,7 @@ The front of formats.py, picture.py, decoding.py and encoding.py.
 """
 
 import io
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,28 @@ from pipeline.io.picture import ImageError, Picture, SkippedImage, enlarged
 
 __all__ = [
     "LUMA", "MAX_PIXELS", "Edited", "Encoded", "ImageError", "Picture", "SkippedImage", "decode", "decode_rgb",
-    "encode", "encode_anew", "encode_jpeg", "encode_png", "enlarged", "is_image_name", "jpeg_round_trip", "most_bytes",
-    "resize", "weight",
+    "encode", "encode_anew", "encode_jpeg", "encode_png", "enlarged", "is_image_name", "jpeg_quality",
+    "jpeg_round_trip", "most_bytes", "resize", "weight",
 ]  # fmt: skip
+
+# Sum of the steps of the luma table of ITU-T T.81, Annex K.
+ANNEX_K_LUMA = 3688
 
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     """[H, W, 3] uint8 RGB upright, for reading only. Raises ImageError."""
     return decode(data).rgb
+
+
+def jpeg_quality(data: bytes) -> float | None:
+    """The quality, 1 to 100, at which libjpeg writes luma tables as coarse as those of these bytes; None: no JPEG.
+
+    libjpeg scales its table of ITU-T T.81, Annex K, by 50 / quality, above 50 by 2 - quality / 50.
+    """
+    with suppress(OSError, KeyError), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        coarse = sum(image.quantization[0]) / ANNEX_K_LUMA  # type: ignore[attr-defined]
+        return float(np.clip(50 / coarse if coarse > 1 else 100 - 50 * coarse, 1, 100))
+    return None
 
 
 def jpeg_round_trip(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

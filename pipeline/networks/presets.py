@@ -111,6 +111,8 @@ class Preset:
     # `invented`: the identity spread of a face's samples (faces/spread.py, degrees) above which the face is more the
     # model's than the person's. Empty: no such bound was fitted
     spread: Mapping[str, Any] = field(default_factory=dict)
+    # what predicts a face's error: the table of faces/error_features.py. Empty: nothing was fitted
+    error: Mapping[str, Any] = field(default_factory=dict)
     # N of tasks for which another one than `start_step` is better
     task_start: Mapping[str, Any] = field(default_factory=dict)
     # one sentence for people who choose
@@ -384,7 +386,7 @@ def as_toml(preset: Preset) -> str:
     lines = [*_entries({name: value for name, value in entries.items() if name != "name"})]
     gates = tables.pop("gates", {})
     for name, table in tables.items():
-        lines += ["", f"[{name}]", *_entries(table)]
+        lines += table_lines(name, table)
     lines += gate_lines(gates)
     lines += treatment_lines(preset.treatment)
     for role, spec in (("prior", preset.prior), ("estimator", preset.estimator)):
@@ -400,12 +402,12 @@ def treatment_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def gate_lines(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The lines of a preset's [gates] tables."""
-    return [line for level, table in gates.items() for line in ("", f"[gates.{level}]", *_entries(table))]
+    return [line for level, table in gates.items() for line in table_lines(f"gates.{level}", table)]
 
 
-def spread_lines(bound: float | None) -> list[str]:
-    """The lines of a preset's [spread] table; none without a bound."""
-    return [] if bound is None else ["", "[spread]", *_entries({"invented": bound})]
+def table_lines(name: str, table: Mapping[str, Any]) -> list[str]:
+    """The lines of one of a preset's tables."""
+    return ["", f"[{name}]", *_entries(table)]
 
 
 def _entries(table: Mapping[str, Any]) -> Iterator[str]:

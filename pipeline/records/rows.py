@@ -157,6 +157,8 @@ class FaceRecord:
     treatment: Decision | Literal[""] = ""
     # mean |f(y) - y| over the face, 0..255: how far the estimator changes it; None where it was not called
     estimated_change: float | None = None
+    # predicted mean |f(y) - x| to the unknown true face x, 0..255; None where the preset predicts none
+    predicted_error: float | None = None
     # the treatment that passed the gates; empty for a face that is left as it was
     rung: Rung | Literal[""] = ""
     # every treatment that was tried, with its measurements and the gate that it did not pass

@@ -183,9 +183,9 @@ class Panel:
         """Free space around the values, as a share of their range."""
         self._axes.margins(share)
 
-    def logarithmic(self) -> None:
-        """Powers of ten in y."""
-        self._axes.set_yscale("log")
+    def logarithmic(self, axis: Axis = "y") -> None:
+        """Powers of ten along an axis."""
+        (self._axes.set_xscale if axis == "x" else self._axes.set_yscale)("log")
 
     def invert(self, axis: Axis) -> None:
         """Falling values along an axis."""

@@ -10,6 +10,7 @@ from pipeline.console.work_counts import Report, ignore
 from pipeline.diffusion.method import Method
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.faces.detect import Selection
+from pipeline.faces.error_features import ErrorModel
 from pipeline.faces.gates import Bounds
 from pipeline.faces.geometry import CropFrame
 from pipeline.io import store
@@ -45,6 +46,8 @@ class Restorer:
     sha256: dict[str, str]
     # what a restored face may differ from the one that came; None: whatever comes out is delivered
     bounds: Bounds | None = None
+    # what predicts the error of an estimate; None: nothing does
+    error_model: ErrorModel | None = None
     # what is measured besides, of --metrics what can be
     metrics: tuple[str, ...] = ()
     # faces that people named beforehand
@@ -148,6 +151,16 @@ def bounds_of(config: RestoreConfig, preset: Preset) -> Bounds | None:
     return choose_bounds(config.gate, preset, config.faces.free_colour)
 
 
+def error_model_of(config: RestoreConfig, preset: Preset) -> ErrorModel | None:
+    """What predicts the error of a blind face's estimate. Raises UsageError where the preset's table is none."""
+    if not config.task.is_blind or not preset.error:
+        return None
+    try:
+        return ErrorModel.from_table(preset.error)
+    except ValueError as error:
+        raise UsageError(f"--preset {preset.name}: {error}") from error
+
+
 def _askable(bounds: Bounds | None, weights_dir: str | None) -> Bounds | None:
     """The bounds without that of the identity where its network is missing, which is said."""
     if bounds is None or bounds.identity is None:
@@ -170,7 +183,9 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
     bounds = _askable(bounds_of(config, preset), config.machine.weights_dir)
     never = read_face_list(config.faces.never) if config.faces.never else NO_FACES
     only = read_face_list(config.faces.only) if config.faces.only else None
-    restorer = Restorer(preset, method, check_weights(config, preset), bounds, never=never, only=only)
+    model = error_model_of(config, preset)
+    weights = check_weights(config, preset)
+    restorer = Restorer(preset, method, weights, bounds, model, never=never, only=only)
     resolved = method.resolved | {"weights": restorer.sha256, "preset_side": preset.side}
     if (config.metrics.truth or "").startswith("sibling:"):
         resolved |= {"truth": config.metrics.truth}  # such pictures are not restored
@@ -295,6 +310,7 @@ def restore_stage(
         samples=c.samples.number,
         takes_nearest=c.samples.takes_nearest,
         invented=invented_above(m.preset, c.task.is_blind),
+        error_model=m.error_model,
         report=report,
     )
 

@@ -63,6 +63,7 @@ SCHEMA = pa.schema(
         ("kept", pa.string()),  # why the face was left as it is; empty for a restored one
         ("left_for", pa.string()),  # the kind of that reason, as in LEFT_TEXTS of records/rows.py
         ("estimated_change", pa.float64()),  # mean |f(y) - y|, 0..255; null where nothing was estimated
+        ("predicted_error", pa.float64()),  # of the estimate, 0..255; null where the preset predicts none
         ("start_step", pa.int32()),  # these three null where there was no chain
         ("calls", pa.int32()),
         ("hold", pa.float64()),
@@ -87,7 +88,8 @@ SCHEMA = pa.schema(
 VERDICT_COLUMNS = ("verdict", "verdict_by", "verdict_at", "verdict_settings")
 SAMPLE_COLUMNS = ("samples", "spread", "spread_identity", "invented")
 ADDED_LATER = frozenset(
-    {"left_for", "recoded", "label", "rung", "tried", "has_crop", *VERDICT_COLUMNS, *SAMPLE_COLUMNS}
+    {"left_for", "predicted_error", "recoded", "label", "rung", "tried", "has_crop"}
+    | {*VERDICT_COLUMNS, *SAMPLE_COLUMNS}
 )
 
 

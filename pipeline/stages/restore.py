@@ -25,6 +25,7 @@ from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.task import BLIND, Task
 from pipeline.diffusion.treatment import Treatment
 from pipeline.faces.colour import anchor_change, anchor_colour
+from pipeline.faces.error_features import ErrorModel
 from pipeline.faces.gates import Bounds, Gates
 from pipeline.faces.geometry import CropFrame, inside_picture
 from pipeline.faces.identity import Embedder
@@ -95,6 +96,8 @@ class RestoreSettings:
     takes_nearest: bool = True
     # identity spread of the samples, degrees, above which a face counts as invented; None: unknown
     invented: float | None = None
+    # what predicts the error of an estimate; None: nothing does
+    error_model: ErrorModel | None = None
     # is given what happens to networks and faces
     report: Report = ignore
 
@@ -304,6 +307,9 @@ class RestoreFaces:
         result = climb.outcome
         what = result.treatment
         face.treatment, face.estimated_change = what.kind, result.estimated_change
+        if (model := self._settings.error_model) is not None:
+            change, inside = result.estimated_change, climb.job.inside
+            face.predicted_error = model.error(climb.job.crop, result.estimated, change, face.scale, inside)
         face.start_step = result.start_step
         if what.chain is not None:
             face.calls, face.hold, face.eta = what.steps, what.hold, what.eta

@@ -23,6 +23,7 @@ from pipeline.io.images import (
     decode,
     encode,
     is_image_name,
+    jpeg_quality,
     resize,
 )
 from pipeline.io.picture import upright_rgb
@@ -419,3 +420,14 @@ def test_damaged_bytes_raise_nothing_but_image_errors_and_warn_of_nothing(kind):
             edited[:1] = 7
             encode(picture, edited)
     assert not said
+
+
+@pytest.mark.parametrize("quality", [30, 50, 75, 95])
+def test_the_quality_of_a_jpeg_follows_from_its_tables(quality):
+    assert jpeg_quality(saved(Image.fromarray(COLOUR), "JPEG", quality=quality)) == pytest.approx(
+        quality, abs=1
+    )
+
+
+def test_a_file_that_is_no_jpeg_has_no_quality():
+    assert jpeg_quality(LOSSLESS["rgb png"]) is None and jpeg_quality(b"no picture") is None

@@ -92,6 +92,7 @@ def test_each_face_is_treated_as_the_presets_table_says_of_its_damage(finished):
         assert face["eta"] == row.get("eta", PRESET.eta)
         assert face["kept"].startswith("the face has nothing to gain") == (face["treatment"] == "left")
         assert face["strength"] == 1.0
+        assert 1 < face["predicted_error"] < 20
     blurred, sharp = faces[0]["estimated_change"], faces[3]["estimated_change"]
     assert blurred > 4 * sharp > 0
 

@@ -8,10 +8,12 @@ from pipeline.networks.presets import (
     PRESETS,
     Preset,
     PresetError,
+    as_toml,
     build,
     find_preset,
     load_network,
     preset_names,
+    table_lines,
 )
 
 MINE = """
@@ -192,6 +194,14 @@ def test_a_wrong_preset_is_refused_with_file_place_and_remedy(tmp_path, old, new
     (tmp_path / "album.toml").write_text(MINE.replace(old, new))
     with pytest.raises(PresetError, match=rf"album\.toml.*{words}"):
         find_preset(tmp_path / "album.toml")
+
+
+def test_a_preset_keeps_what_predicts_the_error_of_a_face(tmp_path):
+    table = {"offset": -0.5, "change": [-1.5, 2.0, 0.3, 0.1]}
+    lines = "\n".join(table_lines("error", table))
+    (tmp_path / "album.toml").write_text(MINE.replace("[prior]", f"{lines}\n[prior]"))
+    assert find_preset(tmp_path / "album.toml").error == table
+    assert "change = [-1.5, 2.0, 0.3, 0.1]" in as_toml(find_preset(tmp_path / "album.toml"))
 
 
 def test_a_preset_says_when_a_face_counts_as_invented(tmp_path):

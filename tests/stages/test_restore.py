@@ -11,6 +11,7 @@ from PIL import ImageFilter
 from pipeline.diffusion.schedule import chain_from, make_schedule
 from pipeline.diffusion.treatment import ESTIMATOR, Treatment
 from pipeline.faces.colour import anchor_change, anchor_colour
+from pipeline.faces.error_features import ErrorModel
 from pipeline.faces.gates import Bounds
 from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, load_faces, pack, unpack
 from pipeline.restoration.config import RestoreConfig
@@ -72,6 +73,21 @@ def table(chains):
         {"above": (least + middle) / 2, "way": "estimator"},
         {"above": (middle + most) / 2, "start_step": 60, "calls": 2, "hold": 1.0},
     )
+
+
+def test_the_error_of_each_face_is_predicted_from_its_crop_and_estimate_alone(chains, table):
+    model = ErrorModel(0.5, {"change": (-2.0, 3.0, 0.8, 0.1), "crispness": (-1.0, 0.5, -0.7, 0.0)})
+    predicting = replace(with_table(settings(**WALK, free_colour=True), table), error_model=model)
+    faces, estimated, *_ = restored(predicting)
+    found = [f.predicted_error for f in faces]
+    assert found == [
+        model.error(crop, estimate, f.estimated_change, f.scale, None)
+        for crop, estimate, f in zip(CROPS, estimated, faces, strict=True)
+    ]
+    assert len(set(found)) == 3 and min(found) > 0, "of the face that is left, too"
+    [alone], *_ = restored(predicting, [face(2)], CROPS[2:])
+    assert alone.predicted_error == found[2]
+    assert [f.predicted_error for f in chains[0]] == [None] * 3
 
 
 def test_a_table_decides_of_each_face_by_how_far_the_estimator_changes_it(chains, table):
