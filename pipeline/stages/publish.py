@@ -39,6 +39,7 @@ from pipeline.records.rows import (
     FaceRecord,
     ImageRecord,
     Row,
+    crop_sides,
     load_faces,
     load_features,
     load_images,
@@ -142,15 +143,16 @@ class Publish:
         """Deliver the unit and make its marker, in the place of that of an earlier attempt; the marker that counts."""
         began = time.monotonic()
         records, faces = load_images(row), load_faces(row)
-        before, after = (unpack(row[c], self.frame.side) for c in ("crops", "restored"))
+        sides = crop_sides(faces, self.frame.side)
+        before, after = (unpack(row[c], sides) for c in ("crops", "restored"))
         carried = self._carried(unit, records, earlier)
-        shown = Shown(self.frame, records, faces, choose_samples(list(before)), self.max_pixels, self.review)
+        shown = Shown(self.frame, records, faces, choose_samples(before), self.max_pixels, self.review)
         kept = {} if carried is None or unit.kind == "folder" else self._carried_pictures(unit, carried)
         pasted = self.pasted(unit, records, faces, before, after, shown.take, kept)
         outputs = self._deliver(unit, records, pasted)
         if shown.samples:
             outputs.append(self._write(unit, unit.sample_path, sample_strip(shown.samples)))
-        tried = tried_crops(faces, unpack(row.get("rungs") or b"", self.frame.side))
+        tried = tried_crops(faces, row.get("rungs") or b"", self.frame.side)
         spreads = dict(self._spreads(faces, row))
         extras = chain(
             self._crops(unit, faces, before, after, spreads),
@@ -211,8 +213,8 @@ class Publish:
         unit: Unit,
         records: list[ImageRecord],
         faces: list[FaceRecord],
-        before: NDArray[np.uint8],
-        after: NDArray[np.uint8],
+        before: Sequence[NDArray[np.uint8]],
+        after: Sequence[NDArray[np.uint8]],
         show: Callable[[int, bytes, bytes], None] | None = None,
         carried: Mapping[int, bytes] | None = None,
     ) -> Iterator[Pasted]:
@@ -379,8 +381,8 @@ class Publish:
         self,
         unit: Unit,
         faces: list[FaceRecord],
-        before: NDArray[np.uint8],
-        after: NDArray[np.uint8],
+        before: Sequence[NDArray[np.uint8]],
+        after: Sequence[NDArray[np.uint8]],
         spreads: Mapping[int, NDArray[np.uint8]],
     ) -> Iterator[tuple[str, bytes]]:
         """The aligned crops, when they are wanted, and how far the samples of each face differ."""
@@ -395,7 +397,7 @@ class Publish:
     def _spreads(self, faces: list[FaceRecord], row: Row) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Index among the crops, and map, of each face that has several samples."""
         if row.get("spreads"):
-            maps = unpack_maps(row["spreads"], self.frame.side)
+            maps = unpack_maps(row["spreads"], crop_sides(faces, self.frame.side))
             every = zip(with_crops(faces), maps, strict=True)
             yield from ((i, spread) for i, (face, spread) in enumerate(every) if face.spread is not None)
 

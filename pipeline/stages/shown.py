@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.images import decode
 from pipeline.io.units import Unit
-from pipeline.records.rows import FaceRecord, ImageRecord, with_crops
+from pipeline.records.rows import FaceRecord, ImageRecord, crop_sides, unpack, with_crops
 from pipeline.reporting.text import printable
 from pipeline.stages.ladder import NON_FINITE
 from pipeline.stages.sample import Sample, cut_sample
@@ -61,14 +61,14 @@ class Shown:
         self,
         unit: Unit,
         faces: Sequence[FaceRecord],
-        came: Pixels,
-        restored: Pixels,
+        came: Sequence[Pixels],
+        restored: Sequence[Pixels],
         tried: Mapping[int, Sequence[Pixels]],
         spreads: Mapping[int, Pixels],
     ) -> Iterator[tuple[str, bytes]]:
         """Path and bytes of each picture for the review page.
 
-        came, restored: [F, S, S, 3], the crops. By a face's index among these: tried: what several treatments made of
+        came, restored: [S, S, 3] each, the crops. By a face's index among these: tried: what several treatments made of
         it; spreads: [S, S], how far its samples differ.
         """
         if not self._review:
@@ -83,16 +83,15 @@ class Shown:
                     yield path, review_panels(panels)
 
 
-def tried_crops(faces: Sequence[FaceRecord], crops: Pixels) -> dict[int, list[Pixels]]:
+def tried_crops(faces: Sequence[FaceRecord], data: bytes, side: int) -> dict[int, list[Pixels]]:
     """What several treatments made of a face, [S, S, 3] each, by its index among the faces that have crops.
 
-    crops: [R, S, S, 3], those of all such faces in their order.
+    data: of all such faces in their order, as `pack` makes it. side: the preset's.
     """
+    counts = [sum(tried.get("failed") != NON_FINITE for tried in face.tried) for face in with_crops(faces)]
+    owners = [i for i, count in enumerate(counts) if count > 1 for _ in range(count)]
+    sides = crop_sides(faces, side)
     found: dict[int, list[Pixels]] = {}
-    start = 0
-    for i, face in enumerate(with_crops(faces)):
-        count = sum(tried.get("failed") != NON_FINITE for tried in face.tried)
-        if count > 1:
-            found[i] = list(crops[start : start + count])
-            start += count
+    for i, crop in zip(owners, unpack(data, [sides[i] for i in owners]), strict=True):
+        found.setdefault(i, []).append(crop)
     return found
