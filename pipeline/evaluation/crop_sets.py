@@ -26,8 +26,8 @@ from pipeline.evaluation.crops import (
     place_real,
     write_real,
 )
-from pipeline.evaluation.judge import EMBEDDING, FEATURES, METRICS, Judge
 from pipeline.evaluation.options import EvaluateConfig
+from pipeline.evaluation.real_metrics import EMBEDDING, FEATURES, METRICS, RealFaceMetrics
 from pipeline.evaluation.rows import (
     Measurements,
     Pictures,
@@ -63,10 +63,10 @@ def evaluate_real(config: EvaluateConfig) -> int:
     contents = with_left_out(found.contents, left_out)
     say(f"{contents}, in {found.uri}; {len(variants)} variants")
     restored = [RestoredFaces(name, uri, found) for name, uri in config.restored_folders.items()]
-    judge = Judge(config.weights_dir, device_of(config), reference is not None)
-    missing += challenge_report.not_measured(judge.left_out)
+    metrics = RealFaceMetrics(config.weights_dir, device_of(config), reference is not None)
+    missing += challenge_report.not_measured(metrics.left_out)
     warn(missing)
-    measured = Measurements(found, measured_in(config), judge.method, lambda _, picture: judge(picture))
+    measured = Measurements(found, measured_in(config), metrics.method, lambda _, picture: metrics(picture))
     rows: list[ChallengeRow] = []
     shown: list[Pictures] = []
     embeddings: Numbers | None = None
@@ -76,21 +76,21 @@ def evaluate_real(config: EvaluateConfig) -> int:
                 return pictures
             say(f"measuring {pictures.name}")
             table = measured.of(pictures)
-            row = challenge_row(pictures, table, judge, found.sources, embeddings, reference)
-            if judge.rule is not None and embeddings is None:
+            row = challenge_row(pictures, table, metrics, found.sources, embeddings, reference)
+            if metrics.rule is not None and embeddings is None:
                 embeddings = vectors(table, EMBEDDING)
             say(f"{row.name}: {row.total}")
             rows.append(row)
             shown.append(pictures)
         faces = challenge_report.draw_faces(rows, shown)
-        publish(config, tracker, ChallengeReport(rows, contents, missing, judge.rule, faces))
+        publish(config, tracker, ChallengeReport(rows, contents, missing, metrics.rule, faces))
     return OK
 
 
 def challenge_row(
     pictures: Pictures,
     table: pa.Table,
-    judge: Judge,
+    metrics: RealFaceMetrics,
     sources: Sequence[str],
     inputs: Numbers | None,
     reference: FeatureStatistics | None,
@@ -101,7 +101,7 @@ def challenge_row(
     if reference is not None and FEATURES in table.column_names and len(table) > 1:
         fid = fid_to(vectors(table, FEATURES), reference)
     cosines = None if inputs is None else cosine_rows(inputs, vectors(table, EMBEDDING))
-    rule = judge.rule
+    rule = metrics.rule
     thresholds = np.array([rule.threshold(source) if rule else np.nan for source in sources])
     return ChallengeRow(pictures.name, values, fid, cosines, thresholds, pictures.cost)
 

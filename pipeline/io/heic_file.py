@@ -131,7 +131,7 @@ def _orientation(properties: list[tuple[bytes, bytes]]) -> int:
 
 
 def decode_heic(data: bytes, opened: Heic, layout: Layout) -> Picture:
-    """The picture of a file whose header was read and judged. Raises NotWritable."""
+    """The picture of a file whose header was checked. Raises NotWritable."""
     if opened.is_premultiplied:
         raise SkippedImage("unsupported HEIC", "colours that are multiplied by alpha can not be edited")
     samples = UPRIGHT[layout.orientation][1](opened.samples())
