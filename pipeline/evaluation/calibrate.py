@@ -18,7 +18,8 @@ from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.spread_fit import Sampled, describe_spread, draw_spread, fit_spread
 from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
-from pipeline.networks.presets import find_preset, gate_lines, table_lines, treatment_lines
+from pipeline.networks.preset_text import gate_lines, table_lines, treatment_lines
+from pipeline.networks.presets import find_preset
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.reporting.sheet import Card, Group, Line, Row, draw_sheet, tile_side
 from pipeline.restoration.config import BLIND_PRESET

@@ -7,7 +7,6 @@ import pyarrow as pa
 import torch
 
 from pipeline.console.commands import OK, say
-from pipeline.console.options import UsageError
 from pipeline.datasets.faces import PHOTOGRAPHS, find_faces, spread
 from pipeline.evaluation import benchmark_report, challenge_report
 from pipeline.evaluation.benchmark import (
@@ -42,7 +41,7 @@ from pipeline.evaluation.testset import PictureSet
 from pipeline.evaluation.tracked import describe, make_variants, open_tracker, publish, restore_variants
 from pipeline.io import store
 from pipeline.io.weights import copies
-from pipeline.metrics.distribution import FeatureStatistics
+from pipeline.metrics.distribution import FeatureStatistics, load_reference
 from pipeline.metrics.suite import Suite, parse_metrics
 from pipeline.networks.presets import Preset, find_preset
 from pipeline.tracking.tracker import RunTracker
@@ -52,7 +51,7 @@ INPUT = "input"
 
 def evaluate_real(config: EvaluateConfig) -> int:
     """Score real faces without ground truth, as the NTIRE challenge does. Returns the exit code."""
-    reference = read_reference(config.reference)
+    reference = load_reference(config.reference)
     photographs = spread(find_faces(config.faces, PHOTOGRAPHS).faces, config.limit)
     found = place_real(photographs, store.join(config.output, "sets"))
     variants, missing = choose_variants(config, found)
@@ -182,16 +181,6 @@ def absent_weights(preset: Preset, weights_dir: str | None) -> list[str]:
 
 def _has_chain(preset: Preset) -> bool:
     return preset.estimator.kind != "spandrel"
-
-
-def read_reference(uri: str | None) -> FeatureStatistics | None:
-    """The statistics of --reference. Raises UsageError for another file."""
-    if uri is None:
-        return None
-    try:
-        return FeatureStatistics.load(uri)
-    except ValueError as error:
-        raise UsageError(f"--reference {error}") from error
 
 
 def device_of(config: EvaluateConfig) -> str:

@@ -23,7 +23,8 @@ from pipeline.evaluation.error_fit import (
 from pipeline.evaluation.error_trial import ErrorTrial
 from pipeline.evaluation.error_worth import choose_treatments, describe_choices, describe_harm
 from pipeline.io import store
-from pipeline.networks.presets import find_preset, table_lines
+from pipeline.networks.preset_text import table_lines
+from pipeline.networks.presets import find_preset
 from pipeline.records.fingerprint import fingerprint_digest
 
 # Levels at which faces are turned from the true person most often.
