@@ -50,7 +50,7 @@ class CalibrateConfig:
         "a table by the prediction is better than one by δ",
         group="what",
     )
-    preset: str = option(BLIND_PRESET, help="preset whose networks are asked", group="what")
+    preset: str = option(BLIND_PRESET, help="preset whose networks are measured", group="what")
     chains: str = option(
         CHAINS,
         help="chains to try, N:CALLS:SIGMA or N:CALLS:SIGMA:ETA separated by commas",

@@ -77,7 +77,11 @@ class _Index(NamedTuple):
 
 
 def heic_layout(data: bytes) -> Layout:
-    """A file's index. Raises NotWritable for what can not be written back; StopIteration and others where damaged."""
+    """What a file's index says of the picture.
+
+    Raises NotWritable for what can not be written back, SkippedImage for a sequence; StopIteration and others where
+    the file is damaged.
+    """
     index = _Index.of(data)
     if any(box.name == b"moov" for box in boxes(data)):
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
