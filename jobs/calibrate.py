@@ -26,7 +26,7 @@ example faces. The same command again resumes; with other bounds it only fits ag
 Each photograph is damaged at the levels of jobs.evaluate --grid real, and the error of the estimate compared with what
 is measured without the truth: δ, its bands and chroma, crispness, blur, noise, contrast, detail, scale, JPEG tables.
 OUT/error.md says what each adds to δ on people that the fit has not seen, what treatments by the predicted error
-deliver, and whether it foresees harm. OUT/error.png shows predicted against true errors; OUT/error.toml is the preset's
+deliver, and whether it predicts harm. OUT/error.png shows predicted against true errors; OUT/error.toml is the preset's
 [error], by which records have a predicted_error.
 Photographs of one person are named PERSON_NUMBER; any other name is a person of its own."""
 

@@ -8,7 +8,7 @@ from pipeline.io import layout, store
 
 NOTE = f"{layout.LEDGER}/cleaning.json"
 
-Phase = Literal["measuring", "judging", "repairing", "writing"]
+Phase = Literal["measuring", "deciding", "repairing", "writing"]
 
 
 @dataclass(frozen=True)

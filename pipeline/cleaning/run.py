@@ -79,7 +79,7 @@ class Cleaning:
         code = self._measure(pending) if pending else OK
         if code != OK:
             return code
-        self._enter("judging")
+        self._enter("deciding")
         rows = self._with_verdicts(self.intake.table(self._unread))
         repair = ""
         if self.config.repair and not self.config.dry_run:

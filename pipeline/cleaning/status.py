@@ -1,6 +1,6 @@
 """The state of a cleaning, from what it has written so far: versions, note, measurements, repairs.
 
-Nothing is written and no process is asked: it works beside a start, after one, and on another machine.
+Nothing is written and no process is contacted: it works during a start, after one, and on another machine.
 """
 
 import time

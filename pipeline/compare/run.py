@@ -13,7 +13,7 @@ from pipeline.console.gates import parse_gates
 from pipeline.console.options import UsageError, option
 from pipeline.io import store
 from pipeline.io.errors import redact
-from pipeline.metrics.distribution import FeatureStatistics
+from pipeline.metrics.distribution import load_reference
 from pipeline.tracking.address import NO_TRACKING, mlflow_option, settle_uri
 from pipeline.tracking.lookup import NotFound, find_outputs
 from pipeline.tracking.tracker import RunTracker
@@ -115,14 +115,6 @@ def run(config: CompareConfig) -> int:
     print(f"\npage    {store.join(output, 'index.html')}")
     track(config, a, b, output, list(files), summary)
     return GATE_BROKEN if failed else OK
-
-
-def load_reference(uri: str | None) -> FeatureStatistics | None:
-    """The reference set, where one is wanted. Raises UsageError or StoreError."""
-    try:
-        return FeatureStatistics.load(uri) if uri else None
-    except ValueError as error:
-        raise UsageError(f"--reference {error}") from error
 
 
 def mean_differences(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from pipeline.datasets.degradation import degrade, grid_degradation
 from pipeline.datasets.faces import FaceAddress
-from pipeline.evaluation.crops import Reason, cut_face, finish, folder_digest, for_each, key_of, left_out_of
-from pipeline.evaluation.photographs import damaged
+from pipeline.evaluation.crops import Reason, cut_face, finish, folder_digest, key_of, left_out_of
+from pipeline.evaluation.photographs import damaged, for_each
 from pipeline.evaluation.realworld import LEVELS, Pixels
 from pipeline.evaluation.rows import Values, column, vectors
 from pipeline.evaluation.scores import COLUMNS, FEATURES, Faces, Measured

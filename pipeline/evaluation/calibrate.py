@@ -18,7 +18,8 @@ from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.spread_fit import Sampled, describe_spread, draw_spread, fit_spread
 from pipeline.evaluation.trial import Sample, Trial
 from pipeline.io import images, store
-from pipeline.networks.presets import find_preset, gate_lines, table_lines, treatment_lines
+from pipeline.networks.preset_text import gate_lines, table_lines, treatment_lines
+from pipeline.networks.presets import find_preset
 from pipeline.records.fingerprint import fingerprint_digest
 from pipeline.reporting.sheet import Card, Group, Line, Row, draw_sheet, tile_side
 from pipeline.restoration.config import BLIND_PRESET
@@ -49,7 +50,7 @@ class CalibrateConfig:
         "a table by the prediction is better than one by δ",
         group="what",
     )
-    preset: str = option(BLIND_PRESET, help="preset whose networks are asked", group="what")
+    preset: str = option(BLIND_PRESET, help="preset whose networks are measured", group="what")
     chains: str = option(
         CHAINS,
         help="chains to try, N:CALLS:SIGMA or N:CALLS:SIGMA:ETA separated by commas",

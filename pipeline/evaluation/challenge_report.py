@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.evaluation import plots
 from pipeline.evaluation.challenge import FID, MOST_CHANGED, NAMES, TERMS, ChallengeRow, IdentityRule, Total
-from pipeline.evaluation.judge import METRICS
+from pipeline.evaluation.real_metrics import METRICS
 from pipeline.evaluation.report import Table, markdown, numbers, whole_page
 from pipeline.evaluation.rows import Pictures
 from pipeline.evaluation.scores import mean
@@ -20,7 +20,7 @@ FORMULA = (
     "Score = CLIPIQA + MANIQA + MUSIQ/100 + max(0, (10 - NIQE)/10) + Q-Align/5 + max(0, (100 - FID)/100), of the means "
     "over the faces (NTIRE 2025 and 2026, real-world face restoration); ± are 95 % intervals."
 )
-BLIND = "Metrics without reference judge pixels, not the person: a sharp but wrong face scores well."
+BLIND = "Metrics without reference measure pixels, not the likeness: a sharp but wrong face scores well."
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class ChallengeReport:
                 f"their test set ({self._thresholds()}), by the name of their folder or tar."
             ]
         return [
-            f"The identity is judged by {self.rule.network} with thresholds of its own ({self._thresholds()}): this is "
-            "not the challenge's rule, which needs AdaFace's weights, and no row fails by it."
+            f"The identity is compared by {self.rule.network} with thresholds of its own ({self._thresholds()}): this "
+            "is not the challenge's rule, which needs AdaFace's weights, and no row fails by it."
         ]
 
     def _thresholds(self) -> str:
@@ -145,7 +145,7 @@ def not_measured(reasons: Mapping[str, str]) -> list[str]:
 
 def label(name: str) -> str:
     """A metric's name in the table, with its direction."""
-    is_down = name == FID or NO_REFERENCE[name].better == "down"
+    is_down = name == FID or NO_REFERENCE[name] == "down"
     used = "" if name in TERMS else " (not of the score)"
     return f"{NAMES.get(name, name)} {'↓' if is_down else '↑'}{used}"
 

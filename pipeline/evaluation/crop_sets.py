@@ -7,7 +7,6 @@ import pyarrow as pa
 import torch
 
 from pipeline.console.commands import OK, say
-from pipeline.console.options import UsageError
 from pipeline.datasets.faces import PHOTOGRAPHS, find_faces, spread
 from pipeline.evaluation import benchmark_report, challenge_report
 from pipeline.evaluation.benchmark import (
@@ -26,8 +25,8 @@ from pipeline.evaluation.crops import (
     place_real,
     write_real,
 )
-from pipeline.evaluation.judge import EMBEDDING, FEATURES, METRICS, Judge
 from pipeline.evaluation.options import EvaluateConfig
+from pipeline.evaluation.real_metrics import EMBEDDING, FEATURES, METRICS, RealFaceMetrics
 from pipeline.evaluation.rows import (
     Measurements,
     Pictures,
@@ -42,7 +41,7 @@ from pipeline.evaluation.testset import PictureSet
 from pipeline.evaluation.tracked import describe, make_variants, open_tracker, publish, restore_variants
 from pipeline.io import store
 from pipeline.io.weights import copies
-from pipeline.metrics.distribution import FeatureStatistics
+from pipeline.metrics.distribution import FeatureStatistics, load_reference
 from pipeline.metrics.suite import Suite, parse_metrics
 from pipeline.networks.presets import Preset, find_preset
 from pipeline.tracking.tracker import RunTracker
@@ -52,7 +51,7 @@ INPUT = "input"
 
 def evaluate_real(config: EvaluateConfig) -> int:
     """Score real faces without ground truth, as the NTIRE challenge does. Returns the exit code."""
-    reference = read_reference(config.reference)
+    reference = load_reference(config.reference)
     photographs = spread(find_faces(config.faces, PHOTOGRAPHS).faces, config.limit)
     found = place_real(photographs, store.join(config.output, "sets"))
     variants, missing = choose_variants(config, found)
@@ -63,10 +62,10 @@ def evaluate_real(config: EvaluateConfig) -> int:
     contents = with_left_out(found.contents, left_out)
     say(f"{contents}, in {found.uri}; {len(variants)} variants")
     restored = [RestoredFaces(name, uri, found) for name, uri in config.restored_folders.items()]
-    judge = Judge(config.weights_dir, device_of(config), reference is not None)
-    missing += challenge_report.not_measured(judge.left_out)
+    metrics = RealFaceMetrics(config.weights_dir, device_of(config), reference is not None)
+    missing += challenge_report.not_measured(metrics.left_out)
     warn(missing)
-    measured = Measurements(found, measured_in(config), judge.method, lambda _, picture: judge(picture))
+    measured = Measurements(found, measured_in(config), metrics.method, lambda _, picture: metrics(picture))
     rows: list[ChallengeRow] = []
     shown: list[Pictures] = []
     embeddings: Numbers | None = None
@@ -76,21 +75,21 @@ def evaluate_real(config: EvaluateConfig) -> int:
                 return pictures
             say(f"measuring {pictures.name}")
             table = measured.of(pictures)
-            row = challenge_row(pictures, table, judge, found.sources, embeddings, reference)
-            if judge.rule is not None and embeddings is None:
+            row = challenge_row(pictures, table, metrics, found.sources, embeddings, reference)
+            if metrics.rule is not None and embeddings is None:
                 embeddings = vectors(table, EMBEDDING)
             say(f"{row.name}: {row.total}")
             rows.append(row)
             shown.append(pictures)
         faces = challenge_report.draw_faces(rows, shown)
-        publish(config, tracker, ChallengeReport(rows, contents, missing, judge.rule, faces))
+        publish(config, tracker, ChallengeReport(rows, contents, missing, metrics.rule, faces))
     return OK
 
 
 def challenge_row(
     pictures: Pictures,
     table: pa.Table,
-    judge: Judge,
+    metrics: RealFaceMetrics,
     sources: Sequence[str],
     inputs: Numbers | None,
     reference: FeatureStatistics | None,
@@ -101,7 +100,7 @@ def challenge_row(
     if reference is not None and FEATURES in table.column_names and len(table) > 1:
         fid = fid_to(vectors(table, FEATURES), reference)
     cosines = None if inputs is None else cosine_rows(inputs, vectors(table, EMBEDDING))
-    rule = judge.rule
+    rule = metrics.rule
     thresholds = np.array([rule.threshold(source) if rule else np.nan for source in sources])
     return ChallengeRow(pictures.name, values, fid, cosines, thresholds, pictures.cost)
 
@@ -182,16 +181,6 @@ def absent_weights(preset: Preset, weights_dir: str | None) -> list[str]:
 
 def _has_chain(preset: Preset) -> bool:
     return preset.estimator.kind != "spandrel"
-
-
-def read_reference(uri: str | None) -> FeatureStatistics | None:
-    """The statistics of --reference. Raises UsageError for another file."""
-    if uri is None:
-        return None
-    try:
-        return FeatureStatistics.load(uri)
-    except ValueError as error:
-        raise UsageError(f"--reference {error}") from error
 
 
 def device_of(config: EvaluateConfig) -> str:

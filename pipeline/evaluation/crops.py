@@ -1,13 +1,10 @@
 """Faces as aligned crops of 512 px in FFHQ's frame: crops that are such already, or cut out of photographs."""
 
 import hashlib
-import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +12,19 @@ from numpy.typing import NDArray
 
 from pipeline.console.options import UsageError
 from pipeline.datasets.faces import PHOTOGRAPHS, FaceAddress, SampleError, find_faces
-from pipeline.evaluation.photographs import LEAST_BOX, MOST_PIXELS, MOST_THREADS, head_box, measured_face
+from pipeline.evaluation.labels import without_suffix
+from pipeline.evaluation.photographs import LEAST_BOX, MOST_PIXELS, for_each, head_box, measured_face
 from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.testset import PictureSet
 from pipeline.faces.detect import CenterFace, Face, Selection, select_faces
-from pipeline.faces.geometry import CropFrame, UnusableLandmarks, crop_scale, face_to_crop, warp_crop
+from pipeline.faces.geometry import (
+    CropFrame,
+    UnusableLandmarks,
+    crop_scale,
+    face_to_crop,
+    resize_crop,
+    warp_crop,
+)
 from pipeline.io import images, store
 
 SIDE = 512
@@ -33,7 +38,6 @@ REASONS: Mapping[Reason, str] = {
     "too_small": "with a face too small",
     "unreadable": "unreadable",
 }
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -90,19 +94,6 @@ def _is_large(face: Face, height: int, width: int) -> bool:
     except UnusableLandmarks:
         return False
     return min(x1 - x0, y1 - y0) >= LEAST_BOX
-
-
-def for_each(faces: Sequence[FaceAddress], work: Callable[[int, CenterFace], R]) -> list[R]:
-    """The results of `work` for the number of every picture, in order; each thread has a detector of its own."""
-    kept = threading.local()
-
-    def done(number: int) -> R:
-        if not hasattr(kept, "detector"):
-            kept.detector = CenterFace()
-        return work(number, kept.detector)
-
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
-        return list(pool.map(done, range(len(faces))))
 
 
 def folder_digest(faces: Sequence[FaceAddress]) -> str:
@@ -201,13 +192,8 @@ def left_out_words(counts: Mapping[Reason, int]) -> str:
 
 def key_of(face: FaceAddress) -> str:
     """The path of a picture without its suffix; in a tar, after the path of the tar."""
-    path = f"{_without_suffix(face.shard)}/{face.member}" if face.member else face.shard
-    return _without_suffix(path)
-
-
-def _without_suffix(path: str) -> str:
-    head, dot, suffix = path.rpartition(".")
-    return head if dot and "/" not in suffix else path
+    path = f"{without_suffix(face.shard)}/{face.member}" if face.member else face.shard
+    return without_suffix(path)
 
 
 class RestoredFaces:
@@ -235,14 +221,9 @@ class RestoredFaces:
             )
         if row["to_crop"] is None:
             return picture if width == SIDE else images.resize(picture, SIDE)
-        return warp_crop(picture, _at_size(row, width, height), SIDE, FRAME.resampling)
-
-
-def _at_size(row: Mapping[str, Any], width: int, height: int) -> NDArray[np.float64]:
-    """The similarity to a face's crop from its picture enlarged to another size."""
-    x, y = row["width"] / width, row["height"] / height
-    smaller = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
-    return np.asarray(np.reshape(row["to_crop"], (2, 3)) @ smaller, np.float64)
+        to_crop = np.reshape(row["to_crop"], (2, 3))
+        to_crop = resize_crop(to_crop, width / row["width"], height / row["height"])
+        return warp_crop(picture, to_crop, SIDE, FRAME.resampling)
 
 
 def matched(sources: Sequence[str], faces: Sequence[FaceAddress], what: str) -> dict[str, FaceAddress]:

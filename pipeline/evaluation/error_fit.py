@@ -1,6 +1,6 @@
 """Prediction of the error of an estimate: a weighted sum of the logarithms of what is measured without the truth.
 
-Fitted on some people and tested on others: each face is predicted by a model that knows nobody of its fold.
+Fitted on some people and tested on others: each face is predicted by a model fitted without the people of its fold.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ FOLDS = 5
 RESAMPLED = 1000
 # Penalty on squared weights of measurements in standard deviations, for each face.
 RIDGE = 1e-3
-# Quantiles of a measurement to which it is held: squares reach far beyond them.
+# Quantiles to which a measurement is clipped: its square would extrapolate far beyond them.
 WITHIN = (0.005, 0.995)
 # Ends the name of a measurement's square.
 SQUARE = "²"
@@ -31,7 +31,7 @@ SQUARE = "²"
 LEAST_PEOPLE = 10
 DELTA, CURVED, ALL, CROP = "δ", "δ, curved", "all", "all but scale and JPEG"
 _BOTH = ("change", f"change{SQUARE}")
-# What a model is given, by its name. The last has nothing of the file, which may have been enlarged or coded again.
+# Measurements of each model, by its name. The last has none of the file, which may have been enlarged or coded again.
 SETS: Mapping[str, tuple[str, ...]] = {
     DELTA: ("change",),
     CURVED: _BOTH,
@@ -74,7 +74,7 @@ def fit_model(features: Sequence[Mapping[str, float]], target: Numbers, names: S
     squared = [name + SQUARE in names for name in given]
     x = np.concatenate([logs, logs[:, squared] ** 2], axis=1)
     mean, deviation = x.mean(axis=0), x.std(axis=0)
-    # what is the same for all faces says nothing
+    # what is the same for all faces predicts nothing
     deviation[deviation < 1e-9] = np.inf
     scaled = (x - mean) / deviation
     normal = scaled.T @ scaled + RIDGE * len(x) * np.eye(x.shape[1])

@@ -1,6 +1,6 @@
-"""What a better prediction of a face's error is worth: its treatment chosen by it, and harm foreseen.
+"""Uses of a prediction of a face's error: choosing the treatment by it, and predicting harm.
 
-Tables of treatments are fitted to some people by each of several rules, and held to other people.
+Tables of treatments are fitted to some people by each of several rules, and tested on other people.
 """
 
 from collections.abc import Mapping, Sequence
@@ -137,7 +137,7 @@ def separation(harmed: NDArray[np.bool_], score: Numbers) -> float:
 
 
 def describe_harm(found: Choices, predictions: Predictions, levels: Sequence[str]) -> str:
-    """Whether faces that the preset's table turns from the true person are foreseen: a table in Markdown.
+    """Whether faces whose angle to the true face the preset's table enlarges are predicted: a table in Markdown.
 
     Of restored faces, by each measurement, by the predicted error, and by a prediction of the angle itself.
     """
@@ -159,11 +159,11 @@ def describe_harm(found: Choices, predictions: Predictions, levels: Sequence[str
     features = [sample.features for sample in samples]
     scores = {name: np.array([one[name] for one in features]) for name in FEATURES}
     scores |= {"predicted error": error, "true error": np.log([sample.error for sample in samples])}
-    scores["predicted turn of the angle"] = predict_held_out(features, turned, people, FEATURES)
+    scores["predicted growth of the angle"] = predict_held_out(features, turned, people, FEATURES)
     lines = [
         f"{count}:",
         "",
-        "| foreseen by | area under the curve |",
+        "| predicted by | area under the curve |",
         "|---|---|",
     ]
     for name, score in scores.items():

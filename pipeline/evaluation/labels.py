@@ -68,7 +68,7 @@ def _from_table(faces: Sequence[FaceAddress], uri: str) -> list[Values]:
     for row in rows:
         name = str(next(iter(row.values())))
         named.setdefault(name, row)
-        named.setdefault(_without_suffix(name), row)
+        named.setdefault(without_suffix(name), row)
     return [next((named[name] for name in _names(face) if name in named), {}) for face in faces]
 
 
@@ -78,7 +78,7 @@ def _names(face: FaceAddress) -> Iterator[str]:
     for start in range(len(parts)):
         name = "/".join(parts[start:])
         yield name
-        yield _without_suffix(name)
+        yield without_suffix(name)
 
 
 def _from_sidecars(faces: Sequence[FaceAddress]) -> list[Values]:
@@ -113,8 +113,9 @@ def _json_members(shard: str) -> dict[str, tuple[int, int]]:
 
 def _sidecar(name: str) -> str:
     """KEY.jpg → KEY.json; a URI keeps its slashes."""
-    return _without_suffix(name) + ".json"
+    return without_suffix(name) + ".json"
 
 
-def _without_suffix(name: str) -> str:
+def without_suffix(name: str) -> str:
+    """A name, path or URI without the suffix of its last part."""
     return name.removesuffix(PurePosixPath(name).suffix)

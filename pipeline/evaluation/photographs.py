@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from pipeline.faces.detect import CenterFace, Face, Selection, box_size, select_
 from pipeline.faces.geometry import CropFrame, UnusableLandmarks, face_to_crop
 from pipeline.io import images, store
 
+R = TypeVar("R")
 # Incremented when the same settings give another set.
 VERSION = 1
 # Larger photographs are left out: damaging one of 36 Mpx takes a gigabyte of memory.
@@ -118,15 +119,11 @@ def write_photographs(found: PhotographSet, faces: Sequence[FaceAddress]) -> Non
     """Write a set unless it exists. Raises SampleError where no photograph has a face."""
     if found.is_whole:
         return
-    kept = threading.local()
 
-    def written(number: int) -> list[dict[str, Any]] | str:
-        if not hasattr(kept, "detector"):
-            kept.detector = CenterFace()
-        return _write_photograph(found, number, faces[number], kept.detector)
+    def written(number: int, detector: CenterFace) -> list[dict[str, Any]] | str:
+        return _write_photograph(found, number, faces[number], detector)
 
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
-        parts = list(pool.map(written, range(len(faces))))
+    parts = for_each(faces, written)
     left_out = {reason: parts.count(reason) for reason in (NO_FACE, UNREADABLE)}
     rows = [row for part in parts if not isinstance(part, str) for row in part]
     if not rows:
@@ -136,6 +133,19 @@ def write_photographs(found: PhotographSet, faces: Sequence[FaceAddress]) -> Non
         )
     metadata = {LEFT_OUT: json.dumps(left_out).encode()}
     found.finish(pa.Table.from_pylist(rows, SHEET).replace_schema_metadata(metadata))
+
+
+def for_each(faces: Sequence[FaceAddress], work: Callable[[int, CenterFace], R]) -> list[R]:
+    """The results of `work` for the number of every picture, in order; each thread has a detector of its own."""
+    kept = threading.local()
+
+    def done(number: int) -> R:
+        if not hasattr(kept, "detector"):
+            kept.detector = CenterFace()
+        return work(number, kept.detector)
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+        return list(pool.map(done, range(len(faces))))
 
 
 def _write_photograph(

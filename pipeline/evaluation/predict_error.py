@@ -23,15 +23,16 @@ from pipeline.evaluation.error_fit import (
 from pipeline.evaluation.error_trial import ErrorTrial
 from pipeline.evaluation.error_worth import choose_treatments, describe_choices, describe_harm
 from pipeline.io import store
-from pipeline.networks.presets import find_preset, table_lines
+from pipeline.networks.preset_text import table_lines
+from pipeline.networks.presets import find_preset
 from pipeline.records.fingerprint import fingerprint_digest
 
-# Levels at which faces are turned from the true person most often.
+# Levels at which the angle to the true face grows most often.
 HARMED = ("medium", "heavy")
 
 
 def predict_error(config: CalibrateConfig) -> int:
-    """Measure errors, fit their prediction, and write what it explains and what it is worth."""
+    """Measure errors, fit their prediction, and write what it explains and whether it helps. Returns the exit code."""
     store.check_writable(config.output)
     samples = measure_errors(config, choose_photographs(config))
     if len({sample.person for sample in samples}) < LEAST_PEOPLE:
@@ -54,7 +55,7 @@ def predict_error(config: CalibrateConfig) -> int:
             parts += describe_worth(config, found)
         if other := [sample for sample in others if sample.stored == stored]:
             parts.append(describe_faces(f"other collection, {title}", Predictions.carried(fitted, other)))
-    # the file is not asked: it may have been enlarged or coded again
+    # without the measurements of the file, which may have been enlarged or coded again
     lines = table_lines("error", fit_damaged(samples, CROP).as_table)
     text = "\n".join(parts)
     store.write_bytes(store.join(config.output, "error.toml"), "\n".join([*lines[1:], ""]).encode())
@@ -70,7 +71,7 @@ def describe_faces(title: str, found: Predictions) -> str:
 
 
 def describe_worth(config: CalibrateConfig, found: Predictions) -> list[str]:
-    """What treatments by the prediction deliver, and whether it foresees harm; nothing where none was tried."""
+    """What treatments by the prediction deliver, and whether it predicts harm; nothing where none was tried."""
     if not config.treated or not any(sample.measured for sample in found.samples):
         return []
     choices = choose_treatments(found, find_preset(config.preset).treatment, config.each, config.bounds)

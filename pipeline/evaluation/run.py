@@ -114,7 +114,7 @@ def evaluate_faces(config: EvaluateConfig) -> int:
 def group_faces(
     labels: Labels, variants: Sequence[Variant], rows: Sequence[Measured], found: EvaluationSet
 ) -> Groups | None:
-    """Measured rows by the labels of their faces; None without labels, or without a metric that harm is judged by.
+    """Measured rows by the labels of their faces; None without labels, or without a metric that harm is measured by.
 
     rows: the baseline, which gains are against, then each variant's.
     """

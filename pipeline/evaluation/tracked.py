@@ -19,8 +19,8 @@ from pipeline.tracking.address import settle_uri, ui_command
 from pipeline.tracking.tracker import RunTracker
 
 
-class Shown(Protocol):
-    """A report."""
+class AnyReport(Protocol):
+    """What `publish` writes and logs."""
 
     @property
     def best(self) -> str | None:
@@ -114,7 +114,7 @@ def shared_options(config: EvaluateConfig, parent: RunTracker) -> dict[str, Any]
     }
 
 
-def publish(config: EvaluateConfig, tracker: RunTracker, report: Shown) -> None:
+def publish(config: EvaluateConfig, tracker: RunTracker, report: AnyReport) -> None:
     """Write the report, log it to MLflow, print the tables."""
     title = f"Evaluation {store.name_of(config.output)}"
     files = {

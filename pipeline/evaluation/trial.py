@@ -22,8 +22,9 @@ from pipeline.evaluation.spread_fit import Sampled
 from pipeline.faces.colour import anchor_change
 from pipeline.faces.detect import CenterFace
 from pipeline.faces.gates import Bounds, Gates, Judged
-from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, paste_change, warp_crop
+from pipeline.faces.geometry import CropFrame, face_to_crop, inside_picture, resize_crop, warp_crop
 from pipeline.faces.identity import Embedder, Embedding
+from pipeline.faces.pasting import paste_change
 from pipeline.faces.spread import face_region, measure_spread, nearest_to_mean
 from pipeline.io import images
 from pipeline.io.weights import resolve
@@ -74,12 +75,10 @@ class DamagedFace:
 
     @cached_property
     def true_crop(self) -> Pixels:
-        """[S, S, 3] uint8 of the true face, where the picture is damaged but of another size than the truth, too."""
-        shrunk = np.array(self.picture.shape[1::-1]) / self.truth.shape[1::-1]
-        to_picture = np.array(
-            [[shrunk[0], 0, (shrunk[0] - 1) / 2], [0, shrunk[1], (shrunk[1] - 1) / 2], [0, 0, 1]]
-        )
-        return warp_crop(self.truth, self.to_crop @ to_picture, self.frame.side, "fine")
+        """[S, S, 3] uint8 of the true face, also where the damaged picture has another size than the true one."""
+        (height, width), (h, w) = self.truth.shape[:2], self.picture.shape[:2]
+        to_crop = resize_crop(self.to_crop, width / w, height / h)
+        return warp_crop(self.truth, to_crop, self.frame.side, "fine")
 
     def pasted(self, restored: Pixels) -> Pixels:
         """The picture with its face restored."""

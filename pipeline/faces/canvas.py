@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.faces.geometry import Pixels, in_window, place_crop
+from pipeline.faces.geometry import in_window
+from pipeline.faces.pasting import Pixels, place_crop
 
 # Rows and columns of a picture.
 Box = tuple[slice, slice]

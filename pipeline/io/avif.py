@@ -111,7 +111,7 @@ def _is_coded(data: bytes, box: Box) -> bool:
 
 
 def decode_avif(data: bytes, layout: Layout) -> Picture:
-    """The picture of a file whose header was read and judged."""
+    """The picture of a file whose header was checked."""
     samples = np.array(imagecodecs.avif_decode(data, numthreads=1))
     samples = samples[..., None] if samples.ndim == 2 else samples
     if samples.shape[:2] != (layout.height, layout.width) or samples.ndim != 3:

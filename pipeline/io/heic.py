@@ -12,7 +12,7 @@ BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")
 IDENTITY, UNSPECIFIED = 0, (2, 2)
 SRGB = (1, 13)
 _MISSING = (
-    "HEIC wants pillow-heif, which is not installed; install it with pip install '.[archive]', or save the picture as "
+    "HEIC needs pillow-heif, which is not installed; install it with pip install '.[archive]', or save the picture as "
     "PNG or JPEG"
 )
 
@@ -36,7 +36,7 @@ class Heic(NamedTuple):
 
 
 def is_heic(data: bytes) -> bool:
-    """Whether a file is one, by its first bytes; those of AVIF may begin alike and were asked for before."""
+    """Whether a file is one, by its first bytes; AVIF may have the same ones and is to be checked first."""
     return data[4:8] == b"ftyp" and data[8:12] in BRANDS
 
 

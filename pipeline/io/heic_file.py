@@ -77,7 +77,11 @@ class _Index(NamedTuple):
 
 
 def heic_layout(data: bytes) -> Layout:
-    """A file's index. Raises NotWritable for what can not be written back; StopIteration and others where damaged."""
+    """What a file's index says of the picture.
+
+    Raises NotWritable for what can not be written back, SkippedImage for a sequence; StopIteration and others where
+    the file is damaged.
+    """
     index = _Index.of(data)
     if any(box.name == b"moov" for box in boxes(data)):
         raise SkippedImage("animated", "a single picture was wanted, got several frames")
@@ -131,7 +135,7 @@ def _orientation(properties: list[tuple[bytes, bytes]]) -> int:
 
 
 def decode_heic(data: bytes, opened: Heic, layout: Layout) -> Picture:
-    """The picture of a file whose header was read and judged. Raises NotWritable."""
+    """The picture of a file whose header was checked. Raises NotWritable."""
     if opened.is_premultiplied:
         raise SkippedImage("unsupported HEIC", "colours that are multiplied by alpha can not be edited")
     samples = UPRIGHT[layout.orientation][1](opened.samples())

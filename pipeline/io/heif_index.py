@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.io.tiff_xmp import NoPlace, spliced
 
-IN_FILE = 0  # construction_method of items whose offsets count from the file's begin
+IN_FILE = 0  # construction_method of items whose offsets count from the file's beginning
 
 # Name, begin and end.
 Box = tuple[bytes, int, int]

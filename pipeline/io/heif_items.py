@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.io.boxes import Box, boxes
 
-# Construction method of items whose offsets count from the file's begin.
+# Construction method of items whose offsets count from the file's beginning.
 IN_FILE = 0
 
 

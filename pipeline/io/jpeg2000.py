@@ -156,7 +156,7 @@ def _colours(data: bytes, top: list[Box], count: int) -> tuple[bytes | None, int
 
 
 def decode_jpeg2000(data: bytes, layout: Layout) -> Picture:
-    """The picture of a file whose header was read and judged."""
+    """The picture of a file whose header was checked."""
     samples = imagecodecs.jpeg2k_decode(data[layout.start : layout.end], numthreads=1)
     samples = samples[..., None] if samples.ndim == 2 else samples
     if samples.shape != (layout.height, layout.width, len(layout.bits)):

@@ -164,7 +164,7 @@ def _is_plain_alpha(bits: _Bits, depth: int) -> bool:
 
 
 def decode_jpegxl(data: bytes, header: Header) -> Picture:
-    """The picture of a file whose header was read and judged."""
+    """The picture of a file whose header was checked."""
     stored, alpha = jpegxl_samples(data, header)
     profile: Profile | None = None
     if header.curve == LINEAR:

@@ -43,9 +43,9 @@ DETECTOR_WEIGHTS = {
 _IMAGENET = "trained on ImageNet (non-commercial research and education only)"
 _ARNIQA = "https://github.com/miccunifi/ARNIQA/releases/download/weights"
 
-# Networks that judge, by the metric of `metrics/suite.py` that wants them. The others' lie inside packages.
+# Networks of metrics, by the metric of `metrics/suite.py` that needs them. The others' lie inside packages.
 METRIC_WEIGHTS = {
-    # in the package; the gates judge by it, too
+    # in the package; of the gates, too
     "identity": Published(
         file="face_embedding.safetensors",
         url=None,

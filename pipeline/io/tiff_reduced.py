@@ -196,7 +196,7 @@ def _shrunk(samples: Array, size: tuple[int, ...]) -> Array:
 
 
 def _sums(before: Array, shown: Array) -> NDArray[np.float64]:
-    """Number, sums and sums of squares of levels, from which `_alike` judges: they add."""
+    """[5] number, sums and sums of squares of levels, which add; for `_alike`."""
     x = before.astype(np.float64)
     d = shown.astype(np.float64) - x
     return np.array([x.size, x.sum(), (x * x).sum(), d.sum(), (d * d).sum()])

@@ -67,7 +67,7 @@ def resolve(
 
 
 def resolve_metric(name: str, weights_dir: str | None) -> Resolved:
-    """The weights file of a network that judges (METRIC_WEIGHTS). Raises WeightsError."""
+    """The weights file of a metric (METRIC_WEIGHTS). Raises WeightsError."""
     published = METRIC_WEIGHTS[name]
     return resolve(published.file, published.url, published.sha256, weights_dir)
 

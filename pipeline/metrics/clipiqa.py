@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.metrics.inputs import CLIP, as_batch
 from pipeline.networks.clip import load_clip
 
-# The good and the bad description of each pair, and its words as numbers of CLIP's vocabulary.
+# The good and the bad description of each pair, and the ids of their tokens in CLIP's vocabulary.
 PAIRS = (
     ("good image", "bad image"),
     ("sharp image", "blurry image"),
@@ -47,11 +47,11 @@ class ClipIqa:
         if min(picture.shape[:2]) < 32:
             return float("nan")
         embedding = self._network.embed_pictures(CLIP(as_batch(picture, self._device)))
-        likeness = (embedding @ self._texts).reshape(-1, 2).softmax(dim=1)
-        return float(likeness[:, 0].mean())
+        shares = (embedding @ self._texts).reshape(-1, 2).softmax(dim=1)
+        return float(shares[:, 0].mean())
 
 
 def descriptions() -> list[list[int]]:
-    """The descriptions as numbers of words, the good and the bad one of each pair in turn."""
+    """The token ids of the descriptions, the good and the bad one of each pair in turn."""
     texts = [text.replace("-", " - ").split() for pair in PAIRS for text in pair]
     return [[BEGIN, *(VOCABULARY[word] for word in words), END] for words in texts]

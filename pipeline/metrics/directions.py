@@ -34,7 +34,7 @@ METRIC_INFO: Mapping[str, MetricInfo] = {
     "adaface_kept": MetricInfo("up"),
     "landmark_shift": MetricInfo("down", at_side=True),
     "quality_after": MetricInfo("down", at_side=True),
-    **{one.column: MetricInfo(one.better, at_side=True) for one in NO_REFERENCE.values()},
+    **{name: MetricInfo(better, at_side=True) for name, better in NO_REFERENCE.items()},
     "sharpness_after": MetricInfo(at_side=True),
     "distance": MetricInfo(at_side=True),
     "start_step": MetricInfo(),

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.console.options import UsageError
 from pipeline.io import store
 from pipeline.io.weights import WeightsError
 from pipeline.records.rows import FEATURES_LENGTH
@@ -138,6 +139,14 @@ class FeatureStatistics:
         if mean.shape != (DIMENSIONS,) or covariance.shape != (DIMENSIONS, DIMENSIONS):
             raise ValueError(_no_reference(uri, f"their shapes are {mean.shape} and {covariance.shape}"))
         return cls(count, mean, covariance)
+
+
+def load_reference(uri: str | None) -> FeatureStatistics | None:
+    """The statistics of --reference; None without it. Raises UsageError for a file of another kind, StoreError."""
+    try:
+        return FeatureStatistics.load(uri) if uri else None
+    except ValueError as error:
+        raise UsageError(f"--reference {error}") from error
 
 
 def _no_reference(uri: str, what: str) -> str:

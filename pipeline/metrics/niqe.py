@@ -29,7 +29,7 @@ class Niqe:
     """[H, W, 3] uint8 RGB → about 2 (natural) to 20 and more (distorted).
 
     nan where the picture holds fewer than two whole blocks of 96 x 96 pixels with contrast, for which the covariance
-    is not defined. Rows and columns behind the last whole block are not looked at.
+    is not defined. Rows and columns beyond the last whole block are ignored.
     """
 
     def __init__(self, file: Path) -> None:

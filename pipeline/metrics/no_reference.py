@@ -1,7 +1,6 @@
-"""Metrics that judge one picture by itself, without a truth: what each is, and the functions that compute them."""
+"""No-reference metrics, which need the restored picture alone, and the functions that compute them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,40 +10,17 @@ from pipeline import Refusal
 from pipeline.io.weights import resolve_metric
 
 # [H, W, 3] uint8 RGB → value, nan where the metric is undefined
-Judge = Callable[[NDArray[np.uint8]], float]
+ImageMetric = Callable[[NDArray[np.uint8]], float]
 
 
-@dataclass(frozen=True)
-class NoReference:
-    """A metric without a reference."""
-
-    # of the records and tables
-    column: str
-    better: Literal["up", "down"]
-    # least and greatest value; None: not bounded
-    range: tuple[float, float | None]
-    # what it measures
-    what: str
-    source: str
-
-
-NO_REFERENCE: Mapping[str, NoReference] = {
-    "niqe": NoReference(
-        "niqe",
-        "down",
-        (0, None),
-        "distance from the statistics of undistorted photographs",
-        "Mittal et al. 2013",
-    ),
-    "clipiqa": NoReference(
-        "clipiqa", "up", (0, 1), "CLIP's choice between five good and bad descriptions", "Wang et al. 2023"
-    ),
-    "arniqa": NoReference(
-        "arniqa", "up", (0, 1), "technical quality, trained on KonIQ-10k", "Agnolucci et al. 2024"
-    ),
-    "musiq": NoReference("musiq", "up", (0, 100), "opinion score, trained on KonIQ-10k", "Ke et al. 2021"),
-    "maniqa": NoReference("maniqa", "up", (0, 1), "opinion score, trained on KonIQ-10k", "Yang et al. 2022"),
-    "qalign": NoReference("qalign", "up", (1, 5), "a language model's rating of quality", "Wu et al. 2024"),
+# Metric, which is also its column → the direction that is better. docs/metrics.md has range and source of each.
+NO_REFERENCE: Mapping[str, Literal["up", "down"]] = {
+    "niqe": "down",
+    "clipiqa": "up",
+    "arniqa": "up",
+    "musiq": "up",
+    "maniqa": "up",
+    "qalign": "up",
 }
 
 WHY_NO_QALIGN = (
@@ -52,28 +28,28 @@ WHY_NO_QALIGN = (
     "its own in the folder of its weights, and such programs are not run"
 )
 
-# What keeps one metric from being measured, and no other.
+# Errors that keep one metric from being measured, and no other.
 MISSING = (Refusal, ImportError, FileNotFoundError, ValueError)
 
 
 def load_no_reference(
     names: Sequence[str], weights_dir: str | None = None, device: str = "cpu"
-) -> tuple[dict[str, Judge], dict[str, str]]:
+) -> tuple[dict[str, ImageMetric], dict[str, str]]:
     """The functions of these metrics by name, and the reason for each that cannot be computed.
 
     device: of torch's networks; NIQE runs on the CPU.
     """
-    judges: dict[str, Judge] = {}
+    metrics: dict[str, ImageMetric] = {}
     left_out: dict[str, str] = {}
     for name in names:
         try:
-            judges[name] = load_judge(name, weights_dir, device)
+            metrics[name] = load_metric(name, weights_dir, device)
         except MISSING as error:
             left_out[name] = str(error)
-    return judges, left_out
+    return metrics, left_out
 
 
-def load_judge(name: str, weights_dir: str | None = None, device: str = "cpu") -> Judge:
+def load_metric(name: str, weights_dir: str | None = None, device: str = "cpu") -> ImageMetric:
     """The function of one of these metrics. Raises one of MISSING."""
     if name == "qalign":
         raise ImportError(WHY_NO_QALIGN)

@@ -30,7 +30,7 @@ from pipeline.metrics.landmarks import (
     find_dlib_models,
     landmark_distance,
 )
-from pipeline.metrics.no_reference import MISSING, NO_REFERENCE, load_judge
+from pipeline.metrics.no_reference import MISSING, NO_REFERENCE, load_metric
 from pipeline.metrics.quality import Brisque, find_brisque
 from pipeline.networks.adaface import load_adaface
 from pipeline.networks.face_embedding import load_embedding
@@ -70,7 +70,7 @@ METRICS: Mapping[str, Metric] = {
     "landmarks": Metric(("landmark_shift_mesh",)),
     "quality": Metric(("quality_before", "quality_after")),
     "adaface": Metric(("adaface_kept",), only_named=True),
-    **{name: Metric((one.column,), only_named=name != "niqe") for name, one in NO_REFERENCE.items()},
+    **{name: Metric((name,), only_named=name != "niqe") for name in NO_REFERENCE},
     "features": Metric(()),
     "psnr": Metric(("psnr",), True),
     "ssim": Metric(("ssim",), True),
@@ -162,7 +162,8 @@ class Suite:
         self._embedder: Embedder | None = None
         self._brisque: Brisque | None = None
         self._adaface: Embedder | None = None
-        self._judges: list[Callable[[Face], Values]] = []
+        # of the no-reference metrics
+        self._no_reference: list[Callable[[Face], Values]] = []
         self._inception: InceptionFeatures | None = None
         makers: dict[str, Callable[[], None]] = {
             "identity": lambda: self._load_embedder(weights_dir),
@@ -179,7 +180,7 @@ class Suite:
             "dists": lambda: self._add_dists(weights_dir),
             "adaface": lambda: self._load_adaface(weights_dir),
         }
-        makers |= {name: partial(self._load_judge, name, weights_dir) for name in NO_REFERENCE}
+        makers |= {name: partial(self._load_no_reference, name, weights_dir) for name in NO_REFERENCE}
         for name in names:
             try:
                 makers[name]()
@@ -205,9 +206,9 @@ class Suite:
         network = load_adaface(resolve_metric("adaface", weights_dir).path)
         self._adaface = Embedder(network, self._frame, ARCFACE_CHIP)
 
-    def _load_judge(self, name: str, weights_dir: str | None) -> None:
-        column, judge = NO_REFERENCE[name].column, load_judge(name, weights_dir, str(self._device))
-        self._judges.append(lambda face: {column: judge(face.after)})
+    def _load_no_reference(self, name: str, weights_dir: str | None) -> None:
+        measure = load_metric(name, weights_dir, str(self._device))
+        self._no_reference.append(lambda face: {name: measure(face.after)})
 
     def _load_inception(self) -> None:
         self._inception = InceptionFeatures().to(self._device)
@@ -241,7 +242,7 @@ class Suite:
         """The metrics that take one face at a time; a metric that raises is left out for this face."""
         values: Values = {}
         of_face = (self._quality, self._identity, self._landmarks, self._adaface_kept)
-        for measure in (*of_face, *self._judges):
+        for measure in (*of_face, *self._no_reference):
             try:
                 values |= measure(face)
             except Exception as error:  # one face must not fail its unit

@@ -162,7 +162,7 @@ class CLIP(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty(()))
 
     def embed_text(self, tokens: Tensor) -> Tensor:
-        """[N, LENGTH] of length 1 for texts of one length. tokens: [N, T] int64, with the marks of begin and end."""
+        """[N, LENGTH] of length 1 for texts of one length. tokens: [N, T] int64, with the start and end tokens."""
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         x = self.ln_final(self.transformer["resblocks"](x))
         return F.normalize(x[:, -1] @ self.text_projection, dim=1)

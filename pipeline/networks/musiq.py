@@ -1,4 +1,4 @@
-"""MUSIQ's network, under the names of the converted files that people have (`musiq_koniq_ckpt-e95806b9.pth`).
+"""MUSIQ's network, under the names of the converted file that is in use (`musiq_koniq_ckpt-e95806b9.pth`).
 
 Source: Ke et al., "MUSIQ: Multi-scale Image Quality Transformer" (ICCV 2021), google-research/musiq (Apache-2.0). As in
 the program that the converted files belong to, GELU is exact and smaller pictures are made by bicubic interpolation.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.networks.archive import read_archive
 from pipeline.networks.checkpoint import load_strict
 
-# Longer sides of the smaller pictures, which are looked at together with the picture itself; side of a patch. Pixels.
+# Longer sides of the resized pictures, network input together with the picture; side of a patch. Pixels.
 SIDES, PATCH = (224, 384), 32
 # Positions of patches are rounded to those of a grid of this many rows and columns.
 GRID = 10
@@ -140,7 +140,7 @@ def multiscale(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def cut(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The patches of pictures filled up with zeros on all sides, [B, N, 3, PATCH, PATCH], and their places, [N]."""
+    """The patches of pictures padded with zeros on all sides, [B, N, 3, PATCH, PATCH], and their places, [N]."""
     rows, columns = (ceil(side / PATCH) for side in x.shape[2:])
     down, right = rows * PATCH - x.shape[2], columns * PATCH - x.shape[3]
     filled = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))

@@ -19,7 +19,7 @@ from pipeline.ledger.lease import Lease
 from pipeline.ledger.ledger import Ledger, Settled, read_run, unit_images_of
 from pipeline.ledger.output import BROKEN
 from pipeline.ledger.plan import load_units
-from pipeline.metrics.distribution import FeatureStatistics
+from pipeline.metrics.distribution import load_reference
 from pipeline.records.verdicts import Verdict
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import Restorer, choose_method, settle_method, settle_metrics
@@ -70,7 +70,7 @@ def run(config: RestoreConfig) -> int:
     with WaitNotice("checking the weights"):
         restorer, settings = settle_method(config, preset, method)
     restorer = replace(restorer, metrics=settle_metrics(config, say))
-    reference = load_reference(config)
+    reference = load_reference(config.metrics.reference)
     with Lease.take(config.output.uri, say) as lease:
         try:
             ledger, settled = open_ledger(config, restorer, settings, lease, listed)
@@ -156,16 +156,6 @@ def listed_files() -> tuple[Callable[[], int], str]:
     """What a wait for a listing counts: the files that are listed from here on."""
     before = store.listed()
     return lambda: store.listed() - before, "files"
-
-
-def load_reference(config: RestoreConfig) -> FeatureStatistics | None:
-    """The set that restored faces are compared with. Raises UsageError for a file that is none."""
-    if config.metrics.reference is None:
-        return None
-    try:
-        return FeatureStatistics.load(config.metrics.reference)
-    except ValueError as error:
-        raise UsageError(f"--reference {error}") from error
 
 
 def other_metrics(config: RestoreConfig) -> str:

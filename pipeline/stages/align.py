@@ -14,14 +14,8 @@ from numpy.typing import NDArray
 from pipeline.console.work_counts import Report, WorkCounts, ignore
 from pipeline.diffusion.task import BLIND, Task, shrinking
 from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Selection
-from pipeline.faces.geometry import (
-    CropFrame,
-    box_to_crop,
-    crop_scale,
-    face_to_crop,
-    paste_strength,
-    warp_crop,
-)
+from pipeline.faces.geometry import CropFrame, box_to_crop, crop_scale, face_to_crop, warp_crop
+from pipeline.faces.pasting import paste_strength
 from pipeline.faces.search import Found, search
 from pipeline.faces.sharpness import sharpness
 from pipeline.faces.sides import LargerSide, cut_crop

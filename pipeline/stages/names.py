@@ -20,7 +20,7 @@ def check_name(unit: Unit, address: Address, name: str) -> None:
 def check_unconverted(output: str, address: Address, data: bytes) -> None:
     """Raise NameRefused where a converted picture was delivered under the name of one that came to the input later.
 
-    data: what is to be delivered under its name. What the same unit has delivered before must not be asked for.
+    data: what is to be delivered under its name. Not to be called for what the same unit delivered before.
     """
     suffix = next((s for s in CONVERTED.values() if address.member.endswith(s)), "")
     came = address.member.removesuffix(suffix)

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from pipeline.diffusion.task import BLIND, Task
 from pipeline.faces.canvas import Box, Canvas
-from pipeline.faces.geometry import (
+from pipeline.faces.geometry import around_box, enlarge_crop
+from pipeline.faces.pasting import (
     Edge,
     Pixels,
     add_change,
-    around_box,
     change_inside,
     detail_weight,
-    enlarge_crop,
     leave_untouched,
     paste_face,
     place_crop,

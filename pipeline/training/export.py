@@ -15,7 +15,7 @@ from pipeline.io import store
 from pipeline.io.weights import digest_of
 from pipeline.networks import presets
 from pipeline.networks.checkpoint import write_state
-from pipeline.networks.presets import as_toml
+from pipeline.networks.preset_text import as_toml
 from pipeline.training.checkpoint import CHECKPOINT, load_checkpoint, write_averaged
 from pipeline.training.options import TrainingOptions
 from pipeline.training.task import Role, Task

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation import judge
+from pipeline.evaluation import real_metrics
 from pipeline.evaluation.challenge import (
     ADAFACE,
     DLIB,
@@ -154,17 +154,17 @@ def test_fid_has_an_interval_over_the_faces():
     assert 0 < score.half < score.value < 1.5 and score.faces == 50
 
 
-def test_adaface_judges_the_identity_where_its_weights_are(tmp_path, monkeypatch):
+def test_adaface_compares_the_identity_where_its_weights_are(tmp_path, monkeypatch):
     (tmp_path / "adaface_ir50_ms1mv2.ckpt").write_bytes(b"weights")
-    monkeypatch.setattr(judge, "load_no_reference", lambda *_: ({}, {}))
+    monkeypatch.setattr(real_metrics, "load_no_reference", lambda *_: ({}, {}))
     picture, seen = RNG.integers(0, 255, (512, 512, 3), np.uint8), []
     with monkeypatch.context() as patch:
         patch.setattr(
-            judge, "load_adaface", lambda path: lambda face: seen.append(face.shape) or np.ones(512)
+            real_metrics, "load_adaface", lambda path: lambda face: seen.append(face.shape) or np.ones(512)
         )
-        official = judge.Judge(str(tmp_path), "cpu", has_reference=False)
+        official = real_metrics.RealFaceMetrics(str(tmp_path), "cpu", has_reference=False)
     assert official.rule is ADAFACE and len(official(picture)["embedding"]) == 512
     assert seen == [(112, 112, 3)]
-    own = judge.Judge(str(tmp_path), "cpu", has_reference=False)
+    own = real_metrics.RealFaceMetrics(str(tmp_path), "cpu", has_reference=False)
     assert own.rule is DLIB and len(own(picture)["embedding"]) == 128 and "AdaFace" in own.left_out
     assert own.method != official.method

@@ -1,4 +1,4 @@
-"""What a prediction of the error is worth: treatments by it, and harm foreseen."""
+"""Uses of a prediction of the error: treatments chosen by it, and harm predicted."""
 
 from dataclasses import replace
 
@@ -90,16 +90,16 @@ def test_separation_is_the_area_under_the_curve():
     assert np.isnan(separation(np.zeros(4, bool), np.arange(4.0)))
 
 
-def test_harm_that_a_measurement_decides_is_foreseen_by_it_and_by_no_other():
+def test_harm_that_a_measurement_decides_is_predicted_by_it_and_by_no_other():
     found = Predictions.of(faces())
     every = choose_treatments(found, [{"above": 0, "way": "estimator"}], 20, Bounds())
     lines = describe_harm(every, found, LEVELS).splitlines()
     area = {line.split("|")[1].strip(): float(line.split("|")[2].split()[0]) for line in lines[4:]}
     assert area["crispness"] == 0 and area["true error"] == 0 and area["predicted error"] < 0.1
-    assert area["predicted turn of the angle"] > 0.95 and 0.35 < area["noise"] < 0.65
+    assert area["predicted growth of the angle"] > 0.95 and 0.35 < area["noise"] < 0.65
 
 
-def test_where_none_is_harmed_nothing_can_foresee_it():
+def test_where_none_is_harmed_nothing_can_predict_it():
     unharmed = [replace(s, measured={n: s.measured[LEFT.name] for n in s.measured}) for s in faces(40)]
     found = Predictions.of(unharmed)
     every = choose_treatments(found, [{"above": 0, "way": "estimator"}], 20, Bounds())
@@ -109,5 +109,5 @@ def test_where_none_is_harmed_nothing_can_foresee_it():
     )
 
 
-def test_where_no_face_is_restored_nothing_is_said_of_harm(choices):
+def test_without_a_restored_face_there_is_no_table_of_harm(choices):
     assert describe_harm(choices[1], choices[0], LEVELS) == "no face of these levels is restored\n"

@@ -90,7 +90,7 @@ def test_the_papers_pattern_is_told_by_intervals():
     assert "not seen for want of scores" in verdict("way", {})
 
 
-def test_without_a_metric_that_harm_is_judged_by_there_is_none():
+def test_without_a_metric_that_harm_is_measured_by_there_is_none():
     faces = strata(pa.table({"error": [1.0, 2.0]}))
     only = Measured("A", {"ssim": np.array([0.5, 0.6])}, None, {})
     assert harm_by_stratum(only, only, faces) == {}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.faces.canvas import Canvas, disjoint
-from pipeline.faces.geometry import add_change, change_inside, paste_face, place_crop, put_back
+from pipeline.faces.pasting import add_change, change_inside, paste_face, place_crop, put_back
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 BOX, MEETING, APART = np.s_[5:15, 10:20], np.s_[12:20, 18:30], np.s_[30:35, 2:9]

@@ -11,14 +11,12 @@ from pipeline.faces.geometry import (
     CropFrame,
     UnusableLandmarks,
     crop_scale,
-    detail_weight,
     face_to_crop,
-    feather_mask,
     inside_picture,
-    paste_face,
-    paste_strength,
+    resize_crop,
     warp_crop,
 )
+from pipeline.faces.pasting import detail_weight, feather_mask, paste_face, paste_strength
 
 PORTRAIT = data.astronaut()
 FFHQ_64 = CropFrame(64)
@@ -250,3 +248,10 @@ def test_strength_is_the_share_of_the_restoration_that_is_pasted():
     paste_face(whole, crop, 255 - crop, to_crop)
     paste_face(half, crop, 255 - crop, to_crop, strength=0.5)
     np.testing.assert_allclose(half - PORTRAIT, (whole - PORTRAIT) / 2, atol=1e-3)
+
+
+def test_the_crop_of_a_resized_picture_shows_the_same_part():
+    to_crop, points = np.array([[0.5, 0.1, 3.0], [-0.1, 0.5, 7.0]]), np.array([(0.0, 0.0), (40.0, 90.0)])
+    resized = (points + 0.5) * (2.0, 0.75) - 0.5
+    there = resize_crop(to_crop, 2.0, 0.75)
+    assert resized @ there[:, :2].T + there[:, 2] == pytest.approx(points @ to_crop[:, :2].T + to_crop[:, 2])

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
-from pipeline.faces.geometry import feather_mask, inside_picture, paste_change, warp_crop
+from pipeline.faces.geometry import inside_picture, warp_crop
+from pipeline.faces.pasting import feather_mask, paste_change
 from pipeline.io import images
 
 PORTRAIT = data.astronaut()

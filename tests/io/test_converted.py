@@ -411,7 +411,7 @@ def test_a_picture_that_can_be_written_back_is_not_converted():
     assert picture.suffix == "" and encode(picture, picture.rgb.astype(np.float32)).data == saved("TIFF")
 
 
-def test_the_size_is_judged_before_anything_is_decoded(monkeypatch):
+def test_the_size_is_checked_before_anything_is_decoded(monkeypatch):
     monkeypatch.setattr(heic.Heic, "samples", lambda self: 1 / 0)
     monkeypatch.setattr(imagecodecs, "tiff_decode", lambda *_, **__: 1 / 0)
     for kind in ("crop of turned HEIC", "CIELAB", "fax"):

@@ -37,7 +37,7 @@ def test_values_are_those_of_another_implementation(clipiqa):
     assert clipiqa(SPOILED) == pytest.approx(0.3108038, abs=1e-5)
 
 
-def test_descriptions_are_words_between_the_marks_of_begin_and_end():
+def test_descriptions_are_token_ids_between_start_and_end():
     assert descriptions()[0] == [49406, 886, 2867, 49407]
     assert descriptions()[8] == [49406, 9307, 268, 1139, 2867, 49407]
     assert len(descriptions()) == 10

@@ -4,16 +4,15 @@ import pytest
 import torch
 
 from pipeline.networks.checkpoint import write_state
+from pipeline.networks.preset_text import as_toml, table_lines
 from pipeline.networks.presets import (
     PRESETS,
     Preset,
     PresetError,
-    as_toml,
     build,
     find_preset,
     load_network,
     preset_names,
-    table_lines,
 )
 
 MINE = """

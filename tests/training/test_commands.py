@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from jobs import train_estimator, train_prior
 from pipeline.console.options import parse
 from pipeline.networks.memory import bytes_of_training
-from pipeline.networks.presets import as_toml, build, find_preset, load_network, preset_names
+from pipeline.networks.preset_text import as_toml
+from pipeline.networks.presets import build, find_preset, load_network, preset_names
 from pipeline.training.checkpoint import UnusableCheckpoint
 from pipeline.training.configs import config_names, read_config, with_config
 from pipeline.training.estimator import EstimatorOptions

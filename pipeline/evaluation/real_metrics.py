@@ -1,4 +1,4 @@
-"""Measures one face without ground truth: metrics without reference, its embedding, and its Inception features."""
+"""Measurements of a face without ground truth: no-reference metrics, its embedding, and its Inception features."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ EMBEDDING, FEATURES = "embedding", "features"
 METRICS = (*(n for n in TERMS if n in NO_REFERENCE), *(n for n in NO_REFERENCE if n not in TERMS))
 
 
-class Judge:
+class RealFaceMetrics:
     """The metrics whose weights are there, of crops of crops.FRAME. Not thread-safe.
 
     device: of torch's networks. has_reference: whether there are statistics for FID.
@@ -31,7 +31,7 @@ class Judge:
     def __init__(self, weights_dir: str | None, device: str, has_reference: bool) -> None:
         self._metrics, self.left_out = load_no_reference(METRICS, weights_dir, device)
         self._device = device
-        # the embedding's rule; None where no embedding is there
+        # the rule of the embedding; None where there is no embedding
         self.rule: IdentityRule | None = None
         self._embed: Callable[[Pixels], NDArray[np.floating]] | None = None
         self._load_embedding(weights_dir)
