@@ -82,12 +82,12 @@ class Cutter:
             return None
         if picture is None:
             return None
-        times = self._times if what == "after" else 1
+        times, side = self._times if what == "after" else 1, face.get("side") or self._side
         if picture.shape[:2] != (face["height"] * times, face["width"] * times):
             # a face that was to be enlarged is delivered as it came out of the chain
-            return images.resize(picture, self._side)
+            return images.resize(picture, side)
         to_crop = np.array(face["affine"]).reshape(2, 3)
-        return warp_crop(picture, enlarge_crop(to_crop, times), self._side, self._resampling)
+        return warp_crop(picture, enlarge_crop(to_crop, times), side, self._resampling)
 
     def _rows(self, file: int) -> list[dict[str, Any]]:
         if self._record[0] != file:

@@ -29,7 +29,7 @@ SAMPLE, EXTREMES = 20_000, 64
 # boxes with an IoU below this are different faces
 SAME_BOX = 0.3
 # numeric columns that are not measurements: positions, sizes, and settings of the run
-NOT_MEASURED = frozenset({"face", "width", "height", "attempts", "eta", "seed"})
+NOT_MEASURED = frozenset({"face", "width", "height", "side", "attempts", "eta", "seed"})
 NEEDED = ("kind", "sha256", "face", "outcome", "kept", "error", "box")
 # above the number of faces of any picture
 FACES = 1 << 20

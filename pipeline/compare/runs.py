@@ -58,6 +58,12 @@ class Compared:
         return int(self.run.fingerprint.get("preset_side") or preset.get("side") or 0)
 
     @property
+    def sides(self) -> str:
+        """The sides that its crops may have, pixels, in words."""
+        larger = [row["side"] for row in self.run.fingerprint.get("sides", [])]
+        return " or ".join(str(side) for side in (self.side or "unknown", *larger))
+
+    @property
     def rows(self) -> int:
         """Approximate number of rows in its record tables."""
         counts = self.totals.counts
@@ -166,9 +172,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def caveats(a: Compared, b: Compared) -> list[str]:
     """Limits of the comparison, a sentence each."""
     sentences = []
-    if a.side != b.side:
+    if a.sides != b.sides:
         sentences.append(
-            f"Crops of A have {a.side or 'unknown'} pixels to a side and those of B {b.side or 'unknown'}: "
+            f"Crops of A have {a.sides} pixels to a side and those of B {b.sides}: "
             "measurements on crops are left out."
         )
     for name, what in _CAVEATS.items():
@@ -200,7 +206,7 @@ def comparable(names: Sequence[str], a: Compared, b: Compared, at_side: Sequence
     """Column → reason of each of these columns that is not comparable between the two runs."""
     left_out = {}
     for name in names:
-        if a.side != b.side and name in at_side:
+        if a.sides != b.sides and name in at_side:
             left_out[name] = "measured on crops of different sides"
         elif name == "distance" and a.setting("method") != b.setting("method"):
             left_out[name] = "always 0 without a chain"

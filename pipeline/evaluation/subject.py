@@ -22,7 +22,7 @@ from pipeline.networks.presets import NetworkSpec, load_network
 from pipeline.networks.unet import UNet
 from pipeline.restoration.config import BLIND_PRESET, RestoreConfig
 from pipeline.restoration.method import choose_method
-from pipeline.stages.restore import make_engine
+from pipeline.stages.engines import engine_maker
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -130,9 +130,9 @@ class Subject:
     def engine(self, slots: str) -> Engine:
         c = self.config
         count = 0 if slots == "auto" else int(slots)
-        return make_engine(
+        return engine_maker(
             self.preset, self.estimator, self.prior, self.schedule, c.device, c.precision, count, self.cores
-        )
+        )(self.preset.side)
 
     def plain_loops(self) -> Iterator[tuple[str, PlainLoop]]:
         """Every plain loop by its name."""

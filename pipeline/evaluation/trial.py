@@ -31,8 +31,8 @@ from pipeline.io.weights import resolve
 from pipeline.metrics.suite import find_embedding
 from pipeline.networks.presets import Preset, load_network
 from pipeline.networks.unet import UNet
+from pipeline.stages.engines import engine_maker
 from pipeline.stages.ladder import samples_of
-from pipeline.stages.restore import make_engine
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ class Trial:
             for s in (preset.estimator, preset.prior)
         )
         assert isinstance(prior, UNet)
-        self._engine = make_engine(
+        self._engine = engine_maker(
             preset, estimator, prior, self._schedule, "cpu", threads=os.cpu_count() or 1
-        )
+        )(preset.side)
         self.scorer = Scorer(weights_dir)
         embedder = Embedder(find_embedding(weights_dir), self._frame)
         # every gate is measured, and none refuses

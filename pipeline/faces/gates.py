@@ -99,7 +99,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Gates:
-    """Judges restored crops of one frame. Thread-safe; everything is measured on the CPU in float32."""
+    """Judges restored crops of one frame, of any side. Thread-safe; everything is measured on the CPU in float32."""
 
     bounds: Bounds
     frame: CropFrame
@@ -126,7 +126,7 @@ class Gates:
         moved = None
         if came.landmarks is not None and not np.array_equal(restored, came.estimated):
             there = self._landmarks(restored)
-            moved = self._shift(came.landmarks, there) if there is not None else float("inf")
+            moved = self._shift(came.landmarks, there, len(restored)) if there is not None else float("inf")
         sharper = float(np.log2((sharpness(restored) + 1e-3) / (came.sharpness + 1e-3)))
         quieter = max(a - b for a, b in zip(came.noise, noise(restored), strict=True))
         return Measurements(turned, moved, broad_colour(came.crop, restored), sharper + max(quieter, 0.0))
@@ -141,9 +141,12 @@ class Gates:
                 return gate
         return None
 
-    def _shift(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-        """Largest distance of a landmark, [5, 2] pixels each, as a share of the distance between the frame's eyes."""
-        left, right = self.frame.template[:2]
+    def _shift(self, a: NDArray[np.float64], b: NDArray[np.float64], side: int) -> float:
+        """Largest distance of a landmark, [5, 2] pixels each, as a share of the distance between the frame's eyes.
+
+        side: of the crops that they are of, pixels.
+        """
+        left, right = self.frame.of(side).template[:2]
         return float(np.linalg.norm(a - b, axis=1).max() / np.linalg.norm(left - right))
 
     def _landmarks(self, crop: Crop) -> NDArray[np.float64] | None:
@@ -153,7 +156,8 @@ class Gates:
         with self._detecting:
             faces = self._detector(np.asarray(wider, np.uint8))
         found = [face.landmarks.astype(np.float64) - margin for face in faces]
-        distances = [self._shift(self.frame.template, points) for points in found]
+        template = self.frame.of(len(crop)).template
+        distances = [self._shift(template, points, len(crop)) for points in found]
         near = min(range(len(found)), key=distances.__getitem__, default=None)
         return None if near is None or distances[near] > NEAR else found[near]
 

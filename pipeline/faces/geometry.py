@@ -5,7 +5,7 @@ centres at integers (OpenCV's convention).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -52,6 +52,10 @@ class CropFrame:
         """The frame given by a preset's side and its [crop] table."""
         x, y = table.get("centre", (0.5, 0.5))
         return cls(side, **{**table, "centre": (float(x), float(y))})
+
+    def of(self, side: int) -> "CropFrame":
+        """The same region in crops of another side, pixels; 0: of this one."""
+        return replace(self, side=side) if side else self
 
     @property
     def is_ffhq(self) -> bool:

@@ -6,6 +6,7 @@ it is the model's guess.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Spread:
     identity: float | None
 
 
+@lru_cache(maxsize=8)
 def face_region(frame: CropFrame) -> Region:
     """[S, S], True in the ellipse of the face: about the middle between eyes and mouth of the frame's template."""
     left, right, _, *mouth = frame.template
@@ -42,6 +44,7 @@ def face_region(frame: CropFrame) -> Region:
     rows, columns = np.mgrid[: frame.side, : frame.side]
     across, down = (columns - x) / (HALF_WIDTH * between), (rows - y) / (HALF_HEIGHT * between)
     inside: Region = across**2 + down**2 <= 1
+    inside.flags.writeable = False
     return inside
 
 

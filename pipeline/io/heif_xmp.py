@@ -4,7 +4,7 @@ The pictures' own bytes stay as they are; the index, which lies in front of them
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pipeline.io.heif_index import (
     IN_FILE,
@@ -96,10 +96,27 @@ def _infos(data: bytes, children: Sequence[Box]) -> list[tuple[int, bytes]]:
 
 
 def _xmp_number(data: bytes, children: Sequence[Box]) -> int | None:
+    """The number of the packet that describes the picture itself; one of a gain map or depth map is not it."""
+    described = dict(_described(data, children))
+    primary = primary_of(data, children)
     for number, body in _infos(data, children):
-        if body.startswith(b"mime") and body[4:].split(b"\0")[1:2] == [_CONTENT]:
+        is_packet = body.startswith(b"mime") and body[4:].split(b"\0")[1:2] == [_CONTENT]
+        if is_packet and primary in described.get(number, (primary,)):
             return number
     return None
+
+
+def _described(data: bytes, children: Sequence[Box]) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Items that describe others, and which."""
+    _, begin, end = next((box for box in children if box[0] == b"iref"), (b"", 0, 0))
+    if not end:
+        return
+    wide = "I" if data[begin + 8] else "H"
+    for name, start, _ in boxes_in(data, begin + 12, end):
+        if name == b"cdsc":
+            source, count = struct.unpack_from(f">{wide}H", data, start + 8)
+            place = start + 8 + struct.calcsize(f">{wide}H")
+            yield source, struct.unpack_from(f">{count}{wide}", data, place)
 
 
 def _iinf(box: bytes, number: int) -> bytes:

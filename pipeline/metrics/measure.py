@@ -21,6 +21,7 @@ from pipeline.records.rows import (
     FEATURE_COLUMNS,
     FaceRecord,
     Row,
+    crop_sides,
     dump_records,
     load_faces,
     load_images,
@@ -67,7 +68,8 @@ class MeasureFaces:
         began = time.monotonic()
         every = load_faces(row)
         faces = with_crops(every)
-        before, after = (unpack(row[name], self._settings.frame.side) for name in ("crops", "restored"))
+        sides = crop_sides(faces, self._settings.frame.side)
+        before, after = (unpack(row[name], sides) for name in ("crops", "restored"))
         truths = self._truths(row, faces)
         # a failed face has its input in place of the restoration: it must not be measured
         good = [i for i, face in enumerate(faces) if not face.error]
@@ -93,7 +95,7 @@ class MeasureFaces:
         for place, truth in read_truths(s.truth, unit, {f.image for f in faces}, s.max_pixels):
             for i, face in enumerate(faces):
                 if face.image == place:
-                    crops[i] = truth_crop(truth, images[place], face, s.frame, s.aligned)
+                    crops[i] = truth_crop(truth, images[place], face, s.frame.of(face.side), s.aligned)
         return crops
 
     def _features(self, measured: Measured, good: Sequence[int], count: int) -> Row:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -225,7 +226,7 @@ class Suite:
         self._paired["dists"] = Dists(resolve_metric("dists", weights_dir).path, str(self._device))
 
     def __call__(self, faces: Sequence[Face]) -> Measured:
-        """The measurements of these faces, whose crops have the same side."""
+        """The measurements of these faces; the crops of one face have the same side."""
         values: list[Values] = [self._unpaired(face) for face in faces]
         for place, found in self._paired_values(faces):
             values[place] |= found
@@ -304,8 +305,9 @@ class Suite:
     def _batches(self, items: Sequence[tuple[int, Crop]]) -> Iterator[tuple[list[int], Tensor]]:
         """Indices and [B, K, 3, S, S] uint8 of items [K, S, S, 3]; on a GPU B is BATCH, padded with the last item."""
         size = 1 if self._device.type == "cpu" else BATCH
-        for start in range(0, len(items), size):
-            part = items[start : start + size]
+        ordered = sorted(items, key=lambda item: item[1].shape)
+        of_a_side = [list(group) for _, group in groupby(ordered, key=lambda item: item[1].shape)]
+        for part in (group[i : i + size] for group in of_a_side for i in range(0, len(group), size)):
             filled = [crops for _, crops in part] + [part[-1][1]] * (size - len(part))
             batch = torch.from_numpy(np.stack(filled)).to(self._device)
             yield [place for place, _ in part], batch.permute(0, 1, 4, 2, 3).contiguous()

@@ -18,6 +18,7 @@ def as_toml(preset: Preset) -> str:
     for name, table in tables.items():
         lines += table_lines(name, table)
     lines += gate_lines(gates)
+    lines += _row_lines("sides", preset.sides)
     lines += treatment_lines(preset.treatment)
     for role, spec in (("prior", preset.prior), ("estimator", preset.estimator)):
         about = {name: getattr(spec, name) for name in ("kind", "file", "sha256", "url", "licence")}
@@ -27,7 +28,11 @@ def as_toml(preset: Preset) -> str:
 
 def treatment_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The lines of a preset's [[treatment]] table."""
-    return [line for row in rows for line in ("", "[[treatment]]", *_entries(row))]
+    return _row_lines("treatment", rows)
+
+
+def _row_lines(name: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [line for row in rows for line in ("", f"[[{name}]]", *_entries(row))]
 
 
 def gate_lines(gates: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -100,6 +100,8 @@ class Preset:
     # what part of a face's surroundings the crop shows, and how it is sampled: `zoom`, `centre`, `resampling` of
     # pipeline/faces/geometry.py. Empty: FFHQ's frame
     crop: Mapping[str, Any] = field(default_factory=dict)
+    # sides that a blind face's crop has instead, rows of faces/sides.py with rising `side`. Empty: none
+    sides: tuple[Mapping[str, Any], ...] = ()
     # what is done with a blind face by how far the estimator changes it: rows of `above` (levels of 0..255, rising
     # from 0) with `way` "left" or "estimator", or with `start_step`, `calls`, `hold` of a chain, and its `eta` where
     # that is not the preset's. Empty: the same chain for every face
@@ -116,6 +118,11 @@ class Preset:
     task_start: Mapping[str, Any] = field(default_factory=dict)
     # one sentence for people who choose
     description: str = field(default="", compare=False)
+
+    @property
+    def every_side(self) -> list[int]:
+        """The sides that crops may have, its own first."""
+        return [self.side, *(row["side"] for row in self.sides)]
 
     def start_of(self, task: str) -> int:
         """N of a task, where the user gives none."""
@@ -219,7 +226,8 @@ def _preset(content: dict[str, Any], path: Path) -> Preset:
     values = _fields(content, Preset, {"name"}, where)
     for role, kinds in (("prior", ("unet",)), ("estimator", ESTIMATORS)):
         values[role] = _network(content[role], kinds, f"{where}, [{role}]", path.parent)
-    values["treatment"] = tuple(values.get("treatment", ()))
+    for rows in ("treatment", "sides"):
+        values[rows] = tuple(values.get(rows, ()))
     preset = Preset(name=path.stem, **values)
     _check_ranges(preset, where)
     return preset
@@ -314,6 +322,20 @@ def _is_table(rows: Sequence[Mapping[str, Any]], max_step: int) -> bool:
     )
 
 
+def _are_sides(preset: Preset) -> bool:
+    """Whether a preset's [[sides]] rows can be chosen from, and its prior takes crops of those sides."""
+    options = preset.prior.options
+    multiple = options.get("patch", 1) << (len(options["channel_mult"]) - 1)
+    known = all(set(row) == {"side", "above_scale", "above_crispness"} for row in preset.sides)
+    return known and all(
+        type(row["side"]) is int
+        and row["side"] > before
+        and row["side"] % multiple == 0
+        and all(_is_above_zero(row[name]) for name in ("above_scale", "above_crispness"))
+        for row, before in zip(preset.sides, preset.every_side, strict=False)
+    )
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -347,6 +369,11 @@ def _check_ranges(preset: Preset, where: str) -> None:
             '[[treatment]] rows must have `above`, rising from 0, and either way = "left" or "estimator", or '
             f"start_step (1 to {preset.max_step}), calls, hold and, if wanted, eta, got "
             f"{[dict(row) for row in preset.treatment]}",
+        ),
+        (
+            _are_sides(preset),
+            "[[sides]] rows must have side (whole, rising from the preset's, of a size that its prior can halve), "
+            f"above_scale and above_crispness (above 0), got {[dict(row) for row in preset.sides]}",
         ),
         (
             set(preset.gates) <= {"normal", "strict"}

@@ -12,12 +12,12 @@ A row is one unit of work: a slice of a shard. Its columns, who adds them and wh
 | verdicts   | str   | `UnitVerdicts` as JSON; missing for a unit without any         | load     | publish    |
 | images     | str   | list of `ImageRecord` as JSON, one per image of the unit       | read     | publish    |
 | faces      | str   | list of `FaceRecord` as JSON, one per face of the unit         | read     | publish    |
-| crops      | bytes | [F, S, S, 3] uint8 RGB, a crop per face that has one           | read     | publish    |
-| holes      | bytes | [F, S, S, 3] uint8, above 0 in the crops' holes; empty for none | read     | publish    |
-| estimated  | bytes | [F, S, S, 3] uint8 RGB, what the estimator makes of them       | restore  | publish    |
-| restored   | bytes | [F, S, S, 3] uint8 RGB, the chain's result                     | restore  | publish    |
-| rungs      | bytes | [R, S, S, 3] uint8 RGB, every result of faces with several, in their order | restore | publish |
-| spreads    | bytes | [F, S, S] uint8, of faces/spread.py; empty without --samples   | restore  | publish    |
+| crops      | bytes | [S, S, 3] uint8 RGB, a crop per face that has one, of its S    | read     | publish    |
+| holes      | bytes | the same shapes, above 0 in the crops' holes; empty for none   | read     | publish    |
+| estimated  | bytes | the same shapes, what the estimator makes of them              | restore  | publish    |
+| restored   | bytes | the same shapes, the chain's result                            | restore  | publish    |
+| rungs      | bytes | the same, every result of faces with several, in their order   | restore  | publish    |
+| spreads    | bytes | [S, S] uint8 each, of faces/spread.py; empty without --samples | restore  | publish    |
 | environment| str   | what the bits depend on beside the settings, as JSON           | restore  | publish    |
 | features   | bytes | [F, 2048] float16 of `restored`, nan for none; with --metrics features | measure | publish |
 | features_truth | bytes | the same of the true faces                                 | measure  | publish    |
@@ -32,6 +32,7 @@ the images. Arrays travel as bytes because a unit may hold no face at all.
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -146,6 +147,8 @@ class FaceRecord:
     score: float
     # picture pixels per crop pixel
     scale: float
+    # of its crop, pixels; 0: the preset's
+    side: int = 0
     # how much of the crop's resolution the face uses (metrics.sharpness)
     crispness: float = 0.0
     # share of the restoration that is pasted
@@ -233,19 +236,32 @@ def with_crops(faces: Sequence[FaceRecord]) -> list[FaceRecord]:
     return [f for f in faces if f.has_crop]
 
 
+def crop_sides(faces: Sequence[FaceRecord], side: int) -> list[int]:
+    """The sides of the faces' crops, in the crops' order. side: the preset's."""
+    return [f.side or side for f in with_crops(faces)]
+
+
 def pack(arrays: Sequence[NDArray[np.uint8]]) -> bytes:
-    """Crops of one side → bytes."""
+    """Crops → bytes."""
     return b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)
 
 
-def unpack(data: bytes, side: int) -> NDArray[np.uint8]:
-    """Bytes → [F, side, side, 3] uint8, read-only."""
-    return np.frombuffer(data, dtype=np.uint8).reshape(-1, side, side, 3)
+def unpack(data: bytes, sides: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """Bytes → for each side S a [S, S, 3] uint8 array, read-only."""
+    return _unpack(data, [(side, side, 3) for side in sides])
 
 
-def unpack_maps(data: bytes, side: int) -> NDArray[np.uint8]:
-    """Bytes → [F, side, side] uint8, read-only."""
-    return np.frombuffer(data, dtype=np.uint8).reshape(-1, side, side)
+def unpack_maps(data: bytes, sides: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """Bytes → for each side S a [S, S] uint8 array, read-only."""
+    return _unpack(data, [(side, side) for side in sides])
+
+
+def _unpack(data: bytes, shapes: Sequence[tuple[int, ...]]) -> list[NDArray[np.uint8]]:
+    ends = np.cumsum([math.prod(shape) for shape in shapes], dtype=int)
+    *parts, rest = np.split(np.frombuffer(data, dtype=np.uint8), ends)
+    if len(rest):
+        raise ValueError(f"{len(data)} bytes of crops were packed, {len(rest)} more than the faces have")
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ class FaceOptions:
     max_overlap: float = option(
         0.4, help="boxes overlapping by more than this share are one face", pixels=True
     )
+    sides: Literal["preset", "one"] | None = option(
+        None,
+        help="preset: large faces with fine detail have crops of the larger sides that the preset names; one: every "
+        "crop has the preset's side (default: preset; an output that was begun without goes on without)",
+    )
     paste: Literal["change", "crop"] = option(
         "change",
         help="change: what the restoration changed is added to the picture, so that its finer detail stays; crop: the "

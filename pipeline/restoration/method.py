@@ -13,6 +13,7 @@ from pipeline.faces.detect import Selection
 from pipeline.faces.error_features import ErrorModel
 from pipeline.faces.gates import Bounds
 from pipeline.faces.geometry import CropFrame
+from pipeline.faces.sides import LargerSide
 from pipeline.io import store
 from pipeline.io.face_list import NO_FACES, FaceList, read_face_list
 from pipeline.io.weights import DETECTOR_WEIGHTS, WeightsError, find_upscaler, resolve, resolve_metric
@@ -193,6 +194,8 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
         resolved |= {"estimator_options": dict(preset.estimator.options)}
     if preset.crop:
         resolved |= {"crop": dict(preset.crop)}
+    if rows := sides_of(config, preset):
+        resolved |= {"sides": [dict(row) for row in rows]}
     if preset.prior.options["image_size"] >= PACKED_SIDE:  # outputs begun before have other bits
         resolved |= {"prior_form": "packed"}
     if bounds is not None:
@@ -272,8 +275,16 @@ def read_stage(
         truth=c.metrics.truth,
         never=restorer.never,
         only=restorer.only,
+        larger=tuple(LargerSide(**row) for row in sides_of(c, restorer.preset)),
         report=report,
     )
+
+
+def sides_of(config: RestoreConfig, preset: Preset) -> tuple[Mapping[str, Any], ...]:
+    """The preset's rows of larger sides, where faces may have them."""
+    frame = CropFrame.from_table(preset.side, preset.crop)
+    may = config.faces.sides == "preset" and config.task.is_blind and not is_whole(config, frame)
+    return preset.sides if may else ()
 
 
 def is_whole(config: RestoreConfig, frame: CropFrame) -> bool:

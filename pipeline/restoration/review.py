@@ -169,6 +169,7 @@ def _face(
     frame: CropFrame,
     bounds: Bounds | None,
 ) -> Face:
+    frame = frame.of(face.side)
     side = tile_side(face.scale, frame)
     measured = face.tried[-1] if face.tried else {}
     delta = face.estimated_change

@@ -34,8 +34,8 @@ from pipeline.restoration.flow import Resources, connect, fit_resources, run_flo
 from pipeline.restoration.method import Restorer, measure_stage, publish_stage, read_stage, restore_stage
 from pipeline.restoration.report import write_report
 from pipeline.restoration.review import write_review
+from pipeline.stages.engines import settled_precision
 from pipeline.stages.load import LoadUnit
-from pipeline.stages.restore import settled_precision
 from pipeline.tracking.address import settle_uri, ui_command
 from pipeline.tracking.client import Status
 from pipeline.tracking.tracker import RunTracker

@@ -1,6 +1,7 @@
 """One start of a run, from its settings to its exit code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def run(config: RestoreConfig) -> int:
         listed = list_input(config.input.uri, config.input.kind, config.input.exclude)
     fitting = min(unit_images_of(config.output.uri, *listed), config.machine.shard_images)
     unit_images = config.machine.unit_images or fitting
-    config = with_values(config, unit_images=unit_images, label=label_of(config))
+    config = with_values(config, unit_images=unit_images, **as_begun(config))
     if config.output.dry_run and config.output.verdicts is not None:
         print("\n".join(preview(config.output.verdicts)))
         return OK
@@ -126,17 +127,16 @@ def open_ledger(
     return ledger, settled
 
 
-def label_of(config: RestoreConfig) -> str:
-    """How pictures are labelled: as asked for, else as the run of the output was begun, else by XMP."""
-    if config.output.label is not None:
-        return config.output.label
-    has_run = store.exists(store.join(config.output.uri, layout.RUN)) and not config.output.new_run
-    if not has_run:
-        return "xmp"
-    try:
-        return "xmp" if "label" in read_run(config.output.uri).fingerprint else "none"
-    except BROKEN:
-        return "xmp"  # claiming the output says what is wrong with it
+def as_begun(config: RestoreConfig) -> dict[str, str]:
+    """The options whose default is what the run of the output was begun with: as asked for, so, or as a new run's."""
+    begun: Collection[str] = ("label", "sides")
+    if store.exists(store.join(config.output.uri, layout.RUN)) and not config.output.new_run:
+        with suppress(*BROKEN):  # claiming the output says what is wrong with it
+            begun = read_run(config.output.uri).fingerprint
+    return {
+        "label": config.output.label or ("xmp" if "label" in begun else "none"),
+        "sides": config.faces.sides or ("preset" if "sides" in begun else "one"),
+    }
 
 
 def unknown_pictures(ledger: Ledger, flag: str, named: FaceList) -> str:

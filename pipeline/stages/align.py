@@ -17,7 +17,8 @@ from pipeline.faces.detect import CenterFace, Detector, Face, RetinaFace, Select
 from pipeline.faces.geometry import CropFrame, box_to_crop, crop_scale, face_to_crop, warp_crop
 from pipeline.faces.pasting import paste_strength
 from pipeline.faces.search import Found, search
-from pipeline.faces.sharpness import crispness, sharpness
+from pipeline.faces.sharpness import sharpness
+from pipeline.faces.sides import LargerSide, cut_crop
 from pipeline.io import images, store
 from pipeline.io.errors import message, outline
 from pipeline.io.face_list import NO_FACES, FaceList
@@ -83,6 +84,8 @@ class ReadAndAlign:
     image_column: str
     # while this object exists no further unit is begun
     stop_uri: str
+    # sides of crops that some faces have instead of the frame's, rising
+    larger: tuple[LargerSide, ...] = ()
     task: Task = BLIND
     # where pictures have holes, as --mask; None where none is to be filled
     mask: str | None = None
@@ -207,7 +210,7 @@ class ReadAndAlign:
     def _left(self, found: Found) -> FoundFace:
         """A face that is left before its crop is looked at; that is empty."""
         to_crop = box_to_crop(found.face.box, self.frame)
-        record = _face_record(found.face, to_crop)
+        record = _face_record(found.face, to_crop, self.frame.side)
         record.left_for = found.left
         leave(record, found.why)
         nothing = np.zeros((0, 0, 3), np.uint8)
@@ -251,8 +254,9 @@ class ReadAndAlign:
     def _cut(
         self, picture: NDArray[np.uint8], hole: Hole | None, face: Face, to_crop: NDArray[np.float64]
     ) -> FoundFace:
-        side = self.frame.side
-        crop = warp_crop(picture, to_crop, side, self.frame.resampling)
+        scale = crop_scale(to_crop)
+        cut = cut_crop(picture, to_crop, self.frame, self.larger)
+        crop, to_crop, side = cut.crop, cut.to_crop, cut.side
         hole_of_face = np.zeros(crop.shape, np.uint8)
         if hole is not None:
             # a crop's pixel is a hole wherever one takes part in it
@@ -260,10 +264,9 @@ class ReadAndAlign:
             if self.frame.resampling == "fine":  # whose cubic reaches a pixel further
                 white = cv2.dilate(white, np.ones((3, 3), np.uint8)).astype(np.uint8, copy=False)
             hole_of_face = warp_crop(white, to_crop, side)
-        crisp, scale = round(crispness(crop), 6), crop_scale(to_crop)
-        strength = paste_strength(crisp, scale) if self.strength is None else self.strength
-        record = _face_record(face, to_crop)
-        record.crispness, record.sharpness_before = crisp, sharpness(crop)
+        strength = paste_strength(cut.crispness, scale) if self.strength is None else self.strength
+        record = _face_record(face, to_crop, side)
+        record.crispness, record.sharpness_before = cut.crispness, sharpness(crop)
         record.strength = strength if self.task.is_blind else 1.0
         leave(record, self._why_not_task(scale, hole_of_face))
         return record, crop, hole_of_face
@@ -285,8 +288,8 @@ def _sha256_of(data: Read) -> str:
     return hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else ""
 
 
-def _face_record(face: Face, to_crop: NDArray[np.float64]) -> FaceRecord:
-    """A face's record, without what its pixels say."""
+def _face_record(face: Face, to_crop: NDArray[np.float64], side: int) -> FaceRecord:
+    """A face's record, without what its pixels say. side: its crop's, pixels."""
     return FaceRecord(
         image=-1,
         face=-1,
@@ -295,6 +298,7 @@ def _face_record(face: Face, to_crop: NDArray[np.float64]) -> FaceRecord:
         affine=[float(v) for v in to_crop.ravel()],
         score=round(face.score, 6),
         scale=crop_scale(to_crop),
+        side=side,
     )
 
 

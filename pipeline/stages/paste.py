@@ -101,21 +101,21 @@ def paste_on_enhanced(
     """The picture's bytes enhanced whole, but for its faces, and those restored; of the same kind and metadata.
 
     faces: as for `paste_faces`. kept: faces that stay as they are. Neither goes through the network: under both lie the
-    picture's own pixels, so that the share of the restoration that is pasted mixes with these. side: the crops'.
+    picture's own pixels, so that the share of the restoration that is pasted mixes with these. side: the preset's.
     """
     original = images.decode(data, max_pixels, into)
     enhanced = background(original.rgb)
     original = images.enlarged(original, background.upscale)
-    to_crops = [
-        enlarge_crop(np.array(face.affine).reshape(2, 3), background.upscale)
+    placed = [
+        (enlarge_crop(np.array(face.affine).reshape(2, 3), background.upscale), face.side or side)
         for face in (*(f for f, _, _ in faces), *kept)
     ]
     own = [enlarge_crop(around_box(box, side), background.upscale) for box, _ in untouched]
-    places = [(c, side) for c in (*to_crops, *own)]
+    places = [*placed, *((c, side) for c in own)]
     edited = Canvas(enhanced, _boxes(enhanced.shape, places), replaced=True)
-    for to_crop in to_crops:
-        _own_pixels(put_back, edited, original.rgb, to_crop, side)
-    for (face, before, after), to_crop in zip(faces, to_crops, strict=False):
+    for to_crop, of_face in placed:
+        _own_pixels(put_back, edited, original.rgb, to_crop, of_face)
+    for (face, before, after), (to_crop, _) in zip(faces, placed, strict=False):
         if pastes_change:
             _paste_change(edited, original.rgb, before, after, to_crop, face.strength)
             continue

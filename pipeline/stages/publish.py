@@ -38,6 +38,7 @@ from pipeline.records.rows import (
     FaceRecord,
     ImageRecord,
     Row,
+    crop_sides,
     load_faces,
     load_features,
     load_images,
@@ -146,15 +147,16 @@ class Publish:
         """Deliver the unit and make its marker, in the place of that of an earlier attempt; the marker that counts."""
         began = time.monotonic()
         records, faces = load_images(row), load_faces(row)
-        before, after = (unpack(row[c], self.frame.side) for c in ("crops", "restored"))
+        sides = crop_sides(faces, self.frame.side)
+        before, after = (unpack(row[c], sides) for c in ("crops", "restored"))
         carried = self._carried(unit, records, earlier)
-        shown = Shown(self.frame, records, faces, choose_samples(list(before)), self.max_pixels, self.review)
+        shown = Shown(self.frame, records, faces, choose_samples(before), self.max_pixels, self.review)
         kept = {} if carried is None or unit.kind == "folder" else self._carried_pictures(unit, carried)
         pasted = self.pasted(unit, records, faces, before, after, shown.take, kept)
         outputs = self._deliver(unit, records, pasted, earlier.sha256 if earlier else {})
         if shown.samples:
             outputs.append(self._write(unit, unit.sample_path, sample_strip(shown.samples)))
-        tried = tried_crops(faces, unpack(row.get("rungs") or b"", self.frame.side))
+        tried = tried_crops(faces, row.get("rungs") or b"", self.frame.side)
         spreads = spread_maps(faces, row, self.frame.side)
         extras = chain(
             crop_files(unit, faces, before, after, spreads, self.save_faces),
@@ -216,8 +218,8 @@ class Publish:
         unit: Unit,
         records: list[ImageRecord],
         faces: list[FaceRecord],
-        before: NDArray[np.uint8],
-        after: NDArray[np.uint8],
+        before: Sequence[NDArray[np.uint8]],
+        after: Sequence[NDArray[np.uint8]],
         show: Callable[[int, bytes, bytes], None] | None = None,
         carried: Mapping[int, Replacement] | None = None,
     ) -> Iterator[Pasted]:

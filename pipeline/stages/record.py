@@ -55,6 +55,7 @@ SCHEMA = pa.schema(
         ("affine", pa.list_(pa.float64())),
         ("score", pa.float64()),
         ("scale", pa.float64()),
+        ("side", pa.int32()),  # of the face's crop, pixels
         ("crispness", pa.float64()),
         ("strength", pa.float64()),
         ("treatment", pa.string()),  # left, estimator, chain
@@ -91,7 +92,7 @@ SCHEMA = pa.schema(
 VERDICT_COLUMNS = ("verdict", "verdict_by", "verdict_at", "verdict_settings")
 SAMPLE_COLUMNS = ("samples", "spread", "spread_identity", "invented")
 ADDED_LATER = frozenset(
-    {"left_for", "predicted_error", "recoded", "label", "delivered", "rung", "tried", "has_crop"}
+    {"side", "left_for", "predicted_error", "recoded", "label", "delivered", "rung", "tried", "has_crop"}
     | {*VERDICT_COLUMNS, *SAMPLE_COLUMNS}
 )
 

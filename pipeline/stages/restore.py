@@ -1,27 +1,23 @@
 """The actor that keeps estimator and prior loaded and feeds their engine with the faces of many units."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.console.work_counts import Report, WorkCounts, ignore
-from pipeline.diffusion.engine import Engine
-from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.method import Method
 from pipeline.diffusion.noise import NoiseKey, noise_key
 from pipeline.diffusion.request import FaceJob, FaceResult
 from pipeline.diffusion.schedule import Schedule
+from pipeline.diffusion.sided_engine import AnyEngine, SidedEngine
 from pipeline.diffusion.task import BLIND, Task
 from pipeline.diffusion.treatment import Treatment
 from pipeline.faces.colour import anchor_change, anchor_colour
@@ -34,16 +30,10 @@ from pipeline.io.errors import message, outline
 from pipeline.io.masks import Hole
 from pipeline.io.stop import is_stopping
 from pipeline.io.weights import resolve, resolve_metric
-from pipeline.io.weights_cache import cache_dir
-from pipeline.networks.compiled import compiled
 from pipeline.networks.environment import environment
 from pipeline.networks.face_embedding import load_embedding
-from pipeline.networks.inference_nafnet import InferenceNAFNet
-from pipeline.networks.inference_unet import InferenceUNet
-from pipeline.networks.memory import bytes_per_slot
-from pipeline.networks.nafnet import NAFNet
-from pipeline.networks.precision import fix_kernels, in_precision, number_type
-from pipeline.networks.presets import NetworkSpec, Preset, load_network, takes_mask
+from pipeline.networks.precision import number_type
+from pipeline.networks.presets import NetworkSpec, Preset, load_network
 from pipeline.networks.unet import UNet
 from pipeline.records.rows import (
     LEFT_TEXTS,
@@ -51,6 +41,7 @@ from pipeline.records.rows import (
     ImageRecord,
     LeftFor,
     Row,
+    crop_sides,
     dump_records,
     load_faces,
     load_images,
@@ -59,15 +50,13 @@ from pipeline.records.rows import (
     with_crops,
 )
 from pipeline.records.verdicts import Verdict
+from pipeline.stages.engines import engine_maker, estimator_engine_maker
 from pipeline.stages.ladder import Climb, Ladder
 from pipeline.stages.sampling import Sampling, slot_sums
 from pipeline.stages.verdicts import UnitVerdicts
 
 # Measurements that add, by name.
 Sums = dict[str, float]
-
-# Network calls that a GPU works on at once: while one waits for memory another computes.
-CALLS_ON_GPU = 2
 
 
 @dataclass(frozen=True)
@@ -102,73 +91,6 @@ class RestoreSettings:
     report: Report = ignore
 
 
-def make_engine(
-    preset: Preset, estimator: nn.Module, prior: UNet, schedule: Schedule, device: str, precision: str = "auto",
-    slots: int = 0, threads: int = 1, report: Report = ignore,
-) -> Engine:  # fmt: skip
-    """The engine of a preset's networks on a device. slots: 0 takes what memory and cores carry."""
-    place = torch.device(device)
-    on_cpu = place.type == "cpu"
-    dtype = number_type(precision, on_cpu)
-    fix_kernels(place)
-    steps = [int(t) for t in schedule.t if t <= preset.max_step]
-    batch = preset.lanes_cpu if on_cpu else preset.lanes_gpu
-    useful = batch * (threads if on_cpu else CALLS_ON_GPU)
-    share = min(threads / (os.cpu_count() or 1), 1) if on_cpu else 1
-    if not slots:
-        each = bytes_per_slot(preset.prior, preset.side, dtype)
-        slots = fitting_slots(useful, each, int(free_bytes(place) * share))
-    return Engine(
-        inference_network(estimator.to(place), place, dtype),
-        compiled(InferenceUNet(prior.to(place), steps, dtype), place, cache_dir() / "inductor"),
-        schedule,
-        preset.side,
-        batch,
-        slots,
-        place,
-        threads,
-        estimator_batch=estimator_batch(preset, on_cpu),
-        takes_mask=takes_mask(preset.estimator),
-        report=lambda **counts: report(WorkCounts(**counts)),
-    )
-
-
-def make_estimator_engine(
-    preset: Preset, estimator: nn.Module, device: str, precision: str = "auto", threads: int = 1
-) -> EstimatorEngine:
-    """What gives the estimator's picture alone, in the bits that `make_engine`'s engine diffuses."""
-    place = torch.device(device)
-    on_cpu = place.type == "cpu"
-    fix_kernels(place)
-    return EstimatorEngine(
-        inference_network(estimator.to(place), place, number_type(precision, on_cpu)),
-        preset.side,
-        estimator_batch(preset, on_cpu),
-        place,
-        threads if on_cpu else CALLS_ON_GPU,
-        takes_mask(preset.estimator),
-    )
-
-
-def estimator_batch(preset: Preset, on_cpu: bool) -> int:
-    """Faces of one call of the estimator; on a CPU one at a time is as fast as many."""
-    return 1 if on_cpu else max(preset.lanes_gpu // 4, 1)
-
-
-def settled_precision(precision: str, device: str) -> str:
-    """The number type by its name that `--precision` means on a device of this kind."""
-    return str(number_type(precision, torch.device(device).type == "cpu")).removeprefix("torch.")
-
-
-def inference_network(
-    estimator: nn.Module, device: torch.device, dtype: torch.dtype
-) -> Callable[[Tensor], Tensor]:
-    """The inference network of an estimator, where its kind has one; else the network itself, in `dtype`."""
-    if isinstance(estimator, NAFNet):
-        return InferenceNAFNet(estimator, dtype)
-    return in_precision(estimator, device, dtype)
-
-
 def make_gates(bounds: Bounds | None, frame: CropFrame, weights_dir: str | None) -> Gates | None:
     """The gates of these bounds; None where none is asked."""
     if bounds is None:
@@ -190,7 +112,7 @@ class RestoreFaces:
         s.report(WorkCounts(loading=1))
         schedule = s.method.schedule
         self._treatment = s.method.treatments(schedule)
-        self._engine = self._make_engine(schedule)
+        self._engine = SidedEngine(self._engine_maker(schedule), s.preset.every_side)
         frame = CropFrame.from_table(s.preset.side, s.preset.crop)
         self._gates = make_gates(s.bounds, frame, s.weights_dir)
         self._sampling = Sampling(s.samples, s.takes_nearest, s.invented, frame, self._gates)
@@ -204,14 +126,14 @@ class RestoreFaces:
         )
         s.report(WorkCounts(ready=1))
 
-    def _make_engine(self, schedule: Schedule) -> Engine | EstimatorEngine:
+    def _engine_maker(self, schedule: Schedule) -> Callable[[int], AnyEngine]:
         s = self._settings
         estimator = self._load(s.preset.estimator)
         if s.method.without_prior:
-            return make_estimator_engine(s.preset, estimator, s.device, s.precision, s.threads)
+            return estimator_engine_maker(s.preset, estimator, s.device, s.precision, s.threads)
         prior = self._load(s.preset.prior)
         assert isinstance(prior, UNet)
-        return make_engine(
+        return engine_maker(
             s.preset, estimator, prior, schedule, s.device, s.precision, s.slots, s.threads, s.report
         )
 
@@ -225,10 +147,11 @@ class RestoreFaces:
         began = time.monotonic()
         images, every = load_images(row), load_faces(row)
         faces = with_crops(every)
-        crops = unpack(row["crops"], self._settings.preset.side)
-        holes: list[Hole | None] = [None] * len(crops)
+        sides = crop_sides(faces, self._settings.preset.side)
+        crops = unpack(row["crops"], sides)
+        holes: Sequence[Hole | None] = [None] * len(crops)
         if row.get("holes"):
-            holes = [hole.any(axis=2) for hole in unpack(row["holes"], self._settings.preset.side)]
+            holes = [np.asarray(hole.any(axis=2)) for hole in unpack(row["holes"], sides)]
         results, maps, rungs, spent = self._restored(row, images, faces, crops, holes)
         UnitVerdicts.from_json(row.get("verdicts")).note(every)
         sums = {"seconds_restore": time.monotonic() - began} | spent
@@ -247,7 +170,7 @@ class RestoreFaces:
         row: Row,
         images: Sequence[ImageRecord],
         faces: Sequence[FaceRecord],
-        crops: NDArray[np.uint8],
+        crops: Sequence[NDArray[np.uint8]],
         holes: Sequence[Hole | None],
     ) -> tuple[dict[int, FaceResult], dict[int, NDArray[np.uint8]], dict[int, list[NDArray[np.uint8]]], Sums]:
         """Every face by its index: its result, how far its samples differ, and all results of one that had several.
@@ -284,9 +207,8 @@ class RestoreFaces:
         """What the bits of its faces depend on beside the settings."""
         place, engine = torch.device(self._settings.device), self._engine
         dtype = number_type(self._settings.precision, place.type == "cpu")
-        if isinstance(engine, EstimatorEngine):
-            return environment(place, dtype, engine.batch, is_compiled=False)
-        is_compiled = getattr(engine.prior, "is_compiled", False)
+        prior = getattr(engine.first, "prior", None)
+        is_compiled = getattr(prior, "is_compiled", False)
         return environment(place, dtype, engine.batch, is_compiled, engine.slots_agree)
 
     def _finish(self, came: NDArray[np.uint8], restored: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -375,24 +297,3 @@ def reject(face: FaceRecord, crop: NDArray[np.uint8], verdict: Verdict) -> FaceR
     face.treatment, face.left_for, face.kept = "left", "rejected", verdict.line
     face.sharpness_after = face.sharpness_before
     return FaceResult(crop, crop, Treatment("left"), 0.0)
-
-
-# A call also needs its libraries' scratch space, and the process more than the engine.
-SHARE_OF_FREE = 0.6
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that this process can still take: of the device, or of the machine and the container around it."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
-    free = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and (most := limit.read_text().strip()) != "max":
-        free = min(free, int(most) - int(used.read_text()))
-    return int(free)
-
-
-def fitting_slots(useful: int, each: int, free: int) -> int:
-    """As many slots as are useful and fit, one at least. each: bytes of a slot; free: bytes there are."""
-    return max(min(useful, int(free * SHARE_OF_FREE) // each), 1)

@@ -51,6 +51,7 @@ def cut_sample(
 
     before, delivered: as `cut_pair` takes them.
     """
+    frame = frame.of(face.side)
     side = tile_side([int(frame.side * max(face.scale, 1) * AROUND)])
     tile, after = cut_pair(before, delivered, tile_matrix(face.affine, frame, side, AROUND), side)
     return Sample(tile, after, f"{name}\n{decision(face)}".lstrip("\n"))

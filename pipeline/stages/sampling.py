@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,28 +28,28 @@ class Sampling:
     # whose embedder says how far identities differ
     gates: Gates | None
 
-    @cached_property
-    def region(self) -> Region:
-        """Where the face lies in a crop."""
-        return face_region(self.frame)
-
     def choose(self, samples: Sequence[NDArray[np.uint8]]) -> int:
         """Index of the sample that is delivered."""
-        return nearest_to_mean(samples, self.region) if self.takes_nearest else 0
+        return nearest_to_mean(samples, self._region(samples[0])) if self.takes_nearest else 0
+
+    def _region(self, crop: NDArray[np.uint8]) -> Region:
+        """Where the face lies in a crop."""
+        return face_region(self.frame.of(len(crop)))
 
     def note(self, face: FaceRecord, climb: Climb) -> NDArray[np.uint8]:
         """Put into the record how far the samples of the delivered treatment differ.
 
         Returns the map of faces/spread.py, [S, S] uint8; 0 for a face without several.
         """
-        nothing = np.zeros((self.frame.side, self.frame.side), np.uint8)
+        nothing = np.zeros(climb.job.crop.shape[:2], np.uint8)
         if climb.outcome is None or climb.outcome.treatment.chain is None:
             return nothing
         face.samples = len(climb.samples)
         if face.samples == 1:
             return nothing
         embedder = self.gates.embedder if self.gates is not None else None
-        found = measure_spread(climb.samples, climb.chosen, self.region, embedder)
+        region = self._region(climb.job.crop)
+        found = measure_spread(climb.samples, climb.chosen, region, embedder)
         face.spread, face.spread_identity = found.mean, found.identity
         if self.invented is not None and found.identity is not None:
             face.invented = found.identity > self.invented

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.images import decode_rgb, encode_png
 from pipeline.io.units import Unit
-from pipeline.records.rows import FaceRecord, ImageRecord, Row, unpack_maps, with_crops
+from pipeline.records.rows import FaceRecord, ImageRecord, Row, crop_sides, unpack, unpack_maps, with_crops
 from pipeline.reporting.text import printable
 from pipeline.stages.ladder import NON_FINITE
 from pipeline.stages.sample import Sample, cut_sample
@@ -61,14 +61,14 @@ class Shown:
         self,
         unit: Unit,
         faces: Sequence[FaceRecord],
-        came: Pixels,
-        restored: Pixels,
+        came: Sequence[Pixels],
+        restored: Sequence[Pixels],
         tried: Mapping[int, Sequence[Pixels]],
         spreads: Mapping[int, Pixels],
     ) -> Iterator[tuple[str, bytes]]:
         """Path and bytes of each picture for the review page.
 
-        came, restored: [F, S, S, 3], the crops. By a face's index among these: tried: what several treatments made of
+        came, restored: [S, S, 3] each, the crops. By a face's index among these: tried: what several treatments made of
         it; spreads: [S, S], how far its samples differ.
         """
         if not self._review:
@@ -86,8 +86,8 @@ class Shown:
 def crop_files(
     unit: Unit,
     faces: Sequence[FaceRecord],
-    before: Pixels,
-    after: Pixels,
+    before: Sequence[Pixels],
+    after: Sequence[Pixels],
     spreads: Mapping[int, Pixels],
     save_faces: bool,
 ) -> Iterator[tuple[str, bytes]]:
@@ -102,23 +102,25 @@ def crop_files(
 
 
 def spread_maps(faces: Sequence[FaceRecord], row: Row, side: int) -> dict[int, Pixels]:
-    """The map of each face that has several samples, [S, S], by its index among the faces that have crops."""
+    """The map of each face that has several samples, [S, S], by its index among the faces that have crops.
+
+    side: the preset's.
+    """
     if not row.get("spreads"):
         return {}
-    every = zip(with_crops(faces), unpack_maps(row["spreads"], side), strict=True)
+    every = zip(with_crops(faces), unpack_maps(row["spreads"], crop_sides(faces, side)), strict=True)
     return {i: spread for i, (face, spread) in enumerate(every) if face.spread is not None}
 
 
-def tried_crops(faces: Sequence[FaceRecord], crops: Pixels) -> dict[int, list[Pixels]]:
+def tried_crops(faces: Sequence[FaceRecord], data: bytes, side: int) -> dict[int, list[Pixels]]:
     """What several treatments made of a face, [S, S, 3] each, by its index among the faces that have crops.
 
-    crops: [R, S, S, 3], those of all such faces in their order.
+    data: of all such faces in their order, as `pack` makes it. side: the preset's.
     """
+    counts = [sum(tried.get("failed") != NON_FINITE for tried in face.tried) for face in with_crops(faces)]
+    owners = [i for i, count in enumerate(counts) if count > 1 for _ in range(count)]
+    sides = crop_sides(faces, side)
     found: dict[int, list[Pixels]] = {}
-    start = 0
-    for i, face in enumerate(with_crops(faces)):
-        count = sum(tried.get("failed") != NON_FINITE for tried in face.tried)
-        if count > 1:
-            found[i] = list(crops[start : start + count])
-            start += count
+    for i, crop in zip(owners, unpack(data, [sides[i] for i in owners]), strict=True):
+        found.setdefault(i, []).append(crop)
     return found

@@ -54,6 +54,7 @@ def tile_side(scale: float, frame: CropFrame) -> int:
 
 def review_tile(before: Pixels, delivered: Pixels, face: FaceRecord, frame: CropFrame) -> bytes:
     """JPEG of two tiles side by side: the face with what is around it, as it came and as it was delivered."""
+    frame = frame.of(face.side)
     side = tile_side(face.scale, frame)
     pair = cut_pair(before, delivered, tile_matrix(face.affine, frame, side), side)
     return images.encode_jpeg(np.concatenate(pair, axis=1), QUALITY)

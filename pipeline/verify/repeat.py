@@ -22,7 +22,7 @@ from pipeline.io.readers import read_unit
 from pipeline.io.tables import read_table
 from pipeline.ledger.findings import Finding, redoable
 from pipeline.records.marker import environment_text
-from pipeline.records.rows import ImageRecord, Row, load_faces, load_images, unpack
+from pipeline.records.rows import ImageRecord, Row, crop_sides, load_faces, load_images, unpack
 from pipeline.stages.align import ReadAndAlign
 from pipeline.stages.publish import Publish
 from pipeline.stages.record import ADDED_LATER, record_table, storable
@@ -83,7 +83,8 @@ class Repeat:
             return Compared(unit.name, member, "no", None, (gone,))
         row = self.restore(row)
         records, faces = load_images(row), load_faces(row)
-        before, after = (unpack(row[c], self.publish.frame.side) for c in ("crops", "restored"))
+        sides = crop_sides(faces, self.publish.frame.side)
+        before, after = (unpack(row[c], sides) for c in ("crops", "restored"))
         [one] = self.publish.pasted(unit, records, faces, before, after)
         again = one.data
         try:

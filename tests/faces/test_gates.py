@@ -61,6 +61,15 @@ def test_moved_features_are_refused(gates, came, sharp):
     assert gates.failed(Measurements(1.0, found.landmarks, 0.0, 1.0), DELTA) == "landmarks"
 
 
+def test_a_crop_of_another_side_has_the_same_shift_and_angle(gates, came, sharp):
+    moved = np.roll(sharp, 8, axis=0)
+    found = verdict(gates, came, moved)[1]
+    wide = [cv2.resize(crop, (192, 192), interpolation=cv2.INTER_CUBIC) for crop in (came, moved)]
+    found_wide = verdict(gates, *wide)[1]
+    assert found_wide.landmarks == pytest.approx(found.landmarks, rel=0.15)
+    assert found_wide.identity == pytest.approx(found.identity, abs=1.5)
+
+
 def test_a_face_that_is_no_longer_found_is_refused(gates, came):
     _, found = verdict(gates, came, np.full_like(came, 128))
     assert found.landmarks == float("inf")

@@ -317,6 +317,21 @@ def test_xmp_is_an_item_of_heic_and_avif_and_all_others_keep_their_bytes(kind, c
         assert image.info["xmp"] == PACKET
 
 
+def test_xmp_that_describes_another_item_of_a_heic_stays_its_own():
+    """As a telephone's gain map has it."""
+    file = pillow_heif.from_pillow(Image.new("RGB", (64, 64)))
+    second = Image.new("RGB", (64, 64), "red")
+    second.info["xmp"] = FIRST
+    file.add_from_pillow(second)
+    body = io.BytesIO()
+    file.save(body, format="HEIF")
+    data = body.getvalue()
+    assert find_packet(data) is None
+    done = with_packet(data, PACKET)
+    assert find_packet(done) == PACKET
+    assert [image.info.get("xmp") for image in pillow_heif.open_heif(done)] == [PACKET, FIRST]
+
+
 @pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
 def test_an_index_of_items_that_is_damaged_is_refused(kind):
     data = heif(kind)

@@ -21,7 +21,7 @@ from pipeline.diffusion.treatment import Treatment
 from pipeline.io import weights
 from pipeline.io.weights import resolve
 from pipeline.networks.presets import PRESETS, find_preset, load_network
-from pipeline.stages.restore import make_engine
+from pipeline.stages.engines import engine_maker
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -59,7 +59,7 @@ def engine():
         load_network(spec, resolve(spec.file, spec.url, spec.sha256).path)
         for spec in (preset.estimator, preset.prior)
     )
-    engine = make_engine(preset, estimator, prior, make_schedule("ddim250"), "cpu", slots=4)
+    engine = engine_maker(preset, estimator, prior, make_schedule("ddim250"), "cpu", slots=4)(preset.side)
     yield engine
     engine.close()
 

@@ -8,7 +8,7 @@ import pytest
 from photographs import pixels, portraits, read_folder, write_folder
 
 from jobs import verify
-from pipeline.stages.restore import settled_precision
+from pipeline.stages.engines import settled_precision
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 

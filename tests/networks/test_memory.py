@@ -4,7 +4,7 @@ import torch
 
 from pipeline.networks.memory import bytes_per_slot
 from pipeline.networks.presets import find_preset
-from pipeline.stages.restore import SHARE_OF_FREE, fitting_slots, free_bytes
+from pipeline.stages.engines import SHARE_OF_FREE, fitting_slots, free_bytes
 
 
 def test_bytes_of_a_slot_grow_with_the_side_and_shrink_with_the_number_type():

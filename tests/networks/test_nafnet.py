@@ -10,7 +10,7 @@ from pipeline.networks.inference_nafnet import InferenceNAFNet
 from pipeline.networks.memory import bytes_of_training
 from pipeline.networks.nafnet import NAFNet, NAFNetConfig
 from pipeline.networks.presets import PRESETS, NetworkSpec, PresetError, build, load_network
-from pipeline.stages.restore import inference_network
+from pipeline.stages.engines import inference_network
 from pipeline.training.objectives import EstimatorL1
 from tests import golden_data
 

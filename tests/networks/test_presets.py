@@ -169,6 +169,17 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
         ),
         ("side = 16", "side = = 16", "not valid TOML"),
         *(
+            ("[prior]", f"[[sides]]\n{lines}\n[prior]", r"\[\[sides\]\] rows must have side \(whole, rising")
+            for lines in (
+                "side = 24\nabove_scale = 1.5",
+                "side = 16\nabove_scale = 1.5\nabove_crispness = 0.5",
+                "side = 25\nabove_scale = 1.5\nabove_crispness = 0.5",
+                "side = 24.0\nabove_scale = 1.5\nabove_crispness = 0.5",
+                "side = 24\nabove_scale = 0\nabove_crispness = 0.5",
+                "side = 24\nabove_scale = 1.5\nabove_crispness = 0.5\nabove = 1",
+            )
+        ),
+        *(
             (
                 "[prior]",
                 f"[spread]\n{line}\n[prior]",

@@ -11,8 +11,9 @@ from PIL import Image
 
 from pipeline.faces.detect import Selection
 from pipeline.faces.geometry import CropFrame
+from pipeline.faces.sides import LargerSide
 from pipeline.io.shards import cut_units, list_input, make_shards
-from pipeline.records.rows import load_faces, load_images, unpack, with_crops
+from pipeline.records.rows import crop_sides, load_faces, load_images, unpack, with_crops
 from pipeline.restoration.preview import count_faces
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.publish import Publish
@@ -24,7 +25,7 @@ CENTERFACE = DetectorChoice("centerface", None, None)
 class Read:
     """What the stage makes of one picture."""
 
-    def __init__(self, folder, picture, **selection):
+    def __init__(self, folder, picture, larger=(), **selection):
         self.folder = folder
         write_folder(folder / "in", {"a.png": encoded(picture, "PNG")})
         kind, entries = list_input(str(folder / "in"), "auto")
@@ -32,11 +33,12 @@ class Read:
         self.selection = Selection(**selection)
         stage = ReadAndAlign(
             CropFrame(SIDE), CENTERFACE, self.selection, False, False, None, MAX_PIXELS, "image",
-            str(folder / "stop"),
+            str(folder / "stop"), larger,
         )  # fmt: skip
         self.row = stage({"unit": self.unit.name, "work": self.unit.to_json()})
         (self.image,) = load_images(self.row)
-        self.faces, self.crops = load_faces(self.row), unpack(self.row["crops"], SIDE)
+        self.faces = load_faces(self.row)
+        self.crops = unpack(self.row["crops"], crop_sides(self.faces, SIDE))
 
     def published(self):
         """The unit's marker, and its rows of faces."""
@@ -82,6 +84,20 @@ def test_every_face_has_a_row_and_those_left_have_no_crop_and_a_reason(tmp_path)
     assert sums["crops"] == 2 and "faces_left_unfit" not in sums
     assert rows[2]["kept"].startswith("beyond --max-faces 2") and rows[2]["treatment"] == "left"
     assert rows[3]["kept"].startswith("smaller than --min-face: ") and rows[3]["left_for"] == "small"
+
+
+def test_a_large_face_has_a_larger_crop_and_a_small_one_the_bits_it_always_had(tmp_path):
+    larger = (LargerSide(96, 1.4, 0.1),)
+    plain, sided = Read(tmp_path / "plain", wall(240, 60)), Read(tmp_path / "sided", wall(240, 60), larger)
+    assert [(f.side, c.shape) for f, c in zip(sided.faces, sided.crops, strict=True)] == [
+        (96, (96, 96, 3)),
+        (64, (64, 64, 3)),
+    ]
+    assert [f.side for f in plain.faces] == [64, 64]
+    assert np.array_equal(sided.crops[1], plain.crops[1]) and vars(sided.faces[1]) == vars(plain.faces[1])
+    assert sided.faces[0].scale == pytest.approx(plain.faces[0].scale * 64 / 96)
+    _, rows = sided.published()
+    assert [row["side"] for row in rows] == [96, 64]
 
 
 def test_a_picture_of_faces_that_are_too_small_is_skipped_with_that_reason_and_stays(tmp_path):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from photographs import portrait
@@ -13,10 +14,11 @@ from pipeline.diffusion.treatment import ESTIMATOR, Treatment
 from pipeline.faces.colour import anchor_change, anchor_colour
 from pipeline.faces.error_features import ErrorModel
 from pipeline.faces.gates import Bounds
-from pipeline.records.rows import FaceRecord, ImageRecord, dump_records, load_faces, pack, unpack
+from pipeline.records.rows import FaceRecord, ImageRecord, crop_sides, dump_records, load_faces, pack, unpack
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import Restorer, choose_method, restore_stage
-from pipeline.stages.restore import RestoreFaces, settled_precision
+from pipeline.stages.engines import settled_precision
+from pipeline.stages.restore import RestoreFaces
 
 SIDE = 64
 WALK = {"start_step": 60, "steps": "ddim50"}
@@ -54,7 +56,8 @@ def restored(engine_settings, faces=None, crops=CROPS):
     done = RestoreFaces(engine_settings)(
         row | {"faces": dump_records(faces), "crops": pack(crops), "sums": "{}"}
     )
-    pictures = [unpack(done[name], SIDE) for name in ("estimated", "restored")]
+    sides = crop_sides(faces, SIDE)
+    pictures = [np.stack(unpack(done[name], sides)) for name in ("estimated", "restored")]
     return load_faces(done), *pictures, json.loads(done["sums"])
 
 
@@ -88,6 +91,27 @@ def test_the_error_of_each_face_is_predicted_from_its_crop_and_estimate_alone(ch
     [alone], *_ = restored(predicting, [face(2)], CROPS[2:])
     assert alone.predicted_error == found[2]
     assert [f.predicted_error for f in chains[0]] == [None] * 3
+
+
+def test_faces_of_two_sides_in_one_unit_end_as_they_do_alone():
+    chosen = settings(**WALK, samples=2)
+    larger = {"side": 96, "above_scale": 1.5, "above_crispness": 0.5}
+    stage = RestoreFaces(replace(chosen, preset=replace(chosen.preset, sides=(larger,))))
+    crops = [CROPS[0], cv2.resize(CROPS[1], (96, 96)), CROPS[2]]
+    faces = [face(i, side=len(crop)) for i, crop in enumerate(crops)]
+
+    def done(which):
+        unit = {"unit": "u", "images": dump_records([ImageRecord("a.png", "0" * 64, SIDE, SIDE)])}
+        unit |= {"faces": dump_records([faces[i] for i in which]), "crops": pack([crops[i] for i in which])}
+        return stage(unit | {"holes": b"", "sums": "{}"})
+
+    together, apart = done([0, 1, 2]), [done([i]) for i in range(3)]
+    stage._engine.close()
+    for name in ("estimated", "restored", "spreads"):
+        assert together[name] == b"".join(row[name] for row in apart)
+    assert load_faces(together) == [face for row in apart for face in load_faces(row)]
+    assert [f.side for f in load_faces(together)] == [64, 96, 64]
+    assert len(together["restored"]) == 3 * (2 * 64**2 + 96**2) == 3 * len(together["spreads"])
 
 
 def test_a_table_decides_of_each_face_by_how_far_the_estimator_changes_it(chains, table):

@@ -53,8 +53,9 @@ def restored(engine_settings, **more):
     stage = RestoreFaces(engine_settings)
     done = stage(ROW | {"faces": dump_records(FACES), "crops": pack(CROPS), "sums": "{}"} | more)
     stage._engine.close()
-    maps = unpack_maps(done["spreads"], SIDE)
-    return load_faces(done), unpack(done["restored"], SIDE), maps, json.loads(done["sums"])
+    sides = [SIDE] * len(FACES) if done["spreads"] else []
+    maps = unpack_maps(done["spreads"], sides)
+    return load_faces(done), unpack(done["restored"], [SIDE] * len(FACES)), maps, json.loads(done["sums"])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pipeline.faces.geometry import CropFrame
 from pipeline.io.units import Address, Unit
-from pipeline.records.rows import FaceRecord, ImageRecord
+from pipeline.records.rows import FaceRecord, ImageRecord, pack
 from pipeline.restoration.review import _heat
 from pipeline.stages.shown import Shown, tried_crops
 from pipeline.stages.tiles import cut_pair, review_tile, tile_matrix, tile_side
@@ -86,7 +86,7 @@ def test_every_face_with_a_crop_gets_a_tile_and_those_with_several_results_their
     faces = [face(0), face(1, tried=tried), face(2, has_crop=False), face(3, error="E: no"), face(4)]
     unit = Unit("s", "folder", 0, True, (Address("a.png", "u", 0, 1),))
     crops = np.zeros((4, 128, 128, 3), np.uint8)
-    results = tried_crops(faces, np.stack([np.full((128, 128, 3), v, np.uint8) for v in (80, 160)]))
+    results = tried_crops(faces, pack([np.full((128, 128, 3), v, np.uint8) for v in (80, 160)]), 128)
     assert list(results) == [1] and len(results[1]) == 2  # a chain that is not finite has no picture
     spread = np.full((128, 128), 240, np.uint8)
     files = dict(shown(faces, True).files(unit, faces, crops, crops + 40, results, {3: spread}))

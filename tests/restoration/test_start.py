@@ -1,0 +1,58 @@
+"""An output goes on with the sides of crops and the label that it was begun with, where nothing else is asked for."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.ledger.ledger import Ledger
+from pipeline.networks.presets import find_preset
+from pipeline.restoration.config import RestoreConfig
+from pipeline.restoration.method import choose_method, read_stage, settle_method
+from pipeline.restoration.start import as_begun
+
+ROWS = [{"side": 192, "above_scale": 1.4, "above_crispness": 0.56}]
+
+
+def config(output="out", **options):
+    return RestoreConfig.of("in", str(output), **options)
+
+
+@pytest.mark.parametrize(
+    ("begun", "found"),
+    [
+        (None, {"label": "xmp", "sides": "preset"}),
+        ({"seed": 0}, {"label": "none", "sides": "one"}),
+        ({"seed": 0, "label": "xmp"}, {"label": "xmp", "sides": "one"}),
+        ({"seed": 0, "sides": ROWS}, {"label": "none", "sides": "preset"}),
+    ],
+)
+def test_a_run_goes_on_as_its_output_was_begun(tmp_path, begun, found):
+    if begun is not None:
+        Ledger(str(tmp_path), begun).claim("in")
+    assert as_begun(config(tmp_path)) == found
+    asked = {"label": "none", "sides": "one"}
+    assert as_begun(config(tmp_path, **asked)) == asked
+    assert as_begun(config(tmp_path, new_run=True)) == {"label": "xmp", "sides": "preset"}
+
+
+def test_a_run_with_one_side_has_the_fingerprint_of_a_preset_without_larger_ones():
+    preset = find_preset("portrait")
+    assert preset.every_side == [128, 192]
+
+    def settled(of, **options):
+        chosen = config(preset="portrait", **options)
+        restorer, fingerprint = settle_method(chosen, *choose_method(chosen, of))
+        return [one.side for one in read_stage(chosen, restorer, "stop").larger], fingerprint
+
+    larger, fingerprint = settled(preset, sides="preset")
+    assert larger == [192] and fingerprint["sides"] == [dict(row) for row in preset.sides]
+    one = settled(preset, sides="one")
+    assert one == settled(replace(preset, sides=()), sides="preset")
+    assert one == ([], {name: value for name, value in fingerprint.items() if name != "sides"})
+
+
+@pytest.mark.parametrize("options", [{"task": "colourise"}, {"aligned": True, "alignment": "preset"}])
+def test_crops_keep_their_side_where_they_are_given_or_something_is_known_of_them(options):
+    chosen = config(preset="portrait", sides="preset", **options)
+    _, fingerprint = settle_method(chosen, *choose_method(chosen))
+    assert "sides" not in fingerprint
