@@ -19,7 +19,7 @@ from pipeline.io.heic import is_heic, open_heic
 from pipeline.io.heif_items import item_properties, primary_item
 from pipeline.io.jpeg2000 import decode_jpeg2000, is_jpeg2000, jpeg2000_layout
 from pipeline.io.jpegxl import CURVES, PRIMARIES, is_jpegxl, jpegxl_header, jpegxl_samples
-from pipeline.io.picture import UPRIGHT, Array, Picture, SkippedImage, spread
+from pipeline.io.picture import UPRIGHT, Array, Picture, SkippedImage, spread, without_alpha
 from pipeline.io.tiff import is_tiff
 from pipeline.io.tiff_pages import ORIENTATION
 from pipeline.io.tiff_read import read_tiff
@@ -66,7 +66,7 @@ def _heic(data: bytes, into: Into, check_size: CheckSize) -> Picture:
     check_size(opened.width, opened.height, 1 + (opened.bits > 8))
     if opened.is_premultiplied:
         raise SkippedImage("unsupported HEIC", "colours that are multiplied by alpha can not be converted")
-    samples, alpha = _apart(opened.samples())
+    samples, alpha = without_alpha(opened.samples())
     colours = Colours.of(opened.icc, opened.codes, samples.ndim == 2)
     return _converted(samples, alpha, into, colours, data, metadata.exif_of_heif(data))
 
@@ -94,7 +94,7 @@ def _avif(data: bytes, into: Into, check_size: CheckSize) -> Picture:
     colour = [data[box.body : box.end] for box in own if box.name == b"colr"]
     icc = next((body[4:] for body in colour if body[:4] in (b"prof", b"rICC")), None)
     codes = next(((body[5], body[7]) for body in colour if body[:4] == b"nclx"), None)
-    samples, alpha = _apart(samples)
+    samples, alpha = without_alpha(samples)
     colours = Colours.of(icc, codes, samples.ndim == 2)
     return _converted(samples, alpha, into, colours, data, metadata.exif_of_heif(data))
 
@@ -138,7 +138,7 @@ def _jpeg2000(data: bytes, into: Into, check_size: CheckSize) -> Picture:
         if image.mode not in ("P", "L", "LA", "RGB", "RGBA"):
             raise SkippedImage("unsupported JPEG 2000", f"its {image.mode} samples can not be converted")
         samples = np.asarray(image.convert("RGB") if image.mode == "P" else image)
-    return _converted(*_apart(samples), into, Colours(layout.icc), data, exif, dpi)
+    return _converted(*without_alpha(samples), into, Colours(layout.icc), data, exif, dpi)
 
 
 def _jpegxl(data: bytes, into: Into, check_size: CheckSize) -> Picture:
@@ -162,15 +162,6 @@ def _plain(data: bytes, into: Into, check_size: CheckSize) -> Picture:
         samples = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     samples = UPRIGHT.get(orientation, UPRIGHT[1])[0](samples)
     return _converted(samples, None, into, Colours(icc), data, exif, dpi)
-
-
-def _apart(samples: Array) -> tuple[Array, Array | None]:
-    """Colours, [H, W] or [H, W, 3], and alpha, of samples whose last may be one."""
-    if samples.ndim == 2:
-        return samples, None
-    count = samples.shape[2]
-    alpha = samples[..., -1] if count in (2, 4) else None
-    return samples[..., 0] if count < 3 else samples[..., :3], alpha
 
 
 def _converted(

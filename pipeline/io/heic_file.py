@@ -17,7 +17,7 @@ from pipeline.io.heic import IDENTITY, SRGB, UNSPECIFIED, Heic, coded_heic
 from pipeline.io.heif_index import with_items
 from pipeline.io.heif_items import item_kinds, item_places, item_properties, primary_item
 from pipeline.io.icc import Profile
-from pipeline.io.picture import UPRIGHT, Array, NotWritable, Picture, SkippedImage, upright_rgb
+from pipeline.io.picture import UPRIGHT, Array, NotWritable, Picture, SkippedImage, upright_rgb, without_alpha
 
 FORMAT = "HEIC"
 # Types of items that can be replaced, and properties that are those of the coded data.
@@ -141,9 +141,7 @@ def decode_heic(data: bytes, opened: Heic, layout: Layout) -> Picture:
     samples = UPRIGHT[layout.orientation][1](opened.samples())
     if samples.shape[:2] != (layout.height, layout.width):
         raise NotWritable("unsupported HEIC", "it is decoded in another size than its header says")
-    count = samples.shape[2] if samples.ndim == 3 else 1
-    alpha = samples[..., -1] if count in (2, 4) else None
-    stored = samples if samples.ndim == 2 else samples[..., 0] if count < 3 else samples[..., :3]
+    stored, alpha = without_alpha(samples)
     icc = opened.icc or (coded_profile(stored.ndim == 2, *layout.codes) if layout.codes else None)
     profile = Profile.of(icc, "L" if stored.ndim == 2 else "RGB")
     return Picture(
@@ -166,7 +164,7 @@ def encode_heic(original: Picture, planes: Array) -> bytes:
     source, layout = original.source, heic_layout(original.source)
     if planes.shape[:2] != (layout.height, layout.width):
         raise SkippedImage("unsupported HEIC", "it can not be written in another size; save it as PNG")
-    colours = planes if planes.ndim == 2 else planes[..., 0] if planes.shape[2] < 3 else planes[..., :3]
+    colours, _ = without_alpha(planes)
     codes = layout.codes or (UNSPECIFIED if original.profile is not None else SRGB)
     bits = original.save["bitspersample"]
     coded = {layout.primary: _Coded.of(colours, bits, codes)}

@@ -166,6 +166,15 @@ def spread(samples: Array, bits: int) -> Array:
     return samples
 
 
+def without_alpha(samples: Array) -> tuple[Array, Array | None]:
+    """Colours, [H, W] or [H, W, 3], and alpha, [H, W], of samples, [H, W] or [H, W, C]; alpha is last, of an even C."""
+    if samples.ndim == 2:
+        return samples, None
+    count = samples.shape[2]
+    alpha = samples[..., -1] if count in (2, 4) else None
+    return samples[..., 0] if count < 3 else samples[..., :3], alpha
+
+
 def gathered(samples: Array, bits: int) -> Array:
     """What `spread` was given."""
     full = 8 * samples.dtype.itemsize

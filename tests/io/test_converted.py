@@ -10,6 +10,7 @@ import pillow_heif
 import pytest
 import tifffile
 from colour_profiles import DISPLAY_P3
+from heic_files import heic_file
 from PIL import Image, ImageCms
 from skimage import data as pictures
 
@@ -43,14 +44,7 @@ def saved(kind, picture=PICTURE, **options):
 
 
 def heif(picture=PICTURE, tile=0, **options):
-    buffer = io.BytesIO()
-    pillow_heif.options.GRID_TILE_SIZE = tile
-    try:
-        made = pillow_heif.from_pillow(picture) if isinstance(picture, Image.Image) else picture
-        made.save(buffer, format="HEIF", **{"quality": 90} | options)
-    finally:
-        pillow_heif.options.GRID_TILE_SIZE = 0
-    return buffer.getvalue()
+    return heic_file(picture, tile, **options)
 
 
 def converted(data, into):

@@ -1,6 +1,5 @@
 """HEIC: the picture's item is coded anew without loss, all else of the file stays; read by libheif alone."""
 
-import io
 import struct
 
 import numpy as np
@@ -8,6 +7,7 @@ import pillow_heif
 import pytest
 from colour_profiles import DISPLAY_P3
 from edited_pictures import with_edited_box
+from heic_files import heic_file
 from PIL import Image
 from skimage import data as pictures
 
@@ -24,15 +24,7 @@ HVC1 = b"hvc1"
 
 
 def heif(picture=PICTURE, tile=0, **options):
-    """tile: side of the tiles, as telephones write them; 0 for one item."""
-    buffer = io.BytesIO()
-    pillow_heif.options.GRID_TILE_SIZE = tile
-    try:
-        made = pillow_heif.from_pillow(picture) if isinstance(picture, Image.Image) else picture
-        made.save(buffer, format="HEIF", **{"quality": 80} | options)
-    finally:
-        pillow_heif.options.GRID_TILE_SIZE = 0
-    return buffer.getvalue()
+    return heic_file(picture, tile, **options)
 
 
 def turned(orientation):

@@ -11,6 +11,7 @@ from typing import Any
 import pillow_heif
 import pyarrow.parquet as pq
 import pytest
+from heic_files import heic_file
 from lxml import etree
 from photographs import encoded, mixed, portrait, read_folder, write_folder, write_tar
 from PIL import Image, ImageCms
@@ -36,17 +37,6 @@ def cielab(picture: Image.Image) -> bytes:
     lab = ImageCms.createProfile("LAB", 5000)
     srgb = ImageCms.createProfile("sRGB")
     return encoded(ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB"), "TIFF")
-
-
-def tiled_heic(picture: Image.Image) -> bytes:
-    """As telephones write it: a grid of tiles."""
-    buffer = io.BytesIO()
-    pillow_heif.options.GRID_TILE_SIZE = 64
-    try:
-        pillow_heif.from_pillow(picture).save(buffer, format="HEIF", quality=95)
-    finally:
-        pillow_heif.options.GRID_TILE_SIZE = 0
-    return buffer.getvalue()
 
 
 PICTURES = {
@@ -161,7 +151,7 @@ def test_verdicts_bring_the_original_back_under_its_own_name(photos, output, res
 
 
 def test_members_of_a_tar_get_the_new_name_and_heic_comes_back(restore, tmp_path):
-    pictures = {"x/p.tif": PICTURES["a.tif"], "x/q.heic": tiled_heic(FACE)}
+    pictures = {"x/p.tif": PICTURES["a.tif"], "x/q.heic": heic_file(FACE, tile=64)}
     source = write_tar(tmp_path / "in/s.tar", [*pictures.items(), ("x/q.txt", b"words")])
     output = tmp_path / "out"
     assert restore(source, output, "--unit-images", "2", "--convert", "tiff") == 0
