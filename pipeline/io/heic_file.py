@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.io.boxes import Box, boxes
 from pipeline.io.cicp import coded_profile
 from pipeline.io.heic import IDENTITY, SRGB, UNSPECIFIED, Heic, coded_heic
-from pipeline.io.heif_index import with_items
+from pipeline.io.heif_index import child_of, meta_of, read_iloc, with_items
 from pipeline.io.heif_items import item_kinds, item_places, item_properties, primary_item
 from pipeline.io.icc import Profile
 from pipeline.io.picture import UPRIGHT, Array, NotWritable, Picture, SkippedImage, upright_rgb, without_alpha
@@ -98,6 +98,8 @@ def heic_layout(data: bytes) -> Layout:
     thumbnails = [who for box, who, of in index.references() if box.name == b"thmb" and primary in of]
     if any(kinds.get(who) not in KINDS for who in thumbnails):
         raise NotWritable("unsupported HEIC", "a thumbnail of another kind can not be made anew")
+    if any(item.reference for item in read_iloc(data, child_of(data, meta_of(data), b"iloc"))):
+        raise NotWritable("unsupported HEIC", "parts of it lie in another file and can not be kept")
     width, height = _size(properties)
     coded = (body for name, body in properties if name == b"colr" and body[:4] == b"nclx")
     return Layout(

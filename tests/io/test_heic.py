@@ -132,6 +132,19 @@ def test_colours_by_code_are_seen_and_stay():
     assert (coded["color_primaries"], coded["transfer_characteristics"]) == (12, 13)
 
 
+def test_parts_in_another_file_are_skipped_or_converted():
+    data = KINDS["metadata"]
+    meta = next(box for box in boxes(data) if box.name == b"meta")
+    inner = {box.name: box for box in boxes(data, meta.body + 4, meta.end)}
+    kinds = item_kinds(data, inner[b"iinf"])
+    place = next(p for p in item_places(data, inner[b"iloc"]) if kinds[p.item] == b"mime")
+    at = place.offset_at - 8  # of the data reference, before a base of 4 bytes and the number of extents
+    data = data[:at] + b"\0\1" + data[at + 2 :]
+    with pytest.raises(SkippedImage, match="another file"):
+        decode(data)
+    assert decode(data, into="png").suffix == ".png"
+
+
 def test_a_picture_of_another_size_is_skipped_and_a_new_one_is_written():
     picture = decode(KINDS["one item"])
     larger = enlarged(picture, 2)
