@@ -14,7 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.console.options import UsageError
-from pipeline.datasets.faces import PHOTOGRAPHS, FaceAddress, SampleError, find_faces
+from pipeline.console.progress import counted
+from pipeline.datasets.faces import FaceAddress, SampleError
 from pipeline.evaluation.photographs import LEAST_BOX, MOST_PIXELS, MOST_THREADS, head_box, measured_face
 from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.testset import PictureSet
@@ -93,7 +94,10 @@ def _is_large(face: Face, height: int, width: int) -> bool:
 
 
 def for_each(faces: Sequence[FaceAddress], work: Callable[[int, CenterFace], R]) -> list[R]:
-    """The results of `work` for the number of every picture, in order; each thread has a detector of its own."""
+    """The results of `work` for the number of every picture, in order; each thread has a detector of its own.
+
+    Prints how many are done, where it takes long.
+    """
     kept = threading.local()
 
     def done(number: int) -> R:
@@ -102,7 +106,7 @@ def for_each(faces: Sequence[FaceAddress], work: Callable[[int, CenterFace], R])
         return work(number, kept.detector)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
-        return list(pool.map(done, range(len(faces))))
+        return counted(pool.map(done, range(len(faces))), "making the set", len(faces), "pictures")
 
 
 def folder_digest(faces: Sequence[FaceAddress]) -> str:
@@ -213,12 +217,11 @@ def _without_suffix(path: str) -> str:
 class RestoredFaces:
     """What another program made of a set's pictures, found in a folder or tar by the pictures' names."""
 
-    def __init__(self, name: str, uri: str, found: RealFaces) -> None:
+    def __init__(self, name: str, faces: Sequence[FaceAddress], found: RealFaces) -> None:
         """Raises UsageError where a picture is missing, or its name fits several."""
         self.name = name
         self._sheet = found.sheet.to_pylist()
-        faces = find_faces(uri, PHOTOGRAPHS).faces
-        self._faces = matched(sorted(set(found.sources)), faces, f"--restored {name}={uri}")
+        self._faces = matched(sorted(set(found.sources)), faces, f"--restored {name}")
         self.digest = folder_digest(faces)
 
     def read(self, number: int) -> Pixels:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.console.progress import counted
 from pipeline.datasets.faces import FaceAddress, SampleError
 from pipeline.evaluation.realworld import LEVELS, Pixels, damage, draw_damage, generator
 from pipeline.evaluation.testset import PictureSet
@@ -126,7 +127,7 @@ def write_photographs(found: PhotographSet, faces: Sequence[FaceAddress]) -> Non
         return _write_photograph(found, number, faces[number], kept.detector)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
-        parts = list(pool.map(written, range(len(faces))))
+        parts = counted(pool.map(written, range(len(faces))), "making the set", len(faces), "photographs")
     left_out = {reason: parts.count(reason) for reason in (NO_FACE, UNREADABLE)}
     rows = [row for part in parts if not isinstance(part, str) for row in part]
     if not rows:
