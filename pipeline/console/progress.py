@@ -6,9 +6,9 @@ Work in flight comes from the workers' counts; finished work from the driver, wh
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -21,6 +21,7 @@ POLL_SECONDS = 1.0
 # A wait shorter than this is not mentioned.
 NOTICE_DELAY_SECONDS = 2.0
 BAR = "{percentage:3.0f}% |{bar:12}| {desc}"
+R = TypeVar("R")
 
 
 class Progress:
@@ -267,6 +268,20 @@ class WaitNotice:
         while not self._stop.wait(pause):
             write_line(self.line(), self._out)
             pause = self._interval
+
+
+def counted(
+    results: Iterable[R], what: str, total: int, of: str, delay: float = NOTICE_DELAY_SECONDS
+) -> list[R]:
+    """The results as a list; while they are awaited, prints how many of `total` there are, where it takes long.
+
+    what: what is being waited for; of: name of the items.
+    """
+    found: list[R] = []
+    with WaitNotice(what, (lambda: len(found), f"of {total} {of}"), delay=delay):
+        for result in results:
+            found.append(result)  # counted from another thread meanwhile
+    return found
 
 
 def write_line(text: str, out: TextIO | None = None) -> None:

@@ -109,11 +109,11 @@ def _entries(uri: str, instead: str = ALIGN) -> list[store.Entry]:
     try:
         listed = store.list_files(root)
     except (store.StoreError, FileNotFoundError) as error:
-        raise SampleError(f"no tar shards: {error}; {instead}") from error
+        raise SampleError(str(error)) from error
     named = [e for e in listed if fnmatchcase(e.path.rpartition("/")[2], pattern)]
     tars, pictures = [e for e in named if _is_tar(e)], [e for e in named if images.is_image_name(e.path)]
     if not tars and not pictures:
-        raise SampleError(f"no tar shards found at {uri}; {instead}")
+        raise SampleError(f"no tars and no pictures found at {uri}; {instead}")
     return tars or pictures
 
 

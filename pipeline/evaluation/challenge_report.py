@@ -18,7 +18,8 @@ from pipeline.metrics.no_reference import NO_REFERENCE
 SHOWN_FACES, SHOWN_SIDE = 12, 192
 FORMULA = (
     "Score = CLIPIQA + MANIQA + MUSIQ/100 + max(0, (10 - NIQE)/10) + Q-Align/5 + max(0, (100 - FID)/100), of the means "
-    "over the faces (NTIRE 2025 and 2026, real-world face restoration); ± are 95 % intervals."
+    "over the faces (NTIRE 2025 and 2026, real-world face restoration); ± are 95 % intervals, to which a term "
+    "that is cut to 0 adds nothing."
 )
 BLIND = "Metrics without reference measure pixels, not the likeness: a sharp but wrong face scores well."
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.console.commands import OK, say
+from pipeline.console.options import UsageError
 from pipeline.datasets.faces import PHOTOGRAPHS, find_faces, spread
 from pipeline.evaluation import benchmark_report, challenge_report
 from pipeline.evaluation.benchmark import (
@@ -16,7 +17,7 @@ from pipeline.evaluation.benchmark import (
     write_benchmark,
 )
 from pipeline.evaluation.benchmark_report import BenchmarkReport
-from pipeline.evaluation.challenge import ChallengeRow, cosine_rows, fid_to
+from pipeline.evaluation.challenge import NAMES, ChallengeRow, cosine_rows, fid_to
 from pipeline.evaluation.challenge_report import ChallengeReport
 from pipeline.evaluation.crops import (
     Reason,
@@ -54,6 +55,7 @@ def evaluate_real(config: EvaluateConfig) -> int:
     reference = load_reference(config.reference)
     photographs = spread(find_faces(config.faces, PHOTOGRAPHS).faces, config.limit)
     found = place_real(photographs, store.join(config.output, "sets"))
+    others = {name: find_faces(uri, PHOTOGRAPHS).faces for name, uri in config.restored_folders.items()}
     variants, missing = choose_variants(config, found)
     if config.dry_run:
         return announce(variants, missing, len(photographs))
@@ -61,7 +63,7 @@ def evaluate_real(config: EvaluateConfig) -> int:
     left_out = write_real(found, photographs)
     contents = with_left_out(found.contents, left_out)
     say(f"{contents}, in {found.uri}; {len(variants)} variants")
-    restored = [RestoredFaces(name, uri, found) for name, uri in config.restored_folders.items()]
+    restored = [RestoredFaces(name, faces, found) for name, faces in others.items()]
     metrics = RealFaceMetrics(config.weights_dir, device_of(config), reference is not None)
     missing += challenge_report.not_measured(metrics.left_out)
     warn(missing)
@@ -78,7 +80,8 @@ def evaluate_real(config: EvaluateConfig) -> int:
             row = challenge_row(pictures, table, metrics, found.sources, embeddings, reference)
             if metrics.rule is not None and embeddings is None:
                 embeddings = vectors(table, EMBEDDING)
-            say(f"{row.name}: {row.total}")
+            scores = ", ".join(f"{NAMES[name]} {score}" for name, score in row.scores.items())
+            say(f"{row.name}: {scores or 'nothing measured'}; score {row.total}")
             rows.append(row)
             shown.append(pictures)
         faces = challenge_report.draw_faces(rows, shown)
@@ -107,6 +110,7 @@ def challenge_row(
 
 def evaluate_benchmark(config: EvaluateConfig) -> int:
     """Score clean faces that are damaged at 512 px. Returns the exit code."""
+    metrics = read_metrics(config.metrics)
     photographs = spread(find_faces(config.faces, PHOTOGRAPHS).faces, config.limit)
     found = place_benchmark(photographs, config.seed, config.level_names, store.join(config.output, "sets"))
     variants, missing = choose_variants(config, found)
@@ -117,7 +121,7 @@ def evaluate_benchmark(config: EvaluateConfig) -> int:
     contents = with_left_out(found.contents, left_out)
     say(f"{contents}, in {found.uri}; {len(variants)} variants")
     device = device_of(config)
-    suite = Suite(parse_metrics(config.metrics, with_truth=True), device, config.weights_dir)
+    suite = Suite(metrics, device, config.weights_dir)
     missing += [f"{name} is not measured: {why}." for name, why in suite.left_out.items()]
     warn(missing)
     measured = Measurements(found, measured_in(config), [*suite.names, device], TruthScorer(found, suite))
@@ -181,6 +185,17 @@ def absent_weights(preset: Preset, weights_dir: str | None) -> list[str]:
 
 def _has_chain(preset: Preset) -> bool:
     return preset.estimator.kind != "spandrel"
+
+
+def read_metrics(text: str) -> tuple[str, ...]:
+    """The metrics of --metrics. Raises UsageError for an unknown one, and for none."""
+    try:
+        metrics = parse_metrics(text, with_truth=True)
+    except ValueError as error:
+        raise UsageError(f"--metrics: {error}") from error
+    if not metrics:
+        raise UsageError(f"--metrics must name at least one metric, got {text}")
+    return metrics
 
 
 def device_of(config: EvaluateConfig) -> str:

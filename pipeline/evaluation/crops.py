@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.console.options import UsageError
-from pipeline.datasets.faces import PHOTOGRAPHS, FaceAddress, SampleError, find_faces
+from pipeline.datasets.faces import FaceAddress, SampleError
 from pipeline.evaluation.labels import without_suffix
 from pipeline.evaluation.photographs import LEAST_BOX, MOST_PIXELS, for_each, head_box, measured_face
 from pipeline.evaluation.realworld import Pixels
@@ -199,12 +199,11 @@ def key_of(face: FaceAddress) -> str:
 class RestoredFaces:
     """What another program made of a set's pictures, found in a folder or tar by the pictures' names."""
 
-    def __init__(self, name: str, uri: str, found: RealFaces) -> None:
+    def __init__(self, name: str, faces: Sequence[FaceAddress], found: RealFaces) -> None:
         """Raises UsageError where a picture is missing, or its name fits several."""
         self.name = name
         self._sheet = found.sheet.to_pylist()
-        faces = find_faces(uri, PHOTOGRAPHS).faces
-        self._faces = matched(sorted(set(found.sources)), faces, f"--restored {name}={uri}")
+        self._faces = matched(sorted(set(found.sources)), faces, f"--restored {name}")
         self.digest = folder_digest(faces)
 
     def read(self, number: int) -> Pixels:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from pipeline.console.progress import counted
 from pipeline.evaluation.photographs import MOST_THREADS, PhotographSet, head_box
 from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.scores import Numbers
@@ -174,7 +175,8 @@ class Delivered:
         try:
             threads = min(os.cpu_count() or 1, MOST_THREADS)
             with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return list(pool.map(lambda job: work(*job), jobs))
+                done = pool.map(lambda job: work(*job), jobs)
+                return counted(done, "measuring", len(jobs), "photographs")
         finally:
             torch.set_num_threads(before)
 

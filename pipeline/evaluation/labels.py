@@ -28,7 +28,8 @@ def read_labels(faces: Sequence[FaceAddress], columns: Sequence[str] | None, tab
 
     columns: those wanted; None: DEFAULT, where any face has it. table: CSV or Parquet whose first column is the name of
     the picture: its path or the end of it, with or without the suffix. Raises UsageError for a column that no face has
-    or that has more than MOST_LABELS labels, and for an unreadable table; StoreError.
+    or that has more than MOST_LABELS labels, and for a table that is unreadable or names none of the pictures;
+    StoreError.
     """
     rows = _from_table(faces, table) if table else _from_sidecars(faces)
     found = {name: [_label(row.get(name)) for row in rows] for name in columns or (DEFAULT,)}
@@ -69,7 +70,13 @@ def _from_table(faces: Sequence[FaceAddress], uri: str) -> list[Values]:
         name = str(next(iter(row.values())))
         named.setdefault(name, row)
         named.setdefault(without_suffix(name), row)
-    return [next((named[name] for name in _names(face) if name in named), {}) for face in faces]
+    found = [next((named[name] for name in _names(face) if name in named), {}) for face in faces]
+    if not any(found):
+        raise UsageError(
+            f"--labels {uri}: its first column names none of {len(faces)} pictures; give names such as "
+            f"{next(_names(faces[0]))}"
+        )
+    return found
 
 
 def _names(face: FaceAddress) -> Iterator[str]:

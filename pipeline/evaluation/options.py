@@ -47,7 +47,9 @@ class EvaluateConfig:
         group="what",
     )
     levels: str = option(
-        ",".join(LEVELS), help="levels of damage of --grid real, separated by commas", group="what"
+        ",".join(LEVELS),
+        help="levels of damage of --grid real and --set 512, separated by commas; the latter also has the paper's",
+        group="what",
     )
     task: Literal["restore", "inpaint", "colourise", "upscale"] = option(
         "restore",
@@ -149,7 +151,9 @@ class EvaluateConfig:
             raise UsageError(f"--limit and --seed must not be negative, got {self.limit} and {self.seed}")
         for name, wanted, known in (("holes", self.kinds, HOLES), ("levels", self.level_names, LEVELS)):
             if unknown := sorted(set(wanted) - set(known)):
-                raise UsageError(f"--{name} must be among {', '.join(known)}, got {', '.join(unknown)}")
+                raise UsageError(
+                    f"--{name} must be among {', '.join(known)}, got {', '.join(map(repr, unknown))}"
+                )
         if self.factor < 2 or self.factor & (self.factor - 1):
             raise UsageError(f"--factor must be a power of two above 1, got {self.factor}")
         if self.labels and not self.by:

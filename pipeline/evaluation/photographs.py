@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.console.progress import counted
 from pipeline.datasets.faces import FaceAddress, SampleError
 from pipeline.evaluation.realworld import LEVELS, Pixels, damage, draw_damage, generator
 from pipeline.evaluation.testset import PictureSet
@@ -136,7 +137,10 @@ def write_photographs(found: PhotographSet, faces: Sequence[FaceAddress]) -> Non
 
 
 def for_each(faces: Sequence[FaceAddress], work: Callable[[int, CenterFace], R]) -> list[R]:
-    """The results of `work` for the number of every picture, in order; each thread has a detector of its own."""
+    """The results of `work` for the number of every picture, in order; each thread has a detector of its own.
+
+    Prints how many are done, where it takes long.
+    """
     kept = threading.local()
 
     def done(number: int) -> R:
@@ -145,7 +149,7 @@ def for_each(faces: Sequence[FaceAddress], work: Callable[[int, CenterFace], R])
         return work(number, kept.detector)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
-        return list(pool.map(done, range(len(faces))))
+        return counted(pool.map(done, range(len(faces))), "making the set", len(faces), "pictures")
 
 
 def _write_photograph(

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.console.progress import WaitNotice
 from pipeline.evaluation.crops import SIDE
 from pipeline.evaluation.realworld import Pixels
 from pipeline.evaluation.scores import Numbers
@@ -70,6 +71,8 @@ class Measurements:
     ) -> None:
         self._set, self._folder, self._measure = found, folder, measure
         self._method = list(method)
+        # of the current row
+        self._faces_done = 0
 
     def of(self, pictures: Pictures) -> pa.Table:
         """A row of values for each face, in the sheet's order. Raises StoreError where a picture is missing."""
@@ -79,15 +82,18 @@ class Measurements:
         place = store.join(self._folder, f"{slug}-{digest}")
         count = len(self._set.names)
         starts = range(0, count, BLOCK)
-        blocks = [self._block(place, pictures, range(s, min(s + BLOCK, count))) for s in starts]
+        self._faces_done = 0
+        with WaitNotice(f"measuring {pictures.name}", (lambda: self._faces_done, f"of {count} faces")):
+            blocks = [self._block(place, pictures, range(s, min(s + BLOCK, count))) for s in starts]
         return pa.concat_tables(blocks, promote_options="permissive")
 
     def _block(self, place: str, pictures: Pictures, numbers: range) -> pa.Table:
         uri = store.join(place, f"{numbers.start:06d}.parquet")
         if not store.exists(uri):
-            rows: list[dict[str, Any]] = [
-                {"number": number} | dict(self._measure(number, pictures.read(number))) for number in numbers
-            ]
+            rows: list[dict[str, Any]] = []
+            for number in numbers:
+                rows.append({"number": number} | dict(self._measure(number, pictures.read(number))))
+                self._faces_done = number + 1
             columns = dict.fromkeys(name for row in rows for name in row)
             table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in columns})
             buffer = io.BytesIO()

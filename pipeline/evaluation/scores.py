@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from pipeline.console.progress import WaitNotice
 from pipeline.evaluation.testset import EvaluationSet
 from pipeline.io import layout, store
 from pipeline.metrics.directions import metric_info
@@ -49,6 +50,8 @@ STRATA = 5
 # Half width of a 95 % interval in standard errors.
 Z = 1.96
 RESAMPLES = 20
+# Smallest half width that is shown, as a share of the value.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class Score:
     faces: int
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ± {self.half:.2g}"
+        # below that it is rounding alone
+        half = 0.0 if self.half < ROUNDING * abs(self.value) else self.half
+        return f"{self.value:.4g} ± {half:.2g}"
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,8 @@ def measure(
 ) -> Measured:
     """The row of pictures without a run. pairs: picture and ground truth, [S, S, 3] each; metrics: as --metrics."""
     suite = Suite(parse_metrics(metrics, with_truth=True), "cpu", weights_dir)
-    found = suite([Face(picture, picture, truth) for picture, truth in pairs])
+    with WaitNotice(f"measuring {name}"):
+        found = suite([Face(picture, picture, truth) for picture, truth in pairs])
     columns = dict.fromkeys(c for values in found.values for c in values if c in COLUMNS)
     values = {c: np.array([v.get(c, np.nan) for v in found.values]) for c in columns}
     features = None

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.console.progress import counted
 from pipeline.datasets.degradation import degrade, grid_degradation, to_grey
 from pipeline.datasets.faces import FaceAddress, require_side
 from pipeline.datasets.holes import Hole, draw_hole
@@ -132,7 +133,8 @@ def write_set(found: EvaluationSet, faces: Sequence[FaceAddress]) -> None:
     if found.is_whole:
         return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = list(pool.map(lambda job: _write_face(found, *job), enumerate(faces)))
+        written = pool.map(lambda job: _write_face(found, *job), enumerate(faces))
+        rows = counted(written, "making the set", len(faces), "faces")
     found.finish(pa.Table.from_pylist(rows))
 
 

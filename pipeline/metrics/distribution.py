@@ -131,7 +131,10 @@ class FeatureStatistics:
         Raises ValueError for any other file, StoreError.
         """
         try:
-            with np.load(io.BytesIO(store.read_bytes(uri)), allow_pickle=False) as found:
+            # else numpy advises to load it as a pickle
+            if not (data := store.read_bytes(uri)).startswith(b"PK"):
+                raise ValueError("it is no zip archive")
+            with np.load(io.BytesIO(data), allow_pickle=False) as found:
                 mean, covariance = (found[name].astype(np.float64) for name in ("mu", "sigma"))
                 count = int(found["count"]) if "count" in found else 0
         except (ValueError, KeyError, OSError, EOFError) as error:

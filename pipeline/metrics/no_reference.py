@@ -24,8 +24,8 @@ NO_REFERENCE: Mapping[str, Literal["up", "down"]] = {
 }
 
 WHY_NO_QALIGN = (
-    "Q-Align is not computed: it is a language model of 7 billion parameters that is published with a program of "
-    "its own in the folder of its weights, and such programs are not run"
+    "it is a language model of 7 billion parameters that is published with a program of its own in the folder of its "
+    "weights, and such programs are not run"
 )
 
 # Errors that keep one metric from being measured, and no other.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.io.weights import DETECTOR_WEIGHTS, METRIC_WEIGHTS, UPSCALER_WEIGHTS, Published
-from pipeline.networks.presets import NetworkSpec, find_preset, preset_names, takes_mask
+from pipeline.networks.presets import NetworkSpec, PresetError, find_preset, preset_names, takes_mask
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ def find_model(name: str) -> Model:
             p = files[name]
             weights = WeightsFile(p.file, p.url, p.sha256, p.licence, upscales=use == "background")
             return Model(name, None, use, (weights,))
+    if name not in preset_names() and not name.endswith(".toml"):
+        raise PresetError(
+            f"model {name!r} is not known; choose one of {', '.join(known_models())}, or give the path of your own "
+            ".toml file of a preset"
+        )
     preset = find_preset(name)
     return Model(
         preset.name,

@@ -126,10 +126,10 @@ def _is_weights(path: Path) -> bool:
 
 
 def _compare_digest(status: Status, file: WeightsFile) -> Status:
-    """The status of a copy after hashing it: against the preset's digest, else against the recorded one."""
+    """The status of a copy after hashing it: against its model's digest, else against the recorded one."""
     uri = str(status.uri)
     digest, recorded = weights.digest_of(uri), weights.recorded(uri)
-    expected, source = (file.sha256.lower(), "preset") if file.sha256 else (recorded, "record")
+    expected, source = (file.sha256.lower(), "model") if file.sha256 else (recorded, "record")
     if expected is None:
         state = "no digest is known to compare with"
     elif expected == digest:

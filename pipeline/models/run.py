@@ -84,5 +84,7 @@ def describe(status: Status) -> Iterator[str]:
 
 
 def megabytes(size: int | None) -> str:
-    """A file size as text."""
-    return f"{size / 1e6:.1f} MB" if size is not None else "-"
+    """A file size as text; less than 0.1 MB in kB."""
+    if size is None:
+        return "-"
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"

@@ -74,6 +74,7 @@ def _settle() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):  # the other one writes Ray's log
             handler.addFilter(_worth_showing)
+    logging.getLogger("ray._private.worker").addFilter(_is_no_statistic)
     # units that are lost on the way make fewer than there are actors
     warnings.filterwarnings("ignore", "The (maxi|mini)mum number of concurrent", UserWarning)
     context = DataContext.get_current()
@@ -89,6 +90,11 @@ def _settle() -> None:
 def _worth_showing(record: logging.LogRecord) -> bool:
     """Whether a line of Ray Data's log is for people too: what fails, and a cluster too small for the run."""
     return record.levelno >= logging.ERROR or "not enough to run any task" in record.getMessage()
+
+
+def _is_no_statistic(record: logging.LogRecord) -> bool:
+    """Whether it is no failure of the actor of Ray Data's own statistics, which no run needs."""
+    return "_StatsActor." not in record.getMessage()
 
 
 def fit_resources(

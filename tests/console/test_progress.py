@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pipeline.console.progress import Progress, WaitNotice, duration, rounded, write_line
+from pipeline.console.progress import Progress, WaitNotice, counted, duration, rounded, write_line
 from pipeline.console.work_counts import WorkCounts
 
 
@@ -272,6 +272,22 @@ def test_waiting_is_said_only_where_it_takes_longer_than_a_moment():
     assert lines[:2] == [
         "listing the input, 10 files, 0 s elapsed", "listing the input, 11 files, 0 s elapsed"
     ]  # fmt: skip
+
+
+def test_what_is_awaited_is_counted(capsys):
+    seen = ""
+
+    def results():
+        nonlocal seen
+        yield "a"
+        give_up = time.monotonic() + 60
+        while "\n" not in seen and time.monotonic() < give_up:
+            time.sleep(0.01)
+            seen += capsys.readouterr().err
+        yield "b"
+
+    assert counted(results(), "making the set", 2, "pictures", delay=0.01) == ["a", "b"]
+    assert re.match(r"making the set, [01] of 2 pictures, 0 s elapsed\n", seen)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_restorations_are_found_by_name_and_cut_where_the_input_was_at_any_size(
     (tmp_path / "LFW-Test").mkdir()
     Image.fromarray(enlarged(PORTRAIT, 2)).save(tmp_path / "LFW-Test" / "one.jpg", quality=98)
     Image.fromarray(enlarged(ALIGNED, 2)).save(tmp_path / "LFW-Test" / "two.png")
-    others = RestoredFaces("theirs", str(tmp_path), found)
+    others = RestoredFaces("theirs", faces_of(tmp_path), found)
     for number, name in enumerate(found.names):
         ours, theirs = found.read(found.degraded, name), others.read(number)
         assert theirs.shape == (SIDE, SIDE, 3)
@@ -124,7 +124,7 @@ def test_restorations_that_are_missing_or_ambiguous_are_refused(real, tmp_path, 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(CAT).save(tmp_path / name)
     with pytest.raises(UsageError, match=wanted):
-        RestoredFaces("theirs", str(tmp_path), found)
+        RestoredFaces("theirs", faces_of(tmp_path), found)
 
 
 def test_one_restoration_is_not_taken_for_two_inputs(tmp_path):
@@ -137,7 +137,7 @@ def test_one_restoration_is_not_taken_for_two_inputs(tmp_path):
     found = place_real(faces, str(tmp_path / "sets"))
     write_real(found, faces)
     with pytest.raises(UsageError, match="a picture fits several inputs"):
-        RestoredFaces("theirs", str(tmp_path / "out"), found)
+        RestoredFaces("theirs", faces_of(tmp_path / "out"), found)
 
 
 def test_a_restoration_of_another_shape_is_refused(real, tmp_path):
@@ -147,7 +147,7 @@ def test_a_restoration_of_another_shape_is_refused(real, tmp_path):
     with pytest.raises(
         SampleError, match="expected the shape of the input, 310x260 or a multiple of it, got 310x200"
     ):
-        RestoredFaces("theirs", str(tmp_path), found).read(0)
+        RestoredFaces("theirs", faces_of(tmp_path), found).read(0)
 
 
 def test_the_benchmark_damages_the_crop_as_both_grids_do(tmp_path):

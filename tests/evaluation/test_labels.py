@@ -59,6 +59,12 @@ def test_a_table_names_pictures_by_the_end_of_their_path_with_or_without_suffix(
     assert read_labels(FACES, ("n",), str(tmp_path / "t.parquet")) == {"n": [None, "3", None]}
 
 
+def test_a_table_of_other_pictures_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("name,sex\nother.jpg,F\n")
+    with pytest.raises(UsageError, match="its first column names none of 3 pictures; give names such as "):
+        read_labels(FACES, ("sex",), str(tmp_path / "t.csv"))
+
+
 def test_a_broken_table_and_a_column_of_too_many_labels_are_refused(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"no table")
     with pytest.raises(UsageError, match="expected a CSV or Parquet table"):

@@ -143,6 +143,22 @@ def test_a_dry_run_names_what_is_left_out_and_writes_nothing(faces, tmp_path, ca
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
+        (["--set", "real", "--restored", "theirs={}/nowhere"], "could not list {}/nowhere"),
+        (["--set", "real", "--restored", "theirs={}"], "no tars and no pictures found at {}"),
+        (["--set", "512", "--metrics", "psnr,sharp"], "--metrics: expected all, none, or some of"),
+        (["--set", "512", "--metrics", "none"], "--metrics must name at least one metric, got none"),
+    ],
+)
+def test_a_dry_run_checks_what_the_evaluation_would(faces, tmp_path, capsys, given, wanted):
+    given = [text.format(tmp_path) for text in given]
+    assert evaluate.main([*given, *options(faces, tmp_path / "o"), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert wanted.format(tmp_path) in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
         (["--restored", "a=b"], "--restored and --reference apply to --set real only"),
         (["--set", "512", "--reference", "a.npz"], "--restored and --reference apply to --set real only"),
         (
@@ -154,6 +170,10 @@ def test_a_dry_run_names_what_is_left_out_and_writes_nothing(faces, tmp_path, ca
         (["--set", "512", "--task", "inpaint"], "no --task but restore"),
         (["--set", "real", "--metrics", "psnr"], "leave --metrics psnr out"),
         (["--set", "real", "--levels", "mild"], "leave --levels mild out"),
+        (
+            ["--set", "512", "--levels", "paper"],
+            "--levels must be among clean, slight, mild, medium, heavy, got 'paper'",
+        ),
     ],
 )
 def test_what_a_set_does_not_know_is_refused_in_one_sentence(tmp_path, capsys, given, wanted):

@@ -171,5 +171,5 @@ def test_faces_that_are_none_are_refused(tmp_path, capsys):
 
 def test_no_shards_of_a_pattern_are_refused(tmp_path):
     config = FiguresConfig(faces=str(tmp_path / "*.tar"), output="unused")
-    with pytest.raises(SampleError, match="no tar shards"):
+    with pytest.raises(SampleError, match="no tars and no pictures found"):
         choose_faces(config, 64)

@@ -234,7 +234,7 @@ def test_two_presets_share_a_file_that_is_fetched_and_listed_once(album, tmp_pat
 
 def test_missing_files_are_errors_of_a_check_only_where_the_model_was_named(capsys):
     files = statuses(capsys, "check")
-    assert {f["state"] for f in files} == {"matches the digest of its preset", "not on this machine"}
+    assert {f["state"] for f in files} == {"matches the digest of its model", "not on this machine"}
     (one,) = statuses(capsys, "check", "retinaface-resnet50", code=FAILED)
     assert (one["found"], one["state"]) == ("missing", "not on this machine")
 
@@ -255,7 +255,7 @@ def test_a_file_that_nobody_publishes_says_where_to_put_it(capsys):
         (["fetch"], "fetch needs the names of models; `list` shows them"),
         (["mirror", "small-srcnn"], "--to is where mirror copies files to"),
         (["fetch", "small-srcnn", "--to", "x"], "--to is where mirror copies files to"),
-        (["fetch", "large"], "preset 'large' is not known; choose one of"),
+        (["fetch", "large"], "model 'large' is not known; choose one of"),
         (["check", "--weights-dir", "/nowhere/at/all"], "could not read /nowhere/at/all"),
     ],
 )

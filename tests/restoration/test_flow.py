@@ -102,6 +102,15 @@ def test_of_ray_datas_lines_only_failures_and_a_cluster_without_room_are_shown(c
     assert all(h.filter(record) for h in handlers if h not in screens)
 
 
+@pytest.mark.parametrize(
+    ("failed", "shown"), [("_StatsActor.update_execution_metrics()", False), ("EngineActor.restore()", True)]
+)
+def test_failures_of_ray_datas_own_statistics_are_not_shown(cluster, failed, shown):
+    text = f"Unhandled error (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): ray::{failed} (pid=1)"
+    record = logging.LogRecord("ray._private.worker", logging.ERROR, __file__, 1, text, None, None)
+    assert bool(logging.getLogger("ray._private.worker").filter(record)) == shown
+
+
 def test_ray_is_pinned_below_no_release_that_takes_away_what_the_flow_calls():
     """No argument of `map` is passed on to ray.remote, which Ray 2.64 will not take."""
     source = Path(connect.__code__.co_filename).read_text()
