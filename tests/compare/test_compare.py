@@ -114,11 +114,12 @@ def test_many_parts_on_disk_give_what_one_part_gives(runs, monkeypatch):
     assert vars(apart.tally) == vars(whole.tally)
     for one, other in zip(whole.sums + whole.outcomes, apart.sums + apart.outcomes, strict=True):
         in_parts, at_once = other.paired(), one.paired()
-        # none of these faces has samples, so that nothing is measured of them
+        # none of these faces has samples or a predicted error, so that nothing is measured of them
         assert (in_parts is None) == (at_once is None)
         if in_parts is not None:
             assert vars(in_parts) == pytest.approx(vars(at_once))
     assert {n for n, s in zip(names, whole.sums, strict=True) if s.paired() is None} <= {
+        "predicted_error",
         "samples",
         "spread",
         "spread_identity",

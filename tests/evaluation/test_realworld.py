@@ -167,5 +167,7 @@ def test_photographs_that_show_no_face_at_all_are_refused(tmp_path):
     (tmp_path / "cat.png").write_bytes(encoded(CAT))
     with pytest.raises(SampleError, match="of 1, 1 have none and 0 cannot be read"):
         make(tmp_path / "cat.png", tmp_path / "sets")
-    with pytest.raises(SampleError, match="give tars of photographs, or a folder of them"):
+    with pytest.raises(SampleError, match="there is nothing of that name; correct the address"):
         find_faces(str(tmp_path / "sets" / "*.tar"), PHOTOGRAPHS)
+    with pytest.raises(SampleError, match="give tars of photographs, or a folder of them"):
+        find_faces(str(tmp_path / "*.tar"), PHOTOGRAPHS)

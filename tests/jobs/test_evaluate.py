@@ -257,7 +257,7 @@ def test_a_dry_run_of_the_real_grid_counts_photographs_at_each_level(real, tmp_p
         (["--grid", "real", "--task", "inpaint"], "--grid real needs --task restore, got --task inpaint"),
         (
             ["--grid", "real", "--levels", "clean,awful"],
-            "must be among clean, slight, mild, medium, heavy, got awful",
+            "must be among clean, slight, mild, medium, heavy, got 'awful'",
         ),
         (["--grid", "real", "--metrics", "psnr"], "leave --metrics psnr out"),
         (["--levels", "mild"], "--levels applies to --grid real only"),

@@ -23,6 +23,7 @@ PRINTED = [
     r"",
     rf"(restored|no_face|skipped|failed|images|faces) +{NUMBER}\b.*",
     rf"[a-z_]+ +{NUMBER}  ± {NUMBER} over {NUMBER} faces",
+    rf"(fid|kid)_input +{NUMBER}",
     r"time +[0-9:.]+ (s|min)",
     r"exit code +0  every image accounted for",
     r"(records|report|contact sheet|review) +/.*",
