@@ -30,7 +30,7 @@ def few_resamplings(monkeypatch):
 
 
 def faces(count=200):
-    """Faces whose error δ knows nothing of and crispness everything; the estimator helps those of large error only.
+    """Faces whose error depends on crispness alone, not on δ; the estimator helps those of large error only.
 
     It turns every face that is crisp from its person.
     """
