@@ -99,7 +99,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Gates:
-    """Compares restored crops of one frame with those that came, of any side. Thread-safe; everything is measured on the CPU in float32."""
+    """Compares restored crops of one frame, of any side, with those that came. Thread-safe; on the CPU in float32."""
 
     bounds: Bounds
     frame: CropFrame
