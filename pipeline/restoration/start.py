@@ -20,9 +20,10 @@ from pipeline.ledger.ledger import Ledger, Settled, read_run, unit_images_of
 from pipeline.ledger.output import BROKEN
 from pipeline.ledger.plan import load_units
 from pipeline.metrics.distribution import load_reference
+from pipeline.networks.presets import Preset
 from pipeline.records.verdicts import Verdict
 from pipeline.restoration.config import RestoreConfig
-from pipeline.restoration.method import Restorer, choose_method, settle_method, settle_metrics
+from pipeline.restoration.method import Restorer, choose_method, settle_method, settle_metrics, sides_of
 from pipeline.restoration.preview import dry_run
 from pipeline.restoration.run import Restoration
 from pipeline.restoration.verdicts import load_file, order_verdicts, preview, said
@@ -61,7 +62,7 @@ def run(config: RestoreConfig) -> int:
         listed = list_input(config.input.uri, config.input.kind, config.input.exclude)
     fitting = min(unit_images_of(config.output.uri, *listed), config.machine.shard_images)
     unit_images = config.machine.unit_images or fitting
-    config = with_values(config, unit_images=unit_images, **as_begun(config))
+    config = with_values(config, unit_images=unit_images, **as_begun(config, preset))
     if config.output.dry_run and config.output.verdicts is not None:
         print("\n".join(preview(config.output.verdicts)))
         return OK
@@ -127,16 +128,16 @@ def open_ledger(
     return ledger, settled
 
 
-def as_begun(config: RestoreConfig) -> dict[str, str]:
+def as_begun(config: RestoreConfig, preset: Preset) -> dict[str, str]:
     """The options whose default is what the run of the output was begun with: as asked for, so, or as a new run's."""
     begun: Collection[str] = ("label", "sides")
     if store.exists(store.join(config.output.uri, layout.RUN)) and not config.output.new_run:
         with suppress(*BROKEN):  # claiming the output says what is wrong with it
             begun = read_run(config.output.uri).fingerprint
-    return {
-        "label": config.output.label or ("xmp" if "label" in begun else "none"),
-        "sides": config.faces.sides or ("preset" if "sides" in begun else "one"),
-    }
+    label = config.output.label or ("xmp" if "label" in begun else "none")
+    sides = config.faces.sides or ("preset" if "sides" in begun else "one")
+    has_sides = sides_of(with_values(config, sides=sides), preset)
+    return {"label": label, "sides": sides if has_sides else "one"}
 
 
 def unknown_pictures(ledger: Ledger, flag: str, named: FaceList) -> str:

@@ -29,10 +29,13 @@ def config(output="out", **options):
 def test_a_run_goes_on_as_its_output_was_begun(tmp_path, begun, found):
     if begun is not None:
         Ledger(str(tmp_path), begun).claim("in")
-    assert as_begun(config(tmp_path)) == found
+    portrait = find_preset("portrait")
+    assert as_begun(config(tmp_path), portrait) == found
     asked = {"label": "none", "sides": "one"}
-    assert as_begun(config(tmp_path, **asked)) == asked
-    assert as_begun(config(tmp_path, new_run=True)) == {"label": "xmp", "sides": "preset"}
+    assert as_begun(config(tmp_path, **asked), portrait) == asked
+    assert as_begun(config(tmp_path, new_run=True), portrait) == {"label": "xmp", "sides": "preset"}
+    # the first start of a run says what every later one does
+    assert as_begun(config(tmp_path), find_preset("small-srcnn")) == found | {"sides": "one"}
 
 
 def test_a_run_with_one_side_has_the_fingerprint_of_a_preset_without_larger_ones():
