@@ -131,6 +131,7 @@ def photograph(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_trial_treats_a_face_in_every_way_and_measures_what_would_be_delivered(photograph):
     trial = Trial(find_preset("portrait"), (LEFT, ESTIMATOR, CHAIN), 0, None)
     address = FaceAddress(str(photograph), 0, photograph.stat().st_size)
@@ -143,6 +144,7 @@ def test_a_trial_treats_a_face_in_every_way_and_measures_what_would_be_delivered
     assert not np.array_equal(sample.pictures[ESTIMATOR], sample.pictures[CHAIN])
 
 
+@pytest.mark.slow
 def test_a_trial_draws_several_chains_of_the_faces_that_its_rows_give_one(photograph):
     trial = Trial(find_preset("portrait"), (), 0, None)
     address = FaceAddress(str(photograph), 0, photograph.stat().st_size)

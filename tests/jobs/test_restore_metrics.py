@@ -22,6 +22,7 @@ def shard(tmp_path):
     return write_tar(tmp_path / "in" / "faces.tar", members).parent
 
 
+@pytest.mark.slow
 def test_a_run_measures_its_faces_on_the_way(tmp_path, restore, shard, capsys):
     output = tmp_path / "out"
     metrics = ("--metrics", "quality,features,psnr", "--unit-images", "3")

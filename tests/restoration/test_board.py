@@ -54,6 +54,7 @@ def test_what_workers_report_comes_to_the_driver_and_stays_after_they_have_ended
     board.close()
 
 
+@pytest.mark.slow
 def test_threads_of_one_process_share_their_sums_and_boards_do_not(local_ray):
     one, other = Board(pytest.fail), Board(pytest.fail)
     threads = [
@@ -71,6 +72,7 @@ def test_threads_of_one_process_share_their_sums_and_boards_do_not(local_ray):
     other.close()
 
 
+@pytest.mark.slow
 def test_a_process_reports_again_what_a_board_that_died_had_heard(local_ray):
     board = Board(pytest.fail)
     board.report(WorkCounts(pictures=3))
@@ -85,6 +87,7 @@ def test_a_process_reports_again_what_a_board_that_died_had_heard(local_ray):
     board.close()
 
 
+@pytest.mark.slow
 def test_a_dead_board_harms_no_unit_and_is_asked_without_waiting(local_ray):
     board = Board(pytest.fail)
     report, actor = board.report, board._actor

@@ -36,6 +36,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_task_that_kills_its_workers_is_begun_again_so_often_and_its_neighbours_go_on(
     cluster, tmp_path, caplog
