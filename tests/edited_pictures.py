@@ -1,8 +1,17 @@
 """Pictures with an edited box, coded again."""
 
+import io
+
 import numpy as np
 
 from pipeline.io.images import decode, encode
+
+
+def saved(picture, kind, **options):
+    """The bytes of a Pillow image, as Pillow writes this kind."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def with_edited_box(data, box, value=90):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from pipeline.faces.geometry import CropFrame, crop_scale, warp_crop
 from pipeline.io import images
@@ -29,6 +30,13 @@ Restored = tuple[int, Mapping[str, Any]]
 def picture(shade: int, side: int = 80) -> bytes:
     """A plain picture of that level, as PNG."""
     return images.encode_png(np.full((side, side, 3), shade, np.uint8))
+
+
+def image_records(output: Path) -> dict[str, dict[str, Any]]:
+    """The records of a run's images by their names."""
+    files = sorted((output / "records").glob("*.parquet"))
+    rows = [r for f in files for r in pq.read_table(f).to_pylist()]
+    return {r["member"]: r for r in rows if r["kind"] == "image"}
 
 
 def finish_run(

@@ -12,10 +12,9 @@ import imagecodecs
 import numpy as np
 
 from pipeline.io.boxes import Box, boxes, with_body
-from pipeline.io.cicp import coded_profile
 from pipeline.io.heif_items import Place, item_kinds, item_places, item_properties, primary_item
-from pipeline.io.icc import Profile
-from pipeline.io.picture import Array, NotWritable, Picture, SkippedImage, gathered, spread, upright_rgb
+from pipeline.io.heif_picture import heif_picture
+from pipeline.io.picture import Array, NotWritable, Picture, SkippedImage, gathered, spread
 
 FORMAT = "AVIF"
 BRANDS = (b"avif", b"avis")
@@ -121,17 +120,8 @@ def decode_avif(data: bytes, layout: Layout) -> Picture:
     alpha = samples[..., -1] if has_alpha else None
     # the library gives grey as three equal channels where there is an alpha
     stored = samples[..., 0] if layout.is_grey else samples[..., :3]
-    icc = layout.icc or (coded_profile(layout.is_grey, *layout.codes) if layout.codes else None)
-    profile = Profile.of(icc, "L" if layout.is_grey else "RGB")
-    return Picture(
-        rgb=upright_rgb(stored, layout.orientation, profile),
-        format=FORMAT,
-        stored=stored,
-        alpha=alpha,
-        orientation=layout.orientation,
-        save={"bitspersample": layout.bits},
-        profile=profile,
-        source=data,
+    return heif_picture(
+        data, FORMAT, stored, alpha, layout.bits, layout.orientation, layout.icc, layout.codes
     )
 
 

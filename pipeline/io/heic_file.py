@@ -12,12 +12,11 @@ import cv2
 import numpy as np
 
 from pipeline.io.boxes import Box, boxes
-from pipeline.io.cicp import coded_profile
 from pipeline.io.heic import IDENTITY, SRGB, UNSPECIFIED, Heic, coded_heic
 from pipeline.io.heif_index import child_of, meta_of, read_iloc, with_items
 from pipeline.io.heif_items import item_kinds, item_places, item_properties, primary_item
-from pipeline.io.icc import Profile
-from pipeline.io.picture import UPRIGHT, Array, NotWritable, Picture, SkippedImage, upright_rgb, without_alpha
+from pipeline.io.heif_picture import heif_picture
+from pipeline.io.picture import UPRIGHT, Array, NotWritable, Picture, SkippedImage, without_alpha
 
 FORMAT = "HEIC"
 # Types of items that can be replaced, and properties that are those of the coded data.
@@ -144,17 +143,8 @@ def decode_heic(data: bytes, opened: Heic, layout: Layout) -> Picture:
     if samples.shape[:2] != (layout.height, layout.width):
         raise NotWritable("unsupported HEIC", "it is decoded in another size than its header says")
     stored, alpha = without_alpha(samples)
-    icc = opened.icc or (coded_profile(stored.ndim == 2, *layout.codes) if layout.codes else None)
-    profile = Profile.of(icc, "L" if stored.ndim == 2 else "RGB")
-    return Picture(
-        rgb=upright_rgb(stored, layout.orientation, profile),
-        format=FORMAT,
-        stored=stored,
-        alpha=alpha,
-        orientation=layout.orientation,
-        save={"bitspersample": opened.bits},
-        profile=profile,
-        source=data,
+    return heif_picture(
+        data, FORMAT, stored, alpha, opened.bits, layout.orientation, opened.icc, layout.codes
     )
 
 

@@ -9,6 +9,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from colour_profiles import ADOBE_RGB, CMYK, DISPLAY_P3, GREY_18, LINEAR, PROPHOTO, SRGB
+from edited_pictures import saved
 from PIL import Image
 from skimage import data as pictures
 
@@ -18,12 +19,6 @@ COLOUR = np.ascontiguousarray(pictures.astronaut()[:120, 150:310])
 GREY = np.asarray(Image.fromarray(COLOUR).convert("L"))
 PICTURE = Image.fromarray(COLOUR)
 BOX = (slice(40, 64), slice(48, 80))
-
-
-def saved(picture, kind, **options):
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def edited(data, value=90):

@@ -12,6 +12,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from edited_pictures import saved
 from PIL import Image, ImageCms, ImageOps
 from skimage import data as pictures
 
@@ -33,12 +34,6 @@ COLOUR = np.ascontiguousarray(pictures.astronaut()[:120, 150:310])
 GREY = COLOUR.mean(axis=2).astype(np.uint8)
 ALPHA = np.linspace(0, 255, GREY.size).reshape(GREY.shape).astype(np.uint8)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def saved(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def cmyk():

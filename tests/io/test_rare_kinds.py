@@ -9,6 +9,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from colour_profiles import DISPLAY_P3
+from edited_pictures import saved
 from PIL import Image
 from skimage import data as pictures
 
@@ -20,12 +21,6 @@ PICTURE = Image.fromarray(COLOUR)
 BOX = (slice(40, 64), slice(48, 80))
 LEFT = np.ones(GREY.shape, bool)
 LEFT[BOX] = False
-
-
-def saved(picture, kind, **options):
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def edited(data, value=90):

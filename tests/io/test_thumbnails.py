@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from edited_pictures import saved
 from PIL import Image
 from skimage import data as pictures
 
@@ -14,12 +15,6 @@ from pipeline.io.images import decode, encode
 COLOUR = np.ascontiguousarray(pictures.astronaut()[:240, 100:420])
 PICTURE = Image.fromarray(COLOUR)
 BOX = (slice(80, 160), slice(100, 200))
-
-
-def saved(picture, kind, **options):
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def edited(data, box=BOX):

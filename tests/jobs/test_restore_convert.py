@@ -6,11 +6,10 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pillow_heif
-import pyarrow.parquet as pq
 import pytest
+from finished_run import image_records
 from heic_files import heic_file
 from lxml import etree
 from photographs import encoded, mixed, portrait, read_folder, write_folder, write_tar
@@ -50,12 +49,6 @@ PICTURES = {
 CONVERTED = {"a.tif", "sub/d é.tif"}
 
 
-def images_of(output: Path) -> dict[str, dict[str, Any]]:
-    files = sorted((output / "records").glob("*.parquet"))
-    rows = [r for f in files for r in pq.read_table(f).to_pylist()]
-    return {r["member"]: r for r in rows if r["kind"] == "image"}
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("convert") / "photos", PICTURES)
@@ -68,7 +61,7 @@ def output(photos, restore) -> Path:
 
 
 def test_a_converted_picture_has_a_name_of_its_own_and_no_other_picture_has(output):
-    found, delivered = images_of(output), read_folder(output / "images")
+    found, delivered = image_records(output), read_folder(output / "images")
     for name in CONVERTED:
         assert (found[name]["outcome"], found[name]["delivered"]) == ("restored", f"{name}.png")
         assert found[name]["recoded"] == "its CIELAB samples are delivered as RGB"
@@ -82,7 +75,7 @@ def test_a_converted_picture_has_a_name_of_its_own_and_no_other_picture_has(outp
 
 
 def test_no_picture_is_delivered_under_the_name_of_another(output):
-    found, delivered = images_of(output), read_folder(output / "images")
+    found, delivered = image_records(output), read_folder(output / "images")
     assert (found["taken.tif"]["outcome"], found["taken.tif"]["reason"]) == ("skipped", "name taken")
     assert delivered["taken.tif"] == PICTURES["taken.tif"]
     assert found["taken.tif.png"]["outcome"] == "restored"
@@ -137,7 +130,7 @@ def test_verdicts_bring_the_original_back_under_its_own_name(photos, output, res
     again = tmp_path / "out"
     shutil.copytree(output, again)
     before = read_folder(again / "images")
-    found = images_of(again)["a.tif"]
+    found = image_records(again)["a.tif"]
     verdict = {"sha256": found["sha256"], "picture": "a.tif", "face": 0, "verdict": "reject"}
     verdict |= {"who": "Ada", "at": "2026-11-27T17:00:00Z"}
     given = tmp_path / "verdicts.json"
@@ -146,7 +139,7 @@ def test_verdicts_bring_the_original_back_under_its_own_name(photos, output, res
     after = read_folder(again / "images")
     assert after.pop("a.tif") == PICTURES["a.tif"]
     assert after == {name: data for name, data in before.items() if name != "a.tif.png"}
-    assert images_of(again)["sub/d é.tif"]["delivered"] == "sub/d é.tif.png"
+    assert image_records(again)["sub/d é.tif"]["delivered"] == "sub/d é.tif.png"
     assert verify.main(["--output", str(again)]) == 0
 
 
@@ -162,7 +155,7 @@ def test_members_of_a_tar_get_the_new_name_and_heic_comes_back(restore, tmp_path
     image = Image.open(io.BytesIO(found["x/p.tif.tif"]))
     assert image.format == "TIFF" and image.size == FACE.size
     assert pillow_heif.open_heif(found["x/q.heic"]).size == FACE.size
-    rows = images_of(output)
+    rows = image_records(output)
     assert {name: r["outcome"] for name, r in rows.items()} == dict.fromkeys(pictures, "restored")
     assert {name: r["delivered"] for name, r in rows.items()} == {"x/p.tif": "x/p.tif.tif", "x/q.heic": None}
     assert verify.main(["--output", str(output), "--sample", "2"]) == 0

@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import exiftool
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from finished_run import image_records
 from photographs import encoded, mixed, pixels, portrait, read_folder, write_folder, write_tar
 from PIL import Image
 
@@ -42,12 +42,6 @@ LABELLED = [name for name in PICTURES if name not in ("b.bmp", "c cat.png", "h b
 ASIDE = {"b.bmp.xmp", "h broken xmp.webp.xmp"}
 
 
-def records(output: Path) -> dict[str, dict[str, Any]]:
-    files = sorted((output / "records").glob("*.parquet"))
-    rows = [r for f in files for r in pq.read_table(f).to_pylist()]
-    return {r["member"]: r for r in rows if r["kind"] == "image"}
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("label") / "photos", PICTURES)
@@ -68,7 +62,7 @@ def unlabelled(photos, restore) -> Path:
 @pytest.mark.parametrize("name", LABELLED)
 def test_a_restored_picture_says_so_to_another_program(output, photos, tmp_path, name):
     found = exiftool.read(tmp_path / name, (output / "images" / name).read_bytes())
-    record = records(output)[name]
+    record = image_records(output)[name]
     assert record["label"] == "xmp"
     assert found["XMP-iptcExt:DigitalSourceType"].endswith("/compositeWithTrainedAlgorithmicMedia")
     assert found["XMP-iptcExt:AISystemUsed"] == "DifFace, preset small-srcnn"
@@ -91,12 +85,12 @@ def test_the_label_changes_no_pixel_and_no_other_picture(output, unlabelled):
     for name in LABELLED:
         assert (pixels(with_label[name]) == pixels(without[name])).all()
     assert with_label["c cat.png"] == PICTURES["c cat.png"]
-    assert {r["label"] for r in records(unlabelled).values()} == {None}
-    assert records(output)["c cat.png"]["label"] is None
+    assert {r["label"] for r in image_records(unlabelled).values()} == {None}
+    assert image_records(output)["c cat.png"]["label"] is None
 
 
 def test_what_a_file_cannot_carry_lies_beside_it_and_is_part_of_the_output(output, tmp_path):
-    found = records(output)
+    found = image_records(output)
     assert found["b.bmp"]["label"].startswith("sidecar: files of its kind")
     assert found["h broken xmp.webp"]["label"].startswith("sidecar: its XMP is no XML")
     for name in ASIDE:
@@ -177,7 +171,7 @@ def test_pictures_of_shards_are_labelled_in_themselves_or_not_at_all(restore, tm
     names = {n.replace(" ", "_"): d for n, d in PICTURES.items()}
     tar = write_tar(tmp_path / "in" / "a.tar", names.items())
     assert restore(tar, tmp_path / "out", "--unit-images", "9") == 0
-    found = records(tmp_path / "out")
+    found = image_records(tmp_path / "out")
     assert found["b.bmp"]["label"].startswith("none: files of its kind")
     assert found["a.png"]["label"] == "xmp"
     [shard] = (tmp_path / "out/shards").iterdir()
@@ -208,7 +202,7 @@ def test_a_sidecar_stays_while_another_picture_of_its_unit_is_done_again(output,
     assert restore(photos, copy, "--unit-images", "4", "--verdicts", str(tmp_path / "v.json")) == 0
     after = read_folder(copy / "images")
     assert {n for n in after if after[n] != before[n]} == {"a.png"}
-    assert after["a.png"] == PICTURES["a.png"] and records(copy)["a.png"]["label"] is None
+    assert after["a.png"] == PICTURES["a.png"] and image_records(copy)["a.png"]["label"] is None
     # and the sidecar of a picture that gets its original back goes
     verdict |= {"picture": "b.bmp"}
     (tmp_path / "v.json").write_text(json.dumps({"format": FORMAT, "verdicts": [verdict]}))
@@ -221,7 +215,7 @@ def test_a_name_that_leaves_no_room_for_a_sidecar_is_delivered_without(restore, 
     name = "b" * 249 + ".bmp"
     photos = write_folder(tmp_path / "photos", {name: PICTURES["b.bmp"]})
     assert restore(photos, tmp_path / "out") == 0
-    assert records(tmp_path / "out")[name]["label"].startswith("none: ")
+    assert image_records(tmp_path / "out")[name]["label"].startswith("none: ")
     assert read_folder(tmp_path / "out/images").keys() == {name}
     assert verify.main(["--output", str(tmp_path / "out"), "--sample", "1"]) == 0
 
@@ -236,7 +230,7 @@ def test_grey_pictures_of_sixteen_bits_keep_their_depth(restore, tmp_path):
         data = (tmp_path / "out/images" / name).read_bytes()
         with Image.open(tmp_path / "out/images" / name) as image:
             assert image.mode.startswith("I")
-        if records(tmp_path / "out")[name]["outcome"] == "restored":
+        if image_records(tmp_path / "out")[name]["outcome"] == "restored":
             assert b"compositeWithTrained" in data
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from degraded_pair import DEGRADED, PICTURE
 from seeded_weights import seeded_state
 from skimage import data
 from torch import nn
@@ -10,10 +11,6 @@ from torchvision.models import resnet50
 
 from pipeline.metrics.arniqa import Arniqa
 from pipeline.networks.checkpoint import CheckpointError
-
-PICTURE = data.astronaut()[40:168, 160:256]
-NOISE = np.random.default_rng(0).integers(0, 30, PICTURE.shape)
-SPOILED = (PICTURE // 2 + 40 + NOISE).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +29,7 @@ def test_values_are_those_of_torchmetrics(files):
     """Expected: torchmetrics 1.9.0 with these weights; the third picture has odd sides."""
     arniqa = Arniqa(*files)
     assert arniqa(PICTURE) == pytest.approx(0.8408387, abs=1e-5)
-    assert arniqa(SPOILED) == pytest.approx(0.8350670, abs=1e-5)
+    assert arniqa(DEGRADED) == pytest.approx(0.8350670, abs=1e-5)
     assert arniqa(data.astronaut()[41:150, 161:256]) == pytest.approx(0.8346369, abs=1e-5)
     assert np.isnan(arniqa(PICTURE[:63]))
 

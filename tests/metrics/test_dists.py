@@ -1,19 +1,14 @@
 """DISTS against torchmetrics, with the published weights of its features and a random network."""
 
-import numpy as np
 import pytest
 import torch
+from degraded_pair import DEGRADED, PICTURE
 from seeded_weights import seeded_state
-from skimage import data
 
 from pipeline.io.weights import resolve
 from pipeline.metrics.dists import Dists, stages
 from pipeline.metrics.inputs import as_batch
 from pipeline.networks.checkpoint import CheckpointError
-
-PICTURE = data.astronaut()[40:168, 160:256]
-NOISE = np.random.default_rng(0).integers(0, 30, PICTURE.shape)
-SPOILED = (PICTURE // 2 + 40 + NOISE).astype(np.uint8)
 
 
 def test_values_are_those_of_torchmetrics_one_for_each_pair(tmp_path):
@@ -23,7 +18,7 @@ def test_values_are_those_of_torchmetrics_one_for_each_pair(tmp_path):
     path = tmp_path / "vgg16-397923af.pth"
     torch.save(seeded_state(names) | {"classifier.0.bias": torch.zeros(4096)}, path)
     truth = as_batch(PICTURE, "cpu")
-    found = Dists(path)(torch.cat([as_batch(SPOILED, "cpu"), truth]), torch.cat([truth, truth]))
+    found = Dists(path)(torch.cat([as_batch(DEGRADED, "cpu"), truth]), torch.cat([truth, truth]))
     assert found.tolist() == pytest.approx([9.1985e-02, 0], abs=1e-5)
 
 
