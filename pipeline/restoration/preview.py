@@ -17,6 +17,7 @@ from pipeline.io.weights import find_upscaler
 from pipeline.networks.cost import seconds_per_face
 from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig
+from pipeline.restoration.method import sides_of
 from pipeline.stages.align import DetectorChoice, load_detector
 
 
@@ -102,7 +103,8 @@ def dry_run(config: RestoreConfig, preset: Preset, method: Method, listed: Listi
         how = f"{calls} steps a face, eta {method.eta}"
         if method.treatment:
             how = f"each face by its damage, at most {method.most_calls} steps, eta {method.eta}"
-    print(f"method   {preset.name}, {preset.side} px, {how}")
+    larger = "".join(f", large faces {row['side']} px" for row in sides_of(config, preset))
+    print(f"method   {preset.name}, {preset.side} px{larger}, {how}")
     if samples > 1:
         which = "nearest to their mean" if config.samples.takes_nearest else "first"
         print(

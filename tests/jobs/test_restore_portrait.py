@@ -215,7 +215,10 @@ def test_a_dry_run_says_that_each_face_is_treated_by_its_damage(source, restore,
     assert run(restore, source, tmp_path / "out", "--dry-run") == 0
     shown = capsys.readouterr().out
     most = max(row.get("calls", 0) for row in PRESET.treatment)
-    assert f"method   portrait, 128 px, each face by its damage, at most {most} steps" in shown
+    assert (
+        f"method   portrait, 128 px, large faces 192 px, each face by its damage, at most {most} steps"
+        in shown
+    )
 
 
 # ---- what a command's wishes make of the preset
