@@ -32,7 +32,7 @@ class Engine:
     estimator: [B, 3, S, S] float32 in [0, 1] → the same. prior: see NoisePredictor. batch: faces of one call of the
     prior. slots: faces in chains at once; 0 takes a full batch for every worker. On a CPU there is a worker for each of
     `threads` cores, on a GPU one for each full batch of slots. estimator_batch: faces of one call of the estimator.
-    takes_mask: the estimator is given 4 channels, the face with 0 in its hole and 1 where that is.
+    unknown: channels behind the face's three that the estimator is given; see BatchEstimator.
     report: is given what is decided of faces and the steps they take, from the engine's own threads.
     """
 
@@ -47,7 +47,7 @@ class Engine:
         device: torch.device | str = "cpu",
         threads: int = 1,
         estimator_batch: int = 1,
-        takes_mask: bool = False,
+        unknown: int = 0,
         report: Report = ignore,
     ) -> None:
         self._side, self.prior = side, prior
@@ -55,7 +55,7 @@ class Engine:
         self.slots_agree = True
         device = torch.device(device)
         on_cpu = device.type == "cpu"
-        batches = BatchEstimator(estimator, side, device, takes_mask)
+        batches = BatchEstimator(estimator, side, device, unknown)
         shapes = estimator_shapes = CallShapes()
         if on_cpu:
             shapes, estimator_shapes = _call_shapes(

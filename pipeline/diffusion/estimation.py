@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.diffusion.call_shapes import CallShapes
+from pipeline.diffusion.constraints import LUMA
 from pipeline.diffusion.difface import to_signed
 from pipeline.diffusion.noise import DRAW_X_N, key_tensor, normal_noise
 from pipeline.diffusion.request import FaceJob, FaceResult, NonFiniteFace, Request
@@ -22,31 +23,38 @@ from pipeline.diffusion.treatment import Treatment, estimated_change
 class BatchEstimator:
     """f(y_0) of faces, by calls of a fixed shape.
 
-    network: [B, 3, S, S] float32 in [0, 1] → the same. takes_mask: the network is given 4 channels, the face with 0 in
-    its hole and 1 where that is.
+    network: [B, 3 + unknown, S, S] float32 in [0, 1] → [B, 3, S, S]. unknown: channels behind the face's: the first is
+    1 in its hole, where the face is 0, and the second where its colours are unknown, where the face is its luma.
     """
 
     network: Callable[[Tensor], Tensor]
     side: int
     device: torch.device
-    takes_mask: bool = False
+    unknown: int = 0
 
     @property
     def channels(self) -> int:
         """Channels of the network's input."""
-        return 4 if self.takes_mask else 3
+        return 3 + self.unknown
 
     def __call__(self, jobs: Sequence[FaceJob], batch: int) -> Tensor:
         """[n, 3, S, S] float32 in [0, 1] on the device, by one call of `batch` faces; n ≤ batch."""
         n = len(jobs)
         crops = np.zeros((batch, self.channels, self.side, self.side), np.uint8)
         crops[:n, :3] = np.stack([j.crop for j in jobs]).transpose(0, 3, 1, 2)
-        if self.takes_mask:
-            for crop, job in zip(crops, jobs, strict=False):
-                if job.hole is not None:
-                    crop[:3, job.hole], crop[3, job.hole] = 0, 255
+        for crop, job in zip(crops, jobs, strict=False):
+            if self.unknown > 1 and job.colourless:
+                crop[:3], crop[4] = luma(job.crop), 255
+            if self.unknown and job.hole is not None:
+                crop[:3, job.hole], crop[3, job.hole] = 0, 255
         pixels = to_device(torch.from_numpy(crops), self.device)
         return self.network(pixels.float() / 255)[:n].float().clamp(0, 1).contiguous()
+
+
+def luma(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W] the luma (BT.601) of [H, W, 3] RGB, rounded."""
+    levels: NDArray[np.uint8] = np.rint(crop @ np.array(LUMA)).astype(np.uint8)
+    return levels
 
 
 def treat(job: FaceJob, estimated: NDArray[np.float32]) -> FaceResult | NonFiniteFace:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class EstimatorEngine:
     """Estimates faces that any thread submits; `workers` threads of its own call the network.
 
-    estimator: [B, 3, S, S] float32 in [0, 1] → the same. batch: faces of one call. takes_mask: see `Engine`.
+    estimator: [B, 3, S, S] float32 in [0, 1] → the same. batch: faces of one call. unknown: see `Engine`.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class EstimatorEngine:
         batch: int,
         device: torch.device | str = "cpu",
         workers: int = 1,
-        takes_mask: bool = False,
+        unknown: int = 0,
     ) -> None:
         self._side, self._device = side, torch.device(device)
-        self._estimate = BatchEstimator(estimator, side, self._device, takes_mask)
+        self._estimate = BatchEstimator(estimator, side, self._device, unknown)
         # guards the requests waiting, the faces of a call, and the end
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()

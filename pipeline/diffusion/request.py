@@ -42,10 +42,12 @@ class FaceJob:
     solver: Solver = "ddim"
     # what is known of the clean face, and each step is held to
     constraint: Constraint | None = None
-    # [S, S], True where the crop holds nothing: what an estimator that takes a mask is to fill
+    # [S, S], True where the crop holds nothing: what an estimator that fills holes is to fill
     hole: NDArray[np.bool_] | None = None
     # [S, S], True where the crop shows the picture; None: everywhere
     inside: NDArray[np.bool_] | None = None
+    # the crop's colours are not the face's: an estimator that gives colours is given its luma alone
+    colourless: bool = False
 
     def treated(self, delta: float) -> Treatment:
         """The treatment of the face, given its δ."""

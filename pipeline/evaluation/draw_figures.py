@@ -24,7 +24,7 @@ from pipeline.evaluation.testset import Recipe, make_pictures
 from pipeline.io import images, store
 from pipeline.io.weights import resolve
 from pipeline.networks.inference_unet import InferenceUNet
-from pipeline.networks.presets import Preset, find_preset, load_network, takes_mask
+from pipeline.networks.presets import Preset, find_preset, load_network, unknown_channels
 from pipeline.networks.unet import UNet
 from pipeline.tracking.address import mlflow_option, settle_uri
 from pipeline.tracking.tracker import RunTracker
@@ -159,7 +159,7 @@ def make_faces(
 ) -> list[paper_figures.Faces]:
     """The chosen faces in batches, each degraded by a draw from the paper's test grid, and estimated."""
     spec = preset.estimator
-    if takes_mask(spec):
+    if unknown_channels(spec):
         raise UsageError(f"a preset that restores degraded faces was wanted, {preset.name} fills holes")
     estimator = load_network(spec, resolve(spec.file, spec.url, spec.sha256, config.weights_dir).path)
     estimator.to(config.device)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.console.options import UsageError, option
-from pipeline.datasets.holes import HOLES, Hole
+from pipeline.datasets.holes import HOLES, KINDS, Hole
 from pipeline.diffusion.task import TaskName
 from pipeline.evaluation.realworld import LEVELS
 from pipeline.restoration.config import BLIND_PRESET
@@ -58,7 +58,9 @@ class EvaluateConfig:
         group="what",
     )
     holes: str = option(
-        ",".join(HOLES), help="kinds of holes of an inpainting, separated by commas", group="what"
+        ",".join(HOLES),
+        help=f"kinds of holes of an inpainting, separated by commas, of {', '.join(KINDS)}",
+        group="what",
     )
     factor: int = option(4, help="downscaling factor of the faces of upscale", group="what")
     presets: str | None = option(
@@ -149,7 +151,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.limit < 0 or self.seed < 0:
             raise UsageError(f"--limit and --seed must not be negative, got {self.limit} and {self.seed}")
-        for name, wanted, known in (("holes", self.kinds, HOLES), ("levels", self.level_names, LEVELS)):
+        for name, wanted, known in (("holes", self.kinds, KINDS), ("levels", self.level_names, LEVELS)):
             if unknown := sorted(set(wanted) - set(known)):
                 raise UsageError(
                     f"--{name} must be among {', '.join(known)}, got {', '.join(map(repr, unknown))}"

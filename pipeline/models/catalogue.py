@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.io.weights import DETECTOR_WEIGHTS, METRIC_WEIGHTS, UPSCALER_WEIGHTS, Published
-from pipeline.networks.presets import NetworkSpec, PresetError, find_preset, preset_names, takes_mask
+from pipeline.networks.presets import NetworkSpec, PresetError, find_preset, preset_names, unknown_channels
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def find_model(name: str) -> Model:
     return Model(
         preset.name,
         preset.side,
-        "inpainting" if takes_mask(preset.estimator) else "restoration",
+        "inpainting" if unknown_channels(preset.estimator) else "restoration",
         tuple(WeightsFile(s.file, s.url, s.sha256, s.licence, s) for s in (preset.prior, preset.estimator)),
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.networks.presets import NetworkSpec, Preset, build, takes_mask
+from pipeline.networks.presets import NetworkSpec, Preset, build, unknown_channels
 
 # A network's call reaches about this share of a plain convolution's speed: the rest is norms and copies.
 EFFICIENCY = 0.4
@@ -34,7 +34,7 @@ def face_cost(preset: Preset, steps: int) -> Cost:
 def _flops(spec: NetworkSpec, side: int) -> float:
     network = build(spec).to("meta")  # moved there: SwinIR reads numbers while it is built
     with torch.device("meta"):
-        inputs = [torch.empty(1, 4 if takes_mask(spec) else 3, side, side)]
+        inputs = [torch.empty(1, 3 + unknown_channels(spec), side, side)]
         if spec.kind == "unet":
             inputs.append(torch.empty(1, dtype=torch.int64))
     counter = FlopCounterMode(display=False)

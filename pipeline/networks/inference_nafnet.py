@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.networks.inference_unet import Conv
-from pipeline.networks.nafnet import LayerNorm2d, NAFBlock, NAFNet, gated, pad_to
+from pipeline.networks.nafnet import LayerNorm2d, NAFBlock, NAFNet, gated, pad_to, with_holes_filled
 
 
 class InferenceNAFNet(nn.Module):
-    """What a NAFNet makes of a picture: [B, 3, H, W] float32 in [0, 1] → the same shape, float32, not clamped.
+    """What a NAFNet makes of a picture: float32 in [0, 1] → [B, 3, H, W] float32, not clamped; shapes as there.
 
     precision: number type of weights and activations; norms' statistics, channel attention, the input and its sum with
     the correction are float32. The NAFNet is not changed and not kept.
@@ -26,7 +26,7 @@ class InferenceNAFNet(nn.Module):
     def __init__(self, nafnet: NAFNet, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.precision = precision
-        self.patch, self.multiple = nafnet.config.patch, nafnet.config.multiple
+        self.config = nafnet.config
 
         def converted(blocks: nn.Module) -> nn.Sequential:
             return nn.Sequential(*(Gated(block, precision) for block in blocks.children()))
@@ -43,8 +43,8 @@ class InferenceNAFNet(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         height, width = y.shape[2:]
-        padded = pad_to(y, self.multiple)
-        x = F.pixel_unshuffle(padded, self.patch).to(self.precision, memory_format=torch.channels_last)
+        padded = pad_to(with_holes_filled(y, self.config), self.config.multiple)
+        x = F.pixel_unshuffle(padded, self.config.patch).to(self.precision, memory_format=torch.channels_last)
         x = self.intro(x)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -54,8 +54,8 @@ class InferenceNAFNet(nn.Module):
         x = self.middle(x)
         for up, decoder in zip(self.ups, self.decoders, strict=True):
             x = decoder(F.pixel_shuffle(up(x), 2).add_(skips.pop()))
-        correction = F.pixel_shuffle(self.ending(x).float(), self.patch)
-        return (padded + correction)[:, :, :height, :width].contiguous()
+        correction = F.pixel_shuffle(self.ending(x).float(), self.config.patch)
+        return (padded[:, : self.config.img_channel] + correction)[:, :, :height, :width].contiguous()
 
 
 class Gated(nn.Module):

@@ -3,6 +3,9 @@
 A UNet of blocks without activation functions: halves of the channels multiply each other instead. The input is added
 to what the network computes. Dropout, which no published restoration network uses, is left out.
 
+With `unknown_channels` the network fills holes and gives colours: further channels say what is unknown, and its holes
+are first filled from around them, so that the correction has something to correct.
+
 Source: Chen et al., "Simple Baselines for Image Restoration" (arXiv 2204.04676).
 """
 
@@ -30,6 +33,8 @@ class NAFNetConfig:
     # factor of a pixel-unshuffle around the network, which then works on img_channel * patch**2 channels;
     # 1 is the published layout
     patch: int = 1
+    # channels behind those of the picture: the first is 1 in its holes, the second where its colours are unknown
+    unknown_channels: int = 0
 
     def __post_init__(self) -> None:
         if not self.enc_blk_nums or len(self.enc_blk_nums) != len(self.dec_blk_nums):
@@ -42,6 +47,8 @@ class NAFNetConfig:
                 "width, img_channel and patch must be at least 1, "
                 f"got {self.width}, {self.img_channel} and {self.patch}"
             )
+        if self.unknown_channels not in (0, 1, 2):
+            raise ValueError(f"unknown_channels must be 0, 1 or 2, got {self.unknown_channels}")
         if min(self.middle_blk_num, *self.enc_blk_nums, *self.dec_blk_nums) < 0:
             raise ValueError(
                 "numbers of blocks can not be negative, "
@@ -55,7 +62,7 @@ class NAFNetConfig:
 
 
 class NAFNet(nn.Module):
-    """[B, 3, H, W] float32 in [0, 1] → the same shape: the input and a correction, not clamped.
+    """[B, 3 + unknown_channels, H, W] float32 in [0, 1] → [B, 3, H, W]: the picture and a correction, not clamped.
 
     A new network's correction is 0.
     """
@@ -64,7 +71,8 @@ class NAFNet(nn.Module):
         super().__init__()
         self.config = config
         channels, width = config.img_channel * config.patch**2, config.width
-        self.intro = nn.Conv2d(channels, width, 3, padding=1)
+        unknown = config.unknown_channels * config.patch**2
+        self.intro = nn.Conv2d(channels + unknown, width, 3, padding=1)
         self.ending = nn.Conv2d(width, channels, 3, padding=1)
         self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
         self.ups, self.downs = nn.ModuleList(), nn.ModuleList()
@@ -83,7 +91,7 @@ class NAFNet(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         height, width = y.shape[2:]
-        padded = pad_to(y, self.config.multiple)
+        padded = pad_to(with_holes_filled(y, self.config), self.config.multiple)
         x = self.intro(F.pixel_unshuffle(padded, self.config.patch))
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -94,7 +102,7 @@ class NAFNet(nn.Module):
         for up, decoder in zip(self.ups, self.decoders, strict=True):
             x = decoder(up(x) + skips.pop())
         correction = F.pixel_shuffle(self.ending(x), self.config.patch)
-        return (padded + correction)[:, :, :height, :width]
+        return (padded[:, : self.config.img_channel] + correction)[:, :, :height, :width]
 
 
 class NAFBlock(nn.Module):
@@ -150,3 +158,38 @@ def pad_to(y: Tensor, multiple: int) -> Tensor:
     height, width = y.shape[2:]
     missing = -height % multiple, -width % multiple
     return F.pad(y, (0, missing[1], 0, missing[0])) if any(missing) else y
+
+
+def with_holes_filled(y: Tensor, config: NAFNetConfig) -> Tensor:
+    """A network's input with the holes of its picture, if it may have any, filled from around them."""
+    if not config.unknown_channels:
+        return y
+    picture, unknown = y[:, : config.img_channel], y[:, config.img_channel :]
+    return torch.cat([fill_from_around(picture, unknown[:, :1]), unknown], 1)
+
+
+def fill_from_around(picture: Tensor, hole: Tensor) -> Tensor:
+    """[B, C, H, W] with the pixels where `hole`, [B, 1, H, W], is 1 taken from smaller and smaller versions of it.
+
+    A smaller version is the mean of the known pixels of each block of four. Where nothing is known it stays 0.
+
+    Source: the pull-push algorithm of Gortler et al., "The Lumigraph" (SIGGRAPH 1996), section 3.4.
+    """
+    # each pixel times its weight, and the weight: 1 where it is known
+    weight = 1 - hole
+    levels = [(picture * weight, weight)]
+    while max(levels[-1][0].shape[2:]) > 1:
+        levels.append(_pulled(*levels[-1]))
+    filled = levels[-1][0]
+    for weighted, weight in reversed(levels[:-1]):
+        coarse = F.interpolate(filled, size=weighted.shape[2:], mode="bilinear", align_corners=False)
+        filled = weighted + (1 - weight) * coarse
+    return filled
+
+
+def _pulled(weighted: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The next smaller version; blocks at the edges of odd sides are smaller."""
+    weighted, mean = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (weighted, weight))
+    # one known pixel of the four is enough
+    known = (4 * mean).clamp(max=1)
+    return weighted / mean.clamp(min=1e-6) * known, known

@@ -190,9 +190,9 @@ def load_network(spec: NetworkSpec, path: Path | str) -> nn.Module:
     return net.eval()
 
 
-def takes_mask(spec: NetworkSpec) -> bool:
-    """Whether the estimator is given a fourth channel, 1 in the hole that it is to fill."""
-    return spec.kind == "lama"
+def unknown_channels(spec: NetworkSpec) -> int:
+    """Channels behind the picture's that the estimator is given: 1 in the hole, then 1 where colours are unknown."""
+    return 1 if spec.kind == "lama" else int(spec.options.get("unknown_channels", 0))
 
 
 def network_config(spec: NetworkSpec) -> Config:

@@ -19,7 +19,7 @@ from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.memory import bytes_per_slot
 from pipeline.networks.nafnet import NAFNet
 from pipeline.networks.precision import fix_kernels, in_precision, number_type
-from pipeline.networks.presets import Preset, takes_mask
+from pipeline.networks.presets import Preset, unknown_channels
 from pipeline.networks.unet import UNet
 
 # Network calls that a GPU works on at once: while one waits for memory another computes.
@@ -62,7 +62,7 @@ def engine_maker(
             place,
             threads,
             estimator_batch=estimator_batch(preset, on_cpu),
-            takes_mask=takes_mask(preset.estimator),
+            unknown=unknown_channels(preset.estimator),
             report=lambda **counts: report(WorkCounts(**counts)),
         )
 
@@ -80,8 +80,8 @@ def estimator_engine_maker(
 
     def make(side: int) -> EstimatorEngine:
         workers = threads if on_cpu else CALLS_ON_GPU
-        batch, masked = estimator_batch(preset, on_cpu), takes_mask(preset.estimator)
-        return EstimatorEngine(estimating, side, batch, place, workers, masked)
+        batch, unknown = estimator_batch(preset, on_cpu), unknown_channels(preset.estimator)
+        return EstimatorEngine(estimating, side, batch, place, workers, unknown)
 
     return make
 

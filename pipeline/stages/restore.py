@@ -284,7 +284,8 @@ class RestoreFaces:
         key = noise_key(method.seed, image.sha256, face.face)
         to_crop = np.array(face.affine).reshape(2, 3)
         inside = inside_picture(to_crop, len(crop), image.width, image.height)
-        return FaceJob(crop, key, method.eta, treatment, method.solver, known, hole, inside)
+        colourless = s.task.name == "colourise"
+        return FaceJob(crop, key, method.eta, treatment, method.solver, known, hole, inside, colourless)
 
     def _further_keys(self, image: ImageRecord, face: FaceRecord) -> tuple[NoiseKey, ...]:
         """Of a face's samples after the first: those of runs with the seeds that follow."""

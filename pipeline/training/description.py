@@ -15,7 +15,7 @@ def describe(plan: TrainingPlan, number: int) -> str:
     epochs = loop.steps * loop.batch / len(plan.faces)
     shards = len({face.shard for face in plan.faces})
     at_once = max(loop.batch // number // loop.accumulate, 1)
-    channels = 4 if presets.takes_mask(plan.spec) else 3
+    channels = 3 + presets.unknown_channels(plan.spec)
     network, face = memory.bytes_of_training(plan.spec, plan.side, channels, loop.precision)
     lines = [
         f"network     {plan.spec.kind}, {network / memory.BYTES_PER_WEIGHT / 1e6:.2f} M parameters, "

@@ -23,7 +23,7 @@ from pipeline.training.task import Role, Task
 
 def export_preset(
     base: presets.Preset,
-    role: Role,
+    task: Task,
     state: Mapping[str, Tensor],
     path: Path,
     licence: str,
@@ -35,14 +35,14 @@ def export_preset(
     beside it, and the other network's file is copied there where the base has it in a folder of its own. max_step:
     highest step that a prior was trained on.
     """
+    role = task.role
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = path.with_name(f"{path.stem}_{role}.safetensors")
     write_state(state, weights)
     other: Role = "estimator" if role == "prior" else "prior"
-    trained: presets.NetworkSpec = getattr(base, role)
     specs = {
         role: replace(
-            trained, file=weights.name, sha256=digest_of(str(weights.absolute())), url=None, licence=licence
+            task.spec, file=weights.name, sha256=digest_of(str(weights.absolute())), url=None, licence=licence
         ),
         other: _beside(getattr(base, other), path.parent),
     }
@@ -53,6 +53,8 @@ def export_preset(
         preset = replace(preset, max_step=max_step, start_step=start_step, task_start=task_start)
     # what was fitted to the base's networks; the treatments to its estimator alone
     preset = replace(preset, spread={}, treatment=() if role == "estimator" else preset.treatment)
+    if task.spec.options != getattr(base, role).options:  # what only blind restoration has
+        preset = replace(preset, gates={}, error={}, sides=(), calls=None, hold=0.0)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(as_toml(preset), encoding="utf-8")
     partial.replace(path)
@@ -94,7 +96,7 @@ def export(options: TrainingOptions, task: Task, base: presets.Preset) -> int:
         trained = json.loads(store.read_bytes(store.join(output, "training.json")))
         highest = trained["max_step"] - 1 if task.role == "prior" else None
         licence = options.licence or terms(trained)
-        written = export_preset(base, task.role, state["ema"], path, licence, highest)
+        written = export_preset(base, task, state["ema"], path, licence, highest)
         print(f"preset of step {state['step']:,} written: give --preset {path} to any job")
         print(f"licence of {Path(getattr(written, task.role).file).name}: {licence}; --licence says another")
     return OK

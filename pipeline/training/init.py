@@ -3,13 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from pipeline.io import store
 from pipeline.io.weights import resolve
 from pipeline.networks import presets
+from pipeline.networks.checkpoint import load_strict, read_state
 from pipeline.training.options import TrainingOptions
 from pipeline.training.task import Task
+
+# The weights of a NAFNet's first convolution.
+INTRO = "intro.weight"
 
 
 def find_init(options: TrainingOptions, task: Task) -> presets.NetworkSpec:
@@ -28,4 +33,21 @@ def find_init(options: TrainingOptions, task: Task) -> presets.NetworkSpec:
 
 def load_init(init: presets.NetworkSpec, weights_dir: str | None) -> nn.Module:
     """The network that a training starts from. Raises WeightsError or CheckpointError."""
-    return presets.load_network(init, resolve(init.file, init.url, init.sha256, weights_dir).path)
+    path = resolve(init.file, init.url, init.sha256, weights_dir).path
+    if init.kind == "nafnet" and presets.unknown_channels(init):
+        return _widened(init, path)
+    return presets.load_network(init, path)
+
+
+def _widened(init: presets.NetworkSpec, path: Path) -> nn.Module:
+    """A NAFNet that fills holes, from the weights of such a one, or of one without channels for what is unknown.
+
+    The weights of channels that the file lacks are 0: the network begins as the other one.
+    """
+    network, state = presets.build(init), read_state(path)
+    wanted, given = network.state_dict()[INTRO], state.get(INTRO)
+    if given is not None and given.shape[1] < wanted.shape[1] and given.shape[::2] == wanted.shape[::2]:
+        missing = torch.zeros_like(wanted[:, given.shape[1] :])
+        state = dict(state) | {INTRO: torch.cat([given, missing], 1)}
+    load_strict(network, state, f"{path} as {init.kind}")
+    return network

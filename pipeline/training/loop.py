@@ -81,7 +81,8 @@ class Trainer:
         self.config = config
         self.device = device
         self.rank = rank
-        self.network = network.to(device)
+        # the convolutions of most estimators are half as fast with channels apart
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         self.ema = AveragedModel(self.network, multi_avg_fn=warm_ema(config.ema))
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay

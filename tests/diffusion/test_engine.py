@@ -94,7 +94,7 @@ def test_an_estimator_that_takes_a_mask_sees_nothing_in_the_hole():
     other[hole] = 7
     jobs.append(replace(jobs[1], crop=other))
     networks = golden_data.network("lama"), golden_data.network("unet")
-    engine = Engine(*networks, SCHEDULE, SIDE, BATCH, takes_mask=True)
+    engine = Engine(*networks, SCHEDULE, SIDE, BATCH, unknown=1)
     results = [f.result(timeout=60) for f in [engine.submit(j) for j in jobs]]
     engine.close()
     assert np.array_equal(results[1].estimated, results[3].estimated)
@@ -102,6 +102,23 @@ def test_an_estimator_that_takes_a_mask_sees_nothing_in_the_hole():
     with torch.inference_mode():
         wanted = networks[0](torch.cat([given, torch.from_numpy(hole)[None].float()])[None])
     assert np.array_equal(results[1].estimated, to_bytes(wanted[0]).numpy())
+
+
+def test_an_estimator_that_gives_colours_is_given_the_luma_alone():
+    job = replace(make_job(1), colourless=True)
+    seen = []
+
+    def estimator(faces):
+        seen.append(faces.clone())
+        return faces[:, :3].contiguous()
+
+    engine = Engine(estimator, golden_data.network("unet"), SCHEDULE, SIDE, BATCH, unknown=2)
+    results = [engine.submit(j).result(timeout=60) for j in (job, replace(job, colourless=False))]
+    engine.close()
+    luma = np.rint(job.crop @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    assert np.array_equal(results[0].estimated, np.repeat(luma[..., None], 3, 2))
+    assert np.array_equal(results[1].estimated, job.crop)
+    assert float(seen[-2][0, 4].min()) == 1 and float(seen[-1][0, 3:].abs().max()) == 0
 
 
 def test_the_engine_agrees_with_algorithm_1():

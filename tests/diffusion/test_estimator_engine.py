@@ -79,7 +79,7 @@ def test_a_call_of_many_gives_each_face_its_own_picture():
 def test_an_estimator_that_fills_holes_is_given_their_mask():
     hole = np.zeros((SIDE, SIDE), bool)
     hole[:8] = True
-    engine = EstimatorEngine(lambda faces: faces[:, 3:].expand(-1, 3, -1, -1), SIDE, 2, takes_mask=True)
+    engine = EstimatorEngine(lambda faces: faces[:, 3:].expand(-1, 3, -1, -1), SIDE, 2, unknown=1)
     (result,) = run(engine, [replace(make_job(0), hole=hole)])
     assert np.array_equal(result.restored == 255, np.repeat(hole[..., None], 3, axis=2))
 

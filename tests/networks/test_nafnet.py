@@ -8,7 +8,7 @@ from pipeline.diffusion.call_shapes import CallShapes, find_call_shapes
 from pipeline.networks.checkpoint import CheckpointError, load_strict, write_state
 from pipeline.networks.inference_nafnet import InferenceNAFNet
 from pipeline.networks.memory import bytes_of_training
-from pipeline.networks.nafnet import NAFNet, NAFNetConfig
+from pipeline.networks.nafnet import NAFNet, NAFNetConfig, fill_from_around
 from pipeline.networks.presets import PRESETS, NetworkSpec, PresetError, build, load_network
 from pipeline.stages.engines import inference_network
 from pipeline.training.objectives import EstimatorL1
@@ -229,3 +229,62 @@ def test_restoring_takes_the_inference_network_of_a_nafnet_alone():
     with torch.autocast("cpu", torch.bfloat16):
         want = other(y)
     assert torch.equal(inference_network(other, device, torch.bfloat16)(y), want)
+
+
+# ---- holes and unknown colours
+
+
+def with_hole(count=2, side=24):
+    """Faces with what is unknown of them, and their holes [B, 1, S, S]."""
+    faces = drawn(count, side)
+    hole = torch.zeros(count, 1, side, side)
+    hole[0, :, 4:9, 3:20], hole[-1, :, :, : side // 2] = 1, 1
+    return torch.cat([faces * (1 - hole), hole, torch.zeros_like(hole)], 1), hole
+
+
+def test_a_hole_is_filled_from_around_it_and_nothing_else_changes():
+    y, hole = with_hole(side=23)
+    filled = fill_from_around(y[:, :3], hole)
+    known = hole.expand_as(filled) == 0
+    assert torch.equal(filled[known], y[:, :3][known])
+    # between the least and the greatest of what is known
+    inside = filled[~known]
+    assert float(y[:, :3][known].min()) <= float(inside.min()) and float(inside.max()) <= float(
+        y[:, :3].max()
+    )
+    level = torch.full((1, 3, 16, 16), 0.25)
+    box = torch.zeros(1, 1, 16, 16)
+    box[..., 3:11, 5:16] = 1
+    torch.testing.assert_close(fill_from_around(level * (1 - box), box), level)
+    # the nearer side decides
+    halves = torch.zeros(1, 3, 16, 16)
+    halves[..., 8:] = 1
+    gap = torch.zeros(1, 1, 16, 16)
+    gap[..., 4:12] = 1
+    row = fill_from_around(halves * (1 - gap), gap)[0, 0, 8]
+    assert float(row[4]) < 0.3 and float(row[11]) > 0.7
+
+
+def test_where_nothing_is_known_a_filling_network_still_answers():
+    net, y = trained(unknown_channels=2), torch.zeros(1, 5, 16, 16)
+    y[:, 3] = 1
+    with torch.inference_mode():
+        assert torch.isfinite(net(y)).all()
+
+
+@torch.inference_mode()
+def test_a_filling_network_is_not_shown_what_lies_in_its_holes_and_knows_which_colours_are_unknown():
+    net, (y, hole) = trained(unknown_channels=2), with_hole()
+    known = build(spec(unknown_channels=2))  # new: gives back what it is given
+    torch.testing.assert_close(known(y), fill_from_around(y[:, :3], hole))
+    other = y.clone()
+    other[:, 4] = 1
+    assert not torch.equal(net(y), net(other))
+
+
+@torch.inference_mode()
+def test_the_inference_network_fills_as_the_network_it_was_made_of():
+    net, (y, _) = trained(unknown_channels=2, patch=2), with_hole(4)
+    want, form = net(y), InferenceNAFNet(net)
+    torch.testing.assert_close(form(y), want, rtol=0, atol=1e-5 * float(want.abs().max()))
+    assert find_call_shapes(lambda n: form(y[:n]), 4, 2) == CallShapes(partial=True, threads=2)

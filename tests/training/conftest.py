@@ -11,8 +11,9 @@ from skimage import data, transform
 from jobs import train_prior
 from pipeline.console.options import parse
 from pipeline.networks.presets import find_preset
-from pipeline.training import run, workers
+from pipeline.training import workers
 from pipeline.training.continuation import check_continues
+from pipeline.training.estimator import EstimatorOptions
 from pipeline.training.plan import make_plan
 from pipeline.training.prior import PriorOptions
 
@@ -98,7 +99,7 @@ def arguments(preset, shards):
 
 def plan_of(command, argv):
     """What a command would send to its workers; the output knows of it."""
-    options = parse(PriorOptions if command is train_prior else run.TrainingOptions, argv, "")
+    options = parse(PriorOptions if command is train_prior else EstimatorOptions, argv, "")
     preset = find_preset(options.preset)
     plan = make_plan(options, command.make_task(options, preset), preset.side)
     check_continues(options, plan)
