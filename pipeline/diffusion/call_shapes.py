@@ -1,10 +1,18 @@
 """Which calls of a network change no bit of any face: fewer faces and more threads on a CPU, any slot on a GPU."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+# Variables of the environment that choose kernels begin so.
+KERNEL_SETTINGS = ("ATEN_", "DNNL_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "TORCH")
 
 
 @dataclass(frozen=True)
@@ -15,6 +23,34 @@ class CallShapes:
     partial: bool = False
     # threads that may share a call
     threads: int = 1
+
+
+@dataclass(frozen=True)
+class ShapesCache:
+    """Call shapes that were found before, one small file each: to find them takes dozens of network calls."""
+
+    folder: Path
+    # all that chooses kernels: processor, libraries, number type and networks
+    about: Mapping[str, Any]
+
+    def get(self, find: Callable[[], CallShapes], **call: Any) -> CallShapes:
+        """The shapes of a call, found anew unless this environment knows them. call: what else they depend on."""
+        chosen = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(KERNEL_SETTINGS)}
+        key = json.dumps([dict(self.about), call, chosen], sort_keys=True, default=str)
+        path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        try:
+            known = json.loads(path.read_text())
+            return CallShapes(bool(known["partial"]), int(known["threads"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            found = find()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.{os.getpid()}")
+            partial.write_text(json.dumps(asdict(found)))
+            partial.replace(path)
+        except OSError:
+            pass  # found anew next time
+        return found
 
 
 def find_call_shapes(call: Callable[[int], Tensor], batch: int, threads: int) -> CallShapes:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 import torch
 from torch import Tensor
 
-from pipeline.diffusion.call_shapes import CallShapes, find_call_shapes, slots_agree
+from pipeline.diffusion.call_shapes import CallShapes, ShapesCache, find_call_shapes, slots_agree
 from pipeline.diffusion.difface import NoisePredictor
 from pipeline.diffusion.estimation import BatchEstimator, ChainEntry
 from pipeline.diffusion.graphed_slots import make_slots
@@ -34,6 +34,7 @@ class Engine:
     `threads` cores, on a GPU one for each full batch of slots. estimator_batch: faces of one call of the estimator.
     unknown: channels behind the face's three that the estimator is given; see BatchEstimator.
     report: is given what is decided of faces and the steps they take, from the engine's own threads.
+    cache: of call shapes, on a CPU; None finds them anew.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Engine:
         estimator_batch: int = 1,
         unknown: int = 0,
         report: Report = ignore,
+        cache: ShapesCache | None = None,
     ) -> None:
         self._side, self.prior = side, prior
         # whether a face has the same bits in every slot
@@ -59,7 +61,7 @@ class Engine:
         shapes = estimator_shapes = CallShapes()
         if on_cpu:
             shapes, estimator_shapes = _call_shapes(
-                batches, prior, int(schedule.t[0]), estimator_batch, batch, threads
+                batches, prior, int(schedule.t[0]), estimator_batch, batch, threads, cache
             )
         entry = ChainEntry(batches, estimator_batch, schedule, estimator_shapes)
         tables = StepTables(schedule)
@@ -123,13 +125,22 @@ def _call_shapes(
     estimator_batch: int,
     batch: int,
     threads: int,
+    cache: ShapesCache | None,
 ) -> tuple[CallShapes, CallShapes]:
     """The call shapes of the prior and of the estimator on this CPU."""
     most, side = max(batch, estimator_batch), estimator.side
-    x = torch.randn(most, 4, side, side, generator=torch.Generator().manual_seed(0))
-    faces, inputs = x[:, :3].contiguous(), x[:, : estimator.channels].contiguous()
-    t = torch.full((most,), timestep)
+    x = torch.randn(most, estimator.channels, side, side, generator=torch.Generator().manual_seed(0))
+    faces, t = x[:, :3].contiguous(), torch.full((most,), timestep)
+
+    def of(network: str, call: Callable[[int], Tensor], faces_of_call: int) -> CallShapes:
+        def find() -> CallShapes:
+            return find_call_shapes(call, faces_of_call, threads)
+
+        if cache is None:
+            return find()
+        return cache.get(find, network=network, side=side, batch=faces_of_call, threads=threads)
+
     return (
-        find_call_shapes(lambda n: prior(faces[:n], t[:n]), batch, threads),
-        find_call_shapes(lambda n: estimator.network(inputs[:n]), estimator_batch, threads),
+        of("prior", lambda n: prior(faces[:n], t[:n]), batch),
+        of("estimator", lambda n: estimator.network(x[:n]), estimator_batch),
     )

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.restoration import estimate_sigma
 
 from pipeline.faces.colour import LUMA
 from pipeline.faces.detect import CenterFace
@@ -180,6 +179,8 @@ def noise(crop: Crop) -> tuple[float, float]:
 
     From the finest wavelets: Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage" (1994).
     """
+    from skimage.restoration import estimate_sigma  # a second of imports that few processes need
+
     luma = crop.astype(np.float32) @ LUMA
     half = cv2.resize(luma, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     full, coarse = (float(estimate_sigma(v)) for v in (luma, half))  # type: ignore[no-untyped-call]

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.console.work_counts import Report, WorkCounts, ignore
+from pipeline.diffusion.call_shapes import ShapesCache
 from pipeline.diffusion.engine import Engine
 from pipeline.diffusion.estimator_engine import EstimatorEngine
 from pipeline.diffusion.schedule import Schedule
 from pipeline.io.weights_cache import cache_dir
 from pipeline.networks.compiled import compiled
+from pipeline.networks.environment import environment
 from pipeline.networks.inference_nafnet import InferenceNAFNet
 from pipeline.networks.inference_unet import InferenceUNet
 from pipeline.networks.memory import bytes_per_slot
@@ -47,6 +49,11 @@ def engine_maker(
     estimating = inference_network(estimator.to(place), place, dtype)
     predicting = compiled(InferenceUNet(prior.to(place), steps, dtype), place, cache_dir() / "inductor")
 
+    # kernels are chosen by shapes, and not by what the weights are
+    shapes = [(spec.kind, dict(spec.options)) for spec in (preset.prior, preset.estimator)]
+    about = environment(place, dtype, batch, is_compiled=False) | {"networks": shapes}
+    cache = ShapesCache(cache_dir() / "call_shapes", about)
+
     def make(side: int) -> Engine:
         fitting = slots
         if not slots:
@@ -64,6 +71,7 @@ def engine_maker(
             estimator_batch=estimator_batch(preset, on_cpu),
             unknown=unknown_channels(preset.estimator),
             report=lambda **counts: report(WorkCounts(**counts)),
+            cache=cache,
         )
 
     return make
