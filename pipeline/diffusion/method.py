@@ -29,6 +29,8 @@ class Method:
     seed: int = 0
     # the estimator's picture is the restored face
     without_prior: bool = False
+    # original step of the last of several calls; None: where the last equal share of the steps begins
+    last_step: int | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -66,7 +68,8 @@ class Method:
     def _chain(
         self, schedule: Schedule, start_step: int, calls: int | None, hold: float, eta: float | None = None
     ) -> Treatment:
-        return Treatment("chain", chain_from(schedule, start_step, self.start_rule, calls), hold, eta)
+        chain = chain_from(schedule, start_step, self.start_rule, calls, self.last_step)
+        return Treatment("chain", chain, hold, eta)
 
     def ladder(self, asked: Treatment, side: int) -> list[tuple[Rung, Treatment]]:
         """What is tried with a face of this treatment, `asked` first; after the last it is left as it was.
@@ -81,7 +84,7 @@ class Method:
             lower = [int(t) for t in schedule.t[1:] if 2 * t <= schedule.t[chain.start]]
             if lower:
                 calls = -(-len(chain.indices) // 2)
-                entered = chain_from(schedule, lower[-1], self.start_rule, calls)
+                entered = chain_from(schedule, lower[-1], self.start_rule, calls, self.last_step)
                 tried.append(("lower_n", Treatment("chain", entered, sigma, asked.eta)))
             tried.append(("estimator", ESTIMATOR))
         return tried
@@ -108,7 +111,9 @@ class Method:
         """What options and preset came to, for the fingerprint; lists where JSON has lists."""
         names = ("eta", "steps", "start_rule", "start_step", "calls", "hold")
         rows = [dict(row) for row in self.treatment]
-        return {name: getattr(self, name) for name in names} | {"treatment": rows}
+        found = {name: getattr(self, name) for name in names} | {"treatment": rows}
+        # outputs that were begun before do not name it
+        return found if self.last_step is None else found | {"last_step": self.last_step}
 
     @property
     def columns(self) -> dict[str, float | int]:

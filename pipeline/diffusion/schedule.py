@@ -77,13 +77,19 @@ class Chain:
 
 
 def chain_from(
-    schedule: Schedule, start_step: int, rule: StartRule = "official", calls: int | None = None
+    schedule: Schedule,
+    start_step: int,
+    rule: StartRule = "official",
+    calls: int | None = None,
+    last_step: int | None = None,
 ) -> Chain:
     """The chain entered at original step N.
 
     "official" draws x_N at N and makes its first network call at the kept step below, as the published program does;
     "paper" makes it at N itself (Algorithm 1 as printed). calls: number of network calls, at kept steps spread evenly;
-    None, or as many as there are, makes one at each. Raises ValueError when N is not kept or leaves no step.
+    None, or as many as there are, makes one at each. last_step: original step at or below which the last of several
+    calls is made; None, or one that leaves too few steps above it, makes it where the last equal share of the steps
+    begins. Raises ValueError when N is not kept or leaves no step.
     """
     start = schedule.index_of(start_step)
     first = start if rule == "paper" else start - 1
@@ -96,6 +102,9 @@ def chain_from(
         raise ValueError(f"a chain makes at least one network call, got {calls} calls")
     if calls is None or calls >= len(indices):
         return Chain(start, tuple(indices))
+    last = 0 if last_step is None else max(int(np.searchsorted(schedule.t, last_step, side="right")) - 1, 0)
+    if last_step is not None and first - last >= calls - 1 > 0:
+        return Chain(start, tuple(first - (first - last) * i // (calls - 1) for i in range(calls)))
     # each call covers an equal share of the steps, and is made at the share's upper end
     return Chain(start, tuple(indices[i * len(indices) // calls] for i in range(calls)))
 

@@ -205,5 +205,7 @@ class Trial:
     def _treatment(self, c: Candidate) -> Treatment:
         if c.way != "chain":
             return Treatment(c.way)  # type: ignore[arg-type]  # left or estimator
-        chain = chain_from(self._schedule, c.start_step, self._preset.start_rule, c.calls)
+        chain = chain_from(
+            self._schedule, c.start_step, self._preset.start_rule, c.calls, self._preset.last_step
+        )
         return Treatment("chain", chain, c.hold, c.eta)

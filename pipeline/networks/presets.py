@@ -6,7 +6,7 @@ A preset is a TOML file; `pipeline/presets/README.md` says how to write one. Not
 
 import dataclasses
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from pipeline import Refusal
 from pipeline.networks.checkpoint import CheckpointError, load_strict, read_state
 from pipeline.networks.lama import LaMa, LaMaConfig
 from pipeline.networks.nafnet import NAFNet, NAFNetConfig
+from pipeline.networks.preset_checks import are_sides, is_above_zero, is_frame, is_table
 from pipeline.networks.spandrel_models import SpandrelConfig, load_spandrel
 from pipeline.networks.srcnn import SRCNN, SRCNNConfig
 from pipeline.networks.swinir import SwinIRConfig, build_swinir, from_published
@@ -95,6 +96,9 @@ class Preset:
     lanes_gpu: int = 16
     # network calls of a blind face's chain; None: one at every kept step
     calls: int | None = None
+    # original step at or below which the last of several calls is made; None: where the last of the equal shares into
+    # which the calls divide the steps begins
+    last_step: int | None = None
     # width (pixels of the crop) of the Gaussian whose low frequencies a blind face's chain is held to; 0: not held
     hold: float = 0.0
     # what part of a face's surroundings the crop shows, and how it is sampled: `zoom`, `centre`, `resampling` of
@@ -288,62 +292,6 @@ def _check_type(what: str, value: Any, wanted: Any) -> None:
         raise PresetError(f"{what} must be {names[wanted][0]}, got {value!r}")
 
 
-def _is_frame(crop: Mapping[str, Any]) -> bool:
-    """Whether a preset's [crop] says what a frame can be."""
-    centre = crop.get("centre", [0.5, 0.5])
-    return (
-        set(crop) <= {"zoom", "centre", "resampling"}
-        and _is_number(crop.get("zoom", 1.0))
-        and crop.get("zoom", 1.0) > 0
-        and isinstance(centre, list | tuple)
-        and len(centre) == 2
-        and all(_is_number(v) and 0 <= v <= 1 for v in centre)
-        and crop.get("resampling", "linear") in ("linear", "fine")
-    )
-
-
-def _is_table(rows: Sequence[Mapping[str, Any]], max_step: int) -> bool:
-    """Whether a preset's [[treatment]] rows can be chosen from."""
-    bounds: list[Any] = [row.get("above") for row in rows]
-    rising = all(_is_number(b) for b in bounds) and bounds == sorted({*bounds}) and bounds[:1] in ([], [0])
-    return rising and all(
-        (set(row) == {"above", "way"} and row["way"] in ("left", "estimator"))
-        or (
-            set(row) - {"eta"} == {"above", "start_step", "calls", "hold"}
-            and _is_number(row.get("eta", 0))
-            and 0 <= row.get("eta", 0) <= 1
-            and type(row["start_step"]) is type(row["calls"]) is int
-            and 0 < row["start_step"] <= max_step
-            and row["calls"] >= 1
-            and _is_number(row["hold"])
-            and row["hold"] >= 0
-        )
-        for row in rows
-    )
-
-
-def _are_sides(preset: Preset) -> bool:
-    """Whether a preset's [[sides]] rows can be chosen from, and its prior takes crops of those sides."""
-    options = preset.prior.options
-    multiple = options.get("patch", 1) << (len(options["channel_mult"]) - 1)
-    known = all(set(row) == {"side", "above_scale", "above_crispness"} for row in preset.sides)
-    return known and all(
-        type(row["side"]) is int
-        and row["side"] > before
-        and row["side"] % multiple == 0
-        and all(_is_above_zero(row[name]) for name in ("above_scale", "above_crispness"))
-        for row, before in zip(preset.sides, preset.every_side, strict=False)
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_above_zero(value: Any) -> bool:
-    return _is_number(value) and 0 < value < float("inf")
-
-
 def _check_ranges(preset: Preset, where: str) -> None:
     prior = preset.prior.options
     checks = (
@@ -358,20 +306,24 @@ def _check_ranges(preset: Preset, where: str) -> None:
         ),
         (min(preset.lanes_cpu, preset.lanes_gpu) >= 1, "lanes_cpu and lanes_gpu must be at least 1"),
         (preset.calls is None or preset.calls >= 1, f"calls must be at least 1, got {preset.calls}"),
+        (
+            preset.last_step is None or 0 <= preset.last_step < preset.start_step,
+            f"last_step must be from 0 to below start_step, got {preset.last_step}",
+        ),
         (preset.hold >= 0, f"hold must not be negative, got {preset.hold}"),
         (
-            _is_frame(preset.crop),
+            is_frame(preset.crop),
             "[crop] must hold zoom (above 0), centre (two numbers from 0 to 1) and resampling (linear or fine), or "
             f"some of them, got {dict(preset.crop)}",
         ),
         (
-            _is_table(preset.treatment, preset.max_step),
+            is_table(preset.treatment, preset.max_step),
             '[[treatment]] rows must have `above`, rising from 0, and either way = "left" or "estimator", or '
             f"start_step (1 to {preset.max_step}), calls, hold and, if wanted, eta, got "
             f"{[dict(row) for row in preset.treatment]}",
         ),
         (
-            _are_sides(preset),
+            are_sides(preset.sides, preset.side, preset.prior.options),
             "[[sides]] rows must have side (whole, rising from the preset's, of a size that its prior can halve), "
             f"above_scale and above_crispness (above 0), got {[dict(row) for row in preset.sides]}",
         ),
@@ -382,7 +334,7 @@ def _check_ranges(preset: Preset, where: str) -> None:
         ),
         (
             not preset.spread
-            or (set(preset.spread) == {"invented"} and _is_above_zero(preset.spread["invented"])),
+            or (set(preset.spread) == {"invented"} and is_above_zero(preset.spread["invented"])),
             f"[spread] holds invented, degrees above 0, got {dict(preset.spread)}",
         ),
         (

@@ -89,6 +89,7 @@ def choose_method(config: RestoreConfig, preset: Preset | None = None) -> tuple[
         treatment=_treatment(config, preset),
         solver=wanted.solver,
         seed=wanted.seed,
+        last_step=preset.last_step,
     )
     for start_step in method.start_steps:
         check_start(preset, method.steps, start_step, method.start_rule)

@@ -96,7 +96,7 @@ class HeldOut:
         inputs = torch.stack([self.degraded[shown[i % len(shown)]][i] for i in range(count)])
         estimated = self._call(estimator, inputs).clamp(0, 1)
         schedule = make_schedule(preset.steps)
-        chain = chain_from(schedule, preset.start_step, preset.start_rule, preset.calls)
+        chain = chain_from(schedule, preset.start_step, preset.start_rule, preset.calls, preset.last_step)
         keys = [noise_key(0, f"held-out {i}", 0) for i in range(count)]
         noise = face_noise(keys, preset.side, inputs.device)
         columns = [inputs, estimated]

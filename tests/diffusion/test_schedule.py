@@ -98,6 +98,26 @@ def test_the_paper_chain_makes_its_first_call_at_the_step_it_is_drawn_at():
     assert chain.indices == tuple(range(100, -1, -1))
 
 
+def test_few_calls_take_equal_shares_of_the_steps_or_end_at_a_given_one():
+    schedule = make_schedule("ddim250")
+
+    def steps(calls, last_step, start_step=252):
+        chain = chain_from(schedule, start_step, "paper", calls, last_step)
+        return [int(schedule.t[i]) for i in chain.indices]
+
+    assert steps(4, None) == [252, 188, 124, 60]
+    assert steps(4, 8) == [252, 172, 92, 8]
+    assert steps(2, 8) == [252, 8]
+    # the kept step at or below it
+    assert steps(3, 11) == [252, 132, 8]
+    assert steps(3, 0) == [252, 128, 0]
+    # a single call is made at N, and a chain too short for the last step takes equal shares
+    assert steps(1, 8) == [252]
+    assert steps(3, 8, start_step=16) == [16, 12, 8]
+    assert steps(4, 8, start_step=16) == [16, 12, 8, 4]
+    assert steps(2, 20, start_step=16) == [16, 8]
+
+
 @pytest.mark.parametrize("name", golden.case_names())
 def test_a_recorded_start_index_is_found_by_its_original_step(name):
     case = golden.case(name)

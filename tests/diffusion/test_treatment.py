@@ -122,6 +122,15 @@ def test_gentler_treatments_hold_more_then_begin_lower_then_leave_the_chain_out(
     assert treatments[3] == ESTIMATOR
 
 
+def test_a_last_step_holds_for_every_chain_and_is_named_where_there_is_one():
+    ending = method(last_step=8)
+    ladder = dict(ending.ladder(ending.treatments(ending.schedule), 128))
+    for name in ("asked", "held", "lower_n"):
+        assert int(ending.schedule.t[ladder[name].chain.indices[-1]]) == 8
+    assert ending.resolved == method().resolved | {"last_step": 8}
+    assert "last_step" not in method().resolved
+
+
 def test_what_holds_nothing_is_held_by_the_crops_side_and_all_keep_their_randomness():
     free = method(hold=0.0)
     asked = Treatment("chain", Chain(63, (63, 30, 0)), eta=0.2)

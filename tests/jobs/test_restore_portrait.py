@@ -231,8 +231,8 @@ def chosen(**options):
 def test_without_a_wish_the_presets_table_is_taken():
     method = chosen()
     assert method.treatment == tuple(dict(row) for row in PRESET.treatment)
-    assert (method.start_step, method.calls, method.hold, method.start_rule) == (
-        PRESET.start_step, PRESET.calls, PRESET.hold, "paper"
+    assert (method.start_step, method.calls, method.hold, method.start_rule, method.last_step) == (
+        PRESET.start_step, PRESET.calls, PRESET.hold, "paper", 8
     )  # fmt: skip
     assert method.network_calls == PRESET.calls
 

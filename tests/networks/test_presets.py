@@ -146,6 +146,7 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
             "start_step <= max_step <= 999, got 400 and 300",
         ),
         ("side = 16", 'side = 16\nstart_rule = "mine"', "start_rule must be official or paper, got 'mine'"),
+        ("side = 16", "side = 16\nlast_step = 100", "last_step must be from 0 to below start_step, got 100"),
         ("side = 16", "side = 16\nlanes_cpu = 0", "lanes_cpu and lanes_gpu must be at least 1"),
         ("side = 16", "side = 16\ntask_start = { upscale = 1000 }", "must hold steps from 1 to 999"),
         (
