@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := build/demo
+# What is imported is compiled once: without that every process would compile torch, Ray and MLflow, 10 s each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow check docs crash load bench gpu fuzz image picture
@@ -13,7 +15,7 @@ help:  ## list the targets
 
 setup: $(STAMP)  ## make the virtual environment .venv
 
-$(STAMP): pyproject.toml constraints.txt tools/make_venv.sh
+$(STAMP): pyproject.toml constraints.txt tools/make_venv.sh tools/uv_install.py
 	@bash tools/make_venv.sh $(VENV)
 	@touch $@
 

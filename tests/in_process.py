@@ -5,9 +5,12 @@ For tests of what a job does with its options; what Ray adds is tested in module
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from pipeline.cleaning import outcome
 from pipeline.cleaning import run as cleaning
@@ -15,9 +18,11 @@ from pipeline.console.work_counts import ignore
 from pipeline.evaluation import tracked
 from pipeline.io.units import Pending
 from pipeline.metrics.measure import MeasureFaces, MeasureSettings
+from pipeline.networks.presets import NetworkSpec, load_network
 from pipeline.records.rows import Row
-from pipeline.restoration import run
+from pipeline.restoration import method, run
 from pipeline.restoration.flow import Resources
+from pipeline.stages import restore as restoring
 from pipeline.stages.restore import RestoreFaces
 from pipeline.training import align
 
@@ -66,6 +71,17 @@ def do(rows: list[Row], task: Stage, max_deaths: int | None = None) -> Iterator[
     return map(task, rows)
 
 
+_loaded: dict[tuple[str, str, int], nn.Module] = {}
+
+
+def load_once(spec: NetworkSpec, path: Path | str) -> nn.Module:
+    """`load_network`; a file that did not change is read once, because a run of a few faces mostly loads networks."""
+    key = (repr(spec), str(path), Path(path).stat().st_mtime_ns)
+    if key not in _loaded:
+        _loaded[key] = load_network(spec, path)
+    return deepcopy(_loaded[key])
+
+
 @contextmanager
 def flows() -> Iterator[None]:
     """Inside the block the jobs of this process need no Ray."""
@@ -76,6 +92,8 @@ def flows() -> Iterator[None]:
         patch.setattr(run, "fit_resources", lambda *_: (one, "cpu"))
         patch.setattr(run, "Board", NoBoard)
         patch.setattr(run, "run_flow", walk)
+        for module in (method, restoring):
+            patch.setattr(module, "load_network", load_once)
         for job in (align, cleaning, outcome):
             patch.setattr(job, "run_tasks", do)
         yield

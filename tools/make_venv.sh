@@ -44,8 +44,11 @@ fi
 
 echo "setup: installing the packages of constraints.txt (several GB the first time; details in $log)"
 # Python compiles what is imported; compiling all of it first takes a minute longer.
-if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --no-compile -c constraints.txt \
-    -e '.[test,dev,evaluate,sign,archive]' >"$log" 2>&1; then
+wanted=(-c constraints.txt -e '.[test,dev,evaluate,sign,archive]')
+pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-input --no-compile)
+# uv needs a third of pip's time. Whatever it can not do is left to pip, and so are the messages of what fails.
+if ! { "${pip[@]}" 'uv>=0.9,<1' && "$venv/bin/python" tools/uv_install.py "${wanted[@]}"; } >"$log" 2>&1 \
+    && ! "${pip[@]}" "${wanted[@]}" >>"$log" 2>&1; then
     tail -n 20 "$log" >&2
     stop "pip could not install the packages; the lines above are the end of $log."
 fi

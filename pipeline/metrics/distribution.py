@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from pipeline.console.options import UsageError
@@ -110,11 +111,16 @@ class FeatureStatistics:
     covariance: NDArray[np.float64]
 
     def distance(self, other: "FeatureStatistics") -> float:
-        """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½), the root by two symmetric eigenproblems, which keeps it real."""
+        """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½), the root by two symmetric eigenproblems, which keeps it real.
+
+        The covariance of n faces has n − 1 eigenvalues above 0 at most, and no others are computed.
+        """
         gap = self.mean - other.mean
-        values, vectors = np.linalg.eigh(self.covariance)
-        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-        shared = np.linalg.eigvalsh(root @ other.covariance @ root)
+        dimensions = len(self.mean)
+        rank = min(self.count - 1, dimensions) if self.count else dimensions
+        values, vectors = eigh(self.covariance, subset_by_index=(dimensions - rank, dimensions - 1))
+        root = vectors * np.sqrt(values.clip(min=0))  # [D, rank], Σ₁ = root rootᵀ
+        shared = np.linalg.eigvalsh(root.T @ other.covariance @ root)
         spread = np.trace(self.covariance) + np.trace(other.covariance)
         return float(gap @ gap + spread - 2 * np.sqrt(shared.clip(min=0)).sum())
 

@@ -4,17 +4,8 @@ import pytest
 import torch
 
 from pipeline.diffusion.constraints import Constraint, Inpaint
-from pipeline.diffusion.difface import (
-    advance,
-    enter_chain,
-    face_noise,
-    from_signed,
-    restore,
-    reverse_chain,
-    unrefined,
-)
+from pipeline.diffusion.difface import enter_chain, face_noise, from_signed, restore, reverse_chain, unrefined
 from pipeline.diffusion.noise import DRAW_X_N, noise_key
-from pipeline.diffusion.sampler import coefficients, step_table
 from pipeline.diffusion.schedule import Chain, chain_from, make_schedule
 from tests import golden_data
 
@@ -45,45 +36,29 @@ def holder(case):
 
 
 @pytest.mark.parametrize("name", golden_data.case_names())
-def test_restoration_agrees_with_the_official_program(name):
+def test_restoration_and_inner_states_agree_with_the_official_program(name):
     case = golden_data.case(name)
     schedule = make_schedule(case.respacing)
     chain = Chain(case.start, tuple(range(case.start - 1, -1, -1)))
     noise = recorded_noise(case, schedule, chain)
     refine, estimator = holder(case)
+    network, asked = golden_data.network("unet"), []
+
+    def prior(x, t):
+        asked.append(x)
+        return network(x, t)
+
     with torch.inference_mode():
         estimated, restored = restore(
-            case.input,
-            estimator,
-            golden_data.network("unet"),
-            schedule,
-            chain,
-            case.eta,
-            noise,
-            refine=refine,
+            case.input, estimator, prior, schedule, chain, case.eta, noise, refine=refine
         )
-        x_n = enter_chain(estimated, schedule, chain, noise(DRAW_X_N))
     torch.testing.assert_close(estimated, case.arrays["im_hq"], atol=FINAL, rtol=0)
-    torch.testing.assert_close(x_n, case.arrays["yt"], atol=FINAL, rtol=0)
+    torch.testing.assert_close(asked[0], case.arrays["yt"], atol=FINAL, rtol=0)
+    assert case.recorded_steps and len(asked) == case.start
+    # what a step leaves is what the next one asks the network about, and what the last one leaves is restored
+    for k in case.recorded_steps:
+        torch.testing.assert_close(asked[k + 1], case.arrays[f"x_after_{k}"], atol=INNER, rtol=0)
     torch.testing.assert_close(restored, case.arrays["final"], atol=FINAL, rtol=0)
-
-
-@pytest.mark.parametrize("name", golden_data.case_names())
-def test_inner_states_agree_with_the_official_program(name):
-    case = golden_data.case(name)
-    schedule = make_schedule(case.respacing)
-    whole = Chain(case.start, tuple(range(case.start - 1, -1, -1)))
-    noise = recorded_noise(case, schedule, whole)
-    prior, (refine, _) = golden_data.network("unet"), holder(case)
-    x, x0 = case.arrays["yt"], torch.zeros_like(case.arrays["yt"])
-    for k, (index, row) in enumerate(zip(whole.indices, step_table(schedule, whole, case.eta), strict=True)):
-        step = int(schedule.t[index])
-        t = torch.full((len(x),), step)
-        with torch.inference_mode():
-            c = coefficients(row.expand(len(x), -1))
-            x, x0 = advance(x, x0, prior, t, noise(step), c, refine)
-        if k in case.recorded_steps:
-            torch.testing.assert_close(x, case.arrays[f"x_after_{k}"], atol=INNER, rtol=0)
 
 
 def test_the_paper_rule_asks_the_network_first_at_the_step_it_noised_to():

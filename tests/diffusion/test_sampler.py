@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
 
 from pipeline.diffusion.difface import reverse_chain
 from pipeline.diffusion.sampler import coefficients, diffuse, predict_x0, solver_step, step_table
@@ -132,6 +131,8 @@ def test_the_last_recorded_state_leads_to_the_recorded_picture(name):
 
 @pytest.mark.parametrize("calls", [2, 3, 5, 10, 20, None])
 def test_dpm_solver_agrees_with_diffusers(calls):
+    from diffusers import DPMSolverMultistepScheduler
+
     schedule = make_schedule("ddim250")
     chain = chain_from(schedule, 400, calls=calls)
     steps = [int(schedule.t[i]) for i in chain.indices]

@@ -17,7 +17,8 @@ from pipeline.networks.presets import PRESETS
 
 
 @pytest.mark.parametrize(
-    ("preset", "start_step", "calls", "hold"), [("portrait", 152, 3, 1.5), ("small-srcnn", 8, 2, 0.0)]
+    ("preset", "start_step", "calls", "hold"),
+    [("portrait", 152, 3, 1.5), pytest.param("small-srcnn", 8, 2, 0.0, marks=pytest.mark.slow)],
 )
 def test_the_job_makes_as_many_calls_a_face_as_the_engine_and_holds_as_much(
     preset, start_step, calls, hold, tmp_path

@@ -64,7 +64,8 @@ def assert_outcomes(source: Path, output: Path, expected: list[tuple[str, corpus
         assert (row["outcome"], row["reason"]) == outcome, row
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar", "parquet"])
+# the pictures of the folder one stage after the other: tests/hostile/test_corpus.py
+@pytest.mark.parametrize("kind", [pytest.param("folder", marks=pytest.mark.slow), "tar", "parquet"])
 def test_all_hostile_inputs_of_a_kind_in_one_run_are_accounted_for_and_verified(tmp_path, restore, kind):
     sources = {"folder": corpus.FOLDERS, "tar": corpus.TARS, "parquet": corpus.PARQUETS}[kind]
     source, output = tmp_path / "here" / "in", tmp_path / "there" / "out"

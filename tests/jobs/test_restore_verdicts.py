@@ -164,7 +164,7 @@ def test_a_unit_whose_marker_is_lost_is_done_with_its_verdicts(reviewed, restore
         assert [p for p in before if p.startswith(folder) and before[p] != after[p]] == []
 
 
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
+@pytest.mark.parametrize("kind", ["tar", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_pictures_of_a_shard_without_a_verdict_are_carried_over(kind, tmp_path, restore, monkeypatch, capsys):
     source = tmp_path / "in"
     source.mkdir()

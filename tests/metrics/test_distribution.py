@@ -54,6 +54,13 @@ def test_the_distance_of_sums_is_that_of_the_published_formula_however_they_were
     assert published == pytest.approx(frechet_distance(ours, theirs), rel=1e-9)
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(2, 70), (4, 3), (70, 4)])
+def test_the_distance_of_sums_holds_for_fewer_faces_than_features(ours, theirs):
+    ours, theirs = drawn(ours, 1), drawn(theirs, 2)
+    found = FeatureSums.of(ours).statistics.distance(FeatureSums.of(theirs).statistics)
+    assert found == pytest.approx(frechet_distance(ours, theirs), rel=1e-5)
+
+
 def test_rows_of_faces_without_features_are_not_counted():
     features = drawn(5, 1)
     spoiled = np.insert(features, 2, np.nan, axis=0)

@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from pipeline.console.options import UsageError
+from pipeline.restoration import flow
 from pipeline.restoration.flow import bounded, connect, refuse_empty, run_tasks
 
 
@@ -25,6 +26,14 @@ def test_a_cluster_whose_machines_are_yet_to_come_is_not_counted(device, engines
 
 def test_a_cluster_without_machines_takes_a_run_that_says_what_it_wants():
     refuse_empty({"memory": 1e9}, "cuda", 4, 8)
+
+
+@pytest.fixture
+def connected(monkeypatch) -> None:
+    """This process as `connect` leaves it, without a Ray."""
+    for name in ("join", "hear_remark"):
+        monkeypatch.setattr(flow, name, lambda *_: None)
+    connect(None)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +103,7 @@ def test_a_bounded_stage_has_the_stages_name_by_which_ray_shows_it():
         (logging.ERROR, "An exception was raised from a task", True),
     ],
 )
-def test_of_ray_datas_lines_only_failures_and_a_cluster_without_room_are_shown(cluster, level, text, shown):
+def test_of_ray_datas_lines_only_failures_and_a_cluster_without_room_are_shown(connected, level, text, shown):
     record = logging.LogRecord("ray.data.somewhere", level, __file__, 1, text, None, None)
     handlers = logging.getLogger("ray.data").handlers
     screens = [h for h in handlers if isinstance(h, logging.StreamHandler)]
@@ -106,7 +115,7 @@ def test_of_ray_datas_lines_only_failures_and_a_cluster_without_room_are_shown(c
 @pytest.mark.parametrize(
     ("failed", "shown"), [("_StatsActor.update_execution_metrics()", False), ("EngineActor.restore()", True)]
 )
-def test_failures_of_ray_datas_own_statistics_are_not_shown(cluster, failed, shown):
+def test_failures_of_ray_datas_own_statistics_are_not_shown(connected, failed, shown):
     text = f"Unhandled error (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): ray::{failed} (pid=1)"
     record = logging.LogRecord("ray._private.worker", logging.ERROR, __file__, 1, text, None, None)
     assert bool(logging.getLogger("ray._private.worker").filter(record)) == shown
