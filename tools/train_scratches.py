@@ -175,7 +175,7 @@ def train(args: argparse.Namespace) -> None:
             write_state(plain.state_dict(), Path(args.out))
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -187,4 +187,8 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--limit", type=int, default=0, help="photographs, evenly spaced; 0: all")
-    train(parser.parse_args())
+    train(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    main()
