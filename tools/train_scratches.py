@@ -27,13 +27,13 @@ from pipeline.datasets.degradation_batch import (
 )
 from pipeline.datasets.faces import FaceAddress, find_faces, spread
 from pipeline.datasets.scratches import paint_damage
-from pipeline.networks.checkpoint import write_state
+from pipeline.networks.checkpoint import load_strict, read_state, write_state
 from pipeline.networks.precision import number_type
 from pipeline.networks.scratch_net import ScratchNet, folded
 from pipeline.training.face_batches import toned
 
 # Shares of examples without damage, of four pictures side by side, and of pictures on a page of one colour.
-CLEAN, FOUR, ON_A_PAGE = 0.2, 0.15, 0.1
+CLEAN, FOUR, ON_A_PAGE = 0.3, 0.15, 0.1
 # Sides of the part of a photograph that an example shows: enlarged as in a scan, down to as it is.
 LEAST_PART = 72
 # Of the average of the weights; steps in which the rate rises; probability from which a pixel counts as found.
@@ -148,7 +148,10 @@ def train(args: argparse.Namespace) -> None:
     held = read(spread(find_faces(args.held_out).faces, 128))
     held_out = [batch(held, 16, args.side, held_rng) for _ in range(8)]
     photographs = read(spread(find_faces(args.faces).faces, args.limit))
-    network = ScratchNet(norm=True).to(memory_format=torch.channels_last)
+    network = ScratchNet(norm=args.start is None)
+    if args.start:
+        load_strict(network, read_state(args.start), args.start)
+    network.to(memory_format=torch.channels_last)
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(DECAY), use_buffers=True
     )
@@ -182,6 +185,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--faces", required=True)
     parser.add_argument("--held-out", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument(
+        "--start", help="weights to train on, which have no norms any more: take half the rate"
+    )
     parser.add_argument("--side", type=int, default=160)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=25)
