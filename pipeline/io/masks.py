@@ -11,6 +11,8 @@ from pipeline.io.images import ImageError, Picture, decode_rgb
 from pipeline.io.units import Address, Unit
 
 Hole = NDArray[np.bool_]
+# The choice of --mask in which a network finds the holes; a folder of this name is given as ./scratches.
+SCRATCHES = "scratches"
 # What a mask's file may be called after the picture's own name or its stem.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 # Grey level of a mask from which a pixel is a hole.
@@ -62,7 +64,8 @@ def _transparent(picture: Picture) -> Hole:
 def _mask_uri(choice: str, address: Address, unit: Unit) -> str:
     if unit.kind != "folder":
         raise NoMask(
-            "no mask", f"masks beside pictures are for folders; in a {unit.kind} shard use alpha or a colour"
+            "no mask",
+            f"masks beside pictures are for folders; in a {unit.kind} shard use alpha, a colour or scratches",
         )
     stem, found = beside(choice, address)
     if found is None:

@@ -120,6 +120,17 @@ METRIC_WEIGHTS = {
     ),
 }
 
+# Networks that find what hides a picture, by the --mask that asks for them.
+MASK_WEIGHTS = {
+    # in the package
+    "scratches": Published(
+        file="scratches.safetensors",
+        url=None,
+        sha256="SHA",
+        licence="Apache-2.0; trained on FairFace (CC BY 4.0)",
+    ),
+}
+
 # Networks that enlarge whole pictures, by the names that --background takes. The digests are those that many who
 # fetched the authors' release files have written down.
 _REAL_ESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download"

@@ -16,6 +16,7 @@ from pipeline.io.digests import PIECE, digest_of, expected_digest, file_sha256, 
 from pipeline.io.download import download
 from pipeline.io.published import (
     DETECTOR_WEIGHTS,
+    MASK_WEIGHTS,
     METRIC_WEIGHTS,
     UPSCALER_WEIGHTS,
     Published,
@@ -25,9 +26,9 @@ from pipeline.io.published import (
 from pipeline.io.weights_cache import Resolved, cache_dir, cache_path, cached, discard
 
 __all__ = [
-    "DETECTOR_WEIGHTS", "METRIC_WEIGHTS", "PACKAGED", "UPSCALER_WEIGHTS", "Copy", "Published", "Resolved",
-    "WeightsError", "copies", "digest_of", "discard", "find_upscaler", "mirror", "recorded",
-    "resolve", "resolve_metric",
+    "DETECTOR_WEIGHTS", "MASK_WEIGHTS", "METRIC_WEIGHTS", "PACKAGED", "UPSCALER_WEIGHTS", "Copy", "Published",
+    "Resolved", "WeightsError", "copies", "digest_of", "discard", "find_upscaler", "mirror", "recorded",
+    "resolve", "resolve_mask", "resolve_metric",
 ]  # fmt: skip
 
 PACKAGED = Path(__file__).parent.parent / "presets" / "weights"
@@ -69,6 +70,12 @@ def resolve(
 def resolve_metric(name: str, weights_dir: str | None) -> Resolved:
     """The weights file of a metric (METRIC_WEIGHTS). Raises WeightsError."""
     published = METRIC_WEIGHTS[name]
+    return resolve(published.file, published.url, published.sha256, weights_dir)
+
+
+def resolve_mask(choice: str, weights_dir: str | None = None) -> Resolved:
+    """The weights file of the network that finds masks (MASK_WEIGHTS). Raises WeightsError."""
+    published = MASK_WEIGHTS[choice]
     return resolve(published.file, published.url, published.sha256, weights_dir)
 
 

@@ -1,10 +1,10 @@
-"""All known models and their weights files: presets, face detectors, background networks, networks of metrics."""
+"""All known models and their weights files: presets, detectors of faces and scratches, background networks, metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.io.weights import DETECTOR_WEIGHTS, METRIC_WEIGHTS, UPSCALER_WEIGHTS, Published
+from pipeline.io.weights import DETECTOR_WEIGHTS, MASK_WEIGHTS, METRIC_WEIGHTS, UPSCALER_WEIGHTS, Published
 from pipeline.networks.presets import NetworkSpec, PresetError, find_preset, preset_names, unknown_channels
 
 
@@ -29,13 +29,14 @@ class Model:
     name: str
     # of the face crop, pixels; presets only
     side: int | None
-    use: Literal["restoration", "inpainting", "detection", "background", "metric"]
+    use: Literal["restoration", "inpainting", "detection", "mask", "background", "metric"]
     files: tuple[WeightsFile, ...]
 
 
 # Models of one published file that are no presets: their use, and the files by model name.
-SINGLE: tuple[tuple[Literal["detection", "background", "metric"], Mapping[str, Published]], ...] = (
+SINGLE: tuple[tuple[Literal["detection", "mask", "background", "metric"], Mapping[str, Published]], ...] = (
     ("detection", DETECTOR_WEIGHTS),
+    ("mask", MASK_WEIGHTS),
     ("background", UPSCALER_WEIGHTS),
     ("metric", METRIC_WEIGHTS),
 )

@@ -16,7 +16,15 @@ from pipeline.faces.geometry import CropFrame
 from pipeline.faces.sides import LargerSide
 from pipeline.io import store
 from pipeline.io.face_list import NO_FACES, FaceList, read_face_list
-from pipeline.io.weights import DETECTOR_WEIGHTS, WeightsError, find_upscaler, resolve, resolve_metric
+from pipeline.io.weights import (
+    DETECTOR_WEIGHTS,
+    MASK_WEIGHTS,
+    WeightsError,
+    find_upscaler,
+    resolve,
+    resolve_mask,
+    resolve_metric,
+)
 from pipeline.metrics.measure import MeasureSettings
 from pipeline.metrics.suite import METRICS, Suite, columns_of, parse_metrics
 from pipeline.networks.checkpoint import read_state
@@ -138,6 +146,8 @@ def check_weights(config: RestoreConfig, preset: Preset) -> dict[str, str]:
         digests["detector"] = resolve(
             published.file, published.url, published.sha256, config.machine.weights_dir
         ).sha256
+    if config.task.mask in MASK_WEIGHTS:
+        digests["mask"] = resolve_mask(config.task.mask).sha256
     if config.background.network is not None:
         published = find_upscaler(config.background.network)
         found = resolve(published.file, published.url, published.sha256, config.machine.weights_dir)

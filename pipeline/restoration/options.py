@@ -56,8 +56,8 @@ class TaskOptions:
     )
     mask: str | None = option(
         None,
-        help="where pictures have holes: alpha, black, #rrggbb, sibling:SUFFIX (NAME + SUFFIX beside NAME), or a "
-        "folder of masks under the pictures' names, white in the hole",
+        help="where pictures have holes: alpha, black, #rrggbb, sibling:SUFFIX (NAME + SUFFIX beside NAME), a "
+        "folder of masks under the pictures' names, white in the hole, or scratches, which are found",
         metavar="WHERE",
         pixels=True,
     )

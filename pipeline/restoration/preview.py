@@ -13,7 +13,7 @@ from pipeline.io import images, store
 from pipeline.io.readers import read_unit
 from pipeline.io.shards import InputError, Listing, cut_units, make_shards
 from pipeline.io.units import Unit
-from pipeline.io.weights import find_upscaler
+from pipeline.io.weights import MASK_WEIGHTS, find_upscaler
 from pipeline.networks.cost import seconds_per_face
 from pipeline.networks.presets import Preset
 from pipeline.restoration.config import RestoreConfig
@@ -109,6 +109,10 @@ def dry_run(config: RestoreConfig, preset: Preset, method: Method, listed: Listi
         which = "nearest to their mean" if config.samples.takes_nearest else "first"
         print(
             f"samples  {samples} chains a face that has one, {samples} times the calls; the {which} is delivered"
+        )
+    if config.task.mask in MASK_WEIGHTS:
+        print(
+            f"holes    {config.task.mask} are found in every picture; the time for it is not in the estimate"
         )
     if config.background.network is not None:
         name = store.name_of(find_upscaler(config.background.network).file)

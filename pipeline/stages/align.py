@@ -22,7 +22,7 @@ from pipeline.faces.sides import LargerSide, cut_crop
 from pipeline.io import images, store
 from pipeline.io.errors import message, outline
 from pipeline.io.face_list import NO_FACES, FaceList
-from pipeline.io.masks import Hole, fill, find_hole, is_mask
+from pipeline.io.masks import Hole, fill, is_mask
 from pipeline.io.readers import REFUSED, Read, Unreadable, read_unit
 from pipeline.io.stop import is_stopping
 from pipeline.io.units import Address, Unit
@@ -37,6 +37,7 @@ from pipeline.records.rows import (
     pack,
     with_crops,
 )
+from pipeline.stages.holes import holes_of
 from pipeline.stages.isolate import Died, call_apart
 from pipeline.stages.verdicts import UnitVerdicts
 
@@ -173,7 +174,7 @@ class ReadAndAlign:
             record.height, record.width = picture.rgb.shape[:2]
             hole = None
             if self.mask:
-                hole = find_hole(self.mask, picture, address, unit, self.max_pixels)
+                hole = holes_of(self.mask, picture, address, unit, self.max_pixels)
             cut = self._aligned if self.aligned else self._search
             found = [self._unless_named(record, n, f) for n, f in enumerate(cut(record, picture.rgb, hole))]
         except Unreadable as error:

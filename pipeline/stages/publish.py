@@ -26,7 +26,7 @@ from pipeline.io.errors import message, outline
 from pipeline.io.face_list import NO_FACES, FaceList
 from pipeline.io.fence import Fenced, RunFence
 from pipeline.io.images import Into, Picture, SkippedImage
-from pipeline.io.masks import Hole, find_hole
+from pipeline.io.masks import Hole
 from pipeline.io.readers import read_unit
 from pipeline.io.s3 import LARGEST_CLAIM
 from pipeline.io.tar_parts import Replacement
@@ -48,6 +48,7 @@ from pipeline.records.rows import (
 from pipeline.records.run_file import RunFile
 from pipeline.records.verdicts import BadVerdicts, digest
 from pipeline.stages.background import Background, NotEnhanced
+from pipeline.stages.holes import holes_of
 from pipeline.stages.isolate import call_apart
 from pipeline.stages.label import Labelled, LabelPictures
 from pipeline.stages.names import check_name, check_unconverted
@@ -246,7 +247,7 @@ class Publish:
                 continue
             find = None
             if self.mask:
-                find = partial(_find_hole, self.mask, address, replace(unit, images=()), self.max_pixels)
+                find = partial(_find_holes, self.mask, address, replace(unit, images=()), self.max_pixels)
             wanted = record.outcome is None or (self.background is not None and record.without_restoration)
             done = Labelled(data)
             if wanted:
@@ -376,6 +377,6 @@ class Publish:
         return Output(path, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _find_hole(choice: str, address: Address, unit: Unit, max_pixels: int, picture: Picture) -> Hole:
-    """`find_hole` of a picture that comes last."""
-    return find_hole(choice, picture, address, unit, max_pixels)
+def _find_holes(choice: str, address: Address, unit: Unit, max_pixels: int, picture: Picture) -> Hole:
+    """`holes_of` a picture that comes last."""
+    return holes_of(choice, picture, address, unit, max_pixels)

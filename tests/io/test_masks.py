@@ -70,7 +70,7 @@ def test_a_mask_of_its_own_lies_beside_or_in_a_folder(tmp_path, choice):
         (
             "sibling:_mask",
             "tar",
-            "masks beside pictures are for folders; in a tar shard use alpha or a colour",
+            "masks beside pictures are for folders; in a tar shard use alpha, a colour or scratches",
         ),
     ],
 )
