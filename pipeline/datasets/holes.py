@@ -1,7 +1,7 @@
 """Masks for training and testing inpainting: boxes, irregular strokes, expansions and halves, and scratches.
 
 Source: the kinds of DifFace's inpainting benchmark (arXiv 2212.06512, section 4.4); strokes in the manner of LaMa
-(arXiv 2109.07161, section 3.3). Scratches are ours. Sizes are fractions of the face's side.
+(arXiv 2109.07161, section 3.3). Scratches: scratches.py. Sizes are fractions of the face's side.
 """
 
 from typing import Literal, get_args
@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.datasets.scratches import draw_scratches
+
 Hole = Literal["box", "irregular", "expand", "half", "scratches"]
 # The kinds of the published benchmark.
 HOLES: tuple[Hole, ...] = ("box", "irregular", "expand", "half")
 KINDS: tuple[Hole, ...] = get_args(Hole)
-# Width of a scratch, and how far a step of it turns (radians).
-SCRATCH_WIDTH, SCRATCH_TURN = (0.008, 0.045), 0.45
 
 
 def draw_hole(side: int, rng: np.random.Generator, kind: Hole | None = None) -> NDArray[np.bool_]:
@@ -30,8 +30,7 @@ def draw_hole(side: int, rng: np.random.Generator, kind: Hole | None = None) -> 
         for _ in range(int(rng.integers(1, 6))):
             _stroke(hole, rng)
     elif kind == "scratches":
-        for _ in range(int(rng.integers(1, 8))):
-            _scratch(hole, rng)
+        return draw_scratches(side, rng)
     elif kind == "expand":
         # only a central box is known, everything around it is the hole
         hole[:] = 1
@@ -54,21 +53,4 @@ def _stroke(hole: NDArray[np.uint8], rng: np.random.Generator) -> None:
         end = place + side * rng.uniform(0.1, 0.3) * np.array([np.cos(angle), np.sin(angle)])
         ends = [tuple(int(v) for v in np.rint(p)) for p in (place, end)]
         cv2.line(hole, ends[0], ends[1], 1, width)
-        place = end
-
-
-def _scratch(hole: NDArray[np.uint8], rng: np.random.Generator) -> None:
-    """A thin line that wanders across the picture from one of its edges, or lies within it; its width varies."""
-    side = len(hole)
-    place = rng.uniform(0, side, 2)
-    if rng.random() < 0.6:
-        place[int(rng.integers(2))] = rng.choice([0, side - 1])
-    angle = rng.uniform(0, 2 * np.pi)
-    width, step = side * rng.uniform(*SCRATCH_WIDTH), side * 0.04
-    straight = rng.random() < 0.3
-    for _ in range(int(rng.integers(4, 36))):
-        angle += 0 if straight else rng.normal(0, SCRATCH_TURN)
-        end = place + step * np.array([np.cos(angle), np.sin(angle)])
-        ends = [tuple(int(v) for v in np.rint(p)) for p in (place, end)]
-        cv2.line(hole, ends[0], ends[1], 1, max(round(width * rng.uniform(0.6, 1.4)), 1))
         place = end

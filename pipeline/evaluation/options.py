@@ -53,7 +53,7 @@ class EvaluateConfig:
     )
     task: Literal["restore", "inpaint", "colourise", "upscale"] = option(
         "restore",
-        help="restore: the paper's grid of 4,000 degradations; inpaint: its four kinds of holes; colourise and "
+        help="restore: the paper's grid of 4,000 degradations; inpaint: faces with --holes; colourise and "
         "upscale: grey and shrunk faces",
         group="what",
     )

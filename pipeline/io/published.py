@@ -126,7 +126,7 @@ MASK_WEIGHTS = {
     "scratches": Published(
         file="scratches.safetensors",
         url=None,
-        sha256="SHA",
+        sha256="4501fe85e878178e563ca0dc36ca307faaa7d87f48b4cc37aced135108da8610",
         licence="Apache-2.0; trained on FairFace (CC BY 4.0)",
     ),
 }

@@ -120,6 +120,8 @@ class Preset:
     error: Mapping[str, Any] = field(default_factory=dict)
     # N of tasks for which another one than `start_step` is better
     task_start: Mapping[str, Any] = field(default_factory=dict)
+    # network calls of a chain of these tasks; of others than restoration one at every kept step where there are none
+    task_calls: Mapping[str, Any] = field(default_factory=dict)
     # one sentence for people who choose
     description: str = field(default="", compare=False)
 
@@ -132,6 +134,11 @@ class Preset:
         """N of a task, where the user gives none."""
         step: int = self.task_start.get(task, self.start_step)
         return step
+
+    def calls_of(self, task: str) -> int | None:
+        """Network calls of a task's chain, where the user gives none; None: one at every kept step."""
+        calls: int | None = self.task_calls.get(task, self.calls if task == "restore" else None)
+        return calls
 
 
 def preset_names() -> list[str]:
@@ -342,8 +349,13 @@ def _check_ranges(preset: Preset, where: str) -> None:
             f"[task_start] must hold steps from 1 to {preset.max_step}, got {dict(preset.task_start)}",
         ),
         (
-            set(preset.task_start) <= set(TASKS),
-            f"[task_start] is for {', '.join(TASKS)}, got {', '.join(preset.task_start)}",
+            all(type(n) is int and n >= 1 for n in preset.task_calls.values()),
+            f"[task_calls] must hold whole numbers from 1 on, got {dict(preset.task_calls)}",
+        ),
+        (
+            {*preset.task_start, *preset.task_calls} <= set(TASKS),
+            f"[task_start] and [task_calls] are for {', '.join(TASKS)}, "
+            f"got {', '.join([*preset.task_start, *preset.task_calls])}",
         ),
         (
             prior["image_size"] * prior.get("patch", 1) == preset.side,

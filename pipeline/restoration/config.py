@@ -1,9 +1,11 @@
 """The frozen dataclass that describes a restoration; its command line is made from it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.console.options import UsageError, from_values, options, options_of, require, values_of
+from pipeline.diffusion.task import TaskName
 from pipeline.records.fingerprint import METHOD_VERSION
 from pipeline.restoration.faces import FaceOptions
 from pipeline.restoration.gates import GateOptions
@@ -21,8 +23,14 @@ from pipeline.restoration.output import OutputOptions
 from pipeline.restoration.samples import SampleOptions
 
 # Presets that are taken where none is named: for faces of unknown degradation, and where something is known of them.
-BLIND_PRESET, TASK_PRESET = "portrait", "small-swinir"
-
+BLIND_PRESET = "portrait"
+TASK_PRESETS: Mapping[TaskName, str] = {
+    "restore": BLIND_PRESET,
+    "inpaint": "portrait-inpaint",
+    "colourise": "portrait-colour",
+    "upscale": "small-swinir",
+}
+ALIGNED_COLOURS = "small-swinir"
 
 # Options that there are no more, as fingerprints have them: outputs begun before, without them, are gone on with.
 FORMER = {"max_crispness": None, "max_scale": None}
@@ -85,7 +93,10 @@ class RestoreConfig:
     @property
     def preset_name(self) -> str:
         """The preset's name or file."""
-        return self.method.preset or (BLIND_PRESET if self.task.is_blind else TASK_PRESET)
+        is_ffhq = self.input.aligned and self.input.alignment == "ffhq"
+        # the crops of the usual one leave the margins of such a picture grey
+        usual = ALIGNED_COLOURS if is_ffhq and self.task.name == "colourise" else TASK_PRESETS[self.task.name]
+        return self.method.preset or usual
 
     @property
     def most_pixels(self) -> int:

@@ -40,7 +40,7 @@ from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.background import Background
 from pipeline.stages.label import LabelPictures
 from pipeline.stages.publish import Publish
-from pipeline.stages.restore import RestoreSettings
+from pipeline.stages.restore import HOLE_LEVEL, RestoreSettings
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ def choose_method(config: RestoreConfig, preset: Preset | None = None) -> tuple[
         steps=_given(wanted.steps, preset.steps),
         start_rule=_given(wanted.start_rule, preset.start_rule),
         start_step=_given(wanted.start_step, preset.start_of(config.task.name)),
-        calls=_given(wanted.calls, preset.calls if is_blind else None),
+        calls=_given(wanted.calls, preset.calls_of(config.task.name)),
         hold=_given(wanted.hold, preset.hold if is_blind else 0.0),
         treatment=_treatment(config, preset),
         solver=wanted.solver,
@@ -209,6 +209,8 @@ def settle_method(config: RestoreConfig, preset: Preset, method: Method) -> tupl
         resolved |= {"sides": [dict(row) for row in rows]}
     if preset.prior.options["image_size"] >= PACKED_SIDE:  # outputs begun before have other bits
         resolved |= {"prior_form": "packed"}
+    if config.task.mask:  # outputs begun before filled more than the holes
+        resolved |= {"hole_level": HOLE_LEVEL}
     if bounds is not None:
         resolved |= {"gates": bounds.as_table}
     resolved |= {"never": never.digest} if config.faces.never else {}

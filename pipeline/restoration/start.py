@@ -10,6 +10,7 @@ from pipeline import Refusal
 from pipeline.console.commands import OK, say
 from pipeline.console.options import UsageError, values_of, with_values
 from pipeline.console.progress import WaitNotice
+from pipeline.diffusion.method import Method
 from pipeline.io import layout, store
 from pipeline.io.errors import redact
 from pipeline.io.face_list import FaceList
@@ -27,6 +28,9 @@ from pipeline.restoration.method import Restorer, choose_method, settle_method, 
 from pipeline.restoration.preview import dry_run
 from pipeline.restoration.run import Restoration
 from pipeline.restoration.verdicts import load_file, order_verdicts, preview, said
+
+# What the settings of runs did not name at first.
+LATER_SETTINGS = ("label", "last_step", "sides")
 
 
 def check_places(source: str, output: str, folders: Sequence[str], written: bool = True) -> None:
@@ -62,7 +66,9 @@ def run(config: RestoreConfig) -> int:
         listed = list_input(config.input.uri, config.input.kind, config.input.exclude)
     fitting = min(unit_images_of(config.output.uri, *listed), config.machine.shard_images)
     unit_images = config.machine.unit_images or fitting
-    config = with_values(config, unit_images=unit_images, **as_begun(config, preset))
+    begun = begun_with(config)
+    config = with_values(config, unit_images=unit_images, **as_begun(config, preset, begun))
+    preset, method = steps_as_begun(config, preset, begun)
     if config.output.dry_run and config.output.verdicts is not None:
         print("\n".join(preview(config.output.verdicts)))
         return OK
@@ -128,16 +134,25 @@ def open_ledger(
     return ledger, settled
 
 
-def as_begun(config: RestoreConfig, preset: Preset) -> dict[str, str]:
-    """The options whose default is what the run of the output was begun with: as asked for, so, or as a new run's."""
-    begun: Collection[str] = ("label", "sides")
+def begun_with(config: RestoreConfig) -> Collection[str]:
+    """The settings that the run of the output names, of those that earlier versions did not have; a new run's: all."""
     if store.exists(store.join(config.output.uri, layout.RUN)) and not config.output.new_run:
         with suppress(*BROKEN):  # claiming the output says what is wrong with it
-            begun = read_run(config.output.uri).fingerprint
+            return read_run(config.output.uri).fingerprint
+    return LATER_SETTINGS
+
+
+def as_begun(config: RestoreConfig, preset: Preset, begun: Collection[str]) -> dict[str, str]:
+    """The options whose default is what the run of the output was begun with: as asked for, so, or as a new run's."""
     label = config.output.label or ("xmp" if "label" in begun else "none")
     sides = config.faces.sides or ("preset" if "sides" in begun else "one")
     has_sides = sides_of(with_values(config, sides=sides), preset)
     return {"label": label, "sides": sides if has_sides else "one"}
+
+
+def steps_as_begun(config: RestoreConfig, preset: Preset, begun: Collection[str]) -> tuple[Preset, Method]:
+    """The preset and the method whose last call is made where the run of the output was begun to make it."""
+    return choose_method(config, preset if "last_step" in begun else replace(preset, last_step=None))
 
 
 def unknown_pictures(ledger: Ledger, flag: str, named: FaceList) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +45,7 @@ MOST_CROP_BYTES = 1 << 30
 # Reason of a picture that no process survives.
 KILLED = "killed its worker"
 
-# A face, its crop, [S, S, 3] uint8 RGB, and the hole in it, of the same shape and above 0 in the hole
+# A face, its crop, [S, S, 3] uint8 RGB, and of the same shape how much of each pixel is a hole, 0 to 255
 FoundFace = tuple[FaceRecord, NDArray[np.uint8], NDArray[np.uint8]]
 
 
@@ -260,10 +259,7 @@ class ReadAndAlign:
         crop, to_crop, side = cut.crop, cut.to_crop, cut.side
         hole_of_face = np.zeros(crop.shape, np.uint8)
         if hole is not None:
-            # a crop's pixel is a hole wherever one takes part in it
             white = np.repeat(hole[..., None] * np.uint8(255), 3, axis=2)
-            if self.frame.resampling == "fine":  # whose cubic reaches a pixel further
-                white = cv2.dilate(white, np.ones((3, 3), np.uint8)).astype(np.uint8, copy=False)
             hole_of_face = warp_crop(white, to_crop, side)
         strength = paste_strength(cut.crispness, scale) if self.strength is None else self.strength
         record = _face_record(face, to_crop, side)

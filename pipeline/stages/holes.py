@@ -15,13 +15,14 @@ from pipeline.io.masks import SCRATCHES, Hole, find_hole
 from pipeline.io.units import Address, Unit
 from pipeline.io.weights import resolve_mask
 
-# Longest side at which a picture is looked at, pixels; larger ones are shrunk for it.
-LONGEST = 1536
+# Longest side at which a picture is looked at, pixels, larger ones being shrunk for it; then it is looked at in half the
+# size, until its longest side is SHORTEST or less: a wide crack of a large scan is narrow there, as in training.
+LONGEST, SHORTEST = 1536, 512
 # Levels of 255 from which a pixel is a scratch, and that one of its pixels has to reach.
-LIKELY, SURE = 115, 178
+LIKELY, SURE = 140, 220
 # Scratches whose bounding box is smaller than this in both directions are dust, highlights or noise: they stay.
 LEAST_EXTENT = 6
-# Width by which a scratch grows on all sides, for its soft edges; all in pixels of the picture as it is looked at.
+# Width by which a scratch grows on all sides, for its soft edges. All in pixels of the picture as it is looked at.
 GROWTH = 1
 
 
@@ -45,21 +46,28 @@ def find_scratches(
 ) -> Hole:
     """[H, W, 3] uint8 RGB → [H, W], True on scratches, cracks and flakes and a little around them.
 
-    A picture of any size costs at most what one of LONGEST x LONGEST pixels does, but for its resizing.
+    A picture of any size costs at most a third more than one of LONGEST x LONGEST pixels, but for its resizing.
     """
     height, width = picture.shape[:2]
-    shrinking = max(height, width) / LONGEST
-    seen = picture
-    if shrinking > 1:
-        size = max(round(width / shrinking), 1), max(round(height / shrinking), 1)
-        seen = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    found = _connected(network(seen))
+    hole: Hole = np.zeros((height, width), bool)
     around = np.ones((2 * GROWTH + 1,) * 2, np.uint8)
-    mask = cv2.dilate(found, around)
-    if shrinking > 1:
-        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
-    hole: Hole = mask >= 128
+    for longest in _sizes(max(height, width)):
+        ratio = longest / max(height, width)
+        size = max(round(width * ratio), 1), max(round(height * ratio), 1)
+        if size != picture.shape[1::-1]:
+            # each size from the one before, which is at most twice as large but for the first
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        found = cv2.dilate(_connected(network(picture)), around)
+        hole |= cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR) >= 128
     return hole
+
+
+def _sizes(longest: int) -> list[int]:
+    """The longest sides at which a picture with this one is looked at, largest first."""
+    sizes = [min(longest, LONGEST)]
+    while sizes[-1] > SHORTEST:
+        sizes.append(-(-sizes[-1] // 2))
+    return sizes
 
 
 def _connected(likelihood: NDArray[np.uint8]) -> NDArray[np.uint8]:

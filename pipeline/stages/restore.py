@@ -55,6 +55,9 @@ from pipeline.stages.ladder import Climb, Ladder
 from pipeline.stages.sampling import Sampling, slot_sums
 from pipeline.stages.verdicts import UnitVerdicts
 
+# Share of a crop's pixel, of 255, from which it is a hole. One that is less of a hole was filled from around it already
+# (align.py), and what it shows of the rest is worth more to the network.
+HOLE_LEVEL = 128
 # Measurements that add, by name.
 Sums = dict[str, float]
 
@@ -151,7 +154,7 @@ class RestoreFaces:
         crops = unpack(row["crops"], sides)
         holes: Sequence[Hole | None] = [None] * len(crops)
         if row.get("holes"):
-            holes = [np.asarray(hole.any(axis=2)) for hole in unpack(row["holes"], sides)]
+            holes = [hole[..., 0] >= HOLE_LEVEL for hole in unpack(row["holes"], sides)]
         results, maps, rungs, spent = self._restored(row, images, faces, crops, holes)
         UnitVerdicts.from_json(row.get("verdicts")).note(every)
         sums = {"seconds_restore": time.monotonic() - began} | spent

@@ -86,7 +86,7 @@ def test_the_list_names_every_model_with_its_files_licences_and_locations(capsys
     uses = {line.split()[0]: line.split()[2] for line in lines if not line.startswith(" ")}
     assert (uses["realesrgan-x4plus"], uses["lpips"]) == ("background", "metric")
     embedded = [line for line in lines if "small_" in line or "portrait_" in line]
-    assert len(embedded) == 8
+    assert len(embedded) == 12
     assert all(re.search(r" \d+\.\d MB +package +Apache-2\.0; trained on ", line) for line in embedded)
 
 

@@ -51,6 +51,8 @@ def test_the_presets_of_the_package_are_these():
         "difface-512-swinir",
         "gfpgan-512",
         "portrait",
+        "portrait-colour",
+        "portrait-inpaint",
         "restoreformer-512",
         "small-inpaint",
         "small-srcnn",
@@ -105,8 +107,8 @@ def test_an_unknown_name_lists_the_known_ones():
         find_preset("large")
     assert str(caught.value) == (
         "preset 'large' is not known; choose one of codeformer-512, difface-256-inpaint, difface-512-srcnn, "
-        "difface-512-swinir, gfpgan-512, portrait, restoreformer-512, small-inpaint, small-srcnn, small-swinir, "
-        "or give the path of your own .toml file"
+        "difface-512-swinir, gfpgan-512, portrait, portrait-colour, portrait-inpaint, restoreformer-512, small-inpaint, small-srcnn, "
+        "small-swinir, or give the path of your own .toml file"
     )
 
 
@@ -152,7 +154,7 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
         (
             "side = 16",
             "side = 16\ntask_start = { sing = 100 }",
-            "is for restore, inpaint, colourise, upscale",
+            "are for restore, inpaint, colourise, upscale",
         ),
         (
             'kind = "srcnn"',
@@ -230,6 +232,15 @@ def test_a_preset_file_that_is_not_there_is_named(tmp_path):
 def test_a_task_may_have_a_start_of_its_own():
     preset = find_preset("small-swinir")
     assert (preset.start_of("restore"), preset.start_of("colourise")) == (160, 400)
+
+
+def test_a_task_may_have_calls_of_its_own(tmp_path):
+    preset = find_preset("portrait-inpaint")
+    assert preset.calls_of("inpaint") == preset.task_calls["inpaint"] and preset.calls_of("upscale") is None
+    assert (
+        find_preset("portrait").calls_of("restore") == 3
+        and find_preset("portrait").calls_of("inpaint") is None
+    )
 
 
 def test_the_example_of_the_readme_is_a_preset(tmp_path):

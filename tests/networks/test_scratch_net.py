@@ -5,16 +5,10 @@ import pytest
 import torch
 
 from pipeline.io.weights import PACKAGED
-from pipeline.networks.checkpoint import CheckpointError, load_strict, read_state
-from pipeline.networks.scratch_net import MULTIPLE, ScratchNet, load_scratch_net
+from pipeline.networks.checkpoint import CheckpointError
+from pipeline.networks.scratch_net import MULTIPLE, load_scratch_net
 
 WEIGHTS = PACKAGED / "scratches.safetensors"
-
-
-def trained() -> ScratchNet:
-    network = ScratchNet()
-    load_strict(network, read_state(WEIGHTS), "the weights in the package")
-    return network.eval()
 
 
 def scratched(height: int, width: int) -> np.ndarray:
@@ -23,16 +17,6 @@ def scratched(height: int, width: int) -> np.ndarray:
     grey = 70 + 60 * x / width + 30 * y / height + np.random.default_rng(0).normal(0, 3, (height, width))
     grey[np.abs(y / height - x / width) < 1.5 / max(height, width)] = 235
     return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-
-
-@torch.inference_mode()
-def test_a_picture_has_the_same_bits_in_a_batch_as_alone():
-    network = trained()
-    pictures = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    together = network(pictures)
-    assert together.shape == (3, 1, 64, 96)
-    for one, alone in zip(together, pictures, strict=True):
-        assert torch.equal(one, network(alone[None])[0])
 
 
 def test_a_part_of_a_picture_shows_what_the_whole_does():

@@ -105,8 +105,12 @@ def test_only_what_changes_pixels_is_in_the_fingerprint():
 
 def test_without_a_name_the_preset_is_that_of_the_task():
     assert RestoreConfig.of(**PLACES).preset_name == "portrait"
-    for task in ({"task": "colourise"}, {"task": "inpaint", "mask": "alpha"}):
-        assert RestoreConfig.of(**PLACES, **task).preset_name == "small-swinir"
+    assert RestoreConfig.of(**PLACES, task="inpaint", mask="alpha").preset_name == "portrait-inpaint"
+    assert RestoreConfig.of(**PLACES, task="colourise").preset_name == "portrait-colour"
+    # which shows more of an aligned picture
+    aligned = {"task": "colourise", "aligned": True}
+    assert RestoreConfig.of(**PLACES, **aligned).preset_name == "small-swinir"
+    assert RestoreConfig.of(**PLACES, **aligned, alignment="preset").preset_name == "portrait-colour"
     assert RestoreConfig.of(**PLACES, task="colourise", preset="mine.toml").preset_name == "mine.toml"
 
 

@@ -58,7 +58,7 @@ def test_a_crack_is_found_with_its_edges_and_little_beside_it(size):
     around = cv2.dilate(line.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     assert hole.shape == size and hole.dtype == bool
     assert hole[line].mean() > 0.9
-    assert hole[~around].mean() < 0.004
+    assert hole[~around].mean() < 0.01
 
 
 def test_nothing_is_found_in_a_clean_picture():
@@ -72,11 +72,13 @@ def test_a_large_picture_is_looked_at_in_a_smaller_size_and_its_mask_is_as_large
     def network(picture: np.ndarray) -> np.ndarray:
         seen.append(picture.shape)
         marked = np.zeros(picture.shape[:2], np.uint8)
-        marked[10, 20:40] = 255
+        if len(picture) == LONGEST:
+            marked[10, 20:40] = 255
         return marked
 
     hole = find_scratches(np.zeros((2 * LONGEST, LONGEST, 3), np.uint8), network)
-    assert seen == [(LONGEST, LONGEST // 2, 3)] and hole.shape == (2 * LONGEST, LONGEST)
+    assert seen == [(LONGEST // k, LONGEST // 2 // k, 3) for k in (1, 2, 4)]
+    assert hole.shape == (2 * LONGEST, LONGEST)
     rows, columns = np.nonzero(hole)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (18, 23, 38, 81)
 
@@ -88,9 +90,9 @@ def test_pictures_of_odd_sizes_have_masks_of_their_size(size):
 
 def test_specks_and_what_is_nowhere_sure_are_dropped():
     likelihood = np.zeros((40, 60), np.uint8)
-    likelihood[5, 5:20] = 120
+    likelihood[5, 5:20] = 150
     likelihood[5, 8] = 255
-    likelihood[15, 5:20] = 120  # nowhere sure
+    likelihood[15, 5:20] = 150  # nowhere sure
     likelihood[25:28, 5:8] = 255  # a speck
     expected = np.zeros_like(likelihood)
     expected[5, 5:20] = 255
@@ -107,7 +109,7 @@ def test_the_mask_depends_on_the_picture_alone():
 def test_other_masks_are_found_as_before():
     picture = clean()
     picture[20:30] = 0
-    assert np.array_equal(hole_in(picture, "black").any(axis=1), (picture == 0).all(axis=(1, 2)))
+    assert np.array_equal(hole_in(picture, "black"), (picture == 0).all(axis=2))
     with pytest.raises(NoMask, match="in a tar shard use alpha, a colour or scratches"):
         hole_in(picture, "scratches/")
 

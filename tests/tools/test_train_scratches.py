@@ -31,6 +31,25 @@ def test_examples_depend_on_the_generator_alone_and_some_are_clean():
     assert ((masks == 0) | (masks == 1)).all() and (damaged == 0).any() and (damaged > 0.01).any()
 
 
+def test_hard_photographs_are_shown_without_damage():
+    usual, hard = [np.full((90, 100, 3), 40, np.uint8)], [np.full((90, 100, 3), 200, np.uint8)]
+    pictures, masks = tool.batch(usual, 200, 32, np.random.default_rng(0), hard)
+    is_clean = masks.flatten(1).amax(1) == 0
+    assert 0.35 < is_clean.float().mean() < 0.6
+    shows_hard = pictures.flatten(1).median(1).values > 0.5
+    assert shows_hard[is_clean].float().mean() > 0.4 and shows_hard[~is_clean].float().mean() < 0.1
+
+
+def test_photographs_with_what_looks_like_damage_are_the_hardest():
+    class Bright(tool.ScratchNet):
+        def forward(self, picture):
+            return picture[:, :1] * 20 - 10
+
+    photographs = [np.full((40, 35, 3), level, np.uint8) for level in range(0, 250, 10)]
+    photographs[7][:20] = 255
+    assert [id(p) for p in tool.hardest(Bright(), photographs[:13])] == [id(photographs[7])]
+
+
 def test_a_short_training_writes_weights_that_the_pipeline_loads(tmp_path, capsys):
     path, target = tmp_path / "faces.tar", tmp_path / "scratches.safetensors"
     with tarfile.open(path, "w") as tar:
