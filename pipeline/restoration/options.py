@@ -109,8 +109,8 @@ class MethodOptions:
 
     preset: str | None = option(
         None,
-        help="a preset's name or the path of a preset file (default: portrait; portrait-inpaint for holes, portrait-colour "
-        "for colours, small-swinir for --task upscale, and for colours of --aligned pictures)",
+        help="a preset's name or the path of a preset file (default: portrait; portrait-inpaint for holes, "
+        "portrait-colour for colours, small-swinir for --task upscale, and for colours of --aligned pictures)",
     )
     name: Literal["auto", "difface", "estimator"] = option(
         "auto",

@@ -15,8 +15,8 @@ from pipeline.io.masks import SCRATCHES, Hole, find_hole
 from pipeline.io.units import Address, Unit
 from pipeline.io.weights import resolve_mask
 
-# Longest side at which a picture is looked at, pixels, larger ones being shrunk for it; then it is looked at in half the
-# size, until its longest side is SHORTEST or less: a wide crack of a large scan is narrow there, as in training.
+# Longest side at which a picture is looked at, pixels, larger ones being shrunk for it; then it is looked at in half
+# the size, until its longest side is SHORTEST or less: a wide crack of a large scan is narrow there, as in training.
 LONGEST, SHORTEST = 1536, 512
 # Levels of 255 from which a pixel is a scratch, and that one of its pixels has to reach.
 LIKELY, SURE = 140, 220
