@@ -107,9 +107,8 @@ def test_an_unknown_name_lists_the_known_ones():
         find_preset("large")
     assert str(caught.value) == (
         "preset 'large' is not known; choose one of codeformer-512, difface-256-inpaint, difface-512-srcnn, "
-        "difface-512-swinir, gfpgan-512, portrait, portrait-colour, portrait-inpaint, restoreformer-512, small-inpaint, "
-        "small-srcnn, "
-        "small-swinir, or give the path of your own .toml file"
+        "difface-512-swinir, gfpgan-512, portrait, portrait-colour, portrait-inpaint, restoreformer-512, "
+        "small-inpaint, small-srcnn, small-swinir, or give the path of your own .toml file"
     )
 
 
