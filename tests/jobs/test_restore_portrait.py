@@ -267,7 +267,9 @@ def test_of_a_task_nothing_is_held_and_every_face_is_treated_alike():
     method = chosen(preset="portrait", task="colourise")
     assert (method.treatment, method.calls, method.hold) == ((), None, 0.0)
     assert method.start_step == PRESET.start_of("colourise")
-    assert choose_method(RestoreConfig.of("in", "out", task="upscale", aligned=True))[0].name == "small-swinir"
+    assert (
+        choose_method(RestoreConfig.of("in", "out", task="upscale", aligned=True))[0].name == "small-swinir"
+    )
 
 
 def test_a_start_step_that_the_prior_does_not_know_is_refused():

@@ -20,6 +20,7 @@ from pipeline.records.rows import load_faces, load_images, unpack
 from pipeline.stages.align import DetectorChoice, ReadAndAlign
 from pipeline.stages.holes import LONGEST, _connected, find_scratches, holes_of, load_network
 from pipeline.stages.publish import Publish
+from pipeline.stages.restore import HOLE_LEVEL
 
 SIDE, MAX_PIXELS = 64, 178_956_970
 
@@ -144,3 +145,29 @@ def test_a_face_behind_a_crack_is_filled_and_one_without_stays_as_it_came(tmp_pa
     assert changed[line].mean() > 0.5 and not changed[~mask].any()
     assert (tmp_path / "out/images/b.png").read_bytes() == files["b.png"]
     assert replace(read, mask=None) != read
+
+
+def test_a_hair_across_a_large_face_is_no_hole_of_its_crop_and_is_filled(tmp_path):
+    broken = np.array(portrait(600, 660))
+    broken[300, 100:500] = 255, 0, 255
+    files = {"a.png": encoded(Image.fromarray(broken), "PNG")}
+    kind, entries = list_input(str(write_folder(tmp_path / "in", files)), "auto")
+    (unit,) = (u for s in make_shards(kind, entries, 64) for u in cut_units(s, 64, "image"))
+    read = ReadAndAlign(
+        CropFrame(SIDE), DetectorChoice("centerface", None, None), Selection(), False, False, None, MAX_PIXELS,
+        "image", str(tmp_path / "stop"), task=Task("inpaint"), mask="#ff00ff",
+    )  # fmt: skip
+    row = read({"unit": unit.name, "work": unit.to_json()})
+    (hole,) = unpack(row["holes"], [SIDE])
+    # the share of each pixel that is a hole
+    assert 0 < hole.max() < HOLE_LEVEL
+    publish = Publish(
+        str(tmp_path / "out"), CropFrame(SIDE), "image", False, None, MAX_PIXELS, False, {"eta": 0.5, "seed": 0},
+        task=Task("inpaint"), mask="#ff00ff",
+    )  # fmt: skip
+    publish(row | {"estimated": row["crops"], "restored": row["crops"]})
+    done = np.asarray(Image.open(io.BytesIO((tmp_path / "out/images/a.png").read_bytes())))
+    assert not (done[300, 200:400] == (255, 0, 255)).all(axis=1).any()
+    around = broken.copy()
+    around[300, 100:500] = done[300, 100:500]
+    assert np.array_equal(done, around)
