@@ -60,6 +60,11 @@ class Treatments:
         """What is done with a face of this δ. Equal faces get equal treatments, whatever shares their batch."""
         return [what for least, what in self.rows if least <= delta or least == 0][-1]
 
+    def leaving_below(self, least: float) -> "Treatments":
+        """The same, but that faces of a δ below `least`, above 0, are left as they are."""
+        above = [row for row in self.rows if row[0] > least]
+        return Treatments(((0.0, Treatment("left")), (least, self(least)), *above))
+
 
 def estimated_change(
     crop: NDArray[np.uint8], estimated: NDArray[np.float32], inside: NDArray[np.bool_] | None = None

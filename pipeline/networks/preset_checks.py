@@ -44,12 +44,12 @@ def are_sides(rows: Sequence[Mapping[str, Any]], side: int, options: Mapping[str
     side: of the preset; options: of its prior.
     """
     multiple = options.get("patch", 1) << (len(options["channel_mult"]) - 1)
-    known = all(set(row) == {"side", "above_scale", "above_crispness"} for row in rows)
+    known = all(set(row) - {"left_below"} == {"side", "above_scale", "above_crispness"} for row in rows)
     return known and all(
         type(row["side"]) is int
         and row["side"] > before
         and row["side"] % multiple == 0
-        and all(is_above_zero(row[name]) for name in ("above_scale", "above_crispness"))
+        and all(is_above_zero(row[name]) for name in row if name != "side")
         for row, before in zip(rows, (side, *(row["side"] for row in rows)), strict=False)
     )
 

@@ -332,7 +332,8 @@ def _check_ranges(preset: Preset, where: str) -> None:
         (
             are_sides(preset.sides, preset.side, preset.prior.options),
             "[[sides]] rows must have side (whole, rising from the preset's, of a size that its prior can halve), "
-            f"above_scale and above_crispness (above 0), got {[dict(row) for row in preset.sides]}",
+            "above_scale and above_crispness, and may have left_below (above 0), "
+            f"got {[dict(row) for row in preset.sides]}",
         ),
         (
             set(preset.gates) <= {"normal", "strict"}

@@ -288,7 +288,10 @@ def read_stage(
         truth=c.metrics.truth,
         never=restorer.never,
         only=restorer.only,
-        larger=tuple(LargerSide(**row) for row in sides_of(c, restorer.preset)),
+        larger=tuple(
+            LargerSide(row["side"], row["above_scale"], row["above_crispness"])
+            for row in sides_of(c, restorer.preset)
+        ),
         report=report,
     )
 

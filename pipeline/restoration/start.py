@@ -1,6 +1,6 @@
 """One start of a run, from its settings to its exit code."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,9 +28,6 @@ from pipeline.restoration.method import Restorer, choose_method, settle_method, 
 from pipeline.restoration.preview import dry_run
 from pipeline.restoration.run import Restoration
 from pipeline.restoration.verdicts import load_file, order_verdicts, preview, said
-
-# What the settings of runs did not name at first.
-LATER_SETTINGS = ("label", "last_step", "sides")
 
 
 def check_places(source: str, output: str, folders: Sequence[str], written: bool = True) -> None:
@@ -68,7 +65,7 @@ def run(config: RestoreConfig) -> int:
     unit_images = config.machine.unit_images or fitting
     begun = begun_with(config)
     config = with_values(config, unit_images=unit_images, **as_begun(config, preset, begun))
-    preset, method = steps_as_begun(config, preset, begun)
+    preset, method = method_as_begun(config, preset, begun)
     if config.output.dry_run and config.output.verdicts is not None:
         print("\n".join(preview(config.output.verdicts)))
         return OK
@@ -134,25 +131,34 @@ def open_ledger(
     return ledger, settled
 
 
-def begun_with(config: RestoreConfig) -> Collection[str]:
-    """The settings that the run of the output names, of those that earlier versions did not have; a new run's: all."""
+def begun_with(config: RestoreConfig) -> Mapping[str, Any] | None:
+    """The settings that the output was begun with; None for a new run."""
     if store.exists(store.join(config.output.uri, layout.RUN)) and not config.output.new_run:
         with suppress(*BROKEN):  # claiming the output says what is wrong with it
             return read_run(config.output.uri).fingerprint
-    return LATER_SETTINGS
+    return None
 
 
-def as_begun(config: RestoreConfig, preset: Preset, begun: Collection[str]) -> dict[str, str]:
+def as_begun(config: RestoreConfig, preset: Preset, begun: Mapping[str, Any] | None) -> dict[str, str]:
     """The options whose default is what the run of the output was begun with: as asked for, so, or as a new run's."""
-    label = config.output.label or ("xmp" if "label" in begun else "none")
-    sides = config.faces.sides or ("preset" if "sides" in begun else "one")
+    label = config.output.label or ("xmp" if begun is None or "label" in begun else "none")
+    sides = config.faces.sides or ("preset" if begun is None or "sides" in begun else "one")
     has_sides = sides_of(with_values(config, sides=sides), preset)
     return {"label": label, "sides": sides if has_sides else "one"}
 
 
-def steps_as_begun(config: RestoreConfig, preset: Preset, begun: Collection[str]) -> tuple[Preset, Method]:
-    """The preset and the method whose last call is made where the run of the output was begun to make it."""
-    return choose_method(config, preset if "last_step" in begun else replace(preset, last_step=None))
+def method_as_begun(
+    config: RestoreConfig, preset: Preset, begun: Mapping[str, Any] | None
+) -> tuple[Preset, Method]:
+    """The preset and the method without what presets did not have when the run of the output was begun."""
+    if begun is not None:
+        before = tuple({k: v for k, v in row.items() if k != "left_below"} for row in preset.sides)
+        preset = replace(
+            preset,
+            last_step=preset.last_step if "last_step" in begun else None,
+            sides=before if begun.get("sides") == list(before) else preset.sides,
+        )
+    return choose_method(config, preset)
 
 
 def unknown_pictures(ledger: Ledger, flag: str, named: FaceList) -> str:

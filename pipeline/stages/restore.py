@@ -19,7 +19,7 @@ from pipeline.diffusion.request import FaceJob, FaceResult
 from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.sided_engine import AnyEngine, SidedEngine
 from pipeline.diffusion.task import BLIND, Task
-from pipeline.diffusion.treatment import Treatment
+from pipeline.diffusion.treatment import Treatment, Treatments
 from pipeline.faces.colour import anchor_change, anchor_colour
 from pipeline.faces.error_features import ErrorModel
 from pipeline.faces.gates import Bounds, Gates
@@ -115,6 +115,8 @@ class RestoreFaces:
         s.report(WorkCounts(loading=1))
         schedule = s.method.schedule
         self._treatment = s.method.treatments(schedule)
+        # by side of the crop: least δ of a face that is not left as it was
+        self._left_below = {r["side"]: r["left_below"] for r in s.preset.sides if "left_below" in r}
         self._engine = SidedEngine(self._engine_maker(schedule), s.preset.every_side)
         frame = CropFrame.from_table(s.preset.side, s.preset.crop)
         self._gates = make_gates(s.bounds, frame, s.weights_dir)
@@ -257,8 +259,8 @@ class RestoreFaces:
             bounds = [row["above"] for row in self._settings.method.treatment if row.get("way") != "left"]
             if first is not None:
                 why += f", and the result gains {first.measured['gain']:.2f}, below {first.bound:g}"
-            elif bounds and change < bounds[0]:
-                why += f", below {bounds[0]:g}"
+            elif bounds and change < (least := max(bounds[0], self._left_below.get(len(climb.job.crop), 0))):
+                why += f", below {least:g}"
             return "sharp", why
         gate = cast(LeftFor, first.failed)
         why = f"restored as asked, {LEFT_TEXTS[gate]}"
@@ -283,6 +285,8 @@ class RestoreFaces:
             treatment = method.treatments(method.schedule)
             face.seed = verdict.settings.get("seed")
             face.strength = float(verdict.settings.get("strength", face.strength))
+        if isinstance(treatment, Treatments) and (least := self._left_below.get(len(crop))):
+            treatment = treatment.leaving_below(least)
         known = s.task.constraint(crop, hole, face.scale)
         key = noise_key(method.seed, image.sha256, face.face)
         to_crop = np.array(face.affine).reshape(2, 3)

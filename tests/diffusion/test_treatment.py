@@ -156,6 +156,18 @@ ROWS = (
 METHOD = Method(0.5, "ddim250", "official", 400, 11, 1.5, ROWS, seed=3)
 
 
+@pytest.mark.parametrize(
+    ("least", "kinds"),
+    [(1.0, "left left estimator chain"), (3.0, "left left estimator chain"), (4.5, "left left left chain")],
+)
+def test_faces_below_a_bound_are_left_and_others_treated_as_before(least, kinds):
+    table = METHOD.treatments(METHOD.schedule)
+    less = table.leaving_below(least)
+    deltas = (0.5, 1.9, 3.0, 5.0)
+    assert [less(delta).kind for delta in deltas] == kinds.split()
+    assert all(less(delta) == table(delta) for delta in deltas if delta >= least)
+
+
 def test_a_face_has_settings_of_its_own_and_else_what_the_table_says():
     same = METHOD.adjusted({"seed": 9})
     assert (same.seed, same.treatment) == (9, METHOD.treatment)

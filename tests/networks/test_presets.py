@@ -180,6 +180,7 @@ def test_a_preset_of_ones_own_works_with_the_file_beside_it(tmp_path):
                 "side = 24.0\nabove_scale = 1.5\nabove_crispness = 0.5",
                 "side = 24\nabove_scale = 0\nabove_crispness = 0.5",
                 "side = 24\nabove_scale = 1.5\nabove_crispness = 0.5\nabove = 1",
+                "side = 24\nabove_scale = 1.5\nabove_crispness = 0.5\nleft_below = 0",
             )
         ),
         *(

@@ -8,7 +8,7 @@ from pipeline.ledger.ledger import Ledger
 from pipeline.networks.presets import find_preset
 from pipeline.restoration.config import RestoreConfig
 from pipeline.restoration.method import choose_method, read_stage, settle_method
-from pipeline.restoration.start import as_begun, begun_with, steps_as_begun
+from pipeline.restoration.start import as_begun, begun_with, method_as_begun
 
 ROWS = [{"side": 192, "above_scale": 1.4, "above_crispness": 0.56}]
 
@@ -65,11 +65,21 @@ def test_the_last_call_is_made_where_the_output_was_begun_to_make_it(tmp_path, b
     if begun is not None:
         Ledger(str(tmp_path), begun).claim("in")
     chosen, portrait = config(tmp_path, sides="one"), find_preset("portrait")
-    preset, method = steps_as_begun(chosen, portrait, begun_with(chosen))
+    preset, method = method_as_begun(chosen, portrait, begun_with(chosen))
     assert preset == replace(portrait, last_step=last_step)
     assert method.last_step == last_step == settle_method(chosen, preset, method)[1].get("last_step")
     anew = config(tmp_path, new_run=True)
-    assert steps_as_begun(anew, portrait, begun_with(anew))[0] == portrait
+    assert method_as_begun(anew, portrait, begun_with(anew))[0] == portrait
+
+
+def test_larger_faces_are_left_as_they_were_when_the_output_was_begun(tmp_path):
+    portrait = find_preset("portrait")
+    begun = {"last_step": 8, "sides": ROWS}
+    assert [row["left_below"] for row in portrait.sides] == [2.4]
+    preset, _ = method_as_begun(config(tmp_path), portrait, begun)
+    assert preset == replace(portrait, sides=tuple(ROWS))
+    for other in ([dict(row) for row in portrait.sides], [ROWS[0] | {"above_scale": 9}]):
+        assert method_as_begun(config(tmp_path), portrait, begun | {"sides": other})[0] == portrait
 
 
 @pytest.mark.parametrize("options", [{"task": "colourise"}, {"aligned": True, "alignment": "preset"}])

@@ -114,6 +114,33 @@ def test_faces_of_two_sides_in_one_unit_end_as_they_do_alone():
     assert len(together["restored"]) == 3 * (2 * 64**2 + 96**2) == 3 * len(together["spreads"])
 
 
+def test_a_larger_crop_is_left_below_a_bound_of_its_own(table):
+    chosen = with_table(settings(**WALK, free_colour=True), table)
+    crops = [CROPS[0], cv2.resize(CROPS[0], (96, 96))]
+    larger = {"side": 96, "above_scale": 1.5, "above_crispness": 0.5}
+
+    def of(**more):
+        stage = RestoreFaces(replace(chosen, preset=replace(chosen.preset, sides=(larger | more,))))
+        row = {
+            "unit": "u",
+            "images": dump_records([ImageRecord("a.png", "0" * 64, SIDE, SIDE)]),
+            "holes": b"",
+        }
+        faces = dump_records([face(0), face(1, side=96)])
+        done = stage(row | {"faces": faces, "crops": pack(crops), "sums": "{}"})
+        stage._engine.close()
+        return load_faces(done)
+
+    same, before = of()
+    bound = round(before.estimated_change + 0.5, 2)
+    usual, after = of(left_below=bound)
+    assert usual == same and after.estimated_change == before.estimated_change
+    assert after.treatment == "left" and after.kept.endswith(
+        f"levels in the mean, below {max(bound, table[1]['above']):g}"
+    )
+    assert of(left_below=0.01) == [same, before]
+
+
 def test_a_table_decides_of_each_face_by_how_far_the_estimator_changes_it(chains, table):
     engine_settings = with_table(settings(**WALK, free_colour=True), table)
     faces, estimated, pictures, sums = restored(engine_settings)
