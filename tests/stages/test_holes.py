@@ -115,6 +115,25 @@ def test_other_masks_are_found_as_before():
         hole_in(picture, "scratches/")
 
 
+def stages(tmp_path, files: dict[str, bytes], mask: str):
+    """The stages before and behind the engine for these pictures, and the row that the first makes of them."""
+    kind, entries = list_input(str(write_folder(tmp_path / "in", files)), "auto")
+    (unit,) = (u for s in make_shards(kind, entries, 64) for u in cut_units(s, 64, "image"))
+    read = ReadAndAlign(
+        CropFrame(SIDE), DetectorChoice("centerface", None, None), Selection(), False, False, None, MAX_PIXELS,
+        "image", str(tmp_path / "stop"), task=Task("inpaint"), mask=mask,
+    )  # fmt: skip
+    publish = Publish(
+        str(tmp_path / "out"), CropFrame(SIDE), "image", False, None, MAX_PIXELS, False, {"eta": 0.5, "seed": 0},
+        task=Task("inpaint"), mask=mask,
+    )  # fmt: skip
+    return read, publish, read({"unit": unit.name, "work": unit.to_json()})
+
+
+def delivered(tmp_path, name: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO((tmp_path / "out/images" / name).read_bytes())))
+
+
 def test_a_face_behind_a_crack_is_filled_and_one_without_stays_as_it_came(tmp_path):
     whole = np.array(portrait(200, 220))
     broken, line = cracked(whole)
@@ -122,27 +141,15 @@ def test_a_face_behind_a_crack_is_filled_and_one_without_stays_as_it_came(tmp_pa
         "a.png": encoded(Image.fromarray(broken), "PNG"),
         "b.png": encoded(Image.fromarray(whole), "PNG"),
     }
-    kind, entries = list_input(str(write_folder(tmp_path / "in", files)), "auto")
-    (unit,) = (u for s in make_shards(kind, entries, 64) for u in cut_units(s, 64, "image"))
-    read = ReadAndAlign(
-        CropFrame(SIDE), DetectorChoice("centerface", None, None), Selection(), False, False, None, MAX_PIXELS,
-        "image", str(tmp_path / "stop"), task=Task("inpaint"), mask="scratches",
-    )  # fmt: skip
-    row = read({"unit": unit.name, "work": unit.to_json()})
+    read, publish, row = stages(tmp_path, files, "scratches")
     face, other = load_faces(row)
     assert face.has_crop and not other.has_crop and other.kept == "no hole reaches into the face"
     assert [image.outcome for image in load_images(row)] == [None, "skipped"]
     (hole,) = unpack(row["holes"], [SIDE])
     assert 0.01 < (hole > 0).mean() < 0.4
-    publish = Publish(
-        str(tmp_path / "out"), CropFrame(SIDE), "image", False, None, MAX_PIXELS, False, {"eta": 0.5, "seed": 0},
-        task=Task("inpaint"), mask="scratches",
-    )  # fmt: skip
-    row = publish(row | {"estimated": row["crops"], "restored": bytes(len(row["crops"]))})
-    done = np.asarray(Image.open(io.BytesIO((tmp_path / "out/images/a.png").read_bytes())))
-    changed = (done != broken).any(axis=2)
-    mask = hole_in(broken)
-    assert changed[line].mean() > 0.5 and not changed[~mask].any()
+    publish(row | {"estimated": row["crops"], "restored": bytes(len(row["crops"]))})
+    changed = (delivered(tmp_path, "a.png") != broken).any(axis=2)
+    assert changed[line].mean() > 0.5 and not changed[~hole_in(broken)].any()
     assert (tmp_path / "out/images/b.png").read_bytes() == files["b.png"]
     assert replace(read, mask=None) != read
 
@@ -150,23 +157,12 @@ def test_a_face_behind_a_crack_is_filled_and_one_without_stays_as_it_came(tmp_pa
 def test_a_hair_across_a_large_face_is_no_hole_of_its_crop_and_is_filled(tmp_path):
     broken = np.array(portrait(600, 660))
     broken[300, 100:500] = 255, 0, 255
-    files = {"a.png": encoded(Image.fromarray(broken), "PNG")}
-    kind, entries = list_input(str(write_folder(tmp_path / "in", files)), "auto")
-    (unit,) = (u for s in make_shards(kind, entries, 64) for u in cut_units(s, 64, "image"))
-    read = ReadAndAlign(
-        CropFrame(SIDE), DetectorChoice("centerface", None, None), Selection(), False, False, None, MAX_PIXELS,
-        "image", str(tmp_path / "stop"), task=Task("inpaint"), mask="#ff00ff",
-    )  # fmt: skip
-    row = read({"unit": unit.name, "work": unit.to_json()})
+    _, publish, row = stages(tmp_path, {"a.png": encoded(Image.fromarray(broken), "PNG")}, "#ff00ff")
     (hole,) = unpack(row["holes"], [SIDE])
     # the share of each pixel that is a hole
     assert 0 < hole.max() < HOLE_LEVEL
-    publish = Publish(
-        str(tmp_path / "out"), CropFrame(SIDE), "image", False, None, MAX_PIXELS, False, {"eta": 0.5, "seed": 0},
-        task=Task("inpaint"), mask="#ff00ff",
-    )  # fmt: skip
     publish(row | {"estimated": row["crops"], "restored": row["crops"]})
-    done = np.asarray(Image.open(io.BytesIO((tmp_path / "out/images/a.png").read_bytes())))
+    done = delivered(tmp_path, "a.png")
     assert not (done[300, 200:400] == (255, 0, 255)).all(axis=1).any()
     around = broken.copy()
     around[300, 100:500] = done[300, 100:500]
