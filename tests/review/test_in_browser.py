@@ -398,7 +398,9 @@ def test_what_others_saved_meanwhile_is_kept(browser, tmp_path):
         # a file of another run is replaced
         file.write_text(json.dumps(others | {"run": "another"}))
         browser.press(Keys.ESCAPE, "s")
-        browser.wait(lambda: len(saved_run(file)) == 2)
+        # the server may end when it has answered
+        browser.wait(lambda: browser.one("#saved").is_displayed())
+        assert len(saved_run(file)) == 2
 
 
 def saved_run(file: Path) -> list:
